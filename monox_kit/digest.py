@@ -1,0 +1,52 @@
+"""SHA-256 digests of files, folders and JSON values: what fingerprints are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def digest_bytes(content: bytes) -> str:
+    """The SHA-256 of `content`, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """The SHA-256 of `value` as compact JSON with sorted keys: equal values, equal digests."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return digest_bytes(text.encode())
+
+
+def digest_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_files(folder: Path, names: Iterable[str]) -> str:
+    """One digest over the named files of a folder: their names and their bytes, in name order."""
+    return digest_json({name: digest_file(folder / name) for name in sorted(names)})
+
+
+class RowDigest:
+    """A running digest over rows of text fields; equal only for equal rows in equal order."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, *fields: str | None) -> None:
+        """Include one row. None differs from the empty string."""
+        for field in fields:
+            if field is None:
+                self._hash.update(b"\xff\xff\xff\xff\xff\xff\xff\xff")
+            else:
+                encoded = field.encode()
+                self._hash.update(len(encoded).to_bytes(8, "little"))
+                self._hash.update(encoded)
+
+    def hexdigest(self) -> str:
+        """The digest of the rows so far, in hexadecimal."""
+        return self._hash.hexdigest()

@@ -1,0 +1,233 @@
+"""Every write that must survive a crash. No other module of the package opens a file for writing.
+
+The order is always: write into a temporary sibling, fsync each file, fsync the folder, rename into
+place, fsync the parent. A reader therefore sees the old state or the whole new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from monox_kit.errors import ConfigError, MonoxError, StorageError, StoreLocked
+
+# Errors of the disk, as opposed to errors of the caller.
+_DISK_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+)
+_TEMPORARY_PREFIX = ".tmp-"
+
+
+def storage_error(error: OSError, path: str | os.PathLike[str]) -> StorageError:
+    """A `StorageError` that names the path, the system's reason and the next step."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    step = {
+        errno.ENOSPC: "Free some space or choose another folder, then run the same command again.",
+        errno.EDQUOT: "Free some of your quota or choose another folder, then run again.",
+        errno.EROFS: "Choose a folder that can be written to.",
+        errno.EACCES: "Choose a folder that you may write to.",
+        errno.EPERM: "Choose a folder that you may write to.",
+    }.get(error.errno or 0, "Check the disk, then run the same command again.")
+    return StorageError(f"{path}: expected to write here, found: {reason}. {step}")
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the disk's own refusals inside the block into `StorageError`s that name `path`."""
+    try:
+        yield
+    except MonoxError:
+        raise
+    except OSError as error:
+        if error.errno in _DISK_ERRNOS:
+            raise storage_error(error, error.filename or path) from error
+        raise
+    except Exception as error:
+        # Native writers (safetensors, protobuf) wrap the system's error in one of their own.
+        if "os error 28" in str(error) or "No space left on device" in str(error):
+            raise storage_error(OSError(errno.ENOSPC, ""), path) from error
+        raise
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the folder's own entries (names, renames) durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make every file below `folder`, and every folder's entries, durable."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            descriptor = os.open(os.path.join(parent, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        fsync_folder(Path(parent))
+
+
+def make_folder(folder: Path) -> Path:
+    """Create `folder` and its parents where absent.
+
+    Raises:
+        ConfigError: a file stands at the path.
+        StorageError: the disk refused.
+    """
+    with disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConfigError(
+                f"{folder}: expected a folder, found a file. Give another output folder."
+            ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Replace `path` with what the block writes, durably: it holds the old bytes or all the new.
+
+    Yields:
+        A binary stream. On any error in the block, `path` is left as it was.
+
+    Raises:
+        ConfigError: a folder stands at `path`.
+        StorageError: the disk refused.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path}: expected a file to write, found a folder. Give a file name.")
+    make_folder(path.parent)
+    with disk_errors(path):
+        descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace `path` with `content`, durably; see `new_file`."""
+    with new_file(path) as stream:
+        stream.write(content)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace `path` with `value` as indented JSON, durably."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_file(path, text.encode())
+
+
+@contextlib.contextmanager
+def new_folder(
+    final: Path, *, replace: bool = False, verify: Callable[[Path], None] | None = None
+) -> Iterator[Path]:
+    """Build a folder aside and rename it to `final` when the block ends without an error.
+
+    Args:
+        final: where the finished folder will stand.
+        replace: whether an existing folder at `final` gives way to the new one; without it an
+            existing folder is an error.
+        verify: called with the finished temporary folder after its fsync and before the rename.
+
+    Yields:
+        The temporary sibling folder to write into. On any error it is removed.
+
+    Raises:
+        ConfigError: `final` exists and `replace` is off, or a file stands there.
+        StorageError: the disk refused.
+    """
+    if final.exists() and not final.is_dir():
+        raise ConfigError(f"{final}: expected a folder, found a file. Give another output folder.")
+    if final.exists() and not replace:
+        raise ConfigError(f"{final}: expected no folder yet, found one. Give another output.")
+    make_folder(final.parent)
+    with disk_errors(final):
+        temporary = Path(
+            tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}{final.name}-", dir=final.parent)
+        )
+        try:
+            os.chmod(temporary, 0o777 & ~_umask())
+            yield temporary
+            fsync_tree(temporary)
+            if verify is not None:
+                verify(temporary)
+            _rename_folder(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def _rename_folder(temporary: Path, final: Path) -> None:
+    """Put `temporary` at `final`; an old folder there is moved aside first and removed last."""
+    retired: Path | None = None
+    if final.exists():
+        retired = Path(
+            tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}{final.name}-old-", dir=final.parent)
+        )
+        os.rename(final, retired)
+    os.rename(temporary, final)
+    fsync_folder(final.parent)
+    if retired is not None:
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def remove_leftovers(parent: Path, name: str) -> None:
+    """Remove the temporary siblings that a killed writer of `parent/name` left behind."""
+    for leftover in parent.glob(f"{_TEMPORARY_PREFIX}{name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove `folder` and everything in it; absent is fine."""
+    with disk_errors(folder), contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold an advisory lock for the block; the kernel releases it when the process ends.
+
+    Raises:
+        StoreLocked: another process holds it.
+    """
+    make_folder(path.parent)
+    with disk_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreLocked(
+                f"{path.parent}: expected no other writer, found one holding {path.name}. "
+                "Wait for it to end or choose another folder."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    """The process's umask, which `mkstemp` and `mkdtemp` override."""
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,72 @@
+"""Every error a caller can trigger, with the exit code that the command line gives it.
+
+Messages read ``where: expected X, found Y. Next step.``
+"""
+
+from __future__ import annotations
+
+
+class MonoxError(Exception):
+    """An error that the user can act on; `exit_code` is the command line's exit status."""
+
+    exit_code = 1
+
+
+class ConfigError(MonoxError):
+    """An option or a combination of options that cannot work."""
+
+    exit_code = 2
+
+
+class CorpusError(MonoxError):
+    """Input text or labels that cannot be read as documented."""
+
+    exit_code = 3
+
+
+class StoreError(MonoxError):
+    """A logit store that cannot be used as asked."""
+
+    exit_code = 4
+
+
+class StoreIncomplete(StoreError):
+    """The store has no completion record: its labelling run has not finished."""
+
+
+class StoreCorrupt(StoreError):
+    """A file of the store differs from what its record says."""
+
+
+class StoreMismatch(StoreError):
+    """The store was written under another teacher, corpus or setting."""
+
+
+class StoreLocked(StoreError):
+    """Another process is writing to the store."""
+
+
+class ModelError(MonoxError):
+    """A model folder or bundle that cannot be loaded or does not fit its task."""
+
+    exit_code = 5
+
+
+class LabelMismatchError(ModelError):
+    """Two label sets that should be equal differ."""
+
+
+class ProviderError(ModelError):
+    """An execution provider, dtype or runtime that was asked for and is not there."""
+
+
+class StorageError(MonoxError):
+    """The disk refused a write: no space, no permission, an I/O fault."""
+
+    exit_code = 6
+
+
+class GateError(MonoxError):
+    """A quality check failed; what was checked is not released."""
+
+    exit_code = 7
