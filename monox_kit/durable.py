@@ -125,6 +125,17 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
+@contextlib.contextmanager
+def scratch_file() -> Iterator[BinaryIO]:
+    """Yield a stream over an unnamed temporary file, to write and read; it vanishes with the block.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    with disk_errors(tempfile.gettempdir()), tempfile.TemporaryFile() as stream:
+        yield stream
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Replace `path` with `content`, durably; see `new_file`."""
     with new_file(path) as stream:
@@ -177,6 +188,17 @@ def new_folder(
             raise
 
 
+def write_member(path: Path, *parts: bytes | memoryview) -> None:
+    """Write one file of a folder under construction, where `new_folder` makes it durable.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    with disk_errors(path), path.open("xb") as stream:
+        for part in parts:
+            stream.write(part)
+
+
 def _rename_folder(temporary: Path, final: Path) -> None:
     """Put `temporary` at `final`; an old folder there is moved aside first and removed last."""
     retired: Path | None = None
@@ -195,6 +217,16 @@ def remove_leftovers(parent: Path, name: str) -> None:
     """Remove the temporary siblings that a killed writer of `parent/name` left behind."""
     for leftover in parent.glob(f"{_TEMPORARY_PREFIX}{name}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_all_leftovers(parent: Path) -> None:
+    """Remove every temporary file and folder of killed writers in `parent`; hold its lock."""
+    for leftover in parent.glob(f"{_TEMPORARY_PREFIX}*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with disk_errors(leftover):
+                leftover.unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:

@@ -1,0 +1,130 @@
+"""A store's folder as a whole: which records and shards stand in it, and whether they agree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from monox_kit.errors import StoreError
+from monox_kit.store.format import (
+    COMPLETE_FILE,
+    FORMAT_VERSION,
+    MANIFEST_KEYS,
+    SHARDS_FOLDER,
+    STORE_FILE,
+    CompleteRecord,
+    ShardRange,
+    StoreManifest,
+    store_digest,
+)
+from monox_kit.store.record import DIGEST_KEY, corrupt, read_record
+from monox_kit.store.shard import ShardFiles, ShardRecord
+
+_MANIFEST_STEP = "Restore it from a copy, or delete the store and run `monoxkit label` again."
+_COMPLETE_STEP = "Delete complete.json and run `monoxkit label` again: finished shards are kept."
+
+
+class StoreFolder:
+    """The folder of a store that has been begun. Reads records when asked, and keeps none.
+
+    Attributes:
+        path: the folder.
+        manifest: the content of its `store.json`.
+        digest: the `record_digest` of its `store.json`.
+        shards: access to the files in its shards.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read `store.json`.
+
+        Raises:
+            StoreError: there is no store at `path`, or one of a later format.
+            StoreCorrupt: `store.json` is lost or damaged.
+        """
+        file = path / STORE_FILE
+        if not os.path.lexists(file) and not (path / SHARDS_FOLDER).is_dir():
+            what = "no store.json" if path.is_dir() else "a file" if path.exists() else "nothing"
+            raise StoreError(
+                f"{path}: expected a logit store, found {what}. "
+                "Give the folder that `monoxkit label --store` wrote."
+            )
+        value = read_record(file, MANIFEST_KEYS, FORMAT_VERSION, _MANIFEST_STEP)
+        self.path = path
+        self.manifest = StoreManifest.from_json(value, file, _MANIFEST_STEP)
+        self.digest: str = value[DIGEST_KEY]
+        self.shards = ShardFiles(self.manifest, self.digest)
+
+    def shard_folder(self, shard: ShardRange) -> Path:
+        """Where the shard lies."""
+        return self.path / SHARDS_FOLDER / shard.name
+
+    def read_shard(self, shard: ShardRange) -> ShardRecord:
+        """The shard's record; see `ShardFiles.read_record`."""
+        return self.shards.read_record(self.shard_folder(shard), shard)
+
+    def read_complete(self) -> CompleteRecord | None:
+        """The completion record; None where labelling has not finished.
+
+        Raises:
+            StoreCorrupt: it is damaged or belongs to another store.
+        """
+        path = self.path / COMPLETE_FILE
+        if not os.path.lexists(path):
+            return None
+        return CompleteRecord.read(path, self.manifest, _COMPLETE_STEP)
+
+    def finished_shards(self, problems: list[str] | None = None) -> list[ShardRange]:
+        """The shards whose folders stand in place, in order.
+
+        A writer's temporary folders are passed over; it may be at work.
+
+        Args:
+            problems: where entries that are no shards are noted; None raises them.
+
+        Raises:
+            StoreCorrupt: `shards/` is lost, or holds an entry that is no shard of this store.
+        """
+        parent = self.path / SHARDS_FOLDER
+        try:
+            names = os.listdir(parent)
+        except OSError as error:
+            found = os.strerror(error.errno or 0)
+            raise corrupt(parent, "a folder", found, _MANIFEST_STEP) from error
+        last = self.manifest.shard(self.manifest.num_shards - 1)
+        shards = []
+        for name in sorted(names):
+            index = int(name) if len(name) == 6 and name.isascii() and name.isdigit() else -1
+            if 0 <= index <= last.index:
+                shards.append(self.manifest.shard(index))
+            elif not name.startswith(".tmp-"):
+                wanted = f"only shards 000000 to {last.name}"
+                problem = corrupt(parent, wanted, repr(name), "Move it elsewhere.")
+                if problems is None:
+                    raise problem
+                problems.append(str(problem))
+        return shards
+
+    def digest_of(self, shard_digests: Sequence[str]) -> str:
+        """The digest of the store with these shard records, in shard order."""
+        return store_digest(self.digest, shard_digests)
+
+    def require_complete(
+        self, complete: CompleteRecord, shards: Sequence[ShardRange], digests: Sequence[str]
+    ) -> None:
+        """Check that every shard is there, each as it was when the store was completed.
+
+        Raises:
+            StoreCorrupt: one is absent or differs.
+        """
+        path = self.path / COMPLETE_FILE
+        if len(shards) < self.manifest.num_shards:
+            present = {shard.index for shard in shards}
+            absent = next(index for index in range(len(shards) + 1) if index not in present)
+            wanted = f"all {self.manifest.num_shards} shards"
+            found = f"no shards/{self.manifest.shard(absent).name}"
+            raise corrupt(path, wanted, found, _COMPLETE_STEP)
+        found = self.digest_of(digests)
+        if found != complete.digest:
+            wanted = f"shards with the digest {complete.digest[:16]}..."
+            raise corrupt(path, wanted, f"{found[:16]}...: one was written later", _COMPLETE_STEP)

@@ -1,0 +1,292 @@
+"""Format 1 of the logit store as data: names, array layout, manifest; see docs/store-format.md.
+
+store.json                 `StoreManifest`
+shards/000000/             `ShardRange` 0, with the arrays of `array_layout` and shard.json
+complete.json              `CompleteRecord`, written last
+lock                       empty; held by the writer
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from monox_kit.data import LabelSet
+from monox_kit.digest import digest_bytes
+from monox_kit.errors import ConfigError, CorpusError, StoreCorrupt, StoreMismatch
+from monox_kit.store.record import check_record, read_record, typed
+
+FORMAT_VERSION = 1
+STORE_FILE = "store.json"
+COMPLETE_FILE = "complete.json"
+SHARD_FILE = "shard.json"
+SHARDS_FOLDER = "shards"
+LOCK_FILE = "lock"
+MAX_SHARDS = 1_000_000  # shard names have six digits
+
+HEADER_BYTES = 128
+_MAGIC = b"\x93NUMPY\x01\x00"
+
+MANIFEST_KEYS = frozenset(
+    {"format_version", "labels", "num_rows", "shard_rows", "dtype", "has_pairs", "fingerprint"}
+)
+
+LogitDtype = Literal["float32", "float16"]
+Scalar = str | int | float | bool | None
+Layout = Mapping[str, tuple[str, tuple[int | None, ...]]]
+
+LOGIT_DESCR: Mapping[str, str] = {"float32": "<f4", "float16": "<f2"}
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRange:
+    """The rows [start, stop) that shard number `index` holds."""
+
+    index: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def name(self) -> str:
+        """The shard's folder name below `shards/`."""
+        return f"{self.index:06d}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreManifest:
+    """What a store is a store of: the content of `store.json`.
+
+    Attributes:
+        labels: the classes in the order of the logits' columns.
+        num_rows: rows of the corpus, at least 1.
+        shard_rows: rows of every shard but the last, which may have fewer.
+        dtype: how logits lie on disk; readers always give float32.
+        has_pairs: whether every row is a text pair, or none is.
+        fingerprint: flat names and values that decide the logits: digests of teacher, tokenizer
+            and corpus, max_length, precision, backend. A resumed run must agree in each.
+        format_version: the format of the folder.
+    """
+
+    labels: LabelSet
+    num_rows: int
+    shard_rows: int
+    dtype: LogitDtype
+    has_pairs: bool
+    fingerprint: Mapping[str, Scalar]
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_rows", 1), ("shard_rows", 1), ("format_version", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value < 2**63:
+                raise _invalid(f"{name} of at least {least}", value, f"Correct {name}")
+        if self.format_version != FORMAT_VERSION:
+            raise _invalid(f"format_version {FORMAT_VERSION}", self.format_version, "Leave it out")
+        if self.dtype not in get_args(LogitDtype):
+            raise _invalid("dtype float32 or float16", self.dtype, "Give one of them")
+        if type(self.has_pairs) is not bool:
+            raise _invalid("has_pairs true or false", self.has_pairs, "Give one of them")
+        if self.num_shards > MAX_SHARDS:
+            raise _invalid(f"at most {MAX_SHARDS} shards", self.num_shards, "Raise --shard-rows")
+        for key, value in self.fingerprint.items():
+            if not isinstance(key, str) or not isinstance(value, Scalar):
+                raise _invalid(f"a plain fingerprint value {key!r}", value, "Give text or a number")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise _invalid(f"a finite fingerprint value {key!r}", value, "Give it as text")
+
+    @property
+    def num_classes(self) -> int:
+        """C, the columns of the logits."""
+        return len(self.labels)
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the finished store."""
+        return -(-self.num_rows // self.shard_rows)
+
+    def shard(self, index: int) -> ShardRange:
+        """The range of shard `index`, from 0."""
+        start = index * self.shard_rows
+        return ShardRange(index, start, min(start + self.shard_rows, self.num_rows))
+
+    def shards(self) -> Iterator[ShardRange]:
+        """Every shard's range, in order."""
+        return (self.shard(index) for index in range(self.num_shards))
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `store.json`, its own digest aside."""
+        return {
+            "format_version": self.format_version,
+            "labels": self.labels.to_json(),
+            "num_rows": self.num_rows,
+            "shard_rows": self.shard_rows,
+            "dtype": self.dtype,
+            "has_pairs": self.has_pairs,
+            "fingerprint": dict(self.fingerprint),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], path: Path, step: str) -> StoreManifest:
+        """The inverse of `to_json`.
+
+        Args:
+            value: a record's values.
+            path: the file that they come from, for messages.
+            step: what to do about a damaged file, for messages.
+
+        Raises:
+            StoreCorrupt: a value is not one that a store is written with.
+        """
+        try:
+            return cls(
+                labels=LabelSet.from_json(typed(value, "labels", dict, path, step), str(path)),
+                num_rows=typed(value, "num_rows", int, path, step),
+                shard_rows=typed(value, "shard_rows", int, path, step),
+                dtype=value["dtype"],
+                has_pairs=typed(value, "has_pairs", bool, path, step),
+                fingerprint=typed(value, "fingerprint", dict, path, step),
+            )
+        except (ConfigError, CorpusError) as error:
+            raise StoreCorrupt(f"{path}: {error} {step}") from error
+
+    def require_equal(self, other: StoreManifest, where: Path) -> None:
+        """Check that a run may continue the store: `self` is the store's, `other` the run's.
+
+        Raises:
+            StoreMismatch: they differ; the message names the first field that does and both values.
+        """
+        here, there = _flat(self), _flat(other)
+        differing = [key for key in {**here, **there} if _tagged(here, key) != _tagged(there, key)]
+        if not differing:
+            return
+        key = differing[0]
+        more = f" Also different: {', '.join(differing[1:9])}." if differing[1:] else ""
+        raise StoreMismatch(
+            f"{where}: expected {key} {_shown(here, key)} as this store was begun with, found "
+            f"{_shown(there, key)} in this run.{more} Run with the store's own settings, or give "
+            "another --store."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteRecord:
+    """The content of `complete.json`.
+
+    Attributes:
+        num_rows: rows of the store.
+        num_shards: shards of the store.
+        digest: `store_digest` over the manifest's and every shard's record.
+        summary: what the run wants to remember, such as its rate; no part of the digest.
+    """
+
+    num_rows: int
+    num_shards: int
+    digest: str
+    summary: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `complete.json`, its own digest aside."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "num_rows": self.num_rows,
+            "num_shards": self.num_shards,
+            "digest": self.digest,
+            "summary": dict(self.summary),
+        }
+
+    @classmethod
+    def read(cls, path: Path, manifest: StoreManifest, step: str) -> CompleteRecord:
+        """The completion record of the store that `manifest` describes.
+
+        Raises:
+            StoreCorrupt: the file is damaged or belongs to another store.
+        """
+        names = frozenset(field.name for field in fields(cls)) | {"format_version"}
+        value = read_record(path, names, FORMAT_VERSION, step)
+        record = cls(
+            num_rows=typed(value, "num_rows", int, path, step),
+            num_shards=typed(value, "num_shards", int, path, step),
+            digest=typed(value, "digest", str, path, step),
+            summary=typed(value, "summary", dict, path, step),
+        )
+        check_record(path, "num_rows", manifest.num_rows, record.num_rows, step)
+        check_record(path, "num_shards", manifest.num_shards, record.num_shards, step)
+        return record
+
+
+def store_digest(manifest_digest: str, shard_digests: Sequence[str]) -> str:
+    """The store's digest: over the `record_digest` of store.json and of each shard, in order."""
+    return digest_bytes("".join(f"{one}\n" for one in (manifest_digest, *shard_digests)).encode())
+
+
+def text_fields(manifest: StoreManifest) -> tuple[str, ...]:
+    """The fields that lie as UTF-8 bytes in `<field>.npy` with `<field>_offsets.npy`."""
+    return ("ids", "text", "text_pair") if manifest.has_pairs else ("ids", "text")
+
+
+def array_layout(manifest: StoreManifest, num_rows: int) -> Layout:
+    """File name to (numpy type, shape) of a shard of `num_rows` rows.
+
+    A None in a shape is a number of bytes that only the shard's record knows.
+    """
+    layout: dict[str, tuple[str, tuple[int | None, ...]]] = {
+        "logits.npy": (LOGIT_DESCR[manifest.dtype], (num_rows, manifest.num_classes)),
+        "rows.npy": ("<i8", (num_rows,)),
+        "labels.npy": ("<i4", (num_rows,)),
+    }
+    for field in text_fields(manifest):
+        layout[f"{field}.npy"] = ("|u1", (None,))
+        layout[f"{field}_offsets.npy"] = ("<i8", (num_rows + 1,))
+    return layout
+
+
+def array_bytes(descr: str, shape: tuple[int, ...]) -> int:
+    """The exact size in bytes of the file that holds such an array."""
+    return HEADER_BYTES + math.prod(shape) * np.dtype(descr).itemsize
+
+
+def array_header(descr: str, shape: tuple[int, ...]) -> bytes:
+    """The exact first 128 bytes of the file that holds such an array.
+
+    Source: NEP 1, version 1.0, with the padding that numpy itself has written since 1.23.
+    """
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape!r}, }}"
+    rest = HEADER_BYTES - len(_MAGIC) - 2
+    return _MAGIC + rest.to_bytes(2, "little") + text.encode("ascii").ljust(rest - 1) + b"\n"
+
+
+def _invalid(expected: str, found: object, step: str) -> ConfigError:
+    return ConfigError(f"store manifest: expected {expected}, found {found!r}. {step}.")
+
+
+def _flat(manifest: StoreManifest) -> dict[str, Any]:
+    """Every field that a run must share, by the name that an error gives it."""
+    value = manifest.to_json()
+    labels, fingerprint = value.pop("labels"), value.pop("fingerprint")
+    names = {f"labels[{index}]": name for index, name in enumerate(labels.pop("names"))}
+    return {
+        "format_version": value.pop("format_version"),
+        **{f"fingerprint.{key}": item for key, item in fingerprint.items()},
+        "number of labels": len(names),
+        **names,
+        **{f"labels.{key}": item for key, item in labels.items()},
+        **value,
+    }
+
+
+def _tagged(flat: Mapping[str, Any], key: str) -> tuple[bool, type, Any]:
+    """A value that differs also where Python's equality does not: absent, 1, 1.0 and True."""
+    value = flat.get(key)
+    return key in flat, type(value), value
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    return repr(flat[key])[:100] if key in flat else "nothing"

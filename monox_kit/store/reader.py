@@ -1,0 +1,341 @@
+"""Reading a logit store: random access and streaming, without loading whole arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from monox_kit.data import Document, Int64s, LabelSet, Logits
+from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
+from monox_kit.progress import Progress
+from monox_kit.store.folder import StoreFolder
+from monox_kit.store.format import COMPLETE_FILE, CompleteRecord, ShardRange
+from monox_kit.store.shard import Array, ShardRecord, decode_text
+from monox_kit.store.verify import VerifyReport, verify_store
+
+VerifyMode = Literal["open", "read", "full"]
+Int32s = npt.NDArray[np.int32]
+
+# Each mapped file holds a descriptor, and 1,024 per process is a common limit.
+_MAPPED_FILES = 128
+_CACHED_RECORDS = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreInfo:
+    """What is in a store, for people.
+
+    Attributes:
+        num_rows: rows of the finished store; `num_rows_done` of them are in finished shards.
+        num_bytes: bytes of the arrays of the finished shards.
+        num_labelled: rows with a gold label in the finished shards.
+        digest: the store's digest; None while it is incomplete.
+        summary: what the labelling run remembered; empty while it is incomplete.
+    """
+
+    path: str
+    complete: bool
+    num_rows: int
+    num_rows_done: int
+    num_shards: int
+    num_shards_done: int
+    num_classes: int
+    labels: tuple[str, ...]
+    num_labelled: int
+    dtype: str
+    has_pairs: bool
+    num_bytes: int
+    digest: str | None
+    fingerprint: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return asdict(self)
+
+
+class LogitStore:
+    """A logit store opened for reading. Rows are positions in the corpus.
+
+    Nothing is loaded at once: arrays are mapped when a row of theirs is asked for, and a mapped
+    file's size and header are checked before any value of it is used.
+
+    Attributes:
+        folder: the store's folder.
+        manifest: what the store is a store of.
+    """
+
+    def __init__(
+        self,
+        folder: StoreFolder,
+        complete: CompleteRecord | None,
+        done: frozenset[int],
+        verify: VerifyMode,
+    ) -> None:
+        """Used by `open`, which has checked the records of all shards in `done`."""
+        self.folder = folder.path
+        self.manifest = folder.manifest
+        self._folder = folder
+        self._complete = complete
+        self._done = done
+        self._check_digests = verify == "read"
+        self._bodies = ("text", "text_pair") if self.manifest.has_pairs else ("text",)
+        self._digested: set[tuple[int, str]] = set()
+        self._record = lru_cache(_CACHED_RECORDS)(self._read_record)
+        self._array = lru_cache(_MAPPED_FILES)(self._map_array)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        verify: VerifyMode = "open",
+        allow_incomplete: bool = False,
+    ) -> LogitStore:
+        """Open a store.
+
+        Args:
+            folder: the store's folder.
+            verify: `open` checks all records and the size of every file now, `read` also each
+                file's digest when it is first used, `full` all of `verify()` now.
+            allow_incomplete: whether a store whose labelling has not finished may be opened; rows
+                in unfinished shards are then errors when they are asked for.
+
+        Raises:
+            StoreIncomplete: labelling has not finished.
+            StoreCorrupt: a file is absent or not as its record says.
+            StoreError: the folder is no store, or one of a later format.
+        """
+        if verify not in get_args(VerifyMode):
+            raise ConfigError(
+                f"verify: expected open, read or full, found {verify!r}. Give one of the three."
+            )
+        store = StoreFolder(Path(folder))
+        complete = store.read_complete()
+        shards = store.finished_shards()
+        if complete is None and not allow_incomplete:
+            raise StoreIncomplete(
+                f"{store.path}: expected a complete store, found {sum(map(len, shards))} of "
+                f"{store.manifest.num_rows} rows labelled. "
+                "Run the same `monoxkit label` command again to finish it."
+            )
+        digests = [store.read_shard(shard).digest for shard in shards]
+        if complete is not None:
+            store.require_complete(complete, shards, digests)
+        if verify == "full":
+            verify_store(store.path).require_intact()
+        return cls(store, complete, frozenset(shard.index for shard in shards), verify)
+
+    @property
+    def labels(self) -> LabelSet:
+        """What the columns of the logits mean."""
+        return self.manifest.labels
+
+    @property
+    def num_classes(self) -> int:
+        """C, the columns of the logits."""
+        return self.manifest.num_classes
+
+    @property
+    def complete(self) -> bool:
+        """Whether labelling has finished."""
+        return self._complete is not None
+
+    @property
+    def digest(self) -> str:
+        """The store's digest: equal for equal content and settings.
+
+        Raises:
+            StoreIncomplete: labelling has not finished.
+        """
+        if self._complete is None:
+            raise StoreIncomplete(
+                f"{self.folder}: expected a complete store for its digest, found no "
+                f"{COMPLETE_FILE}. Run the same `monoxkit label` command again to finish it."
+            )
+        return self._complete.digest
+
+    def __len__(self) -> int:
+        """N, the rows of the finished store."""
+        return self.manifest.num_rows
+
+    def shards(self) -> list[ShardRange]:
+        """The finished shards, in order."""
+        return [self.manifest.shard(index) for index in sorted(self._done)]
+
+    def logits(self, rows: Int64s | slice) -> Logits:
+        """[n, C] float32 logits of n rows, in the order asked for, as a copy.
+
+        Args:
+            rows: [n] rows, in any order and with repeats, or a slice of the store.
+
+        Raises:
+            StoreError: a row is outside of the store or in an unfinished shard.
+        """
+        out = np.empty((self._count(rows), self.num_classes), np.float32)
+        self._gather("logits.npy", rows, out)
+        return out
+
+    def gold(self, rows: Int64s | slice) -> Int32s:
+        """[n] int32 gold labels of n rows, -1 where there is none; see `logits`."""
+        out = np.empty(self._count(rows), np.int32)
+        self._gather("labels.npy", rows, out)
+        return out
+
+    def label(self, row: int) -> int:
+        """The gold label's index, or -1 where the corpus has none."""
+        shard = self._shard_of(row)
+        return int(self._array(shard.index, "labels.npy")[row - shard.start])
+
+    def text(self, row: int) -> str:
+        """The text, or the premise of a pair."""
+        return self._text("text", row)
+
+    def text_pair(self, row: int) -> str | None:
+        """The hypothesis of a pair; None in a store of single texts."""
+        return self._text("text_pair", row) if self.manifest.has_pairs else None
+
+    def id(self, row: int) -> str:
+        """The document's id in the corpus."""
+        return self._text("ids", row)
+
+    def text_bytes(self, row: int) -> int:
+        """The length of the text, and of its pair if there is one, in bytes of UTF-8."""
+        shard = self._shard_of(row)
+        at, total = row - shard.start, 0
+        for field in self._bodies:
+            offsets = self._array(shard.index, f"{field}_offsets.npy")
+            total += int(offsets[at + 1] - offsets[at])
+        return total
+
+    def text_lengths(self) -> Int64s:
+        """[N] int64, `text_bytes` of every row of a complete store.
+
+        Raises:
+            StoreIncomplete: labelling has not finished.
+        """
+        lengths = np.zeros(len(self), np.int64)
+        for index in range(self.manifest.num_shards):
+            shard = self._shard_of(index * self.manifest.shard_rows)
+            for field in self._bodies:
+                offsets = self._array(index, f"{field}_offsets.npy")
+                lengths[shard.start : shard.stop] += np.diff(offsets)
+        return lengths
+
+    def documents(self, rows: slice = slice(None)) -> Iterator[Document]:
+        """The documents in row order, one shard mapped at a time; `lang` is not kept in a store.
+
+        Args:
+            rows: a slice with step 1.
+        """
+        for row in range(*rows.indices(len(self))):
+            label = self.label(row)
+            yield Document(
+                row=row,
+                id=self.id(row),
+                text=self.text(row),
+                text_pair=self.text_pair(row),
+                label=None if label < 0 else self.labels.names[label],
+            )
+
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Read every byte and check it against its record and the format's rules."""
+        return verify_store(self.folder, progress)
+
+    def info(self) -> StoreInfo:
+        """What is in the store; reads the shards' records, not their arrays."""
+        records = [self._read_record(index) for index in sorted(self._done)]
+        return StoreInfo(
+            path=str(self.folder),
+            complete=self.complete,
+            num_rows=self.manifest.num_rows,
+            num_rows_done=sum(len(record.shard) for record in records),
+            num_shards=self.manifest.num_shards,
+            num_shards_done=len(records),
+            num_classes=self.num_classes,
+            labels=self.labels.names,
+            num_labelled=sum(record.num_labelled for record in records),
+            dtype=self.manifest.dtype,
+            has_pairs=self.manifest.has_pairs,
+            num_bytes=sum(record.num_bytes for record in records),
+            digest=self._complete.digest if self._complete else None,
+            fingerprint=dict(self.manifest.fingerprint),
+            summary=dict(self._complete.summary) if self._complete else {},
+        )
+
+    def _text(self, field: str, row: int) -> str:
+        shard = self._shard_of(row)
+        at = row - shard.start
+        offsets = self._array(shard.index, f"{field}_offsets.npy")
+        content = self._array(shard.index, f"{field}.npy")
+        where = self._folder.shard_folder(shard) / f"{field}.npy"
+        start, stop = int(offsets[at]), int(offsets[at + 1])
+        return decode_text(content, start, stop, where=where, row=row, shard=shard)
+
+    def _count(self, rows: Int64s | slice) -> int:
+        return len(range(*rows.indices(len(self)))) if isinstance(rows, slice) else len(rows)
+
+    def _gather(self, name: str, rows: Int64s | slice, out: Array) -> None:
+        """Fill `out` [n, ...] with the array's values of n rows."""
+        size = self.manifest.shard_rows
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                for index in range(start // size, -(-stop // size) if stop > start else 0):
+                    shard = self._shard_of(index * size)
+                    first, last = max(start, shard.start), min(stop, shard.stop)
+                    part = self._array(index, name)[first - shard.start : last - shard.start]
+                    out[first - start : last - start] = part
+                return
+            rows = np.arange(start, stop, step, dtype=np.int64)
+        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+            raise StoreError(
+                f"{self.folder}: expected whole-numbered rows [n], found {rows.dtype} "
+                f"{rows.shape}. Give a one-dimensional integer array or a slice."
+            )
+        indices = rows // size
+        for index in np.unique(indices).tolist():
+            mine = indices == index
+            inside = rows[mine]
+            # The extremes decide whether all rows of this shard exist.
+            shard = self._shard_of(int(inside.min()))
+            self._shard_of(int(inside.max()))
+            out[mine] = self._array(index, name)[inside - shard.start]
+
+    def _shard_of(self, row: int) -> ShardRange:
+        """The finished shard that holds the row.
+
+        Raises:
+            StoreError: there is no such row.
+            StoreIncomplete: its shard has not been labelled yet.
+        """
+        if not 0 <= row < self.manifest.num_rows:
+            raise StoreError(
+                f"{self.folder}: expected a row from 0 to {self.manifest.num_rows - 1}, found "
+                f"{row}. Rows are positions in the corpus."
+            )
+        shard = self.manifest.shard(row // self.manifest.shard_rows)
+        if shard.index not in self._done:
+            raise StoreIncomplete(
+                f"{self.folder}: expected row {row} to be labelled, found no shard {shard.name}. "
+                "Run the same `monoxkit label` command again to finish the store."
+            )
+        return shard
+
+    def _read_record(self, index: int) -> ShardRecord:
+        return self._folder.read_shard(self.manifest.shard(index))
+
+    def _map_array(self, index: int, name: str) -> Array:
+        record = self._record(index)
+        folder = self._folder.shard_folder(record.shard)
+        fresh = self._check_digests and (index, name) not in self._digested
+        array = self._folder.shards.map_array(folder, record, name, check_digest=fresh)
+        self._digested.add((index, name))
+        return array

@@ -1,0 +1,85 @@
+"""Reading every byte of a store, and reporting everything that is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from monox_kit.errors import StoreCorrupt
+from monox_kit.progress import Progress, Silent
+from monox_kit.store.folder import StoreFolder
+from monox_kit.store.format import COMPLETE_FILE, CompleteRecord
+from monox_kit.store.shard import ShardRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyReport:
+    """The outcome of reading every byte of a store.
+
+    Attributes:
+        num_rows: rows in shards without a problem.
+        num_shards: shards without a problem.
+        num_bytes: bytes of arrays in those shards.
+        complete: whether a completion record is there.
+        problems: one message for each damaged shard, for wrong records and for foreign files.
+    """
+
+    path: str
+    num_rows: int
+    num_shards: int
+    num_bytes: int
+    complete: bool
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return asdict(self)
+
+    def require_intact(self) -> None:
+        """Check that there were no problems.
+
+        Raises:
+            StoreCorrupt: there were; the message is the first and the number of others.
+        """
+        if self.problems:
+            more = len(self.problems) - 1
+            raise StoreCorrupt(self.problems[0] + (f" ({more} more problems)" if more else ""))
+
+
+def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport:
+    """Read every byte of a store, complete or not, and check it.
+
+    Raises:
+        StoreError: the folder is no store, or its manifest cannot be read.
+    """
+    store = StoreFolder(folder)
+    problems: list[str] = []
+    complete: CompleteRecord | None = None
+    try:
+        complete = store.read_complete()
+    except StoreCorrupt as error:
+        problems.append(str(error))
+    shards = store.finished_shards(problems)
+    records: list[ShardRecord] = []
+    with (progress or Silent()).task("verify", sum(map(len, shards)), "rows") as task:
+        for shard in shards:
+            try:
+                records.append(store.shards.check(store.shard_folder(shard), shard))
+            except StoreCorrupt as error:
+                problems.append(str(error))
+            task.advance(len(shard))
+    # With a damaged shard the store's digest cannot be computed; an absent one is still told.
+    if complete and (len(records) == len(shards) or len(shards) < store.manifest.num_shards):
+        try:
+            store.require_complete(complete, shards, [record.digest for record in records])
+        except StoreCorrupt as error:
+            problems.append(str(error))
+    return VerifyReport(
+        path=str(folder),
+        num_rows=sum(len(record.shard) for record in records),
+        num_shards=len(records),
+        num_bytes=sum(record.num_bytes for record in records),
+        complete=(folder / COMPLETE_FILE).exists(),
+        problems=tuple(problems),
+    )

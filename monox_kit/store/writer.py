@@ -1,0 +1,271 @@
+"""Writing a logit store: one durable shard at a time, resumable, never complete by accident."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from monox_kit.data import Document, Logits
+from monox_kit.durable import (
+    disk_errors,
+    exclusive_lock,
+    fsync_folder,
+    make_folder,
+    new_folder,
+    remove_all_leftovers,
+    write_file,
+    write_member,
+)
+from monox_kit.errors import StorageError, StoreCorrupt, StoreError, StoreIncomplete
+from monox_kit.store.arrays import checked_labels, checked_logits, text_arrays
+from monox_kit.store.folder import StoreFolder
+from monox_kit.store.format import (
+    COMPLETE_FILE,
+    LOCK_FILE,
+    SHARD_FILE,
+    SHARDS_FOLDER,
+    STORE_FILE,
+    CompleteRecord,
+    ShardRange,
+    StoreManifest,
+    array_header,
+    array_layout,
+)
+from monox_kit.store.record import corrupt, encode_record
+from monox_kit.store.shard import Array, FileRecord, shard_json
+
+
+class StoreWriter:
+    """Creates the store that `manifest` describes, or continues it.
+
+    Use as a context manager: entering takes the folder's lock, removes what a killed writer left
+    half-built, and checks what is there; leaving gives the lock back and completes nothing.
+    """
+
+    def __init__(self, folder: Path, manifest: StoreManifest) -> None:
+        """Touches nothing yet.
+
+        Args:
+            folder: the store's folder; created with its parents where absent.
+            manifest: what the store is a store of.
+        """
+        self.folder = folder
+        self.manifest = manifest
+        self._held: ExitStack | None = None
+        self._store: StoreFolder | None = None
+        self._missing: dict[int, ShardRange] = {}
+
+    def __enter__(self) -> Self:
+        """Take the lock, and create or resume the store.
+
+        Raises:
+            StoreLocked: another process is writing to it.
+            StoreMismatch: it was begun with other settings; names the first and both values.
+            StoreCorrupt: a finished shard or a record is damaged. Nothing is deleted.
+            StoreError: the folder holds something else.
+            StorageError: the disk refused.
+        """
+        _require_own_folder(self.folder)
+        with ExitStack() as stack:
+            stack.enter_context(exclusive_lock(self.folder / LOCK_FILE))
+            self._store = self._begin()
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._held is not None:
+            self._held.close()
+        self._held = self._store = None
+
+    @property
+    def missing(self) -> list[ShardRange]:
+        """The shards still to be written, in order."""
+        self._begun()
+        return list(self._missing.values())
+
+    def write_shard(
+        self,
+        shard: ShardRange,
+        *,
+        logits: Logits,
+        documents: Sequence[Document],
+        labels: npt.NDArray[np.int32],
+    ) -> None:
+        """Write one of the missing shards; when this returns it survives a power failure.
+
+        Args:
+            shard: one of `missing`.
+            logits: [n, C] float32, finite.
+            documents: the n documents of the shard's rows, in order.
+            labels: [n] int32 indices of the gold labels, -1 where there is none.
+
+        Raises:
+            StoreError: something does not fit the shard or the store; nothing is written.
+            StorageError: the disk refused, or gave back other bytes than were written.
+        """
+        store = self._begun()
+        if self._missing.get(shard.index) != shard:
+            raise StoreError(
+                f"{self.folder}: expected one of the {len(self._missing)} missing shards, found "
+                f"{shard}. Take the shard from StoreWriter.missing."
+            )
+        where = f"{self.folder} shard {shard.name}"
+        arrays = {
+            "logits.npy": checked_logits(self.manifest, shard, logits, where),
+            "rows.npy": np.arange(shard.start, shard.stop, dtype=np.int64),
+            "labels.npy": checked_labels(self.manifest, shard, labels, where),
+            **text_arrays(self.manifest, shard, documents, where),
+        }
+        num_labelled = int((arrays["labels.npy"] >= 0).sum())
+        self._commit(store, shard, num_labelled, arrays)
+        del self._missing[shard.index]
+
+    def complete(self, **summary: Any) -> CompleteRecord:
+        """Declare the store finished; on a finished store nothing changes.
+
+        Args:
+            summary: JSON values to remember about the run; no part of the store's digest.
+
+        Raises:
+            StoreIncomplete: a shard is missing.
+            StoreCorrupt: a shard was changed since it was written.
+            StorageError: the disk refused.
+        """
+        store = self._begun()
+        if self._missing:
+            done = self.manifest.num_rows - sum(map(len, self._missing.values()))
+            raise StoreIncomplete(
+                f"{self.folder}: expected every shard before completing, found {done} of "
+                f"{self.manifest.num_rows} rows. Write the {len(self._missing)} missing shards."
+            )
+        record = store.read_complete()
+        if record is None:
+            # As they lie on disk now: nobody may have touched them since they were written.
+            digests = [store.read_shard(shard).digest for shard in self.manifest.shards()]
+            record = CompleteRecord(
+                num_rows=self.manifest.num_rows,
+                num_shards=self.manifest.num_shards,
+                digest=store.digest_of(digests),
+                summary=summary,
+            )
+            path = self.folder / COMPLETE_FILE
+            write_file(path, encode_record(record.to_json(), path))
+        return record
+
+    def _begin(self) -> StoreFolder:
+        """Bring the folder into a state to write shards in; the lock is held."""
+        _require_own_folder(self.folder)
+        shards = make_folder(self.folder / SHARDS_FOLDER)
+        remove_all_leftovers(self.folder)
+        remove_all_leftovers(shards)
+        path = self.folder / STORE_FILE
+        if not os.path.lexists(path):
+            write_file(path, encode_record(self.manifest.to_json(), path))
+        store = StoreFolder(self.folder)
+        store.manifest.require_equal(self.manifest, path)
+        with disk_errors(self.folder):
+            # A killed writer may have renamed a shard without its fsync of the parent.
+            fsync_folder(shards)
+            fsync_folder(self.folder.absolute().parent)
+        done = store.finished_shards()
+        digests = [store.read_shard(shard).digest for shard in done]
+        record = store.read_complete()
+        if record is not None:
+            store.require_complete(record, done, digests)
+        present = {shard.index for shard in done}
+        self._missing = {
+            shard.index: shard for shard in self.manifest.shards() if shard.index not in present
+        }
+        return store
+
+    def _commit(
+        self,
+        store: StoreFolder,
+        shard: ShardRange,
+        num_labelled: int,
+        arrays: Mapping[str, Array],
+    ) -> None:
+        """Write the arrays and their record aside, read them back and rename the folder."""
+        headers = {
+            name: array_header(descr, arrays[name].shape)
+            for name, (descr, _) in array_layout(self.manifest, len(shard)).items()
+        }
+        files = {name: _file_record(head, arrays[name].data) for name, head in headers.items()}
+        final = store.shard_folder(shard)
+        value = shard_json(store.digest, shard, num_labelled, files)
+        content = encode_record(value, final / SHARD_FILE)
+
+        def read_back(folder: Path) -> None:
+            try:
+                record = store.shards.read_record(folder, shard)
+                for name in record.files:
+                    store.shards.map_array(folder, record, name, check_digest=True)
+                if (folder / SHARD_FILE).read_bytes() != content:
+                    raise corrupt(folder / SHARD_FILE, "the bytes written", "others", "")
+            except StoreCorrupt as error:
+                raise StorageError(
+                    f"{final}: expected the disk to give back what was written, found: {error} "
+                    "Check the disk, then run the same command again."
+                ) from error
+
+        with new_folder(final, verify=read_back) as temporary:
+            for name, header in headers.items():
+                write_member(temporary / name, header, arrays[name].data)
+            write_member(temporary / SHARD_FILE, content)
+
+    def _begun(self) -> StoreFolder:
+        """The folder, whose lock is held."""
+        if self._store is None:
+            raise StoreError(
+                f"{self.folder}: expected to hold the store's lock, found none. "
+                "Use StoreWriter in a with statement."
+            )
+        return self._store
+
+
+def _require_own_folder(folder: Path) -> None:
+    """Check that a store may be created or continued in `folder`; absent and empty are fine.
+
+    Raises:
+        StoreCorrupt: it holds shards without a `store.json`.
+        StoreError: it holds something else, or is a file.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: expected a folder, found a file. Give another --store.")
+    names = {name for name in os.listdir(folder) if not name.startswith(".tmp-")}
+    foreign = names - {STORE_FILE, COMPLETE_FILE, SHARDS_FOLDER, LOCK_FILE}
+    if STORE_FILE in names:
+        return
+    if foreign:
+        raise StoreError(
+            f"{folder}: expected an empty folder or a logit store, found {min(foreign)!r}. "
+            "Give another --store."
+        )
+    shards = folder / SHARDS_FOLDER
+    holds_shards = shards.is_dir() and any(
+        not name.startswith(".tmp-") for name in os.listdir(shards)
+    )
+    if COMPLETE_FILE in names or holds_shards:
+        step = "Restore it from a copy, or delete the folder and run `monoxkit label` again."
+        raise corrupt(folder / STORE_FILE, "the file", "none", step)
+
+
+def _file_record(header: bytes, content: memoryview) -> FileRecord:
+    digest = hashlib.sha256(header)
+    digest.update(content)
+    return FileRecord(len(header) + content.nbytes, digest.hexdigest())
