@@ -1,1 +1,1 @@
-"""."""
+"""Where texts come from: files of every supported format, hub datasets, Debian's descriptions."""

@@ -1,0 +1,63 @@
+"""Datasets of a hub by name, streamed by the `datasets` package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from monox_kit.corpora.paths import HUB_PREFIX, one_line
+from monox_kit.corpora.rows import Columns, Meter, RawRow
+from monox_kit.errors import CorpusError, MonoxError
+
+DEFAULT_SPLIT = "train"
+
+
+def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[RawRow]:
+    """The rows of `hub:NAME[:CONFIG][@SPLIT]`, counted from 0; the split is `train` by default.
+
+    Where the label column has class names, they are the labels; its -1 means no label.
+
+    Raises:
+        CorpusError: `datasets` is not installed, the dataset cannot be read, or a needed column
+            is missing.
+    """
+    try:
+        import datasets  # an extra
+    except ImportError as error:
+        raise CorpusError(
+            f"{name}: expected the package datasets for hub datasets, found none. "
+            'Run `pip install "monoxkit[hub]"`.'
+        ) from error
+
+    key, _, split = name.removeprefix(HUB_PREFIX).partition("@")
+    dataset_name, _, config = key.partition(":")
+    row = 0
+    try:
+        dataset = datasets.load_dataset(
+            dataset_name, config or None, split=split or DEFAULT_SPLIT, streaming=True
+        )
+        class_names = _class_names(dataset, columns.label)
+        for record in dataset:
+            if row == 0:
+                columns.check(record.keys(), name)
+            get = record.get
+            label = get(columns.label)
+            if class_names and isinstance(label, int):
+                label = class_names[label] if label >= 0 else None
+            pair = None if columns.pair is None else get(columns.pair)
+            yield row, get(columns.text), pair, label, get(columns.id), get(columns.lang)
+            row += 1
+    except MonoxError:
+        raise
+    # Network, hub and builder errors have no common base class.
+    except Exception as error:
+        raise CorpusError(
+            f"{name}, row {row}: expected a hub dataset hub:NAME[:CONFIG][@SPLIT], found: "
+            f"{type(error).__name__}: {one_line(error)}. Check the name, configuration and split."
+        ) from error
+
+
+def _class_names(dataset: Any, column: str) -> list[str]:
+    """The class names of the label column; nothing where it has none."""
+    features = getattr(dataset, "features", None) or {}
+    return list(getattr(features.get(column), "names", None) or [])
