@@ -1,0 +1,354 @@
+"""The demo's corpus: Debian's package descriptions, labelled by section, in many languages.
+
+English descriptions become training, unlabelled and dev text; descriptions of other packages, in
+English and as translated by people, become the test sets. `docs/data-debian.md` describes both the
+files and every rule that a row passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monox_kit.corpora.apt import DebianLists, fetched_lists
+from monox_kit.corpora.descriptions import (
+    Description,
+    Package,
+    is_transitional,
+    is_translated,
+    read_descriptions,
+    read_packages,
+)
+from monox_kit.corpora.splits import (
+    HeldOut,
+    Row,
+    distinct_rows,
+    first_of_each_source,
+    parted,
+    unseen_rows,
+)
+from monox_kit.data import LabelSet
+from monox_kit.digest import digest_bytes, digest_file
+from monox_kit.durable import new_folder, write_file, write_json
+from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.progress import Progress, Silent
+
+FORMAT = 1
+KIND = "monoxkit-debian-corpus"
+PROVENANCE = "provenance.json"
+LABELS = "labels.json"
+UNLABELLED = "unlabelled.jsonl"
+
+# Sections that name a topic, not a programming language, a desktop or a kind of file.
+TOPICS = (
+    "admin", "database", "devel", "editors", "electronics", "fonts", "games", "graphics",
+    "hamradio", "kernel", "localization", "mail", "math", "net", "science", "sound", "text",
+    "video", "web", "x11",
+)  # fmt: skip
+# Each had at least 200 test rows in Debian 12.
+LANGUAGES = ("da", "de", "es", "fr", "it", "ja", "ko", "pl", "pt-BR", "ru", "sk", "uk")
+
+_MIN_TEST_ROWS = 20
+_TAG = re.compile(r"[a-z]{2,3}([_-][A-Za-z]{2,8})?(@[a-z]+)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DebianConfig:
+    """What to prepare; equal configurations and equal lists give equal bytes.
+
+    Attributes:
+        labelled: rows of labelled English training text.
+        unlabelled: rows of English text without labels, disjoint from the labelled.
+        dev: rows of labelled English text for choosing checkpoints.
+        test_rows: most rows of each test set; a language may offer fewer.
+        languages: target languages, `pt-BR` or `pt_BR`; English is written in any case.
+        sections: Debian sections that become the labels, in the order of the label set.
+        seed: chooses which source packages are held out and which rows are taken.
+    """
+
+    labelled: int = 1000
+    unlabelled: int = 4000
+    dev: int = 500
+    test_rows: int = 200
+    languages: tuple[str, ...] = LANGUAGES
+    sections: tuple[str, ...] = TOPICS
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for option in ("labelled", "dev", "test_rows"):
+            _require(getattr(self, option) >= 1, option, "at least 1", getattr(self, option))
+        _require(self.unlabelled >= 0, "unlabelled", "0 or more", self.unlabelled)
+        tags = tuple(tag.replace("_", "-") for tag in self.languages)
+        object.__setattr__(self, "languages", tags)
+        for option, names in (("languages", tags), ("sections", self.sections)):
+            repeated = [name for name, count in Counter(names).items() if count > 1]
+            _require(not repeated, option, "each name once", ", ".join(repeated) + " repeated")
+        _require(len(tags) >= 1, "languages", "at least 1 language", "none")
+        wrong = [tag for tag in tags if not _TAG.fullmatch(tag)]
+        _require(not wrong, "languages", "tags such as de and pt-BR", ", ".join(map(repr, wrong)))
+        _require("en" not in tags, "languages", "languages other than English", "en")
+        _require(len(self.sections) >= 2, "sections", "at least 2", list(self.sections))
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as it stands in the provenance."""
+        return asdict(self) | {"languages": list(self.languages), "sections": list(self.sections)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DebianSummary:
+    """What lies in the output folder.
+
+    Attributes:
+        folder: where it is.
+        reused: whether an earlier call had written it, so that nothing was fetched.
+        release: the Debian release, such as `bookworm 12.11`.
+        rows: rows per file.
+        labels: rows per label of each labelled file.
+        left_out: documents that were not used, by reason.
+    """
+
+    folder: str
+    reused: bool
+    release: str
+    rows: Mapping[str, int]
+    labels: Mapping[str, Mapping[str, int]]
+    left_out: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as the command line prints it."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class _Corpus:
+    """The rows of every file, by file name, and how many documents fell out and why."""
+
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def prepare_debian(
+    config: DebianConfig, out: Path, *, progress: Progress | None = None
+) -> DebianSummary:
+    """Fetch Debian's descriptions and write the corpus folder `out`, or reuse it as it stands.
+
+    A folder that an earlier call wrote under an equal configuration is reused without asking apt,
+    so a corpus does not change under work that builds on it.
+
+    Raises:
+        ConfigError: a language or section that Debian lacks, or `out` holds something else.
+        CorpusError: no apt, no network, too few rows, or a file of `out` was changed.
+        StorageError: the disk refused.
+    """
+    progress = progress or Silent()
+    reused = _reusable(config, out)
+    if reused is not None:
+        return reused
+    with contextlib.ExitStack() as stack:
+        names = [_debian_tag(tag) for tag in config.languages]
+        with progress.task("fetch Debian's descriptions", 1, "release") as bar:
+            lists = stack.enter_context(fetched_lists(names))
+            bar.advance()
+        return write_corpus(config, lists, out, progress=progress)
+
+
+def write_corpus(
+    config: DebianConfig, lists: DebianLists, out: Path, *, progress: Progress | None = None
+) -> DebianSummary:
+    """Write the corpus folder `out` from lists that are already here.
+
+    Raises:
+        ConfigError: a section that the lists lack, or `out` holds something else.
+        CorpusError: too few rows.
+        StorageError: the disk refused.
+    """
+    progress = progress or Silent()
+    _require_replaceable(out)
+    corpus = _select(config, lists, progress)
+    contents = {
+        name: _lines(rows, labelled=name != UNLABELLED)
+        for name, rows in sorted(corpus.rows.items())
+    }
+    labels = {
+        name: dict(Counter(row.package.section for row in corpus.rows[name]).most_common())
+        for name in contents
+        if name != UNLABELLED
+    }
+    provenance = {
+        "kind": KIND,
+        "format": FORMAT,
+        "release": dict(lists.release),
+        "lists": {name: digest_file(path) for name, path in sorted(lists.files.items())},
+        "config": config.to_json(),
+        "files": {
+            name: {"rows": len(corpus.rows[name]), "sha256": digest_bytes(contents[name])}
+            for name in contents
+        },
+        "labels": labels,
+        "left_out": dict(sorted(corpus.left_out.items())),
+    }
+    with new_folder(out, replace=True) as folder:
+        for name, content in contents.items():
+            write_file(folder / name, content)
+        write_json(folder / LABELS, LabelSet(config.sections).to_json())
+        write_json(folder / PROVENANCE, provenance)
+    return _summary(out, provenance, reused=False)
+
+
+def _select(config: DebianConfig, lists: DebianLists, progress: Progress) -> _Corpus:
+    """Choose the rows of every file."""
+    corpus = _Corpus()
+    packages = read_packages(lists.packages, config.sections)
+    english = read_descriptions(lists.translations["en"], "en", packages)
+    for name in [name for name, text in english.items() if is_transitional(text)]:
+        del english[name]
+        corpus.left_out["transitional"] += 1
+    parts = parted((packages[name] for name in english), config.seed)
+
+    held_out = HeldOut()
+    for package in parts["test"]:
+        held_out.add(english[package.name])
+    translations = _translations(
+        config, lists, parts["test"], english, left_out=corpus.left_out, progress=progress
+    )
+    for tag, texts in {"en": english, **translations}.items():
+        rows = _test_rows(config, tag, parts["test"], texts)
+        corpus.rows[f"test.{tag}.jsonl"] = rows
+        # A translation may hold English text that stands in a training package too.
+        for row in rows:
+            held_out.add(texts[row.package.name])
+
+    dev = unseen_rows(first_of_each_source(parts["dev"]), english, held_out, corpus.left_out)
+    _require_enough("dev", config.dev, len(dev), config)
+    corpus.rows["dev.jsonl"] = dev[: config.dev]
+    for row in corpus.rows["dev.jsonl"]:
+        held_out.add(english[row.package.name])
+    train = unseen_rows(parts["train"], english, held_out, corpus.left_out)
+    wanted = config.labelled + config.unlabelled
+    _require_enough("labelled and --unlabelled together", wanted, len(train), config)
+    corpus.rows["labelled.jsonl"] = train[: config.labelled]
+    corpus.rows[UNLABELLED] = train[config.labelled : wanted]
+    return corpus
+
+
+def _translations(
+    config: DebianConfig,
+    lists: DebianLists,
+    packages: Sequence[Package],
+    english: Mapping[str, Description],
+    *,
+    left_out: Counter[str],
+    progress: Progress,
+) -> dict[str, dict[str, Description]]:
+    """By language tag, the descriptions of `packages` that are in the language."""
+    wanted = {package.name: package for package in packages}
+    translations = {}
+    with progress.task("read translations", len(config.languages), "languages") as bar:
+        for tag in config.languages:
+            name = _debian_tag(tag)
+            found = read_descriptions(lists.translations[name], name, wanted)
+            kept = {key: text for key, text in found.items() if is_translated(text, english[key])}
+            left_out["untranslated"] += len(found) - len(kept)
+            translations[tag] = kept
+            bar.advance()
+    return translations
+
+
+def _test_rows(
+    config: DebianConfig, tag: str, packages: Sequence[Package], texts: Mapping[str, Description]
+) -> list[Row]:
+    """The test set of one language: distinct texts, one package of each source."""
+    offered = [package for package in packages if package.name in texts]
+    rows = distinct_rows(first_of_each_source(offered), texts, tag)
+    least = min(_MIN_TEST_ROWS, config.test_rows)
+    if len(rows) < least:
+        raise CorpusError(
+            f"data debian: expected at least {least} test rows in {tag}, found {len(rows)}. "
+            f"Leave {tag} out of --languages or widen --sections."
+        )
+    return rows[: config.test_rows]
+
+
+def _lines(rows: Sequence[Row], *, labelled: bool) -> bytes:
+    """The rows as JSON lines."""
+    values = (row.to_json(labelled=labelled) for row in rows)
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
+
+
+def _debian_tag(tag: str) -> str:
+    """The language as Debian's lists write it."""
+    return tag.replace("-", "_")
+
+
+def _require_enough(option: str, wanted: int, found: int, config: DebianConfig) -> None:
+    if found < wanted:
+        raise CorpusError(
+            f"--{option}: expected at most the {found} distinct texts that the "
+            f"{len(config.sections)} sections offer, found {wanted}. "
+            "Ask for fewer rows or widen --sections."
+        )
+
+
+def _require(holds: bool, option: str, expected: str, found: object) -> None:
+    if not holds:
+        raise ConfigError(
+            f"--{option.replace('_', '-')}: expected {expected}, found {found}. Correct the option."
+        )
+
+
+def _provenance(out: Path) -> dict[str, Any] | None:
+    """The provenance of a corpus folder of ours, or None where `out` is something else."""
+    try:
+        value = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and value.get("kind") == KIND else None
+
+
+def _require_replaceable(out: Path) -> None:
+    """Refuse a folder that holds anything that we did not write."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    provenance = _provenance(out)
+    ours = {PROVENANCE, LABELS, *(provenance or {}).get("files", {})}
+    strange = sorted(path.name for path in out.iterdir() if path.name not in ours)
+    if provenance is None or strange:
+        raise ConfigError(
+            f"--out {out}: expected a new folder or a corpus of `monoxkit data debian`, found "
+            f"{', '.join(strange[:5]) or 'a damaged ' + PROVENANCE}. Give another folder."
+        )
+
+
+def _reusable(config: DebianConfig, out: Path) -> DebianSummary | None:
+    """The summary of a finished folder under the same configuration, or None."""
+    provenance = _provenance(out)
+    if provenance is None or provenance.get("format") != FORMAT:
+        return None
+    if provenance.get("config") != config.to_json():
+        return None
+    for name, record in provenance["files"].items():
+        path = out / name
+        if not path.is_file() or digest_file(path) != record["sha256"]:
+            raise CorpusError(
+                f"{path}: expected the content that {PROVENANCE} lists, found "
+                f"{'another' if path.is_file() else 'no file'}. Remove {out} and run again."
+            )
+    return _summary(out, provenance, reused=True)
+
+
+def _summary(out: Path, provenance: Mapping[str, Any], *, reused: bool) -> DebianSummary:
+    release = provenance["release"]
+    return DebianSummary(
+        folder=str(out),
+        reused=reused,
+        release=f"{release.get('codename', '?')} {release.get('version', '')}".strip(),
+        rows={name: record["rows"] for name, record in provenance["files"].items()},
+        labels=provenance["labels"],
+        left_out=provenance["left_out"],
+    )
