@@ -144,12 +144,14 @@ def prepare_debian(
     Raises:
         ConfigError: a language or section that Debian lacks, or `out` holds something else.
         CorpusError: no apt, no network, too few rows, or a file of `out` was changed.
+        LabelMismatchError: `labels.json` of `out` was changed.
         StorageError: the disk refused.
     """
     progress = progress or Silent()
     reused = _reusable(config, out)
     if reused is not None:
         return reused
+    _require_replaceable(out)
     with contextlib.ExitStack() as stack:
         names = [_debian_tag(tag) for tag in config.languages]
         with progress.task("fetch Debian's descriptions", 1, "release") as bar:
@@ -308,11 +310,15 @@ def _provenance(out: Path) -> dict[str, Any] | None:
         value = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) and value.get("kind") == KIND else None
+    keys = {"format", "config", "release", "files", "labels", "left_out"}
+    ours = isinstance(value, dict) and value.get("kind") == KIND and keys <= value.keys()
+    return value if ours else None
 
 
 def _require_replaceable(out: Path) -> None:
     """Refuse a folder that holds anything that we did not write."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: expected a folder, found a file. Give another folder.")
     if not out.is_dir() or not any(out.iterdir()):
         return
     provenance = _provenance(out)
@@ -339,6 +345,7 @@ def _reusable(config: DebianConfig, out: Path) -> DebianSummary | None:
                 f"{path}: expected the content that {PROVENANCE} lists, found "
                 f"{'another' if path.is_file() else 'no file'}. Remove {out} and run again."
             )
+    LabelSet(config.sections).require_equal(LabelSet.read(out / LABELS), PROVENANCE, LABELS)
     return _summary(out, provenance, reused=True)
 
 

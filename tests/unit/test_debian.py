@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from monox_kit.corpora.apt import DebianLists, read_stanzas
 from monox_kit.corpora.debian import DebianConfig, prepare_debian, write_corpus
 from monox_kit.corpora.descriptions import normalized, resolved
-from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError
 
 SECTIONS = ("games", "mail", "sound")
 WORDS = [
@@ -328,12 +328,19 @@ def test_prepares_through_apt_once_and_reuses(
     assert log.read_text().splitlines() == calls
     assert not prepare_debian(small_config(seed=2), out).reused
 
+    labels = (out / "labels.json").read_text()
+    (out / "labels.json").write_text('{"names": ["games", "sound", "mail"]}')
+    with pytest.raises(LabelMismatchError, match="found label 1 'mail' here and 'sound' there"):
+        prepare_debian(small_config(seed=2), out)
+    (out / "labels.json").write_text(labels)
     (out / "dev.jsonl").write_text("changed\n")
     with pytest.raises(CorpusError, match=r"dev\.jsonl: expected the content .* found another"):
         prepare_debian(small_config(seed=2), out)
 
 
-def test_a_folder_of_someone_else_is_never_replaced(tmp_path: Path, corpus: Path) -> None:
+def test_a_folder_of_someone_else_is_never_replaced(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lists = small_index().write(tmp_path / "lists")
     notes = tmp_path / "notes"
     notes.mkdir()
@@ -343,6 +350,11 @@ def test_a_folder_of_someone_else_is_never_replaced(tmp_path: Path, corpus: Path
         with pytest.raises(ConfigError, match=r"found diary\.txt\. Give another folder"):
             write_corpus(small_config(seed=3), lists, folder)
         assert (folder / "diary.txt").read_text() == "mine"
+    monkeypatch.setenv("PATH", "")  # refused before apt is asked
+    with pytest.raises(ConfigError, match=r"found diary\.txt\. Give another folder"):
+        prepare_debian(small_config(), notes)
+    with pytest.raises(ConfigError, match=r"expected a folder, found a file"):
+        prepare_debian(small_config(), notes / "diary.txt")
 
 
 def test_without_apt_the_error_says_what_to_pass(
