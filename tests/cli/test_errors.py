@@ -1,0 +1,177 @@
+"""How a command ends: one line on stderr and the documented exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import pytest
+import typer
+
+from monox_kit import errors
+from monox_kit.durable import new_folder
+from monoxkit_cli import app as application
+from monoxkit_cli.app import main
+
+EXIT_CODES = {
+    "MonoxError": 1,
+    "ConfigError": 2,
+    "CorpusError": 3,
+    "StoreError": 4,
+    "StoreIncomplete": 4,
+    "StoreCorrupt": 4,
+    "StoreMismatch": 4,
+    "StoreLocked": 4,
+    "ModelError": 5,
+    "LabelMismatchError": 5,
+    "ProviderError": 5,
+    "StorageError": 6,
+    "GateError": 7,
+}
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Makes the given function the body of `monoxkit work`, whose one option is --size."""
+
+    def install(body: Callable[[], None]) -> None:
+        def work(size: Annotated[int, typer.Option("--size")] = 1) -> None:
+            body()
+
+        def register(app: typer.Typer) -> None:
+            app.command("work")(work)
+            app.command("other")(lambda: None)
+
+        monkeypatch.setattr(application, "COMMANDS", (SimpleNamespace(register=register),))
+
+    return install
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def body() -> None:
+        raise error
+
+    return body
+
+
+def all_errors(kind: type[errors.MonoxError]) -> Iterator[type[errors.MonoxError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from all_errors(child)
+
+
+def test_every_error_has_its_documented_exit_code() -> None:
+    ours = {
+        kind.__name__: kind.exit_code
+        for kind in all_errors(errors.MonoxError)
+        if kind.__module__ == "monox_kit.errors"
+    }
+    assert ours == EXIT_CODES
+
+
+@pytest.mark.parametrize("name", EXIT_CODES)
+def test_an_error_is_one_line_and_its_exit_code(name: str, command: Any, capsys: Any) -> None:
+    command(raising(getattr(errors, name)("here: expected a,\n  found b. Do c.")))
+    assert main(["work"]) == EXIT_CODES[name]
+    shown = capsys.readouterr()
+    assert shown.err == f"{name}: here: expected a, found b. Do c.\n"
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "work"], ["work", "--debug"]])
+def test_debug_adds_the_traceback(arguments: list[str], command: Any, capsys: Any) -> None:
+    command(raising(errors.CorpusError("here: expected a, found b. Do c.")))
+    assert main(arguments) == 3
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last)")
+    assert shown.endswith("\nCorpusError: here: expected a, found b. Do c.\n")
+
+
+def test_an_unexpected_error_points_to_debug(command: Any, capsys: Any) -> None:
+    command(raising(KeyError("weight")))
+    assert main(["work"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "KeyError: 'weight'" in shown
+    assert "--debug" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments", [["work", "--no-such"], ["no-such"], ["work", "--size", "big"], ["--no-such"]]
+)
+def test_usage_errors_exit_with_2(arguments: list[str], command: Any, capsys: Any) -> None:
+    command(raising(AssertionError("the body must not run")))
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    assert shown.err.splitlines()[-1].startswith("Error: ")
+    assert shown.out == ""
+
+
+def test_a_full_disk_below_our_own_writes_is_a_storage_error(command: Any, capsys: Any) -> None:
+    command(raising(OSError(errno.ENOSPC, "No space left on device", "runs/cache")))
+    assert main(["work"]) == 6
+    assert capsys.readouterr().err.startswith("StorageError: runs/cache: ")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_cleans_up_and_says_that_work_is_kept(
+    number: signal.Signals, code: int, command: Any, capsys: Any, tmp_path: Path
+) -> None:
+    def body() -> None:
+        with new_folder(tmp_path / "result") as folder:
+            (folder / "half").write_text("half")
+            os.kill(os.getpid(), number)
+            raise AssertionError("the signal did not arrive")
+
+    command(body)
+    before = signal.getsignal(number)
+    assert main(["work"]) == code
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert number.name in shown
+    assert "Finished work is kept" in shown
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) == before
+
+
+def test_an_ignored_signal_stays_ignored(command: Any) -> None:
+    command(lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert main(["work"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_reader_that_leaves_early_causes_no_noise() -> None:
+    code = (
+        "import sys, types\n"
+        "from monoxkit_cli import app\n"
+        "def many(): print('row\\n' * 1_000_000)\n"
+        "def few(): print('row')\n"
+        "def register(typer):\n"
+        "    typer.command('many')(many); typer.command('few')(few)\n"
+        "app.COMMANDS = (types.SimpleNamespace(register=register),)\n"
+        "sys.exit(app.main())\n"
+    )
+    for name in ("many", "few"):  # a write that fails, and one that fails only when flushed
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        finished = subprocess.run(
+            [sys.executable, "-c", code, name],
+            env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(write_end)
+        assert (finished.returncode, finished.stderr) == (1, "")
