@@ -1,0 +1,253 @@
+"""Durable writes: a reader sees the old state or the whole new one, whatever goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monox_kit import durable
+from monox_kit.errors import ConfigError, StorageError, StoreLocked
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.bin"
+    durable.write_file(target, b"old")
+    durable.write_file(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert names(target.parent) == ["a.bin"]
+
+
+def test_json_is_readable_text_and_refuses_nan(tmp_path: Path) -> None:
+    durable.write_json(tmp_path / "a.json", {"name": "日本", "rows": 2})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == (
+        '{\n  "name": "日本",\n  "rows": 2\n}\n'
+    )
+    with pytest.raises(ValueError, match="JSON"):
+        durable.write_json(tmp_path / "b.json", {"loss": float("nan")})
+    assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("crash"), KeyboardInterrupt()])
+def test_an_error_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
+    durable.write_file(tmp_path / "a", b"old")
+
+    def write_half() -> None:
+        with durable.new_file(tmp_path / "a") as stream:
+            stream.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_modes_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        durable.write_file(tmp_path / "file", b"")
+        with durable.new_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+
+
+class Calls:
+    """Records fsync and rename calls by the path that they concern, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[str] = []
+        fsync, replace, rename = os.fsync, os.replace, os.rename
+
+        def record_fsync(descriptor: int) -> None:
+            self.seen.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+            fsync(descriptor)
+
+        def record_replace(source: Any, target: Any) -> None:
+            self.seen.append(f"rename to {Path(target).name}")
+            replace(source, target)
+
+        def record_rename(source: Any, target: Any) -> None:
+            self.seen.append(f"rename to {Path(target).name}")
+            rename(source, target)
+
+        monkeypatch.setattr(os, "fsync", record_fsync)
+        monkeypatch.setattr(os, "replace", record_replace)
+        monkeypatch.setattr(os, "rename", record_rename)
+
+    def named(self, name: str) -> list[str]:
+        """The calls, with every temporary path called `name`."""
+        return [
+            f"{call.split(' .tmp-')[0]} {name}" if ".tmp-" in call else call for call in self.seen
+        ]
+
+
+def test_file_reaches_the_disk_before_its_name_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    calls = Calls(monkeypatch)
+    durable.write_file(tmp_path / "out" / "a", b"new")
+    assert calls.named("temporary") == ["fsync temporary", "rename to a", "fsync out"]
+
+
+def test_folder_reaches_the_disk_before_its_name_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    calls = Calls(monkeypatch)
+    with durable.new_folder(tmp_path / "out" / "shard") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "logits").write_bytes(b"1")
+        (folder / "record").write_bytes(b"2")
+    assert calls.named("temporary") == [
+        "fsync logits",
+        "fsync inner",
+        "fsync record",
+        "fsync temporary",
+        "rename to shard",
+        "fsync out",
+    ]
+
+
+def test_a_folder_appears_only_when_finished(tmp_path: Path) -> None:
+    final = tmp_path / "shard"
+    with durable.new_folder(final) as folder:
+        (folder / "a").write_text("a")
+        assert not final.exists()
+    assert (final / "a").read_text() == "a"
+    assert names(tmp_path) == ["shard"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("crash"), KeyboardInterrupt()])
+@pytest.mark.parametrize("there_before", [True, False])
+def test_an_error_leaves_the_old_folder(
+    tmp_path: Path, error: BaseException, there_before: bool
+) -> None:
+    final = tmp_path / "shard"
+    if there_before:
+        with durable.new_folder(final) as folder:
+            (folder / "a").write_text("old")
+
+    def write_half() -> None:
+        with durable.new_folder(final, replace=True) as folder:
+            (folder / "a").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
+    assert names(tmp_path) == (["shard"] if there_before else [])
+    if there_before:
+        assert (final / "a").read_text() == "old"
+
+
+def test_a_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    final = tmp_path / "shard"
+    with durable.new_folder(final) as folder:
+        (folder / "old").write_text("old")
+    with (
+        pytest.raises(ConfigError, match="expected no folder yet"),
+        durable.new_folder(final),
+    ):
+        pytest.fail("the block must not run")
+    with durable.new_folder(final, replace=True) as folder:
+        (folder / "new").write_text("new")
+    assert names(final) == ["new"]
+    assert names(tmp_path) == ["shard"]
+
+
+def test_a_folder_that_fails_its_check_never_appears(tmp_path: Path) -> None:
+    def refuse(folder: Path) -> None:
+        assert (folder / "a").read_text() == "a"
+        raise StorageError("read back other bytes")
+
+    with (
+        pytest.raises(StorageError, match="other bytes"),
+        durable.new_folder(tmp_path / "shard", verify=refuse) as folder,
+    ):
+        (folder / "a").write_text("a")
+    assert names(tmp_path) == []
+
+
+def test_outputs_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match="found a folder"):
+        durable.write_file(tmp_path / "folder", b"")
+    with pytest.raises(ConfigError, match="found a file"), durable.new_folder(tmp_path / "file"):
+        pytest.fail("the block must not run")
+    with pytest.raises(ConfigError, match="found a file"):
+        durable.write_file(tmp_path / "file" / "below", b"")
+    assert names(tmp_path) == ["file", "folder"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "no space"),
+        OSError(errno.EIO, "bad block"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_refusals_of_the_disk_name_the_path(tmp_path: Path, error: Exception) -> None:
+    def write() -> None:
+        with durable.new_folder(tmp_path / "shard"):
+            raise error
+
+    with pytest.raises(StorageError, match=f"{tmp_path}/shard: expected to write here"):
+        write()
+    assert names(tmp_path) == []
+
+
+def test_errors_that_are_not_the_disks_pass_through(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), durable.new_folder(tmp_path / "shard"):
+        (tmp_path / "absent").read_text()
+    assert names(tmp_path) == []
+
+
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from monox_kit.durable import new_folder\n"
+        "with new_folder(pathlib.Path(sys.argv[1]) / 'shard') as folder:\n"
+        "    (folder / 'a').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert finished.returncode == -9
+    (tmp_path / ".tmp-other-1").mkdir()
+    assert len(names(tmp_path)) == 2
+    durable.remove_leftovers(tmp_path, "shard")
+    assert names(tmp_path) == [".tmp-other-1"]
+
+
+def test_remove_folder_accepts_an_absent_one(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    durable.remove_folder(tmp_path / "a")
+    durable.remove_folder(tmp_path / "a")
+    assert names(tmp_path) == []
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    lock = tmp_path / "store" / "lock"
+    with (
+        durable.exclusive_lock(lock),
+        pytest.raises(StoreLocked, match="expected no other writer"),
+        durable.exclusive_lock(lock),
+    ):
+        pytest.fail("the block must not run")
+    with durable.exclusive_lock(lock):
+        pass
