@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -179,6 +180,7 @@ def new_folder(
         try:
             os.chmod(temporary, 0o777 & ~_umask())
             yield temporary
+            _apply_umask(temporary)
             fsync_tree(temporary)
             if verify is not None:
                 verify(temporary)
@@ -213,10 +215,16 @@ def _rename_folder(temporary: Path, final: Path) -> None:
         shutil.rmtree(retired, ignore_errors=True)
 
 
-def remove_leftovers(parent: Path, name: str) -> None:
-    """Remove the temporary siblings that a killed writer of `parent/name` left behind."""
-    for leftover in parent.glob(f"{_TEMPORARY_PREFIX}{name}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def remove_leftovers(final: Path) -> None:
+    """Remove the temporary siblings that killed writers of the folder `final` left behind.
+
+    Call it while holding `final`'s lock: a sibling of a writer at work looks the same.
+    """
+    # mkdtemp ends a name with 8 characters that hold no hyphen: `data` does not match `data-2`.
+    ours = re.compile(rf"{re.escape(_TEMPORARY_PREFIX + final.name)}-(old-)?[a-z0-9_]{{8}}")
+    for leftover in final.parent.glob(f"{_TEMPORARY_PREFIX}*"):
+        if ours.fullmatch(leftover.name):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def remove_all_leftovers(parent: Path) -> None:
@@ -256,6 +264,29 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def owned_folder(final: Path) -> Iterator[None]:
+    """Be the only process that builds the folder `final`; what killed ones left is removed.
+
+    Raises:
+        StoreLocked: another process is building it.
+    """
+    with exclusive_lock(final.parent / f".{final.name}.lock"):
+        remove_leftovers(final)
+        yield
+
+
+def _apply_umask(folder: Path) -> None:
+    """Give every file below `folder` the permissions of a new one: some writers make them private.
+
+    safetensors, for one, creates its files readable by their owner alone.
+    """
+    mode = 0o666 & ~_umask()
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            Path(parent, name).chmod(mode)
 
 
 def _umask() -> int:

@@ -1,0 +1,116 @@
+"""`monoxkit evaluate`: accuracy and macro-F1 per language."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from monoxkit_cli.options import (
+    AsJson,
+    BatchTokens,
+    Device,
+    Format,
+    LabelColumn,
+    LabelsFile,
+    LangColumn,
+    MaxLength,
+    PairColumn,
+    Provider,
+    TextColumn,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from monox_kit.evaluation import EvalReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder, ONNX bundle or hub name.")],
+    test: Annotated[list[str], typer.Option("--test", help="Labelled files, one or many.")],
+    source_language: Annotated[
+        str, typer.Option("--source-language", help="Left out of the target average.")
+    ] = "en",
+    labels: LabelsFile = None,
+    max_length: MaxLength = None,
+    batch_tokens: BatchTokens = 2048,
+    provider: Provider = "cpu",
+    device: Device = "cpu",
+    num_resamples: Annotated[
+        int, typer.Option("--num-resamples", help="Bootstrap resamples per language.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the resampling.")] = 1,
+    format: Format = "auto",
+    text_column: TextColumn = "text",
+    pair_column: PairColumn = "text_pair",
+    label_column: LabelColumn = "label",
+    lang_column: LangColumn = "lang",
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy and macro-F1 per language, with intervals.
+
+    A row's language is its lang column, else what its file's name says (test.de.jsonl), else und.
+
+    Example: monoxkit evaluate runs/student --test data/test.*.jsonl
+    """
+    from pathlib import Path
+
+    from monox_kit.data import LabelSet
+    from monox_kit.evaluation import EvaluateConfig
+    from monox_kit.evaluation import evaluate as evaluate_model
+    from monoxkit_cli.options import corpus_config
+    from monoxkit_cli.render import RichProgress, emit
+
+    config = EvaluateConfig(
+        test=corpus_config(
+            test,
+            format=format,
+            text_column=text_column,
+            pair_column=pair_column,
+            label_column=label_column,
+            lang_column=lang_column,
+        ),
+        source_language=source_language,
+        max_length=max_length,
+        batch_tokens=batch_tokens,
+        provider=provider,
+        device=device,
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    names = LabelSet.read(Path(labels)) if labels else None
+    report = evaluate_model(model, config, labels=names, progress=RichProgress())
+    emit(report, as_json, lambda: _table(report))
+
+
+def _table(report: EvalReport) -> Table:
+    from rich.table import Table
+
+    table = Table("language", "rows", "accuracy", "95 %", "macro-F1", "95 %", title=report.model)
+    for language, result in report.languages.items():
+        table.add_row(
+            language,
+            f"{result.num_rows:,}",
+            f"{100 * result.accuracy:.1f}",
+            _range(result.accuracy_interval),
+            f"{100 * result.macro_f1:.1f}",
+            _range(result.macro_f1_interval),
+        )
+    if report.target_average is not None and report.target_average_interval is not None:
+        table.add_row(
+            "target average",
+            "",
+            f"{100 * report.target_average:.1f}",
+            _range(report.target_average_interval),
+        )
+    return table
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return f"{100 * interval[0]:.1f} - {100 * interval[1]:.1f}"

@@ -1,0 +1,114 @@
+"""`monoxkit label`: the teacher's pass over a corpus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from monoxkit_cli.options import (
+    AsJson,
+    BatchTokens,
+    Device,
+    Format,
+    IdColumn,
+    LabelColumn,
+    LangColumn,
+    MaxLength,
+    Pair,
+    PairColumn,
+    Provider,
+    TextColumn,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from monox_kit.labelling import LabelSummary
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("label")(label)
+
+
+def label(
+    model: Annotated[str, typer.Option("--model", help="Teacher: ONNX bundle, or model folder.")],
+    corpus: Annotated[list[str], typer.Option("--corpus", help="Text files, globs or URLs.")],
+    store: Annotated[str, typer.Option("--store", help="Logit store to write or to finish.")],
+    teacher: Annotated[
+        str, typer.Option("--teacher", help="Backend: onnx, or torch, the reference.")
+    ] = "onnx",
+    max_length: MaxLength = None,
+    shard_rows: Annotated[
+        int, typer.Option("--shard-rows", help="Rows per shard, the unit of resuming.")
+    ] = 16_384,
+    batch_tokens: BatchTokens = 2048,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Of the stored logits: float32 or float16.")
+    ] = "float32",
+    ignore_labels: Annotated[
+        bool, typer.Option("--ignore-labels", help="Leave gold labels out of the store.")
+    ] = False,
+    provider: Provider = "cpu",
+    device: Device = "cpu",
+    format: Format = "auto",
+    text_column: TextColumn = "text",
+    pair_column: PairColumn = "text_pair",
+    label_column: LabelColumn = "label",
+    id_column: IdColumn = "id",
+    lang_column: LangColumn = "lang",
+    pair: Pair = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Write a teacher's logits for every row of a corpus.
+
+    Every row, exactly once and in order; run again after an interruption, finished shards are
+    kept. The corpus is checked whole before the first batch.
+
+    Example: monoxkit label --teacher onnx --model BUNDLE --corpus data/*.jsonl --store runs/store
+    """
+    from pathlib import Path
+
+    from monox_kit.labelling import LabelConfig, label_corpus
+    from monoxkit_cli.options import corpus_config
+    from monoxkit_cli.render import RichProgress, emit
+
+    config = LabelConfig(
+        teacher=teacher,  # type: ignore[arg-type]  # checked by the library
+        model=model,
+        corpus=corpus_config(
+            corpus,
+            format=format,
+            text_column=text_column,
+            pair_column=pair_column,
+            label_column=label_column,
+            id_column=id_column,
+            lang_column=lang_column,
+            pair=pair,
+        ),
+        max_length=max_length,
+        shard_rows=shard_rows,
+        batch_tokens=batch_tokens,
+        dtype=dtype,  # type: ignore[arg-type]
+        ignore_labels=ignore_labels,
+        provider=provider,
+        device=device,
+    )
+    summary = label_corpus(config, Path(store), progress=RichProgress())
+    emit(summary, as_json, lambda: _table(summary))
+
+
+def _table(summary: LabelSummary) -> Table:
+    from rich.table import Table
+
+    table = Table("what", "value", title=str(summary.store))
+    table.add_row("rows", f"{summary.num_rows:,}")
+    table.add_row("shards", f"{summary.num_shards:,}")
+    table.add_row("rows of earlier runs", f"{summary.num_resumed_rows:,}")
+    if summary.rows_per_s is not None:
+        table.add_row("rows per second", f"{summary.rows_per_s:,.1f}")
+        table.add_row("real tokens per second", f"{summary.tokens_per_s:,.0f}")
+        table.add_row("padding", f"{summary.padding_fraction:.1%}")
+    table.add_row("digest", summary.store_digest)
+    return table

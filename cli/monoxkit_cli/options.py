@@ -1,0 +1,129 @@
+"""Options that several commands share, and how their values become the library's configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from monox_kit.corpora.corpus import CorpusConfig
+
+# Options that take several values after one name: `--corpus a.jsonl b.jsonl`. Click knows only
+# repeated options, so `spread` turns the first form into the second.
+SEVERAL_VALUES: Final = ("--corpus", "--test", "--train", "--dev", "--labelled", "--check")
+STORES: Final = "--store"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Show the result as JSON.")]
+MaxLength = Annotated[
+    int | None,
+    typer.Option("--max-length", help="Cut texts at this many tokens [default: the model's]."),
+]
+BatchTokens = Annotated[
+    int, typer.Option("--batch-tokens", help="Padded tokens per batch: speed and memory only.")
+]
+Provider = Annotated[
+    str, typer.Option("--provider", help="Execution provider: cpu, cuda, tensorrt or openvino.")
+]
+Device = Annotated[str, typer.Option("--device", help="PyTorch device: cpu, cuda or cuda:N.")]
+LabelsFile = Annotated[
+    str | None, typer.Option("--labels", help="labels.json with the class names in their order.")
+]
+
+Format = Annotated[
+    str, typer.Option("--format", help="Input format: auto, jsonl, csv, tsv, parquet or text.")
+]
+TextColumn = Annotated[str, typer.Option("--text-column", help="Column of the text.")]
+PairColumn = Annotated[str, typer.Option("--pair-column", help="Column of a pair's second text.")]
+LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the gold label.")]
+IdColumn = Annotated[str, typer.Option("--id-column", help="Column of the document's key.")]
+LangColumn = Annotated[str, typer.Option("--lang-column", help="Column of the language tag.")]
+Pair = Annotated[
+    str, typer.Option("--pair", help="Text pairs: auto, required, or none to ignore them.")
+]
+
+LearningRate = Annotated[float, typer.Option("--learning-rate", help="Peak rate of AdamW.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per step.")]
+MaxSteps = Annotated[
+    int | None, typer.Option("--max-steps", help="Steps in all, instead of --epochs.")
+]
+Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the rows.")]
+Schedule = Annotated[
+    str, typer.Option("--schedule", help="Rate after the warm-up: linear (to 0) or constant.")
+]
+WarmupFraction = Annotated[
+    float, typer.Option("--warmup-fraction", help="Part of the steps that the rate rises in.")
+]
+WeightDecay = Annotated[float, typer.Option("--weight-decay", help="AdamW's, on matrices.")]
+FreezeEmbeddings = Annotated[
+    bool,
+    typer.Option(
+        "--freeze-embeddings/--train-embeddings", help="Leave the word embeddings as they are."
+    ),
+]
+FreezeLayers = Annotated[
+    int, typer.Option("--freeze-layers", help="Leave this many of the lowest layers as they are.")
+]
+EvalEvery = Annotated[
+    int | None,
+    typer.Option("--eval-every", help="Steps between dev evaluations [default: an epoch]."),
+]
+CheckpointEvery = Annotated[
+    int, typer.Option("--checkpoint-every", help="Steps between checkpoints.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, order and dropout.")]
+TrainPrecision = Annotated[
+    str, typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 where hardware has it.")
+]
+
+
+def corpus_config(
+    paths: Sequence[str],
+    *,
+    format: str,
+    text_column: str,
+    pair_column: str,
+    label_column: str,
+    id_column: str = "id",
+    lang_column: str = "lang",
+    pair: str = "auto",
+) -> CorpusConfig:
+    """The library's configuration of some input files."""
+    from monox_kit.corpora.corpus import CorpusConfig
+
+    return CorpusConfig(
+        paths=tuple(paths),
+        format=format,  # type: ignore[arg-type]  # checked by the configuration itself
+        text_column=text_column,
+        pair_column=pair_column,
+        label_column=label_column,
+        id_column=id_column,
+        lang_column=lang_column,
+        pair=pair,  # type: ignore[arg-type]
+    )
+
+
+def spread(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--test a b` written as `--test a --test b`.
+
+    Only for options of several values; what follows one up to the next option belongs to it, so
+    a command's positional argument stands before its options.
+    """
+    several = set(SEVERAL_VALUES)
+    if "train-student" in arguments:
+        several.add(STORES)
+    out: list[str] = []
+    current: str | None = None
+    given = 0
+    for argument in arguments:
+        if argument.startswith("--"):
+            current = argument if argument in several else None
+            given = 0
+            out.append(argument)
+            continue
+        if current is not None and given > 0:
+            out.append(current)
+        out.append(argument)
+        given += 1
+    return out

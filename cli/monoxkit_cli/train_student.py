@@ -1,0 +1,129 @@
+"""`monoxkit train-student`: a multilingual student from logit stores."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from monoxkit_cli.options import (
+    AsJson,
+    BatchSize,
+    CheckpointEvery,
+    Device,
+    Epochs,
+    EvalEvery,
+    Format,
+    FreezeEmbeddings,
+    FreezeLayers,
+    LabelColumn,
+    LabelsFile,
+    LearningRate,
+    MaxLength,
+    MaxSteps,
+    PairColumn,
+    Schedule,
+    Seed,
+    TextColumn,
+    TrainPrecision,
+    WarmupFraction,
+    WeightDecay,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("train-student")(train_student)
+
+
+def train_student(
+    model: Annotated[str, typer.Option("--model", help="Multilingual encoder: folder or name.")],
+    dev: Annotated[list[str], typer.Option("--dev", help="English gold labels for choosing.")],
+    method: Annotated[str, typer.Option("--method", help="Objective: ce, pl or kd.")],
+    out: Annotated[str, typer.Option("--out", help="Model folder to write.")],
+    store: Annotated[
+        list[str] | None, typer.Option("--store", help="Logit stores, for pl and kd.")
+    ] = None,
+    labelled: Annotated[
+        list[str] | None, typer.Option("--labelled", help="Gold-labelled text, for ce and pl.")
+    ] = None,
+    labels: LabelsFile = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Of kd's soft targets.")
+    ] = 0.1,
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="Least confidence of pl's pseudo-labels.")
+    ] = 0.0,
+    learning_rate: LearningRate = 1e-4,
+    batch_size: BatchSize = 16,
+    max_steps: MaxSteps = None,
+    epochs: Epochs = 3,
+    schedule: Schedule = "linear",
+    warmup_fraction: WarmupFraction = 0.1,
+    weight_decay: WeightDecay = 0.01,
+    max_length: MaxLength = None,
+    freeze_embeddings: FreezeEmbeddings = True,
+    freeze_layers: FreezeLayers = 0,
+    eval_every: EvalEvery = None,
+    checkpoint_every: CheckpointEvery = 200,
+    seed: Seed = 1,
+    precision: TrainPrecision = "auto",
+    device: Device = "cpu",
+    format: Format = "auto",
+    text_column: TextColumn = "text",
+    pair_column: PairColumn = "text_pair",
+    label_column: LabelColumn = "label",
+    as_json: AsJson = False,
+) -> None:
+    """Train a student from stores; the teacher is not needed.
+
+    ce: cross-entropy on --labelled alone, the baseline. pl: --labelled and the teacher's confident
+    hard labels. kd: the teacher's soft targets for every row of the stores, so label the labelled
+    texts too. Run again, it resumes at the newest checkpoint.
+
+    Example: monoxkit train-student --method kd --model M --store S --dev dev.jsonl --out DIR
+    """
+    from pathlib import Path
+
+    from monox_kit.training.config import LoopConfig
+    from monox_kit.training.run import StudentConfig
+    from monox_kit.training.run import train_student as train_model
+    from monoxkit_cli.options import corpus_config
+    from monoxkit_cli.render import RichProgress, emit
+    from monoxkit_cli.train_teacher import summary_table
+
+    columns = {
+        "format": format,
+        "text_column": text_column,
+        "pair_column": pair_column,
+        "label_column": label_column,
+    }
+    config = StudentConfig(
+        model=model,
+        method=method,  # type: ignore[arg-type]  # checked by the library
+        dev=corpus_config(dev, **columns),
+        stores=tuple(Path(folder) for folder in store or ()),
+        labelled=corpus_config(labelled, **columns) if labelled else None,
+        labels=Path(labels) if labels else None,
+        temperature=temperature,
+        threshold=threshold,
+        loop=LoopConfig(
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            max_steps=max_steps,
+            epochs=epochs,
+            schedule=schedule,  # type: ignore[arg-type]
+            warmup_fraction=warmup_fraction,
+            weight_decay=weight_decay,
+            max_length=max_length,
+            freeze_embeddings=freeze_embeddings,
+            freeze_layers=freeze_layers,
+            eval_every=eval_every,
+            checkpoint_every=checkpoint_every,
+            seed=seed,
+            precision=precision,  # type: ignore[arg-type]
+            device=device,
+        ),
+    )
+    summary = train_model(config, Path(out), progress=RichProgress())
+    emit(summary, as_json, lambda: summary_table(summary))

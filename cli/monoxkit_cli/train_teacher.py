@@ -1,0 +1,133 @@
+"""`monoxkit train-teacher`: an English classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from monoxkit_cli.options import (
+    AsJson,
+    BatchSize,
+    CheckpointEvery,
+    Device,
+    Epochs,
+    EvalEvery,
+    Format,
+    FreezeEmbeddings,
+    FreezeLayers,
+    LabelColumn,
+    LabelsFile,
+    LearningRate,
+    MaxLength,
+    MaxSteps,
+    PairColumn,
+    Schedule,
+    Seed,
+    TextColumn,
+    TrainPrecision,
+    WarmupFraction,
+    WeightDecay,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from monox_kit.training.run import TrainingSummary
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("train-teacher")(train_teacher)
+
+
+def train_teacher(
+    model: Annotated[str, typer.Option("--model", help="Encoder: folder, packaged: or hub name.")],
+    train: Annotated[list[str], typer.Option("--train", help="Gold-labelled text.")],
+    dev: Annotated[list[str], typer.Option("--dev", help="Gold-labelled text for choosing.")],
+    out: Annotated[str, typer.Option("--out", help="Model folder to write.")],
+    labels: LabelsFile = None,
+    learning_rate: LearningRate = 1e-4,
+    batch_size: BatchSize = 16,
+    max_steps: MaxSteps = None,
+    epochs: Epochs = 3,
+    schedule: Schedule = "linear",
+    warmup_fraction: WarmupFraction = 0.1,
+    weight_decay: WeightDecay = 0.01,
+    max_length: MaxLength = None,
+    freeze_embeddings: FreezeEmbeddings = False,
+    freeze_layers: FreezeLayers = 0,
+    eval_every: EvalEvery = None,
+    checkpoint_every: CheckpointEvery = 200,
+    seed: Seed = 1,
+    precision: TrainPrecision = "auto",
+    device: Device = "cpu",
+    format: Format = "auto",
+    text_column: TextColumn = "text",
+    pair_column: PairColumn = "text_pair",
+    label_column: LabelColumn = "label",
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune an encoder on gold labels.
+
+    Keeps the weights of the best dev evaluation. Run again, it resumes at the newest checkpoint.
+    The label set is --labels, else labels.json beside the training file, else its distinct labels.
+
+    Example: monoxkit train-teacher --model roberta-large --train t.jsonl --dev d.jsonl --out DIR
+    """
+    from pathlib import Path
+
+    from monox_kit.training.config import LoopConfig
+    from monox_kit.training.run import TeacherConfig
+    from monox_kit.training.run import train_teacher as train_model
+    from monoxkit_cli.options import corpus_config
+    from monoxkit_cli.render import RichProgress, emit
+
+    columns = {
+        "format": format,
+        "text_column": text_column,
+        "pair_column": pair_column,
+        "label_column": label_column,
+    }
+    config = TeacherConfig(
+        model=model,
+        train=corpus_config(train, **columns),
+        dev=corpus_config(dev, **columns),
+        labels=Path(labels) if labels else None,
+        loop=LoopConfig(
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            max_steps=max_steps,
+            epochs=epochs,
+            schedule=schedule,  # type: ignore[arg-type]  # checked by the library
+            warmup_fraction=warmup_fraction,
+            weight_decay=weight_decay,
+            max_length=max_length,
+            freeze_embeddings=freeze_embeddings,
+            freeze_layers=freeze_layers,
+            eval_every=eval_every,
+            checkpoint_every=checkpoint_every,
+            seed=seed,
+            precision=precision,  # type: ignore[arg-type]
+            device=device,
+        ),
+    )
+    summary = train_model(config, Path(out), progress=RichProgress())
+    emit(summary, as_json, lambda: summary_table(summary))
+
+
+def summary_table(summary: TrainingSummary) -> Table:
+    """What a training run did, for both training commands."""
+    from rich.table import Table
+
+    title = str(summary.path) + (" (already trained)" if summary.reused else "")
+    table = Table("what", "value", title=title)
+    table.add_row("objective", summary.method)
+    for name, count in summary.counts.items():
+        table.add_row(name.replace("_", " "), f"{count:,}")
+    table.add_row("steps", f"{summary.num_steps:,}, weights kept from step {summary.best_step:,}")
+    table.add_row("dev accuracy", f"{100 * summary.dev_accuracy:.1f} %")
+    table.add_row("dev loss", f"{summary.dev_loss:.4f}")
+    table.add_row("precision", summary.precision)
+    table.add_row("seconds", f"{summary.trained_s:,.1f}")
+    return table

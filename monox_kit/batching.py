@@ -1,0 +1,53 @@
+"""Which texts share a batch, and how a batch is padded."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from monox_kit.data import Int64s, TokenBatch
+from monox_kit.tokenizing import Encoded
+
+
+def plan_batches(lengths: Int64s, batch_tokens: int) -> list[Int64s]:
+    """Batches of texts of similar length under a token budget.
+
+    Every position occurs exactly once. A batch's rows x longest length is at most `batch_tokens`;
+    a text that is longer than that alone stands alone. The longest come first, so that a batch
+    that does not fit into memory fails at once and not after hours.
+
+    Args:
+        lengths: [N] int64 tokens of each text.
+        batch_tokens: padded tokens that a batch may have.
+
+    Returns:
+        Arrays of int64 positions into `lengths`.
+    """
+    order = np.argsort(-lengths, kind="stable").astype(np.int64)
+    batches = []
+    start = 0
+    while start < len(order):
+        longest = max(int(lengths[order[start]]), 1)
+        stop = start + max(batch_tokens // longest, 1)
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
+def pad_batch(encoded: Encoded, rows: Int64s, pad_id: int) -> TokenBatch:
+    """One batch, padded on the right to its longest text.
+
+    Args:
+        encoded: N tokenized texts.
+        rows: [B] int64 positions into `encoded`.
+        pad_id: the token that fills.
+    """
+    lengths = encoded.lengths[rows]
+    width = int(lengths.max())
+    mask = (np.arange(width)[None, :] < lengths[:, None]).astype(np.int64)
+    input_ids = np.full((len(rows), width), pad_id, np.int64)
+    input_ids[mask == 1] = np.concatenate([encoded.input_ids[row] for row in rows])
+    token_type_ids = None
+    if encoded.token_type_ids is not None:
+        token_type_ids = np.zeros((len(rows), width), np.int64)
+        token_type_ids[mask == 1] = np.concatenate([encoded.token_type_ids[row] for row in rows])
+    return TokenBatch(rows, input_ids, mask, token_type_ids)

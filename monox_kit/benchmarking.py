@@ -1,0 +1,62 @@
+"""Short measurements beside each other on the user's own texts: labelling and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from monox_kit.data import Classifier, Document
+from monox_kit.inference import DEFAULT_BATCH_TOKENS, race, score
+from monox_kit.tokenizing import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class RaceResult:
+    """Several classifiers on the same texts, in alternating rounds of one run.
+
+    Attributes:
+        num_rows: texts.
+        num_tokens: real tokens of them.
+        rows_per_s: by classifier, from the median round; tokenizing is part of it.
+        tokens_per_s: the same in real tokens.
+    """
+
+    num_rows: int
+    num_tokens: int
+    rows_per_s: Mapping[str, float]
+    tokens_per_s: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        return asdict(self)
+
+
+def race_classifiers(
+    classifiers: Mapping[str, Classifier],
+    tokenizer: Tokenizer,
+    documents: Sequence[Document],
+    *,
+    rounds: int = 3,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+) -> RaceResult:
+    """Time classifiers on the same texts.
+
+    Args:
+        classifiers: by the name to report them under; all take the same tokenizer.
+        tokenizer: theirs.
+        documents: all single texts or all pairs.
+        rounds: each classifier scores all documents so many times, in turn.
+        batch_tokens: padded tokens per batch.
+    """
+    # One pass that is not timed: it warms every classifier up and counts the tokens.
+    tokens = 0
+    for classifier in classifiers.values():
+        tokens = score(classifier, tokenizer, documents, batch_tokens=batch_tokens).num_tokens
+    seconds = race(classifiers, tokenizer, documents, rounds=rounds, batch_tokens=batch_tokens)
+    return RaceResult(
+        num_rows=len(documents),
+        num_tokens=tokens,
+        rows_per_s={name: round(len(documents) / value, 2) for name, value in seconds.items()},
+        tokens_per_s={name: round(tokens / value, 1) for name, value in seconds.items()},
+    )

@@ -1,0 +1,346 @@
+"""The demo's stages, top to bottom."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monox_kit import __version__
+from monox_kit.benchmarking import race_classifiers
+from monox_kit.bundle import open_folder
+from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
+from monox_kit.corpora.debian import LANGUAGES, DebianConfig, prepare_debian
+from monox_kit.data import Document
+from monox_kit.demo.config import DemoConfig
+from monox_kit.demo.result import DemoReport
+from monox_kit.demo.stages import Stages, require_same_settings
+from monox_kit.digest import digest_file
+from monox_kit.durable import make_folder
+from monox_kit.errors import CorpusError
+from monox_kit.evaluation import EvaluateConfig, evaluate, read_test, report_on, score_languages
+from monox_kit.export import ExportConfig, export_model
+from monox_kit.export.check import agreement
+from monox_kit.hardware import read_hardware
+from monox_kit.inference import load_backend, load_model
+from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.progress import Progress, Silent
+from monox_kit.training.config import LoopConfig
+from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
+from monox_kit.validation import checked
+
+METHODS = ("ce", "pl", "kd")
+# data, teacher, its export, label, 3 students, 4 evaluations, export, parity, 2 races
+_NUM_STAGES = 16
+_PARITY_ROWS = 50  # per language
+_RACE_ROWS = 256
+_LANGUAGE_RACE_ROWS = 32
+_REQUIRED_FILES = ("labelled.jsonl", "unlabelled.jsonl", "dev.jsonl", "labels.json")
+_VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "numpy", "accelerate")
+
+
+def run_demo(config: DemoConfig, out: Path, *, progress: Progress | None = None) -> DemoReport:
+    """Run every stage into `out`, or what of it is not finished yet.
+
+    Raises:
+        MonoxError: by kind, see `monox_kit.errors`.
+    """
+    checked(config)
+    progress = progress or Silent()
+    make_folder(out)
+    require_same_settings(out, {**asdict(config), "data": str(config.data or "debian")})
+    run = _Demo(config, out, Stages(out, _NUM_STAGES, progress), progress)
+    return run.report()
+
+
+class _Demo:
+    """One run: a method per stage, each returning its result as plain JSON values."""
+
+    def __init__(self, config: DemoConfig, out: Path, stages: Stages, progress: Progress) -> None:
+        self._config, self._out, self._stages, self._progress = config, out, stages, progress
+        self._data = config.data or out / "data"
+
+    def report(self) -> DemoReport:
+        """Every stage in order."""
+        corpus = self._corpus()
+        training = {"teacher": self._teacher()}
+        exports = {"teacher": self._export("teacher", "fp32")}
+        labelling = self._label()
+        training |= {method: self._student(method) for method in METHODS}
+        evaluations = {name: self._evaluate(name) for name in ("teacher", *METHODS)}
+        best = max(METHODS, key=lambda name: _dev_rank(training[name]))
+        exports["student"] = self._export(best, "auto")
+        exported = self._exported(best)
+        evaluations["exported"] = exported["evaluation"]
+        labelling_race = self._race_labelling()
+        inference_races = self._race_inference(best)
+        return DemoReport(
+            out=str(self._out),
+            settings=asdict(self._config) | {"data": str(self._config.data or "debian")},
+            corpus=corpus,
+            evaluations=evaluations,
+            training=training,
+            labelling=labelling,
+            best=best,
+            exports=exports,
+            agreement=exported["agreement"],
+            labelling_race=labelling_race,
+            inference_races=inference_races,
+            sizes_bytes=self._sizes(best),
+            stage_s=self._stages.seconds,
+            environment=_environment(),
+        )
+
+    def _corpus(self) -> dict[str, Any]:
+        config = self._config
+        if config.data is not None:
+            _require_files(config.data)
+            names = sorted(path.name for path in config.data.glob("*.json*"))
+            digests = {name: digest_file(config.data / name) for name in names}
+            return self._stages.run("data", digests, lambda: _count_rows(self._data, digests))
+        debian = DebianConfig(
+            labelled=config.labelled,
+            unlabelled=config.unlabelled,
+            dev=config.dev,
+            test_rows=config.test_rows,
+            languages=config.languages or LANGUAGES,
+            seed=config.seed,
+        )
+        return self._stages.run(
+            "data",
+            asdict(debian),
+            lambda: prepare_debian(debian, self._data, progress=self._progress).to_json(),
+        )
+
+    def _teacher(self) -> dict[str, Any]:
+        config = TeacherConfig(
+            model=self._config.teacher_model,
+            train=self._files("labelled.jsonl"),
+            dev=self._files("dev.jsonl"),
+            loop=self._loop(self._config.teacher_steps, self._config.teacher_learning_rate),
+        )
+        inputs = {**self._digests("labelled.jsonl", "dev.jsonl", "labels.json"), **asdict(config)}
+        return self._stages.run(
+            "train-teacher",
+            inputs,
+            lambda: train_teacher(config, self._out / "teacher", progress=self._progress).to_json(),
+        )
+
+    def _export(self, name: str, precision: str) -> dict[str, Any]:
+        """Export a trained model beside it, checked on the English dev set."""
+        bundle = self._out / f"{name}-onnx"
+        config = ExportConfig(
+            model=str(self._out / name),
+            precision=precision,  # type: ignore[arg-type]  # two literals above
+            check=self._files("dev.jsonl"),
+        )
+        return self._stages.run(
+            "export-teacher" if name == "teacher" else "export-student",
+            {**self._model(name), **asdict(config)},
+            lambda: export_model(config, bundle, progress=self._progress).to_json(),
+        )
+
+    def _label(self) -> dict[str, Any]:
+        """The teacher's logits for D_C: the labelled and the unlabelled English text."""
+        config = LabelConfig(
+            teacher="onnx",
+            model=str(self._out / "teacher-onnx"),
+            corpus=self._files("labelled.jsonl", "unlabelled.jsonl"),
+            shard_rows=1024,  # small, so that an interrupted demo loses little
+        )
+        inputs = {**self._model("teacher-onnx"), **asdict(config)}
+        inputs |= self._digests("labelled.jsonl", "unlabelled.jsonl")
+        return self._stages.run(
+            "label",
+            inputs,
+            lambda: label_corpus(config, self._out / "store", progress=self._progress).to_json(),
+        )
+
+    def _student(self, method: str) -> dict[str, Any]:
+        loop = self._loop(self._config.student_steps, self._config.student_learning_rate)
+        config = StudentConfig(
+            model=self._config.student_model,
+            method=method,  # type: ignore[arg-type]  # one of METHODS
+            stores=() if method == "ce" else (self._out / "store",),
+            labelled=self._files("labelled.jsonl"),
+            dev=self._files("dev.jsonl"),
+            temperature=self._config.temperature,
+            threshold=self._config.threshold,
+            loop=replace(loop, freeze_embeddings=True, freeze_layers=self._config.freeze_layers),
+        )
+        inputs = {**self._digests("labelled.jsonl", "dev.jsonl"), **_plain(asdict(config))}
+        inputs["store"] = digest_file(self._out / "store" / "complete.json")
+        return self._stages.run(
+            f"train-student-{method}",
+            inputs,
+            lambda: train_student(config, self._out / method, progress=self._progress).to_json(),
+        )
+
+    def _evaluate(self, name: str) -> dict[str, Any]:
+        """Per language; the English teacher in English only."""
+        files = self._test_files(only="en" if name == "teacher" else None)
+        config = EvaluateConfig(test=CorpusConfig(paths=files), seed=self._config.seed)
+        inputs = {**self._model(name), "tests": [digest_file(Path(path)) for path in files]}
+        return self._stages.run(
+            f"evaluate-{name}",
+            {**inputs, **asdict(config)},
+            lambda: evaluate(str(self._out / name), config, progress=self._progress).to_json(),
+        )
+
+    def _exported(self, best: str) -> dict[str, Any]:
+        """The exported student on every test row: per language, and against PyTorch."""
+        bundle = f"{best}-onnx"
+        files = self._test_files()
+        config = EvaluateConfig(test=CorpusConfig(paths=files), seed=self._config.seed)
+        inputs = {**self._model(best), **self._model(bundle), **asdict(config)}
+        inputs["tests"] = [digest_file(Path(path)) for path in files]
+
+        def compute() -> dict[str, Any]:
+            graph = load_model(str(self._out / bundle))
+            labels = graph.classifier.labels
+            documents = read_test(config.test, labels)
+            logits = score_languages(graph, documents, config, self._progress)
+            report = report_on(bundle, labels, documents, logits, config)
+            sample = {name: rows[:_PARITY_ROWS] for name, rows in documents.items()}
+            reference = load_model(str(self._out / best))
+            expected = score_languages(reference, sample, config, self._progress)
+            found = np.concatenate([logits[name][: len(rows)] for name, rows in sample.items()])
+            compared = agreement(np.concatenate(list(expected.values())), found)
+            return {"evaluation": report.to_json(), "agreement": compared.to_json()}
+
+        return self._stages.run("check-exported", inputs, compute)
+
+    def _race_labelling(self) -> dict[str, Any]:
+        """The teacher in PyTorch and in ONNX Runtime on the same unlabelled texts."""
+        inputs = {**self._model("teacher"), **self._model("teacher-onnx"), "rows": _RACE_ROWS}
+
+        def compute() -> dict[str, Any]:
+            texts = list(Corpus(self._files("unlabelled.jsonl")).documents())[:_RACE_ROWS]
+            return self._race("teacher", "teacher-onnx", texts)
+
+        return self._stages.run("time-labelling", inputs, compute)
+
+    def _race_inference(self, best: str) -> dict[str, Any]:
+        """The best student in PyTorch and as exported, per language."""
+        bundle = f"{best}-onnx"
+        inputs = {**self._model(best), **self._model(bundle), "rows": _LANGUAGE_RACE_ROWS}
+
+        def compute() -> dict[str, Any]:
+            files = CorpusConfig(paths=self._test_files())
+            labels = open_folder(str(self._out / bundle)).labels
+            by_language = read_test(files, labels)
+            results = {}
+            with self._progress.task("timing inference", len(by_language), "languages") as task:
+                for language, rows in by_language.items():
+                    task.detail(language)
+                    results[language] = self._race(best, bundle, rows[:_LANGUAGE_RACE_ROWS])
+                    task.advance()
+            return results
+
+        return self._stages.run("time-inference", inputs, compute)
+
+    def _race(self, model: str, bundle: str, documents: list[Document]) -> dict[str, Any]:
+        graph = load_model(str(self._out / bundle))
+        reference = load_backend(open_folder(str(self._out / model)), "torch")
+        pair = {
+            "torch fp32": reference,
+            f"onnx {_precision(graph.folder.record)}": graph.classifier,
+        }
+        return race_classifiers(pair, graph.tokenizer, documents).to_json()
+
+    def _loop(self, steps: int, learning_rate: float) -> LoopConfig:
+        return LoopConfig(
+            max_steps=steps,
+            learning_rate=learning_rate,
+            max_length=self._config.max_length,
+            eval_every=max(1, steps // 2),
+            checkpoint_every=50,
+            seed=self._config.seed,
+        )
+
+    def _files(self, *names: str) -> CorpusConfig:
+        return CorpusConfig(paths=tuple(str(self._data / name) for name in names))
+
+    def _test_files(self, only: str | None = None) -> tuple[str, ...]:
+        pattern = f"test.{only}.jsonl" if only else "test.*.jsonl"
+        found = tuple(sorted(str(path) for path in self._data.glob(pattern)))
+        if not found:
+            raise CorpusError(
+                f"{self._data}: expected test files such as {pattern}, found none. "
+                "Give a folder with one labelled file per language."
+            )
+        return found
+
+    def _digests(self, *names: str) -> dict[str, str]:
+        return {name: digest_file(self._data / name) for name in names}
+
+    def _model(self, name: str) -> dict[str, str]:
+        """The digest of a model that an earlier stage wrote."""
+        return {f"{name} digest": open_folder(str(self._out / name)).model_digest}
+
+    def _sizes(self, best: str) -> dict[str, int]:
+        names = {"teacher": "teacher", "teacher, ONNX": "teacher-onnx"}
+        names |= {f"student ({best})": best, f"student ({best}), ONNX": f"{best}-onnx"}
+        return {title: _weight_bytes(self._out / name) for title, name in names.items()}
+
+
+def _dev_rank(summary: Mapping[str, Any]) -> tuple[float, float]:
+    """Students in order of the English dev set: accuracy, then the lower loss."""
+    return summary["dev_accuracy"], -summary["dev_loss"]
+
+
+def _require_files(folder: Path) -> None:
+    missing = [name for name in _REQUIRED_FILES if not (folder / name).is_file()]
+    if missing or not list(folder.glob("test.*.jsonl")):
+        found = ", ".join(sorted(path.name for path in folder.glob("*.json*"))) or "none of them"
+        raise CorpusError(
+            f"--data {folder}: expected {', '.join(_REQUIRED_FILES)} and test.LANG.jsonl, found "
+            f"{found}. Write the missing files; docs/data-debian.md has an example of each."
+        )
+
+
+def _count_rows(folder: Path, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Rows per file of the user's own corpus; every file is checked on the way."""
+    rows = {}
+    for name in sorted(digests):
+        if name.endswith(".jsonl"):
+            config = CorpusConfig(paths=(str(folder / name),))
+            labelled = name != "unlabelled.jsonl"
+            rows[name] = len(read_labelled(config)) if labelled else Corpus(config).scan().num_rows
+    return {"folder": str(folder), "rows": rows}
+
+
+def _precision(record: Any) -> str:
+    return record.precision if record is not None else "fp32"
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with paths as text."""
+    return {key: [str(p) for p in v] if key == "stores" else v for key, v in values.items()}
+
+
+def _weight_bytes(folder: Path) -> int:
+    names = ("*.safetensors", "*.onnx", "*.onnx.data")
+    return sum(path.stat().st_size for name in names for path in folder.glob(name))
+
+
+def _environment() -> dict[str, Any]:
+    """Hardware and versions that the numbers hold for."""
+    runtime = {}
+    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"):
+        try:
+            runtime[name] = version(name)
+        except ModuleNotFoundError:
+            continue
+    return {
+        "hardware": read_hardware().to_json(),
+        "python": platform.python_version(),
+        "monoxkit": __version__,
+        **{name: version(name) for name in _VERSIONED},
+        **runtime,
+    }

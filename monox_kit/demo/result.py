@@ -1,0 +1,50 @@
+"""What the demo measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoReport:
+    """Everything that the demo's table and report show, as plain JSON values throughout.
+
+    Attributes:
+        out: the run's folder.
+        settings: the configuration that it ran with.
+        corpus: rows per file, and where the text is from.
+        evaluations: `EvalReport.to_json()` by system: `teacher` (source language only), `ce`,
+            `pl`, `kd`, and `exported` (the best student as an ONNX bundle).
+        training: `TrainingSummary.to_json()` by system.
+        labelling: `LabelSummary.to_json()` of the teacher's pass.
+        best: the student that was exported: the most accurate on the English dev set.
+        exports: `ExportSummary.to_json()` of `teacher` and `student`.
+        agreement: `Agreement.to_json()` of the exported student with PyTorch, up to 50 test
+            rows of each language.
+        labelling_race: `RaceResult.to_json()`, the teacher in PyTorch and ONNX Runtime.
+        inference_races: by language, the best student in PyTorch and ONNX Runtime.
+        sizes_bytes: weights on disk by what they are.
+        stage_s: seconds that each stage took when it ran.
+        environment: hardware and versions.
+    """
+
+    out: str
+    settings: Mapping[str, Any]
+    corpus: Mapping[str, Any]
+    evaluations: Mapping[str, Mapping[str, Any]]
+    training: Mapping[str, Mapping[str, Any]]
+    labelling: Mapping[str, Any]
+    best: str
+    exports: Mapping[str, Mapping[str, Any]]
+    agreement: Mapping[str, Any]
+    labelling_race: Mapping[str, Any]
+    inference_races: Mapping[str, Mapping[str, Any]]
+    sizes_bytes: Mapping[str, int]
+    stage_s: Mapping[str, float]
+    environment: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return asdict(self)

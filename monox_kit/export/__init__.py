@@ -1,0 +1,5 @@
+"""PyTorch classifiers to ONNX bundles, checked against PyTorch before they are released."""
+
+from monox_kit.export.run import ExportConfig, ExportSummary, export_model
+
+__all__ = ["ExportConfig", "ExportSummary", "export_model"]

@@ -1,0 +1,210 @@
+"""PyTorch sequence classifiers: loading, scoring, saving. The reference backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from monox_kit.bundle import BundleRecord, ModelFolder, write_record
+from monox_kit.data import LabelSet, Logits, TokenBatch
+from monox_kit.errors import ModelError, ProviderError
+from monox_kit.tokenizing import Tokenizer
+
+TorchPrecision = Literal["fp32", "bf16"]
+
+
+class TorchClassifier:
+    """A classifier that PyTorch runs; `logits` is what every other backend is compared with."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        labels: LabelSet,
+        *,
+        device: str = "cpu",
+        precision: TorchPrecision = "fp32",
+    ) -> None:
+        self._model = model.to(device).eval()
+        self._labels = labels
+        self._device = device
+        self._precision = precision
+
+    @property
+    def labels(self) -> LabelSet:
+        """What the columns of the logits mean."""
+        return self._labels
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The transformers model, in evaluation mode."""
+        return self._model
+
+    def logits(self, batch: TokenBatch) -> Logits:
+        """[B, C] float32 logits in the order of the batch."""
+        inputs = model_inputs(batch, self._device)
+        with torch.inference_mode(), autocast(self._device, self._precision):
+            logits: torch.Tensor = self._model(**inputs).logits
+        return logits.float().cpu().numpy()
+
+
+def load_classifier(
+    folder: ModelFolder,
+    labels: LabelSet | None = None,
+    *,
+    device: str = "cpu",
+    precision: TorchPrecision = "fp32",
+) -> TorchClassifier:
+    """A fine-tuned model, ready to score.
+
+    Args:
+        folder: a folder with safetensors weights and a classification head.
+        labels: names for the columns instead of the folder's own.
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: `bf16` runs matrix products under autocast; the logits stay float32.
+
+    Raises:
+        ModelError: the folder holds no classifier, or its weights do not fit its configuration.
+        ProviderError: the device is not there.
+    """
+    folder.require_backend("torch")
+    own = folder.labels
+    if labels is not None and len(labels) != len(own):
+        labels.require_equal(own, "--labels", folder.name)
+    require_device(device)
+    model, missing = _from_pretrained(folder, {})
+    if missing:
+        raise ModelError(
+            f"{folder.path}: expected weights for every parameter, found none for "
+            f"{', '.join(sorted(missing)[:4])}. Fine-tune the model first or restore the file."
+        )
+    return TorchClassifier(model, labels or own, device=device, precision=precision)
+
+
+def new_classifier(folder: ModelFolder, labels: LabelSet, seed: int) -> Any:
+    """A pretrained encoder with a fresh classification head, in float32 on the CPU.
+
+    A head that the folder already has is kept when it has the same label names in the same order.
+
+    Args:
+        folder: a folder with safetensors weights.
+        labels: the classes of the head.
+        seed: initializes the head; equal seeds give equal heads.
+
+    Raises:
+        ModelError: encoder weights are missing.
+        LabelMismatchError: the folder holds a head for other labels.
+    """
+    folder.require_backend("torch")
+    architectures = folder.config.get("architectures") or []
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
+        folder.labels.require_equal(labels, folder.name, "the training data")
+    names = dict(enumerate(labels.names))
+    settings = {
+        "num_labels": len(labels),
+        "id2label": names,
+        "label2id": {name: index for index, name in names.items()},
+        "problem_type": labels.problem_type,
+    }
+    torch.manual_seed(seed)
+    model, missing = _from_pretrained(folder, settings)
+    prefix = f"{model.base_model_prefix}."
+    lost = [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
+    if lost:
+        raise ModelError(
+            f"{folder.path}: expected weights of the whole encoder, found none for "
+            f"{', '.join(sorted(lost)[:4])}. The weights belong to another architecture."
+        )
+    return model
+
+
+def save_classifier(
+    model: Any, tokenizer: Tokenizer, folder: Path, record: BundleRecord, card: str
+) -> None:
+    """Write a PyTorch bundle into a folder under construction (see `durable.new_folder`)."""
+    with _quiet():
+        model.save_pretrained(str(folder), safe_serialization=True)
+    tokenizer.save(folder)
+    write_record(folder, record, card)
+
+
+def model_inputs(batch: TokenBatch, device: str) -> dict[str, torch.Tensor]:
+    """The batch as keyword arguments of a transformers model, [B, L] int64 each."""
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if batch.token_type_ids is not None:
+        inputs["token_type_ids"] = batch.token_type_ids
+    return {name: torch.from_numpy(value).to(device) for name, value in inputs.items()}
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """The mixed-precision context of `precision` on `device`; off for fp32."""
+    kind = device.partition(":")[0]
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def require_device(device: str) -> None:
+    """Check that PyTorch has the device.
+
+    Raises:
+        ProviderError: it has not.
+    """
+    kind, _, index = device.partition(":")
+    if kind == "cpu" and not index:
+        return
+    count = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
+    if kind != "cuda" or (int(index) if index.isdigit() else 0) >= count:
+        raise ProviderError(
+            f"--device {device}: expected a device of this machine, found cpu and {count} CUDA "
+            "devices. Give --device cpu, or install a CUDA build of torch."
+        )
+
+
+def fast_bf16(device: str) -> bool:
+    """Whether bfloat16 products run in hardware on `device`."""
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _from_pretrained(folder: ModelFolder, settings: dict[str, Any]) -> tuple[Any, set[str]]:
+    """The model and the names of the parameters that the folder has no weights for."""
+    from transformers import AutoModelForSequenceClassification
+
+    with _quiet():
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                str(folder.path),
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **settings,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ModelError(
+                f"{folder.path}: expected a model that transformers loads, found: "
+                f"{str(error).strip().splitlines()[0]}. Check config.json and the weights."
+            ) from error
+    return model, set(info["missing_keys"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' own bars and its advice about new heads, which we check ourselves."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    verbosity = logging.get_verbosity()
+    had_bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,51 @@
+"""Settings of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Method = Literal["ce", "pl", "kd"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopConfig:
+    """How a model is trained, whatever it is trained on.
+
+    Attributes:
+        learning_rate: peak rate of AdamW.
+        batch_size: rows of one step.
+        max_steps: steps in all; None for `epochs` passes over the rows.
+        epochs: passes over the rows where `max_steps` is None.
+        schedule: `linear` warms up and decays to 0; `constant` warms up and stays.
+        warmup_fraction: part of the steps that the rate rises in.
+        weight_decay: AdamW's; not applied to biases and norms.
+        max_grad_norm: gradients are scaled down to this L2 norm.
+        max_length: the cut in tokens; None for the model's own, at most 256.
+        freeze_embeddings: whether the word embeddings stay as they were pretrained.
+        freeze_layers: how many of the lowest layers stay as they were pretrained.
+        eval_every: steps between evaluations on the dev set; None for the end of every epoch.
+        checkpoint_every: steps between checkpoints.
+        seed: of the head's initial weights, the order of the rows and dropout.
+        precision: `auto` takes bf16 where the device has it in hardware, else fp32.
+        device: `cpu`, `cuda` or `cuda:N`.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1)] = 3
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_length: Annotated[int, Field(ge=4)] | None = None
+    freeze_embeddings: bool = False
+    freeze_layers: Annotated[int, Field(ge=0)] = 0
+    eval_every: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] = 200
+    seed: Annotated[int, Field(ge=0)] = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "cpu"

@@ -1,0 +1,34 @@
+"""Configurations checked at the edge, with messages that name the command line's option."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from monox_kit.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def checked(config: T) -> T:
+    """The configuration itself, once every field fits its declared type and bounds.
+
+    Args:
+        config: an instance of one of the package's `*Config` dataclasses.
+
+    Raises:
+        ConfigError: a field does not fit; the message names it as the option is typed.
+    """
+    values = {name: getattr(config, name) for name in config.__dataclass_fields__}  # type: ignore[attr-defined]
+    adapter: TypeAdapter[Any] = TypeAdapter(type(config))
+    try:
+        adapter.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
+        expected = first["msg"].removeprefix("Input should be ")
+        raise ConfigError(
+            f"{option}: expected {expected}, found {first['input']!r}. Correct the option."
+        ) from error
+    return config

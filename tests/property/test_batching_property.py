@@ -1,0 +1,65 @@
+"""Batching is a permutation under a budget; padding keeps every token; epochs lose nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monox_kit.batching import pad_batch, plan_batches
+from monox_kit.tokenizing import Encoded
+from monox_kit.training.order import epoch_batches
+
+LENGTHS = st.lists(st.integers(1, 300), max_size=200).map(lambda x: np.array(x, np.int64))
+
+
+@given(LENGTHS, st.integers(1, 2000))
+def test_every_row_is_in_exactly_one_batch_under_the_budget(
+    lengths: np.ndarray, budget: int
+) -> None:
+    batches = plan_batches(lengths, budget)
+    rows = np.concatenate(batches) if batches else np.zeros(0, np.int64)
+    assert sorted(rows.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= budget
+
+
+@given(LENGTHS)
+def test_batches_hold_rows_of_neighbouring_length(lengths: np.ndarray) -> None:
+    flat = [lengths[row] for batch in plan_batches(lengths, 256) for row in batch]
+    assert flat == sorted(flat, reverse=True)
+
+
+@given(st.lists(st.lists(st.integers(5, 99), min_size=1, max_size=9), min_size=1, max_size=8))
+def test_padding_keeps_every_token_and_masks_the_rest(ids: list[list[int]]) -> None:
+    types = [[position % 2 for position in range(len(row))] for row in ids]
+    encoded = Encoded(ids, types, np.array([len(row) for row in ids], np.int64))
+    rows = np.arange(len(ids), dtype=np.int64)[::-1].copy()
+    batch = pad_batch(encoded, rows, pad_id=0)
+    for position, row in enumerate(rows):
+        real = batch.attention_mask[position] == 1
+        assert batch.input_ids[position][real].tolist() == ids[row]
+        assert batch.token_type_ids[position][real].tolist() == types[row]
+        assert not batch.input_ids[position][~real].any()
+    assert batch.num_tokens == sum(map(len, ids))
+
+
+@given(LENGTHS, st.integers(1, 40), st.integers(0, 5), st.integers(0, 3))
+def test_an_epoch_visits_every_row_once_and_is_a_function_of_its_arguments(
+    lengths: np.ndarray, batch_size: int, seed: int, epoch: int
+) -> None:
+    batches = epoch_batches(lengths, batch_size, seed, epoch)
+    again = epoch_batches(lengths, batch_size, seed, epoch)
+    assert [b.tolist() for b in batches] == [b.tolist() for b in again]
+    assert sorted(row for b in batches for row in b) == list(range(len(lengths)))
+    assert len(batches) == -(-len(lengths) // batch_size)
+
+
+def test_epochs_and_seeds_differ() -> None:
+    lengths = np.arange(1, 200)
+    orders = {
+        tuple(np.concatenate(epoch_batches(lengths, 8, seed, epoch)))
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(orders) == 9
