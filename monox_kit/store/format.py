@@ -18,8 +18,8 @@ import numpy as np
 
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_bytes
-from monox_kit.errors import ConfigError, CorpusError, StoreCorrupt, StoreMismatch
-from monox_kit.store.record import check_record, read_record, typed
+from monox_kit.errors import ConfigError, CorpusError, StoreMismatch
+from monox_kit.store.record import check_record, corrupt, read_record, typed
 
 FORMAT_VERSION = 1
 STORE_FILE = "store.json"
@@ -155,7 +155,8 @@ class StoreManifest:
                 fingerprint=typed(value, "fingerprint", dict, path, step),
             )
         except (ConfigError, CorpusError) as error:
-            raise StoreCorrupt(f"{path}: {error} {step}") from error
+            found = str(error).partition(". ")[0]  # its next step is for whoever sets the value
+            raise corrupt(path, "the manifest of a store", found, step) from error
 
     def require_equal(self, other: StoreManifest, where: Path) -> None:
         """Check that a run may continue the store: `self` is the store's, `other` the run's.

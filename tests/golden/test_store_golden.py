@@ -1,0 +1,60 @@
+"""Every released store format opens for ever, and the format's page tells the truth about it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from monox_kit.data import LabelSet
+from monox_kit.store import LogitStore
+from tests.golden.make_store_1 import GOLD, LOGITS, documents, write
+from tests.store_samples import tree
+
+STORE = Path(__file__).parent / "store-1"
+PAGE = Path(__file__).parents[2] / "docs" / "store-format.md"
+
+
+def test_format_1_opens() -> None:
+    store = LogitStore.open(STORE, verify="full")
+    assert store.digest == "a4d8b7343c4694c646e4af875dc72742f1bed6ed496acb38736bed27b31ace0a"
+    assert store.labels == LabelSet(("contradiction", "entailment"))
+    assert list(store.documents()) == documents()
+    expected = np.array(LOGITS, np.float32).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(store.logits(slice(None)), expected)
+    assert store.gold(slice(None)).tolist() == [
+        -1 if name is None else store.labels.names.index(name) for name in GOLD
+    ]
+    info = store.info()
+    assert dict(info.fingerprint) == {
+        "teacher": "golden",
+        "max_length": 256,
+        "provider": None,
+        "share": 0.5,
+    }
+    assert (info.num_shards, info.num_labelled, dict(info.summary)) == (2, 3, {"labelled_s": 0.25})
+
+
+def test_format_1_is_still_written_byte_for_byte(tmp_path: Path) -> None:
+    write(tmp_path / "s")
+    assert tree(tmp_path / "s") == tree(STORE)
+
+
+def test_the_page_quotes_the_golden_store() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    records = b"".join(path.read_bytes() for path in STORE.rglob("*.json")).decode()
+    digests = re.findall(r"\b[0-9a-f]{64}\b", page)
+    assert digests
+    assert all(digest in records for digest in digests)
+    dumps = re.findall(r"```hexdump (\S+)\n(.*?)```", page, re.DOTALL)
+    assert dumps
+    for name, dump in dumps:
+        content = (STORE / name).read_bytes()
+        end = 0
+        for line in dump.strip().splitlines():
+            offset, shown = int(line[:4], 16), bytes.fromhex(line[6:54])
+            assert content[offset : offset + len(shown)] == shown, f"{name}: {line}"
+            assert offset == end or not any(content[end:offset].strip()), f"{name}: {line}"
+            end = offset + len(shown)
+        assert end == len(content)

@@ -1,0 +1,234 @@
+"""Creating, resuming and completing a store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monox_kit.errors import (
+    StorageError,
+    StoreCorrupt,
+    StoreError,
+    StoreIncomplete,
+    StoreLocked,
+)
+from monox_kit.store import LogitStore, ShardRange, StoreWriter
+from tests.store_samples import manifest, shard_arguments, tree, write_store
+
+
+def test_missing_shards_are_the_corpus_in_order(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        assert writer.missing == [ShardRange(0, 0, 4), ShardRange(1, 4, 8), ShardRange(2, 8, 11)]
+        writer.write_shard(writer.missing[1], **shard_arguments(manifest(), writer.missing[1]))
+        assert [shard.index for shard in writer.missing] == [0, 2]
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        assert [shard.index for shard in writer.missing] == [0, 2]
+
+
+def test_a_complete_store_has_nothing_missing_and_stays_as_it_is(tmp_path: Path) -> None:
+    before = tree(write_store(tmp_path / "s"))
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        assert writer.missing == []
+        again = writer.complete(command="another run")
+    assert again.summary == {"command": "label"}
+    assert tree(tmp_path / "s") == before
+
+
+def test_completing_needs_every_shard(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        shard = writer.missing[0]
+        writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        with pytest.raises(StoreIncomplete, match="found 4 of 11 rows"):
+            writer.complete()
+    assert not (tmp_path / "s" / "complete.json").exists()
+
+
+def test_completing_reads_the_shards_as_they_lie_on_disk(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        for shard in writer.missing:
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        (tmp_path / "s" / "shards" / "000001" / "text.npy").unlink()
+        with pytest.raises(StoreCorrupt, match=r"000001/text\.npy: expected the file, found none"):
+            writer.complete()
+    assert not (tmp_path / "s" / "complete.json").exists()
+
+
+def test_a_summary_that_is_no_json_completes_nothing(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        for shard in writer.missing:
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        with pytest.raises(StoreError, match="plain JSON values"):
+            writer.complete(folder=tmp_path)
+    assert not (tmp_path / "s" / "complete.json").exists()
+
+
+def edit(name: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Replace one argument of `write_shard` by a changed one."""
+    return lambda arguments: {**arguments, name: change(arguments[name])}
+
+
+def set_at(index: Any, value: float) -> Callable[[Any], Any]:
+    def change(array: Any) -> Any:
+        array[index] = value
+        return array
+
+    return change
+
+
+BAD: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
+    "a row too few": (
+        edit("logits", lambda a: a[:-1]),
+        r"logits float32 \(4, 3\), found.*\(3, 3\)",
+    ),
+    "a class too many": (edit("logits", lambda a: a[:, [0, 1, 2, 0]]), r"found float32 \(4, 4\)"),
+    "double logits": (edit("logits", lambda a: a.astype("f8")), "found float64"),
+    "NaN": (edit("logits", set_at((2, 1), np.nan)), "found nan in row 6, class 1"),
+    "infinity": (edit("logits", set_at((0, 0), -np.inf)), "found -inf in row 4, class 0"),
+    "beyond float16": (edit("logits", set_at((1, 2), 7e4)), r"70000.* row 5.*use dtype float32"),
+    "a document too few": (edit("documents", lambda a: a[:-1]), "expected 4 documents, found 3"),
+    "documents reversed": (edit("documents", lambda a: a[::-1]), "document of row 4, found row 7"),
+    "a document twice": (edit("documents", lambda a: [a[0], *a[:3]]), "row 5, found row 4"),
+    "a pair": (
+        edit("documents", lambda a: [*a[:3], replace(a[3], text_pair="")]),
+        "expected a single text in row 7 .*found a pair",
+    ),
+    "half a surrogate": (
+        edit("documents", lambda a: [a[0], replace(a[1], text="ab\udc80"), *a[2:]]),
+        "row 5: expected text that UTF-8 can hold, .*character 2",
+    ),
+    "labels as int64": (edit("labels", lambda a: a.astype(np.int64)), "found int64"),
+    "a label too few": (edit("labels", lambda a: a[:-1]), r"int32 \(4,\), found int32 \(3,\)"),
+    "no such class": (edit("labels", set_at(3, 3)), "from -1 to 2, found 3 in row 7"),
+    "below -1": (edit("labels", set_at(0, -2)), "found -2 in row 4"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_shard_that_does_not_fit_is_refused_whole(tmp_path: Path, kind: str) -> None:
+    store = manifest(dtype="float16")
+    change, message = BAD[kind]
+    with StoreWriter(tmp_path / "s", store) as writer:
+        before = tree(tmp_path / "s")
+        shard = writer.missing[1]
+        with pytest.raises(StoreError, match=message):
+            writer.write_shard(shard, **change(shard_arguments(store, shard)))
+        assert tree(tmp_path / "s") == before
+        assert shard in writer.missing
+        writer.write_shard(shard, **shard_arguments(store, shard))
+
+
+def test_a_single_text_is_refused_in_a_store_of_pairs(tmp_path: Path) -> None:
+    store = manifest(has_pairs=True)
+    with StoreWriter(tmp_path / "s", store) as writer:
+        shard = writer.missing[0]
+        with pytest.raises(StoreError, match=r"expected a pair in row 0 .*found a single text"):
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+
+
+@pytest.mark.parametrize("shard", [ShardRange(0, 0, 4), ShardRange(1, 0, 4), ShardRange(3, 12, 16)])
+def test_only_missing_shards_are_written(tmp_path: Path, shard: ShardRange) -> None:
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        first = writer.missing[0]
+        writer.write_shard(first, **shard_arguments(manifest(), first))
+        with pytest.raises(StoreError, match="expected one of the 2 missing shards"):
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+
+
+def test_nothing_works_without_the_lock(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "s", manifest())
+    assert not (tmp_path / "s").exists()
+    with writer:
+        shard = writer.missing[0]
+    for call in (
+        lambda: writer.missing,
+        lambda: writer.write_shard(shard, **shard_arguments(manifest(), shard)),
+        writer.complete,
+    ):
+        with pytest.raises(StoreError, match="with statement"):
+            call()
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    write_store(tmp_path / "s")
+    code = (
+        "import sys; from pathlib import Path; from monox_kit.store import StoreWriter\n"
+        "from tests.store_samples import manifest\n"
+        "with StoreWriter(Path(sys.argv[1]), manifest()):\n"
+        "    print('locked', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "s")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout and owner.stdout.readline() == b"locked\n"
+        with pytest.raises(StoreLocked, match="expected no other writer"):
+            StoreWriter(tmp_path / "s", manifest()).__enter__()
+        assert len(LogitStore.open(tmp_path / "s")) == 11  # readers need no lock
+        owner.kill()
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        assert writer.missing == []
+
+
+def test_a_failed_start_gives_the_lock_back(tmp_path: Path) -> None:
+    write_store(tmp_path / "s")
+    with pytest.raises(StoreError):
+        StoreWriter(tmp_path / "s", manifest(num_rows=12)).__enter__()
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        assert writer.missing == []
+
+
+def test_foreign_folders_are_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ".tmp-mine").write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(StoreError, match=r"empty folder or a logit store, found 'notes\.txt'"):
+        StoreWriter(tmp_path, manifest()).__enter__()
+    assert tree(tmp_path) == before
+    with pytest.raises(StoreError, match="expected a folder, found a file"):
+        StoreWriter(tmp_path / "notes.txt", manifest()).__enter__()
+
+
+def test_shards_without_a_manifest_are_not_begun_anew(tmp_path: Path) -> None:
+    write_store(tmp_path / "s")
+    (tmp_path / "s" / "store.json").unlink()
+    before = tree(tmp_path)
+    with pytest.raises(StoreCorrupt, match=r"store\.json: expected the file, found none"):
+        StoreWriter(tmp_path / "s", manifest()).__enter__()
+    assert tree(tmp_path) == before
+
+
+def test_only_temporary_leftovers_are_removed(tmp_path: Path) -> None:
+    clean = tree(write_store(tmp_path / "s"))
+    half = tmp_path / "s" / "shards" / ".tmp-000001-x"
+    half.mkdir()
+    (half / "logits.npy").write_bytes(b"half")
+    (tmp_path / "s" / ".tmp-y").write_bytes(b"half a manifest")
+    (tmp_path / "s" / "notes.txt").write_text("mine")
+    with StoreWriter(tmp_path / "s", manifest()):
+        pass
+    assert tree(tmp_path / "s") == {**clean, "notes.txt": b"mine"}
+
+
+def test_a_disk_that_gives_back_other_bytes_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from monox_kit.store import writer as module
+
+    def lossy(path: Path, *parts: bytes) -> None:
+        content = b"".join(bytes(part) for part in parts)
+        if path.name == "text.npy":
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        path.write_bytes(content)
+
+    monkeypatch.setattr(module, "write_member", lossy)
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        shard = writer.missing[0]
+        with pytest.raises(StorageError, match=r"give back what was written.*text\.npy"):
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        assert list((tmp_path / "s" / "shards").iterdir()) == []
+        assert shard in writer.missing
