@@ -17,7 +17,7 @@ from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
 from monox_kit.progress import Progress
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import COMPLETE_FILE, CompleteRecord, ShardRange
-from monox_kit.store.shard import Array, ShardRecord, decode_text
+from monox_kit.store.shard import Array, ShardRecord, decode_text, text_error
 from monox_kit.store.verify import VerifyReport, verify_store
 
 VerifyMode = Literal["open", "read", "full"]
@@ -275,9 +275,11 @@ class LogitStore:
         at = row - shard.start
         offsets = self._array(shard.index, f"{field}_offsets.npy")
         content = self._array(shard.index, f"{field}.npy")
-        where = self._folder.shard_folder(shard) / f"{field}.npy"
-        start, stop = int(offsets[at]), int(offsets[at + 1])
-        return decode_text(content, start, stop, where=where, row=row, shard=shard)
+        try:
+            return decode_text(content, int(offsets[at]), int(offsets[at + 1]))
+        except ValueError as error:
+            path = self._folder.shard_folder(shard) / f"{field}.npy"
+            raise text_error(path, row, shard, error) from error
 
     def _count(self, rows: Int64s | slice) -> int:
         return len(range(*rows.indices(len(self)))) if isinstance(rows, slice) else len(rows)

@@ -126,10 +126,11 @@ def read_small(path: Path, step: str) -> bytes:
         StorageError: the system refused to read it.
     """
     with open_plain(path, step) as stream:
-        content = stream.read(MAX_RECORD_BYTES + 1) or b""
-    if len(content) > MAX_RECORD_BYTES:
-        raise corrupt(path, f"a record of at most {MAX_RECORD_BYTES} bytes", "more", step)
-    return content
+        size = os.fstat(stream.fileno()).st_size
+        if size > MAX_RECORD_BYTES:
+            most = f"a record of at most {MAX_RECORD_BYTES} bytes"
+            raise corrupt(path, most, f"{size} bytes", step)
+        return stream.read(size) or b""
 
 
 def open_plain(path: Path | str, step: str) -> io.FileIO:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from monox_kit.errors import StoreCorrupt
 from monox_kit.store.format import (
     FORMAT_VERSION,
     HEADER_BYTES,
@@ -215,23 +216,20 @@ def repair_step(shard: ShardRange) -> str:
     )
 
 
-def decode_text(
-    content: Array, start: int, stop: int, *, where: Path, row: int, shard: ShardRange
-) -> str:
+def decode_text(content: Array, start: int, stop: int) -> str:
     """The text in bytes [start, stop) of a shard's `content`.
 
     Raises:
-        StoreCorrupt: the bytes do not exist or are not UTF-8.
+        ValueError: there are no such bytes, or they are not UTF-8. Callers name file and row.
     """
     if not 0 <= start <= stop <= len(content):
-        wanted = f"offsets within {len(content)} bytes"
-        raise corrupt(where, wanted, f"{start} and {stop} for row {row}", repair_step(shard))
-    try:
-        return content[start:stop].tobytes().decode()
-    except UnicodeDecodeError as error:
-        raise corrupt(
-            where, "UTF-8", f"byte {error.start} of row {row} is not", repair_step(shard)
-        ) from error
+        raise ValueError(f"offsets {start} and {stop} into {len(content)} bytes")
+    return content[start:stop].tobytes().decode()
+
+
+def text_error(path: Path, row: int, shard: ShardRange, error: ValueError) -> StoreCorrupt:
+    """The error for a text that `decode_text` refused."""
+    return corrupt(path, f"UTF-8 text in row {row}", str(error), repair_step(shard))
 
 
 def _check_text(
@@ -253,10 +251,12 @@ def _check_text(
         except UnicodeDecodeError:
             whole = False
         if not whole:  # find the row: a concatenation is only invalid where a part is
-            path = folder / f"{field}.npy"
             for at in range(first, first + len(bounds) - 1):
-                start, stop, row = int(offsets[at]), int(offsets[at + 1]), shard.start + at
-                decode_text(content, start, stop, where=path, row=row, shard=shard)
+                try:
+                    decode_text(content, int(offsets[at]), int(offsets[at + 1]))
+                except ValueError as error:
+                    path = folder / f"{field}.npy"
+                    raise text_error(path, shard.start + at, shard, error) from error
 
 
 def _known(shape: tuple[int | None, ...], num_bytes: int) -> tuple[int, ...]:

@@ -490,8 +490,8 @@ def put(index: Any, value: Any) -> Callable[[Any], Any]:
         ("text_offsets.npy", put(1, 10_000), "ascending offsets"),
         ("text_offsets.npy", put(0, 1), "ascending offsets"),
         ("ids_offsets.npy", put(-1, 2), "ascending offsets"),
-        ("text.npy", put(-1, 0xFF), "UTF-8, found byte"),
-        ("text_offsets.npy", put(3, 15), "UTF-8, found byte"),
+        ("text.npy", put(-1, 0xFF), "UTF-8 text in row 7, found"),
+        ("text_offsets.npy", put(3, 15), "UTF-8 text in row 6, found"),
     ],
 )
 def test_the_rules_hold_even_under_fitting_digests(
@@ -507,7 +507,7 @@ def test_wrong_offsets_never_read_outside(copy: Path) -> None:
     forge(copy, "text_offsets.npy", put(1, 10_000))
     store = LogitStore.open(copy)
     for row in (4, 5):
-        with pytest.raises(StoreCorrupt, match=rf"offsets within .* for row {row}"):
+        with pytest.raises(StoreCorrupt, match=rf"text in row {row}, found offsets .* into "):
             store.text(row)
 
 

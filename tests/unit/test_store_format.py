@@ -159,7 +159,7 @@ def test_every_byte_of_a_record_counts(record: Path, bit: int) -> None:
         (b'{"format_version": 1}', "no key 'list'"),
         (b'{"format_version":1,"list":1,"record_digest":"","text":1,"z":1}', "unknown key 'z'"),
         (b'{"format_version":1,"list":1,"record_digest":"","text":1}', "found another"),
-        (b" " * (MAX_RECORD_BYTES + 1), "found more"),
+        (b" " * (MAX_RECORD_BYTES + 1), "at most 4194304 bytes, found 4194305"),
     ],
 )
 def test_other_content_is_a_named_error(record: Path, content: bytes, found: str) -> None:
