@@ -16,9 +16,15 @@ from transformers import (
     RobertaModel,
 )
 
-WORDS = tuple(
-    ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "omicron", "pi", "rho", "sigma", "game", "mail", "font", "kernel", "sound", "video", "editor", "database", "paquet", "spiel", "schrift", "jeu", "courrier", "police"]
+# The first 18 carry no topic.
+# fmt: off
+WORDS = (
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota",
+    "kappa", "lambda", "mu", "nu", "xi", "omicron", "pi", "rho", "sigma",
+    "game", "mail", "font", "kernel", "sound", "video", "editor", "database", "paquet",
+    "spiel", "schrift", "jeu", "courrier", "police",
 )
+# fmt: on
 LABELS = ("games", "mail", "text")
 
 

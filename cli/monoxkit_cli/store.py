@@ -62,6 +62,7 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
 
     report = verify_store(Path(folder), RichProgress())
     emit(report, as_json, lambda: _verify_table(report))
+    report.require_intact()
 
 
 def _info_table(found: StoreInfo) -> Table:
@@ -89,7 +90,11 @@ def _info_table(found: StoreInfo) -> Table:
 def _verify_table(report: VerifyReport) -> Table:
     from rich.table import Table
 
-    table = Table("what", "value", title="verified: every byte is as recorded")
-    for key, value in report.to_json().items():
-        table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    table = Table("what", "value", title=f"{report.path}: every byte read")
+    table.add_row("intact shards", f"{report.num_shards:,}")
+    table.add_row("rows in them", f"{report.num_rows:,}")
+    table.add_row("size", f"{report.num_bytes / 1e6:.1f} MB")
+    table.add_row("complete", "yes" if report.complete else "no: monoxkit label finishes it")
+    for problem in report.problems:
+        table.add_row("problem", problem)
     return table

@@ -100,7 +100,7 @@ def _cached(folder: Path, build: Callable[[Path], None], progress: Progress) -> 
         try:
             with durable.exclusive_lock(lock):
                 if not _stands_whole(folder):
-                    durable.remove_leftovers(folder.parent, folder.name)
+                    durable.remove_leftovers(folder)
                     with durable.new_folder(folder, replace=True) as temporary:
                         build(temporary)
                         durable.write_json(temporary / _RECORD_NAME, _record(temporary))

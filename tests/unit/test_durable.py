@@ -228,10 +228,15 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     )
     finished = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert finished.returncode == -9
-    (tmp_path / ".tmp-other-1").mkdir()
-    assert len(names(tmp_path)) == 2
-    durable.remove_leftovers(tmp_path, "shard")
-    assert names(tmp_path) == [".tmp-other-1"]
+    # What killed writers of `shard-2` and of a file leave behind.
+    (tmp_path / ".tmp-shard-2-abcdefgh").mkdir()
+    (tmp_path / ".tmp-abcdefgh").write_text("half")
+    assert len(names(tmp_path)) == 3
+    durable.remove_leftovers(tmp_path / "shard")
+    assert names(tmp_path) == [".tmp-abcdefgh", ".tmp-shard-2-abcdefgh"]
+    (tmp_path / "kept").write_text("")
+    durable.remove_all_leftovers(tmp_path)
+    assert names(tmp_path) == ["kept"]
 
 
 def test_remove_folder_accepts_an_absent_one(tmp_path: Path) -> None:
@@ -251,3 +256,26 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         pytest.fail("the block must not run")
     with durable.exclusive_lock(lock):
         pass
+
+
+def test_an_owned_folder_has_one_builder_and_starts_clean(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-model-abcdefgh").mkdir()
+    final = tmp_path / "model"
+    with durable.owned_folder(final):
+        assert names(tmp_path) == [".model.lock"]
+        with (
+            pytest.raises(StoreLocked, match="expected no other writer"),
+            durable.owned_folder(final),
+        ):
+            pytest.fail("the block must not run")
+
+
+def test_files_that_a_library_makes_private_become_as_readable_as_the_rest(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with durable.new_folder(tmp_path / "model") as folder:
+            (folder / "inner").mkdir()
+            (folder / "inner" / "weights").touch(mode=0o600)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model" / "inner" / "weights").stat().st_mode) == 0o644

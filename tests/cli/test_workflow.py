@@ -1,0 +1,247 @@
+"""A user's whole way through the commands, on tiny models; then what goes wrong, by exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.corpora.debian import DebianConfig
+from monox_kit.demo import DemoConfig
+from monox_kit.evaluation import EvaluateConfig
+from monox_kit.export import ExportConfig
+from monox_kit.labelling import LabelConfig
+from monox_kit.training.config import LoopConfig
+from monox_kit.training.run import StudentConfig
+from monoxkit_cli import data, demo, evaluate, export, label, train_student, train_teacher
+from monoxkit_cli.app import main
+from monoxkit_cli.options import spread
+from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
+
+SHORT = ["--max-steps", "4", "--batch-size", "4", "--max-length", "24"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, encoders, and a run of every command up to the student."""
+    folder = tmp_path_factory.mktemp("work")
+    for name, count, seed in (("labelled", 16, 1), ("dev", 9, 2), ("test.en", 12, 3)):
+        write_jsonl(folder / f"{name}.jsonl", labelled_rows(count, seed=seed))
+    german = [{**row, "lang": "de"} for row in labelled_rows(12, seed=4)]
+    write_jsonl(folder / "test.de.jsonl", german)
+    texts = "".join(f"{row['text']}\n" for row in labelled_rows(20, seed=5))
+    (folder / "more.txt.gz").write_bytes(gzip.compress(texts.encode()))
+    bert_encoder(folder / "encoder")
+    bert_encoder(folder / "multilingual", seed=1)
+    run(
+        f"train-teacher --model {folder}/encoder --train {folder}/labelled.jsonl "
+        f"--dev {folder}/dev.jsonl --out {folder}/teacher",
+        *SHORT,
+    )
+    run(f"export {folder}/teacher --out {folder}/bundle --check {folder}/dev.jsonl")
+    run(
+        f"label --teacher onnx --model {folder}/bundle --store {folder}/store "
+        f"--corpus {folder}/labelled.jsonl {folder}/more.txt.gz --shard-rows 8"
+    )
+    run(
+        f"train-student --model {folder}/multilingual --store {folder}/store --method kd "
+        f"--dev {folder}/dev.jsonl --out {folder}/student",
+        *SHORT,
+    )
+    return folder
+
+
+def run(line: str, *more: str) -> None:
+    assert main([*line.split(), *more]) == 0
+
+
+def result(capsys: pytest.CaptureFixture[str], line: str, *more: str) -> dict[str, Any]:
+    """What a command prints with --json, as its whole standard output."""
+    capsys.readouterr()
+    assert main([*line.split(), *more, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def failure(capsys: pytest.CaptureFixture[str], line: str, *more: str) -> tuple[int, str]:
+    """The exit code and the one line on stderr after any notes."""
+    capsys.readouterr()
+    code = main([*line.split(), *more])
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    return code, captured.err.splitlines()[-1]
+
+
+def test_every_stage_tells_its_result_as_json(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = result(
+        capsys,
+        f"train-teacher --model {files}/encoder --train {files}/labelled.jsonl "
+        f"--dev {files}/dev.jsonl --out {files}/teacher",
+        *SHORT,
+    )
+    assert teacher["reused"] and teacher["num_steps"] == 4
+    bundle = result(
+        capsys, f"export {files}/teacher --out {files}/bundle --check {files}/dev.jsonl"
+    )
+    assert bundle["reused"] and bundle["precision"] == "fp32"
+    info = result(capsys, f"store info {files}/store")
+    assert (info["num_rows"], info["num_shards"], info["num_labelled"]) == (36, 5, 16)
+    assert result(capsys, f"store verify {files}/store")["num_rows"] == 36
+
+
+@pytest.mark.parametrize("model", ["student", "teacher", "bundle"])
+def test_evaluate_reports_by_language(
+    files: Path, capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    report = result(
+        capsys, f"evaluate {files}/{model} --test {files}/test.en.jsonl {files}/test.de.jsonl"
+    )
+    assert list(report["languages"]) == ["en", "de"]
+    for found in report["languages"].values():
+        assert found["num_rows"] == 12
+        low, high = found["accuracy_interval"]
+        assert 0 <= low <= found["accuracy"] <= high <= 1
+        assert 0 <= found["macro_f1"] <= 1
+    assert report["target_average"] == report["languages"]["de"]["accuracy"]
+
+
+def test_tables_are_for_people(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    run(f"evaluate {files}/student --test {files}/test.de.jsonl")
+    table = capsys.readouterr().out
+    assert "target average" in table
+    run(f"store info {files}/store")
+    assert "36 of 36" in capsys.readouterr().out
+
+
+def test_bad_input_ends_with_its_exit_code_and_one_line(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {
+        "missing": '{"body": "x"}\n',
+        "json": '{"text": "x"}\n{"text": \n',
+        "empty": "",
+        "blank": '{"text": " "}\n',
+        "unknown": '{"text": "x", "label": "sport"}\n',
+    }
+    for name, content in bad.items():
+        (tmp_path / f"{name}.jsonl").write_text(content)
+    (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
+    expected = {
+        "missing": "found columns: body",
+        "json": "json.jsonl, line 2",
+        "empty": "empty.jsonl: expected at least one row",
+        "blank": "blank.jsonl, line 1",
+        "unknown": "'sport'",
+        "latin": "UTF-8",
+    }
+    for name, message in expected.items():
+        code, line = failure(
+            capsys,
+            f"label --model {files}/bundle --corpus {tmp_path}/{name}.jsonl "
+            f"--store {tmp_path}/store",
+        )
+        assert code == 3, name
+        assert line.startswith("CorpusError: ") and message in line, (name, line)
+        assert not (tmp_path / "store").exists()
+
+
+def test_wrong_models_stores_and_options_end_with_their_exit_codes(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = bert_classifier(tmp_path / "two", labels=("games", "mail"))
+    student = (
+        f"train-student --dev {files}/dev.jsonl --out {tmp_path}/out --method kd "
+        f"--store {files}/store"
+    )
+    label_line = f"label --corpus {files}/more.txt.gz --store {files}/store"
+    for code, message, line in (
+        (5, "found 2 labels here and 3 labels", f"{student} --model {two}"),
+        (5, "expected a model folder", f"{student} --model {tmp_path}/nothing"),
+        (2, "--temperature", f"{student} --model {files}/encoder --temperature 0"),
+        (4, "store", f"{student} --model {files}/encoder --store {tmp_path}/nothing"),
+        (4, "teacher", f"{label_line} --teacher torch --model {files}/teacher"),
+        (5, "--provider cuda", f"{label_line} --model {files}/bundle --provider cuda"),
+        (3, "folder", f"evaluate {files}/student --test {files}"),
+        (2, "Missing option", f"evaluate {files}/student"),
+        (2, "'sideways'", f"{student} --model {files}/encoder --schedule sideways"),
+    ):
+        found, text = failure(capsys, line)
+        assert found == code, (line, text)
+        assert message in text, (line, text)
+
+
+def test_a_full_disk_is_named_and_finished_shards_stay(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    import errno
+    import os
+
+    fsync, calls = os.fsync, iter(range(10_000))
+
+    def full(descriptor: int) -> None:
+        if next(calls) > 60:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    line = (
+        f"label --model {files}/bundle --corpus {files}/more.txt.gz --store {tmp_path}/store "
+        "--shard-rows 4"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        code, text = failure(capsys, line)
+    assert code == 6 and "No space left" in text
+    done = result(capsys, f"store info {tmp_path}/store")
+    assert not done["complete"] and done["num_shards_done"] > 0
+    assert result(capsys, line)["num_resumed_rows"] == done["num_rows_done"]
+
+
+def test_options_of_several_values_take_them_after_one_name() -> None:
+    assert spread(["evaluate", "M", "--test", "a", "b", "--seed", "1"]) == [
+        *("evaluate", "M", "--test", "a", "--test", "b", "--seed", "1")
+    ]
+    stores = ["train-student", "--store", "a", "b", "--json"]
+    assert spread(stores) == ["train-student", "--store", "a", "--store", "b", "--json"]
+    assert spread(["label", "--store", "a", "b"]) == ["label", "--store", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("command", "configs"),
+    [
+        (data.debian, (DebianConfig(),)),
+        (label.label, (LabelConfig(teacher="onnx", model="", corpus=CorpusConfig(paths=("x",))),)),
+        (export.export, (ExportConfig(model=""),)),
+        (evaluate.evaluate, (EvaluateConfig(test=CorpusConfig(paths=("x",))),)),
+        (train_teacher.train_teacher, (LoopConfig(),)),
+        (
+            train_student.train_student,
+            (
+                LoopConfig(freeze_embeddings=True),
+                StudentConfig(model="", method="kd", dev=CorpusConfig(paths=("x",))),
+            ),
+        ),
+        (demo.demo, (DemoConfig(),)),
+    ],
+)
+def test_defaults_of_options_are_those_of_the_library(command: Any, configs: Any) -> None:
+    library = {
+        field.name: getattr(config, field.name)
+        for config in (CorpusConfig(paths=("x",)), *configs)
+        for field in dataclasses.fields(config)
+    }
+    parameters = inspect.signature(command).parameters
+    compared = [name for name in parameters if name in library and parameters[name].default]
+    assert compared
+    for name in compared:
+        default = parameters[name].default
+        if default is not inspect.Parameter.empty and default is not None:
+            assert default == library[name], name

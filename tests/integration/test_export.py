@@ -1,0 +1,132 @@
+"""Export at its public seam: what agrees with PyTorch is released, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoConfig, AutoTokenizer
+
+from monox_kit.bundle import BundleRecord, open_folder
+from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.data import Document
+from monox_kit.errors import ConfigError, GateError, ModelError, ProviderError
+from monox_kit.export import ExportConfig, export_model, run
+from monox_kit.export.check import agreement
+from monox_kit.inference import load_model, score
+from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bert_classifier(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+def test_an_explicit_precision_is_what_the_bundle_holds(
+    model: Path, tmp_path: Path, precision: str
+) -> None:
+    config = ExportConfig(model=str(model), precision=precision, min_agreement=0.5)  # type: ignore[arg-type]
+    summary = export_model(config, tmp_path / "bundle")
+    record = BundleRecord.read(tmp_path / "bundle" / "monoxkit.json")
+    assert summary.precision == record.precision == precision
+    assert list(summary.candidates) == [precision]
+    files = {path.name for path in (tmp_path / "bundle").iterdir()}
+    assert {"model.onnx", "config.json", "tokenizer.json", "monoxkit.json", "README.md"} <= files
+    assert "candidates" not in files
+
+
+def test_auto_keeps_one_candidate_and_says_why_not_the_other(model: Path, tmp_path: Path) -> None:
+    summary = export_model(ExportConfig(model=str(model), precision="auto"), tmp_path / "bundle")
+    verdicts = {name: value["rejected"] for name, value in summary.candidates.items()}
+    assert set(verdicts) == {"fp32", "int8"}
+    assert verdicts.pop(summary.precision) is None
+    assert all("slower" in reason or "--min-agreement" in reason for reason in verdicts.values())
+
+
+def test_the_bundle_scores_texts_of_every_length_as_pytorch_does(
+    model: Path, tmp_path: Path
+) -> None:
+    export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
+    texts = [" ".join(["alpha", "game", "mu"] * n)[: 3 * n + 1] for n in range(1, 60)]
+    documents = [Document(row=i, id=str(i), text=text) for i, text in enumerate(texts)]
+    graph, torch_model = load_model(str(tmp_path / "bundle")), load_model(str(model))
+    found = score(graph.classifier, graph.tokenizer, documents, batch_tokens=200)
+    expected = score(torch_model.classifier, graph.tokenizer, documents, batch_tokens=200)
+    assert graph.backend == "onnx" and torch_model.backend == "torch"
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
+
+
+def test_other_tools_read_the_bundles_configuration_and_tokenizer(
+    model: Path, tmp_path: Path
+) -> None:
+    export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
+    config = AutoConfig.from_pretrained(str(tmp_path / "bundle"))
+    assert list(config.id2label.values()) == ["games", "mail", "text"]
+    assert AutoTokenizer.from_pretrained(str(tmp_path / "bundle"))("game")["input_ids"]
+
+
+def test_a_graph_that_differs_is_not_released(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = run.write_fp32
+
+    def write_other(_: object, folder: Path, token_types: bool) -> None:
+        other = load_model(str(bert_classifier(tmp_path / "other", seed=9)))
+        write(other.classifier.model, folder, token_types)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(run, "write_fp32", write_other)
+    with pytest.raises(ModelError, match="within rounding of PyTorch's, found a difference"):
+        export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
+    config = ExportConfig(model=str(model), precision="int8", min_agreement=1.0)
+    with pytest.raises(GateError, match="--min-agreement"):
+        export_model(config, tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("bundle")] == []
+
+
+def test_an_equal_export_is_reused_and_another_is_refused(model: Path, tmp_path: Path) -> None:
+    export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
+    assert export_model(ExportConfig(model=str(model)), tmp_path / "bundle").reused
+    with pytest.raises(ConfigError, match="precision 'int8' as asked now, found 'fp32'"):
+        export_model(ExportConfig(model=str(model), precision="int8"), tmp_path / "bundle")
+
+
+def test_it_checks_on_the_users_text(model: Path, tmp_path: Path) -> None:
+    corpus = write_jsonl(tmp_path / "check.jsonl", labelled_rows(30))
+    check = CorpusConfig(paths=(str(corpus),))
+    config = ExportConfig(model=str(model), check=check, check_rows=20)
+    summary = export_model(config, tmp_path / "bundle")
+    assert summary.candidates["fp32"]["agreement"]["num_texts"] == 20
+
+
+def test_what_cannot_be_exported_is_named(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="expected a fine-tuned classifier"):
+        export_model(ExportConfig(model=str(bert_encoder(tmp_path / "e"))), tmp_path / "b")
+    with pytest.raises(ConfigError, match="--precision: expected 'fp32', 'int8'"):
+        export_model(ExportConfig(model=str(model), precision="int4"), tmp_path / "b")  # type: ignore[arg-type]
+    with pytest.raises(ProviderError, match="--provider cuda"):
+        export_model(ExportConfig(model=str(model), provider="cuda"), tmp_path / "b")
+    with pytest.raises(ProviderError, match="optimum-onnx"):
+        export_model(ExportConfig(model=str(model), exporter="optimum"), tmp_path / "b")
+
+
+def test_a_bundle_of_another_version_is_refused(model: Path, tmp_path: Path) -> None:
+    export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
+    path = tmp_path / "bundle" / "monoxkit.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
+    with pytest.raises(ModelError, match="expected format_version 1, found 2"):
+        open_folder(str(tmp_path / "bundle"))
+
+
+def test_agreement_counts_labels_and_measures_divergence() -> None:
+    reference = np.array([[2.0, 0.0], [0.0, 1.0]], np.float32)
+    other = np.array([[2.0, 0.0], [1.0, 0.0]], np.float32)
+    found = agreement(reference, other)
+    p = np.exp([0.0, 1.0]) / np.exp([0.0, 1.0]).sum()
+    expected = (p * (np.log(p) - np.log(p[::-1]))).sum() / 2
+    assert (found.argmax, found.max_delta) == (0.5, 1.0)
+    assert found.mean_kl == pytest.approx(expected)
+    assert agreement(reference, reference).within_fp32
+    assert not found.within_fp32

@@ -1,0 +1,251 @@
+"""Training at its public seam, on tiny random models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from monox_kit.corpora.corpus import CorpusConfig, read_labelled
+from monox_kit.digest import digest_file
+from monox_kit.errors import ConfigError, LabelMismatchError, ModelError, StorageError
+from monox_kit.export import ExportConfig, export_model
+from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.store import LogitStore
+from monox_kit.training import checkpoint, loop
+from monox_kit.training.config import LoopConfig
+from monox_kit.training.methods import Sources, build_task
+from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
+from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
+
+LOOP = LoopConfig(
+    max_steps=6, batch_size=4, learning_rate=5e-3, max_length=16, eval_every=3, checkpoint_every=2
+)
+
+
+class Killed(BaseException):
+    """Stands for a signal in the middle of a run."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_jsonl(folder / "train.jsonl", labelled_rows(24, seed=1))
+    write_jsonl(folder / "dev.jsonl", labelled_rows(12, seed=2))
+    unlabelled = [{"id": r["id"], "text": r["text"]} for r in labelled_rows(40, seed=3)]
+    write_jsonl(folder / "unlabelled.jsonl", unlabelled)
+    bert_encoder(folder / "encoder")
+    bert_classifier(folder / "teacher")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(files: Path) -> Path:
+    corpus = corpus_of(files / "train.jsonl", files / "unlabelled.jsonl")
+    config = LabelConfig(teacher="torch", model=str(files / "teacher"), corpus=corpus)
+    label_corpus(config, files / "store")
+    return files / "store"
+
+
+def corpus_of(*paths: Path) -> CorpusConfig:
+    return CorpusConfig(paths=tuple(str(path) for path in paths))
+
+
+def teacher_config(files: Path, loop_config: LoopConfig = LOOP) -> TeacherConfig:
+    return TeacherConfig(
+        model=str(files / "encoder"),
+        train=corpus_of(files / "train.jsonl"),
+        dev=corpus_of(files / "dev.jsonl"),
+        loop=loop_config,
+    )
+
+
+def student_config(files: Path, method: str, **changes: object) -> StudentConfig:
+    config = StudentConfig(
+        model=str(files / "encoder"),
+        method=method,  # type: ignore[arg-type]
+        stores=(files / "store",),
+        labelled=corpus_of(files / "train.jsonl"),
+        dev=corpus_of(files / "dev.jsonl"),
+        loop=replace(LOOP, freeze_embeddings=True),
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(str(folder / "model.safetensors"))
+
+
+def test_a_teacher_learns_what_its_labels_say(files: Path, tmp_path: Path) -> None:
+    config = teacher_config(files, replace(LOOP, max_steps=90, eval_every=30, max_length=48))
+    summary = train_teacher(config, tmp_path / "teacher")
+    assert summary.dev_accuracy >= 0.9  # the topic word decides; chance is 1/3
+    assert summary.counts == {"gold_rows": 24}
+    assert not (tmp_path / "teacher.checkpoints").exists()
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 5])
+def test_a_killed_run_ends_with_the_same_bits(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    whole = train_teacher(teacher_config(files), tmp_path / "whole")
+    step = loop.Trainer._step
+
+    def killed(self: loop.Trainer, number: int, rows: np.ndarray) -> float:
+        if number == stop_at:
+            raise Killed
+        return step(self, number, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_step", killed)
+        with pytest.raises(Killed):
+            train_teacher(teacher_config(files), tmp_path / "resumed")
+    assert not (tmp_path / "resumed").exists()
+    resumed = train_teacher(teacher_config(files), tmp_path / "resumed")
+    assert resumed.history == whole.history
+    first, second = (tmp_path / name / "model.safetensors" for name in ("whole", "resumed"))
+    assert digest_file(first) == digest_file(second)
+
+
+def test_a_finished_run_is_reused_and_another_is_refused(files: Path, tmp_path: Path) -> None:
+    first = train_teacher(teacher_config(files), tmp_path / "teacher")
+    again = train_teacher(teacher_config(files), tmp_path / "teacher")
+    assert again.reused and not first.reused
+    assert again.dev_accuracy == first.dev_accuracy
+    with pytest.raises(ConfigError, match=r"learning_rate 0\.001 as asked now, found 0\.005"):
+        train_teacher(
+            teacher_config(files, replace(LOOP, learning_rate=1e-3)), tmp_path / "teacher"
+        )
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: checkpoint.Checkpoints) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "remove", killed)
+        with pytest.raises(Killed):
+            train_teacher(teacher_config(files), tmp_path / "teacher")
+    (newest,) = sorted((tmp_path / "teacher.checkpoints").glob("step-*"))[-1:]
+    content = bytearray((newest / "optimizer.safetensors").read_bytes())
+    content[-1] ^= 1
+    (newest / "optimizer.safetensors").write_bytes(content)
+    train_teacher(teacher_config(files), tmp_path / "teacher")  # finished: checkpoints not needed
+    (tmp_path / "teacher").rename(tmp_path / "moved")
+    with pytest.raises(StorageError, match=rf"optimizer\.safetensors.*{newest.name}"):
+        train_teacher(teacher_config(files), tmp_path / "teacher")
+
+
+@pytest.mark.parametrize("method", ["ce", "pl", "kd"])
+def test_frozen_parts_keep_their_pretrained_values(
+    files: Path, store: Path, tmp_path: Path, method: str
+) -> None:
+    config = student_config(files, method, loop=replace(LOOP, freeze_layers=1))
+    train_student(config, tmp_path / method)
+    before, after = weights(files / "encoder"), weights(tmp_path / method)
+    name = "embeddings.word_embeddings.weight"
+    np.testing.assert_array_equal(after[f"bert.{name}"], before[name])
+    lower = "encoder.layer.0.output.dense.weight"
+    np.testing.assert_array_equal(after[f"bert.{lower}"], before[lower])
+    upper = "encoder.layer.1.output.dense.weight"
+    assert np.abs(after[f"bert.{upper}"] - before[upper]).max() > 0
+
+
+def test_each_method_trains_on_the_rows_that_the_paper_gives_it(
+    files: Path, store: Path, tmp_path: Path
+) -> None:
+    counts = {
+        method: train_student(student_config(files, method), tmp_path / method).counts
+        for method in ("ce", "pl", "kd")
+    }
+    assert counts["ce"] == {"gold_rows": 24}
+    assert counts["kd"] == {"soft_rows": 64}
+    assert counts["pl"]["gold_rows"] == 24
+    # Equal texts of the unlabelled file and the labelled one count as gold too.
+    left_out = counts["pl"]["store_rows_with_gold_text"]
+    assert counts["pl"]["pseudo_labelled_rows"] == 64 - left_out
+    assert left_out >= 24
+
+
+def test_a_threshold_of_one_half_keeps_the_confident_rows(
+    files: Path, store: Path, tmp_path: Path
+) -> None:
+    everything = train_student(student_config(files, "pl"), tmp_path / "all").counts
+    some = train_student(student_config(files, "pl", threshold=0.5), tmp_path / "some").counts
+    below = some["below_threshold_rows"]
+    assert 0 < below < 64
+    assert some["pseudo_labelled_rows"] < everything["pseudo_labelled_rows"]
+
+
+def test_pl_and_kd_see_the_same_texts_with_hard_and_soft_targets(files: Path, store: Path) -> None:
+    opened = LogitStore.open(store)
+    gold = read_labelled([str(files / "train.jsonl")], opened.labels)
+    sources = Sources(opened.labels, gold, "train.jsonl", (opened,), 0.1, 0.0)
+    pl, kd = build_task("pl", sources).rows, build_task("kd", sources).rows
+    texts, pairs, soft = kd.batch(np.arange(len(kd)))
+    assert pairs is None
+    np.testing.assert_array_equal(soft, opened.logits(slice(None)))
+    teacher = dict(zip(texts, soft.argmax(axis=1)))
+    for text, label in zip(*[pl.batch(np.arange(len(gold), len(pl)))[i] for i in (0, 2)]):
+        assert label == teacher[text]
+    gold_texts, _, labels = pl.batch(np.arange(len(gold)))
+    assert gold_texts == [document.text for document in gold]
+    assert [opened.labels.names[i] for i in labels] == [document.label for document in gold]
+
+
+def test_training_that_diverges_stops_with_the_step(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = loop.Trainer._step
+
+    def poisoned(self: loop.Trainer, number: int, rows: np.ndarray) -> float:
+        if number == 3:
+            for parameter in self._trainable.values():
+                parameter.data.fill_(float("nan"))
+        return loss(self, number, rows)
+
+    monkeypatch.setattr(loop.Trainer, "_step", poisoned)
+    with pytest.raises(ModelError, match="step 4: expected a finite loss, found nan"):
+        train_teacher(teacher_config(files), tmp_path / "teacher")
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_a_store_of_other_labels_is_refused(files: Path, store: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"names": ["games", "post", "text"]}')
+    with pytest.raises(LabelMismatchError, match="label 1 'mail' here and 'post' there"):
+        train_student(student_config(files, "kd", labels=labels), tmp_path / "student")
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("ce", {"labelled": None, "stores": ()}, "--labelled"),
+        ("pl", {"labelled": None}, "--labelled"),
+        ("pl", {"stores": ()}, "--store"),
+        ("kd", {"stores": ()}, "--store"),
+        ("kd", {"temperature": 0.0}, "--temperature: expected greater than 0"),
+        ("pl", {"threshold": 1.5}, "--threshold"),
+    ],
+)
+def test_what_a_method_needs_and_does_not_get_is_named(
+    files: Path, store: Path, tmp_path: Path, method: str, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_student(student_config(files, method, **changes), tmp_path / "student")
+
+
+def test_more_frozen_layers_than_the_model_has_are_refused(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at most the model's 2 layers, found 3"):
+        train_teacher(teacher_config(files, replace(LOOP, freeze_layers=3)), tmp_path / "teacher")
+
+
+def test_a_trained_model_exports(files: Path, tmp_path: Path) -> None:
+    train_teacher(teacher_config(files), tmp_path / "teacher")
+    summary = export_model(ExportConfig(model=str(tmp_path / "teacher")), tmp_path / "bundle")
+    assert summary.candidates["fp32"]["agreement"]["max_delta"] < 1e-4
