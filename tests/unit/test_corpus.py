@@ -138,7 +138,9 @@ class TestPairs:
 
     def test_none_leaves_pairs_unread(self, tmp_path):
         path = jsonl(tmp_path / "a.jsonl", {"text": "t"}, {"text": "t", "text_pair": 5})
-        assert [d.text_pair for d in corpus(path, pair="none").documents()] == [None, None]
+        for column in ("text_pair", "absent"):
+            opened = corpus(path, pair="none", pair_column=column)
+            assert [d.text_pair for d in opened.documents()] == [None, None]
 
     def test_required(self, tmp_path):
         path = jsonl(tmp_path / "a.jsonl", {"text": "t", "text_pair": None})
