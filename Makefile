@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types layers unit benchmark-startup docker-lint wheel clean
+.PHONY: help install demo test lint format types layers unit docs benchmark-startup docker-lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ layers: $(INSTALLED) ## which module may import which
 
 unit: $(INSTALLED) ## pytest $(ARGS)
 	$(BIN)/python -m pytest $(ARGS)
+
+docs: $(INSTALLED) ## write docs/cli.md from the commands' own help
+	$(BIN)/python -m monoxkit_cli.document > docs/cli.md
 
 benchmark-startup: $(INSTALLED) ## time monoxkit --help beside a two-command Typer app
 	$(BIN)/python benchmarks/cli_startup.py

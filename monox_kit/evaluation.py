@@ -20,6 +20,8 @@ from monox_kit.validation import checked
 
 UNKNOWN_LANGUAGE = "und"  # BCP 47's tag for an undetermined language
 _INTERVAL = (2.5, 97.5)
+# Documents x resamples that are drawn at once: 32 MB of counts.
+_RESAMPLE_CELLS = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +80,8 @@ class EvalReport:
         source_language: the language that the labels were in.
         languages: results by language tag, the source language first.
         target_average: mean accuracy over the other languages; None where there are none.
-        target_average_interval: its 95 % bootstrap interval, rows resampled within languages.
+        target_average_interval: its 95 % bootstrap interval, documents resampled by id over all
+            languages together.
     """
 
     model: str
@@ -170,24 +173,63 @@ def report_on(
     """The report on logits that are already there, by language."""
     source = config.source_language
     results: dict[str, LanguageResult] = {}
-    resampled: list[npt.NDArray[np.float64]] = []
     generator = np.random.Generator(np.random.Philox(config.seed))
     for language in sorted(documents, key=lambda language: (language != source, language)):
         gold = gold_indices(documents[language], labels)
         predicted = logits[language].argmax(axis=1).astype(np.int64)
-        results[language], accuracies = language_result(
+        results[language] = language_result(
             gold, predicted, len(labels), num_resamples=config.num_resamples, generator=generator
         )
-        if language != source:
-            resampled.append(accuracies)
     targets = [result.accuracy for language, result in results.items() if language != source]
+    resampled = target_average_resamples(labels, documents, logits, config)
     return EvalReport(
         model=name,
         source_language=source,
         languages=results,
         target_average=float(np.mean(targets)) if targets else None,
-        target_average_interval=_interval(np.mean(resampled, axis=0)) if targets else None,
+        target_average_interval=interval(resampled) if targets else None,
     )
+
+
+def target_average_resamples(
+    labels: LabelSet,
+    documents: Mapping[str, Sequence[Document]],
+    logits: Mapping[str, Logits],
+    config: EvaluateConfig,
+) -> npt.NDArray[np.float64]:
+    """[R] mean target-language accuracy of each bootstrap resample; empty without targets.
+
+    Documents are resampled by id over all languages at once: test sets that translate the same
+    documents vary together, as they should. The resamples depend only on the ids and the seed, so
+    two systems on the same test sets can be subtracted resample by resample (a paired bootstrap).
+    """
+    targets = [language for language in documents if language != config.source_language]
+    if not targets:
+        return np.zeros(0)
+    ids = [document.id for language in targets for document in documents[language]]
+    distinct, flat = np.unique(np.array(ids), return_inverse=True)
+    positions = np.split(flat, np.cumsum([len(documents[language]) for language in targets])[:-1])
+    correct = [
+        logits[language].argmax(axis=1) == gold_indices(documents[language], labels)
+        for language in targets
+    ]
+    generator = np.random.Generator(np.random.Philox(config.seed))
+    block = max(1, _RESAMPLE_CELLS // len(distinct))
+    parts = []
+    for start in range(0, config.num_resamples, block):
+        size = min(block, config.num_resamples - start)
+        weights = generator.multinomial(
+            len(distinct), np.full(len(distinct), 1 / len(distinct)), size=size
+        )
+        accuracies = np.empty((size, len(targets)))
+        for column, (rows, hits) in enumerate(zip(positions, correct)):
+            total = weights[:, rows].sum(axis=1)
+            # A resample without a single row of a language says nothing new about it.
+            accuracies[:, column] = np.where(
+                total > 0, weights[:, rows] @ hits / np.maximum(total, 1), hits.mean()
+            )
+        parts.append(accuracies.mean(axis=1))
+    return np.concatenate(parts)
 
 
 def gold_indices(documents: Sequence[Document], labels: LabelSet) -> Int64s:
@@ -214,8 +256,8 @@ def language_result(
     *,
     num_resamples: int,
     generator: np.random.Generator,
-) -> tuple[LanguageResult, npt.NDArray[np.float64]]:
-    """The result of one language, and the accuracy of each bootstrap resample, [num_resamples].
+) -> LanguageResult:
+    """The result of one language.
 
     A resample of N rows with replacement is a multinomial draw over the cells of the confusion
     matrix, which is all that accuracy and macro-F1 depend on.
@@ -234,14 +276,13 @@ def language_result(
     accuracies = np.trace(confusions, axis1=1, axis2=2) / num_rows
     f1s = macro_f1(confusions)
     confusion = cells.reshape(1, num_classes, num_classes)
-    result = LanguageResult(
+    return LanguageResult(
         num_rows=num_rows,
         accuracy=float(np.trace(confusion[0]) / num_rows),
-        accuracy_interval=_interval(accuracies),
+        accuracy_interval=interval(accuracies),
         macro_f1=float(macro_f1(confusion)[0]),
-        macro_f1_interval=_interval(f1s),
+        macro_f1_interval=interval(f1s),
     )
-    return result, accuracies
 
 
 def macro_f1(confusions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -255,6 +296,7 @@ def macro_f1(confusions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.asarray(f1.sum(axis=1) / (occurrences > 0).sum(axis=1))
 
 
-def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % percentile interval of bootstrap resamples."""
     low, high = np.percentile(values, _INTERVAL)
     return float(low), float(high)

@@ -99,6 +99,22 @@ def load_backend(
     return load_classifier(folder, labels, device=device)
 
 
+def require_backend(backend: Backend, provider: str, device: str) -> None:
+    """Check cheaply, before any work, that the backend can run where it was asked to.
+
+    Raises:
+        ProviderError: runtime, provider or device is not there.
+    """
+    if backend == "onnx":
+        from monox_kit.onnx_model import require_provider
+
+        require_provider(provider)
+    else:
+        from monox_kit.torch_model import require_device
+
+        require_device(device)
+
+
 def score(
     classifier: Classifier,
     tokenizer: Tokenizer,

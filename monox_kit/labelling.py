@@ -17,7 +17,7 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig, CorpusSummary
 from monox_kit.data import Document, LabelSet
 from monox_kit.digest import RowDigest
 from monox_kit.errors import CorpusError
-from monox_kit.inference import DEFAULT_BATCH_TOKENS, load_backend, score
+from monox_kit.inference import DEFAULT_BATCH_TOKENS, load_backend, require_backend, score
 from monox_kit.progress import Progress, Silent
 from monox_kit.store import LogitStore, ShardRange, StoreManifest, StoreWriter
 from monox_kit.tokenizing import Tokenizer
@@ -113,6 +113,7 @@ def label_corpus(
     """
     checked(config)
     progress = progress or Silent()
+    require_backend(config.teacher, config.provider, config.device)
     folder = open_folder(config.model, progress)
     folder.require_backend(config.teacher)
     labels = folder.labels

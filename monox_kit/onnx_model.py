@@ -73,11 +73,17 @@ class OnnxClassifier:
         return np.asarray(logits, np.float32)
 
 
-def open_session(folder: ModelFolder, provider: str, threads: int | None) -> Any:
-    """An `onnxruntime.InferenceSession` on exactly the provider that was asked for."""
-    runtime = require_runtime()
+def require_provider(provider: str) -> str:
+    """ONNX Runtime's name for an execution provider that is installed.
+
+    Args:
+        provider: one of `PROVIDERS`.
+
+    Raises:
+        ProviderError: onnxruntime or the provider is not installed.
+    """
+    available = require_runtime().get_available_providers()
     name = PROVIDERS.get(provider)
-    available = runtime.get_available_providers()
     if name is None or name not in available:
         installed = [short for short, full in PROVIDERS.items() if full in available]
         extra = _EXTRAS.get(provider)
@@ -86,6 +92,13 @@ def open_session(folder: ModelFolder, provider: str, threads: int | None) -> Any
             f"--provider {provider}: expected an installed execution provider, found "
             f"{', '.join(installed)}. Next: {step}"
         )
+    return name
+
+
+def open_session(folder: ModelFolder, provider: str, threads: int | None) -> Any:
+    """An `onnxruntime.InferenceSession` on exactly the provider that was asked for."""
+    runtime = require_runtime()
+    name = require_provider(provider)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or num_threads()
     options.log_severity_level = 3  # errors only: warnings of graph fusion are no news to a user

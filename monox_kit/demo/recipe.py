@@ -23,7 +23,14 @@ from monox_kit.demo.stages import Stages, require_same_settings
 from monox_kit.digest import digest_file
 from monox_kit.durable import make_folder
 from monox_kit.errors import CorpusError
-from monox_kit.evaluation import EvaluateConfig, evaluate, read_test, report_on, score_languages
+from monox_kit.evaluation import (
+    EvaluateConfig,
+    interval,
+    read_test,
+    report_on,
+    score_languages,
+    target_average_resamples,
+)
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.export.check import agreement
 from monox_kit.hardware import read_hardware
@@ -72,18 +79,22 @@ class _Demo:
         exports = {"teacher": self._export("teacher", "fp32")}
         labelling = self._label()
         training |= {method: self._student(method) for method in METHODS}
-        evaluations = {name: self._evaluate(name) for name in ("teacher", *METHODS)}
+        evaluated = {name: self._evaluate(name) for name in ("teacher", *METHODS)}
         best = max(METHODS, key=lambda name: _dev_rank(training[name]))
         exports["student"] = self._export(best, "auto")
-        exported = self._exported(best)
-        evaluations["exported"] = exported["evaluation"]
+        exported = evaluated["exported"] = self._exported(best)
         labelling_race = self._race_labelling()
         inference_races = self._race_inference(best)
         return DemoReport(
             out=str(self._out),
             settings=asdict(self._config) | {"data": str(self._config.data or "debian")},
             corpus=corpus,
-            evaluations=evaluations,
+            evaluations={name: value["report"] for name, value in evaluated.items()},
+            differences={
+                name: _difference(evaluated[name], evaluated["ce"])
+                for name in ("pl", "kd", "exported")
+                if evaluated[name]["target_average_resamples"]
+            },
             training=training,
             labelling=labelling,
             best=best,
@@ -186,11 +197,17 @@ class _Demo:
         files = self._test_files(only="en" if name == "teacher" else None)
         config = EvaluateConfig(test=CorpusConfig(paths=files), seed=self._config.seed)
         inputs = {**self._model(name), "tests": [digest_file(Path(path)) for path in files]}
-        return self._stages.run(
-            f"evaluate-{name}",
-            {**inputs, **asdict(config)},
-            lambda: evaluate(str(self._out / name), config, progress=self._progress).to_json(),
-        )
+
+        def compute() -> dict[str, Any]:
+            model = load_model(str(self._out / name))
+            labels = model.classifier.labels
+            documents = read_test(config.test, labels)
+            logits = score_languages(model, documents, config, self._progress)
+            resampled = target_average_resamples(labels, documents, logits, config)
+            report = report_on(name, labels, documents, logits, config)
+            return {"report": report.to_json(), "target_average_resamples": resampled.tolist()}
+
+        return self._stages.run(f"evaluate-{name}", {**inputs, **asdict(config)}, compute)
 
     def _exported(self, best: str) -> dict[str, Any]:
         """The exported student on every test row: per language, and against PyTorch."""
@@ -211,7 +228,12 @@ class _Demo:
             expected = score_languages(reference, sample, config, self._progress)
             found = np.concatenate([logits[name][: len(rows)] for name, rows in sample.items()])
             compared = agreement(np.concatenate(list(expected.values())), found)
-            return {"evaluation": report.to_json(), "agreement": compared.to_json()}
+            resampled = target_average_resamples(labels, documents, logits, config)
+            return {
+                "report": report.to_json(),
+                "target_average_resamples": resampled.tolist(),
+                "agreement": compared.to_json(),
+            }
 
         return self._stages.run("check-exported", inputs, compute)
 
@@ -292,6 +314,14 @@ class _Demo:
 def _dev_rank(summary: Mapping[str, Any]) -> tuple[float, float]:
     """Students in order of the English dev set: accuracy, then the lower loss."""
     return summary["dev_accuracy"], -summary["dev_loss"]
+
+
+def _difference(system: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, Any]:
+    """How far a system's target average is above the baseline's, with a paired interval."""
+    key = "target_average_resamples"
+    resampled = np.array(system[key]) - np.array(baseline[key])
+    value = system["report"]["target_average"] - baseline["report"]["target_average"]
+    return {"value": value, "interval": list(interval(resampled))}
 
 
 def _require_files(folder: Path) -> None:

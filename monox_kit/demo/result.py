@@ -17,6 +17,9 @@ class DemoReport:
         corpus: rows per file, and where the text is from.
         evaluations: `EvalReport.to_json()` by system: `teacher` (source language only), `ce`,
             `pl`, `kd`, and `exported` (the best student as an ONNX bundle).
+        differences: by `pl`, `kd` and `exported`, how far the target-language average is above
+            that of `ce`: `value` and the 95 % `interval` of a bootstrap paired by document, both
+            in [-1, 1].
         training: `TrainingSummary.to_json()` by system.
         labelling: `LabelSummary.to_json()` of the teacher's pass.
         best: the student that was exported: the most accurate on the English dev set.
@@ -34,6 +37,7 @@ class DemoReport:
     settings: Mapping[str, Any]
     corpus: Mapping[str, Any]
     evaluations: Mapping[str, Mapping[str, Any]]
+    differences: Mapping[str, Mapping[str, Any]]
     training: Mapping[str, Mapping[str, Any]]
     labelling: Mapping[str, Any]
     best: str

@@ -137,19 +137,18 @@ def _reading(report: DemoReport) -> Iterator[str]:
         "kind."
     )
     yield (
-        "The interval of the average resamples each language on its own. Where the test sets are "
-        "translations of the same texts, errors go together across languages, and the true "
-        "interval can be wider."
+        "The intervals of the average and of minus ce resample documents over all languages at "
+        "once: where test sets translate the same text, their errors go together, and so do the "
+        "resamples."
+    )
+    yield (
+        "minus ce is the difference of two target averages in percentage points. Its interval is "
+        "paired: both systems are resampled on the same documents. Where it holds 0, the "
+        "difference may be noise of the test rows."
     )
     yield (
         "No interval says how far a number would move with another seed: every model was trained "
         "once."
-    )
-    yield (
-        "minus ce is the difference of two target averages in percentage points. apart: the two "
-        "intervals do not touch. overlap: they do, and the difference may be noise of the test "
-        "rows. Systems are tested on the same rows, so a paired test could tell more; it needs the "
-        "single predictions, which this report does not hold."
     )
     yield '"-" stands where something does not apply: the teacher reads English only.'
     if "pl" in languages(report):

@@ -30,8 +30,8 @@ def accuracy_rows(report: DemoReport) -> list[list[str]]:
     """Accuracy in percent by language and system, the header first.
 
     Below the languages stand the average over the target languages, each system's difference to
-    `ce` in points with whether the two intervals overlap or lie apart, and the number of target
-    languages in which it is above `ce`.
+    `ce` in points with its paired interval, and the number of target languages in which it is
+    above `ce`.
     """
     names = systems(report)
     rows = [["language", "rows", *(title(report, name) for name in names)]]
@@ -74,12 +74,12 @@ def fact_rows(report: DemoReport) -> list[list[str]]:
 def verdict(compared: Comparison) -> str:
     """The difference to `ce` in words that claim no more than the intervals show."""
     noise = (
-        "the two 95 % intervals overlap, so this may be noise of the test rows"
+        "the interval holds 0, so this may be noise of the test rows"
         if compared.within_noise
-        else "the two 95 % intervals lie apart, so noise of the test rows alone hardly explains it"
+        else "noise of the test rows alone hardly explains it"
     )
     return (
-        f"{compared.points:+.1f} points on the target average ({compared.system.value:.1f} % "
+        f"{_signed(compared)} points on the target average ({compared.system.value:.1f} % "
         f"instead of {compared.baseline.value:.1f} %), above it in {compared.num_above} and below "
         f"it in {compared.num_below} of {compared.num_languages} languages; {noise}"
     )
@@ -128,7 +128,15 @@ def _cell(value: object | None) -> str:
 def _difference(compared: Comparison | None) -> str:
     if compared is None:
         return ABSENT
-    return f"{compared.points:+.1f} ({'overlap' if compared.within_noise else 'apart'})"
+    return _signed(compared)
+
+
+def _signed(compared: Comparison) -> str:
+    """The difference with its interval, every number with its sign."""
+    found = compared.difference
+    # Adding 0.0 turns -0.0 into 0.0.
+    value, low, high = (round(x, 1) + 0.0 for x in (found.value, found.low, found.high))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _languages_above(compared: Comparison | None) -> str:

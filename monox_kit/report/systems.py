@@ -32,10 +32,6 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
-    def overlaps(self, other: Estimate) -> bool:
-        """Whether the two intervals have a point in common."""
-        return self.low <= other.high and other.low <= self.high
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -44,6 +40,8 @@ class Comparison:
     Attributes:
         system: its average.
         baseline: the baseline's average.
+        difference: the first minus the second in percentage points; the interval is paired, both
+            systems being resampled on the same documents.
         num_above: languages in which the system is more accurate.
         num_below: languages in which it is less accurate.
         num_languages: target languages that both were tested in.
@@ -51,23 +49,15 @@ class Comparison:
 
     system: Estimate
     baseline: Estimate
+    difference: Estimate
     num_above: int
     num_below: int
     num_languages: int
 
     @property
-    def points(self) -> float:
-        """The difference of the two averages in percentage points, to one decimal."""
-        return round(self.system.value - self.baseline.value, 1) + 0.0  # never -0.0
-
-    @property
     def within_noise(self) -> bool:
-        """Whether the two intervals overlap: these test rows do not settle which is better.
-
-        Both systems saw the same rows, so a paired test could settle more; it needs the
-        predictions, which the report does not hold. Non-overlap is the stricter criterion.
-        """
-        return self.system.overlaps(self.baseline)
+        """Whether the difference's interval holds 0: these test rows do not settle the sign."""
+        return self.difference.low <= 0 <= self.difference.high
 
 
 def systems(report: DemoReport) -> list[str]:
@@ -113,6 +103,7 @@ def against_baseline(report: DemoReport, system: str) -> Comparison | None:
     average, baseline = target_average(report, system), target_average(report, BASELINE)
     if system == BASELINE or average is None or baseline is None:
         return None
+    found = report.differences[system]
     pairs = []
     for language in languages(report):
         ours, theirs = (in_language(report, name, language) for name in (system, BASELINE))
@@ -121,6 +112,7 @@ def against_baseline(report: DemoReport, system: str) -> Comparison | None:
     return Comparison(
         system=average,
         baseline=baseline,
+        difference=_estimate(found["value"], found["interval"]),
         num_above=sum(ours > theirs for ours, theirs in pairs),
         num_below=sum(ours < theirs for ours, theirs in pairs),
         num_languages=len(pairs),

@@ -14,6 +14,7 @@ import typer
 
 from monox_kit import __version__
 from monoxkit_cli.app import build_app, main
+from monoxkit_cli.document import page
 
 # Every command with its arguments and options. Users' scripts hold these names: add, do not rename.
 SURFACE = Path(__file__).parent / "surface.json"
@@ -117,3 +118,8 @@ def test_runs_as_a_module() -> None:
         check=True,
     )
     assert finished.stdout == f"monoxkit {__version__}\n"
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    written = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written == page(), "run: make docs"

@@ -188,7 +188,7 @@ def test_a_full_disk_is_named_and_finished_shards_stay(
     fsync, calls = os.fsync, iter(range(10_000))
 
     def full(descriptor: int) -> None:
-        if next(calls) > 60:
+        if next(calls) > 30:
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(descriptor)
 
