@@ -35,6 +35,7 @@ RUN python3 -m venv --system-site-packages /opt/monoxkit \
 # `docker run --user` gives any user id: the cache of downloaded models must not need a home folder.
 ENV PATH=/opt/monoxkit/bin:$PATH \
     HF_HOME=/tmp/huggingface \
+    MONOXKIT_CACHE=/tmp/monoxkit \
     MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1
 USER 10001

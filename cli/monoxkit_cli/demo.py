@@ -40,20 +40,23 @@ def demo(
     languages: Annotated[
         str | None, typer.Option("--languages", help="Target languages: de,fr,...")
     ] = None,
-    max_length: Annotated[int, typer.Option("--max-length", help="Cut texts at this.")] = 64,
-    teacher_steps: Annotated[int, typer.Option("--teacher-steps", help="Of 16 rows.")] = 250,
+    max_length: Annotated[int, typer.Option("--max-length", help="Cut texts at this.")] = 32,
+    teacher_steps: Annotated[int, typer.Option("--teacher-steps", help="Of 16 rows.")] = 360,
     student_steps: Annotated[
         int, typer.Option("--student-steps", help="Of 16 rows, for each objective.")
-    ] = 150,
+    ] = 220,
     teacher_learning_rate: Annotated[
         float, typer.Option("--teacher-learning-rate", help="Peak rate.")
-    ] = 2e-4,
+    ] = 1e-4,
     student_learning_rate: Annotated[
         float, typer.Option("--student-learning-rate", help="Peak rate.")
     ] = 2e-4,
+    head_factor: Annotated[
+        float, typer.Option("--head-factor", help="The fresh heads' rate, times the encoder's.")
+    ] = 10.0,
     freeze_layers: Annotated[
         int, typer.Option("--freeze-layers", help="The student's lowest layers left as they are.")
-    ] = 6,
+    ] = 8,
     temperature: Annotated[float, typer.Option("--temperature", help="Of kd.")] = 0.1,
     threshold: Annotated[float, typer.Option("--threshold", help="Of pl.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 1,
@@ -70,6 +73,7 @@ def demo(
     from pathlib import Path
 
     from monox_kit.demo import DemoConfig, run_demo
+    from monox_kit.demo.config import TARGET_LANGUAGES
     from monox_kit.report import write_report
     from monoxkit_cli.render import RichProgress, emit
 
@@ -81,12 +85,13 @@ def demo(
         unlabelled=unlabelled,
         dev=dev,
         test_rows=test_rows,
-        languages=tuple(languages.split(",")) if languages else None,
+        languages=tuple(languages.split(",")) if languages else TARGET_LANGUAGES,
         max_length=max_length,
         teacher_steps=teacher_steps,
         student_steps=student_steps,
         teacher_learning_rate=teacher_learning_rate,
         student_learning_rate=student_learning_rate,
+        head_factor=head_factor,
         freeze_layers=freeze_layers,
         temperature=temperature,
         threshold=threshold,

@@ -44,6 +44,9 @@ Pair = Annotated[
 ]
 
 LearningRate = Annotated[float, typer.Option("--learning-rate", help="Peak rate of AdamW.")]
+HeadFactor = Annotated[
+    float, typer.Option("--head-factor", help="The fresh head's rate, times the encoder's.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per step.")]
 MaxSteps = Annotated[
     int | None, typer.Option("--max-steps", help="Steps in all, instead of --epochs.")

@@ -49,7 +49,7 @@ def emit(
         built = tables()
         shown = built if isinstance(built, list) else [built]
         if sys.stdout.isatty():
-            Console(file=sys.stdout).print(*shown, sep="\n")
+            Console(file=sys.stdout, markup=False, highlight=False).print(*shown, sep="\n")
         else:
             sys.stdout.write("\n".join(_plain(table) for table in shown))
         if notes:
@@ -63,7 +63,7 @@ def _plain(table: Table) -> str:
     table.pad_edge = False
     table.title_justify = "left"
     stream = io.StringIO()
-    Console(file=stream, width=_PLAIN_WIDTH, color_system=None, legacy_windows=False).print(table)
+    Console(file=stream, width=_PLAIN_WIDTH, color_system=None, markup=False).print(table)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 

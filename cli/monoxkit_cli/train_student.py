@@ -16,6 +16,7 @@ from monoxkit_cli.options import (
     Format,
     FreezeEmbeddings,
     FreezeLayers,
+    HeadFactor,
     LabelColumn,
     LabelsFile,
     LearningRate,
@@ -55,6 +56,7 @@ def train_student(
         float, typer.Option("--threshold", help="Least confidence of pl's pseudo-labels.")
     ] = 0.0,
     learning_rate: LearningRate = 1e-4,
+    head_factor: HeadFactor = 1.0,
     batch_size: BatchSize = 16,
     max_steps: MaxSteps = None,
     epochs: Epochs = 3,
@@ -109,6 +111,7 @@ def train_student(
         threshold=threshold,
         loop=LoopConfig(
             learning_rate=learning_rate,
+            head_factor=head_factor,
             batch_size=batch_size,
             max_steps=max_steps,
             epochs=epochs,

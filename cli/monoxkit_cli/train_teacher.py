@@ -16,6 +16,7 @@ from monoxkit_cli.options import (
     Format,
     FreezeEmbeddings,
     FreezeLayers,
+    HeadFactor,
     LabelColumn,
     LabelsFile,
     LearningRate,
@@ -48,6 +49,7 @@ def train_teacher(
     out: Annotated[str, typer.Option("--out", help="Model folder to write.")],
     labels: LabelsFile = None,
     learning_rate: LearningRate = 1e-4,
+    head_factor: HeadFactor = 1.0,
     batch_size: BatchSize = 16,
     max_steps: MaxSteps = None,
     epochs: Epochs = 3,
@@ -96,6 +98,7 @@ def train_teacher(
         labels=Path(labels) if labels else None,
         loop=LoopConfig(
             learning_rate=learning_rate,
+            head_factor=head_factor,
             batch_size=batch_size,
             max_steps=max_steps,
             epochs=epochs,

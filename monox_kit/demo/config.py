@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+TARGET_LANGUAGES = ("da", "de", "es", "fr", "it", "ja", "ko", "pl", "pt-BR", "ru")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoConfig:
@@ -22,12 +24,13 @@ class DemoConfig:
         unlabelled: English rows without labels.
         dev: labelled English rows for choosing checkpoints.
         test_rows: rows of each test set, at most.
-        languages: target languages; None for the corpus's default.
+        languages: target languages.
         max_length: the cut in tokens, of every stage.
         teacher_steps: of 16 rows.
         student_steps: of 16 rows, the same for every objective.
         teacher_learning_rate: peak rate.
         student_learning_rate: peak rate, the same for every objective.
+        head_factor: the fresh heads' rates are so many times those of the encoders.
         freeze_layers: the student's lowest layers that stay as pretrained.
         temperature: of kd's soft targets.
         threshold: least confidence of pl's pseudo-labels.
@@ -41,13 +44,14 @@ class DemoConfig:
     unlabelled: Annotated[int, Field(ge=1)] = 4000
     dev: Annotated[int, Field(ge=1)] = 300
     test_rows: Annotated[int, Field(ge=20)] = 200
-    languages: tuple[str, ...] | None = None
-    max_length: Annotated[int, Field(ge=8)] = 64
-    teacher_steps: Annotated[int, Field(ge=1)] = 250
-    student_steps: Annotated[int, Field(ge=1)] = 150
-    teacher_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    languages: tuple[str, ...] = TARGET_LANGUAGES
+    max_length: Annotated[int, Field(ge=8)] = 32
+    teacher_steps: Annotated[int, Field(ge=1)] = 360
+    student_steps: Annotated[int, Field(ge=1)] = 220
+    teacher_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     student_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    freeze_layers: Annotated[int, Field(ge=0)] = 6
+    head_factor: Annotated[float, Field(gt=0)] = 10.0
+    freeze_layers: Annotated[int, Field(ge=0)] = 8
     temperature: Annotated[float, Field(gt=0)] = 0.1
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 1

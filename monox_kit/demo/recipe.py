@@ -15,7 +15,7 @@ from monox_kit import __version__
 from monox_kit.benchmarking import race_classifiers
 from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
-from monox_kit.corpora.debian import LANGUAGES, DebianConfig, prepare_debian
+from monox_kit.corpora.debian import DebianConfig, prepare_debian
 from monox_kit.data import Document
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.result import DemoReport
@@ -43,10 +43,10 @@ from monox_kit.validation import checked
 
 METHODS = ("ce", "pl", "kd")
 # data, teacher, its export, label, 3 students, 4 evaluations, export, parity, 2 races
-_NUM_STAGES = 16
-_PARITY_ROWS = 50  # per language
+_NUM_STAGES = 15
+_PARITY_ROWS = 30  # per language
 _RACE_ROWS = 256
-_LANGUAGE_RACE_ROWS = 32
+_LANGUAGE_RACE_ROWS = 24
 _REQUIRED_FILES = ("labelled.jsonl", "unlabelled.jsonl", "dev.jsonl", "labels.json")
 _VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "numpy", "accelerate")
 
@@ -119,7 +119,7 @@ class _Demo:
             unlabelled=config.unlabelled,
             dev=config.dev,
             test_rows=config.test_rows,
-            languages=config.languages or LANGUAGES,
+            languages=config.languages,
             seed=config.seed,
         )
         return self._stages.run(
@@ -279,6 +279,7 @@ class _Demo:
         return LoopConfig(
             max_steps=steps,
             learning_rate=learning_rate,
+            head_factor=self._config.head_factor,
             max_length=self._config.max_length,
             eval_every=max(1, steps // 2),
             checkpoint_every=50,

@@ -24,7 +24,7 @@ class DemoReport:
         labelling: `LabelSummary.to_json()` of the teacher's pass.
         best: the student that was exported: the most accurate on the English dev set.
         exports: `ExportSummary.to_json()` of `teacher` and `student`.
-        agreement: `Agreement.to_json()` of the exported student with PyTorch, up to 50 test
+        agreement: `Agreement.to_json()` of the exported student with PyTorch, up to 30 test
             rows of each language.
         labelling_race: `RaceResult.to_json()`, the teacher in PyTorch and ONNX Runtime.
         inference_races: by language, the best student in PyTorch and ONNX Runtime.

@@ -16,6 +16,8 @@ class LoopConfig:
 
     Attributes:
         learning_rate: peak rate of AdamW.
+        head_factor: the head's and the pooler's rate is so many times that of the encoder: they
+            start from random values, the encoder does not.
         batch_size: rows of one step.
         max_steps: steps in all; None for `epochs` passes over the rows.
         epochs: passes over the rows where `max_steps` is None.
@@ -34,6 +36,7 @@ class LoopConfig:
     """
 
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    head_factor: Annotated[float, Field(gt=0, le=1000)] = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 16
     max_steps: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] = 3

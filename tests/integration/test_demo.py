@@ -1,0 +1,131 @@
+"""The demo's recipe on tiny models: whole, reused, and continued from every stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from monox_kit.demo import DemoConfig, recipe, run_demo
+from monox_kit.demo.stages import Stages
+from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.report import accuracy_rows, write_report
+from tests.tiny_models import LABELS, bert_encoder, labelled_rows, write_jsonl
+
+
+class Killed(BaseException):
+    """Stands for a signal in the middle of a run."""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> DemoConfig:
+    folder = tmp_path_factory.mktemp("demo")
+    data = folder / "data"
+    write_jsonl(data / "labelled.jsonl", labelled_rows(16, seed=1))
+    write_jsonl(data / "dev.jsonl", labelled_rows(9, seed=2))
+    unlabelled = [{"id": row["id"], "text": row["text"]} for row in labelled_rows(20, seed=3)]
+    write_jsonl(data / "unlabelled.jsonl", unlabelled)
+    for seed, language in enumerate(("en", "de", "ja")):
+        rows = [{**row, "lang": language} for row in labelled_rows(24, seed=10 + seed)]
+        write_jsonl(data / f"test.{language}.jsonl", rows)
+    (data / "labels.json").write_text(json.dumps({"names": list(LABELS)}))
+    return DemoConfig(
+        data=data,
+        teacher_model=str(bert_encoder(folder / "english")),
+        student_model=str(bert_encoder(folder / "multilingual", seed=1)),
+        max_length=32,
+        teacher_steps=4,
+        student_steps=4,
+        freeze_layers=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(config: DemoConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run_demo(config, out)
+    return out
+
+
+def test_the_table_has_every_language_and_system(config: DemoConfig, run: Path) -> None:
+    report = run_demo(config, run)
+    header, *rows = accuracy_rows(report)
+    assert header[:6] == ["language", "rows", "teacher", "ce", "pl", "kd"]
+    assert [row[0] for row in rows[:4]] == ["en", "de", "ja", "target average"]
+    assert rows[0][2] != "-" and rows[1][2] == "-"  # the teacher reads English alone
+    assert report.training["kd"]["counts"] == {"soft_rows": 36}
+    assert report.training["ce"]["num_steps"] == report.training["pl"]["num_steps"] == 4
+    assert report.agreement["num_texts"] == 72
+    for path in write_report(report, run):
+        assert path.stat().st_size > 1000
+
+
+def test_a_second_run_computes_nothing(
+    config: DemoConfig, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_demo(config, run)
+    for name in ("train_teacher", "export_model", "label_corpus", "train_student", "load_model"):
+        monkeypatch.setattr(recipe, name, lambda *_, **__: pytest.fail("computed again"))
+    assert run_demo(config, run).to_json() == first.to_json()
+
+
+@pytest.mark.parametrize("stage", [2, 6, 13])
+def test_a_run_that_was_stopped_continues(
+    config: DemoConfig, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int
+) -> None:
+    run_stage = Stages.run
+
+    def stop(self: Stages, *args: object) -> object:
+        if self._started == stage - 1:
+            raise Killed
+        return run_stage(self, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stages, "run", stop)
+        with pytest.raises(Killed):
+            run_demo(config, tmp_path / "run")
+    assert len(list((tmp_path / "run" / "stages").glob("*.json"))) == stage - 1
+    continued, whole = run_demo(config, tmp_path / "run"), run_demo(config, run)
+    for method in ("ce", "pl", "kd"):
+        assert continued.training[method]["history"] == whole.training[method]["history"]
+        ours, theirs = (r.evaluations[method]["languages"] for r in (continued, whole))
+        assert ours == theirs
+
+
+def test_changed_data_runs_the_stages_that_depend_on_it(
+    config: DemoConfig, run: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(config.data or "", data)
+    changed = replace(config, data=data)
+    run_demo(changed, tmp_path / "run")
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run" / "stages").iterdir()}
+    rows = [{**row, "lang": "de"} for row in labelled_rows(24, seed=99)]
+    write_jsonl(data / "test.de.jsonl", rows)
+    run_demo(changed, tmp_path / "run")
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run" / "stages").iterdir()}
+    again = {name.removesuffix(".json") for name in after if after[name] != before[name]}
+    assert again >= {"data", "evaluate-ce", "evaluate-kd", "check-exported"}
+    assert not again & {"train-teacher", "label", "train-student-ce", "export-teacher"}
+
+
+def test_other_settings_in_the_same_folder_are_refused(config: DemoConfig, run: Path) -> None:
+    with pytest.raises(ConfigError, match="--student-steps 5 as asked now, found 4"):
+        run_demo(replace(config, student_steps=5), run)
+
+
+def test_missing_files_are_named(config: DemoConfig, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(CorpusError, match=r"expected labelled\.jsonl, unlabelled\.jsonl"):
+        run_demo(replace(config, data=tmp_path / "data"), tmp_path / "run")
+
+
+def test_a_folder_of_other_files_is_not_touched(config: DemoConfig, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="found other files"):
+        run_demo(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
