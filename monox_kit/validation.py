@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,6 +22,9 @@ def checked(config: T) -> T:
         ConfigError: a field does not fit; the message names it as the option is typed.
     """
     values = {name: getattr(config, name) for name in config.__dataclass_fields__}  # type: ignore[attr-defined]
+    for value in values.values():
+        if is_dataclass(value):  # pydantic takes an instance of a nested type as it is
+            checked(value)
     adapter: TypeAdapter[Any] = TypeAdapter(type(config))
     try:
         adapter.validate_python(values)

@@ -40,11 +40,16 @@ def demo(
     languages: Annotated[
         str | None, typer.Option("--languages", help="Target languages: de,fr,...")
     ] = None,
-    max_length: Annotated[int, typer.Option("--max-length", help="Cut texts at this.")] = 32,
-    teacher_steps: Annotated[int, typer.Option("--teacher-steps", help="Of 16 rows.")] = 360,
+    teacher_max_length: Annotated[
+        int, typer.Option("--teacher-max-length", help="The teacher's cut in tokens.")
+    ] = 48,
+    max_length: Annotated[
+        int, typer.Option("--max-length", help="The student's cut in tokens.")
+    ] = 32,
+    teacher_steps: Annotated[int, typer.Option("--teacher-steps", help="Of 16 rows.")] = 400,
     student_steps: Annotated[
         int, typer.Option("--student-steps", help="Of 16 rows, for each objective.")
-    ] = 220,
+    ] = 200,
     teacher_learning_rate: Annotated[
         float, typer.Option("--teacher-learning-rate", help="Peak rate.")
     ] = 1e-4,
@@ -86,6 +91,7 @@ def demo(
         dev=dev,
         test_rows=test_rows,
         languages=tuple(languages.split(",")) if languages else TARGET_LANGUAGES,
+        teacher_max_length=teacher_max_length,
         max_length=max_length,
         teacher_steps=teacher_steps,
         student_steps=student_steps,

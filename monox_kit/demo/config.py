@@ -25,7 +25,8 @@ class DemoConfig:
         dev: labelled English rows for choosing checkpoints.
         test_rows: rows of each test set, at most.
         languages: target languages.
-        max_length: the cut in tokens, of every stage.
+        teacher_max_length: the teacher's cut in tokens: it runs once, so it may read more.
+        max_length: the student's cut in tokens.
         teacher_steps: of 16 rows.
         student_steps: of 16 rows, the same for every objective.
         teacher_learning_rate: peak rate.
@@ -45,9 +46,10 @@ class DemoConfig:
     dev: Annotated[int, Field(ge=1)] = 300
     test_rows: Annotated[int, Field(ge=20)] = 200
     languages: tuple[str, ...] = TARGET_LANGUAGES
+    teacher_max_length: Annotated[int, Field(ge=8)] = 48
     max_length: Annotated[int, Field(ge=8)] = 32
-    teacher_steps: Annotated[int, Field(ge=1)] = 360
-    student_steps: Annotated[int, Field(ge=1)] = 220
+    teacher_steps: Annotated[int, Field(ge=1)] = 400
+    student_steps: Annotated[int, Field(ge=1)] = 200
     teacher_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     student_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     head_factor: Annotated[float, Field(gt=0)] = 10.0

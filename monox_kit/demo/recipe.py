@@ -44,9 +44,10 @@ from monox_kit.validation import checked
 METHODS = ("ce", "pl", "kd")
 # data, teacher, its export, label, 3 students, 4 evaluations, export, parity, 2 races
 _NUM_STAGES = 15
+_CHECK_ROWS = 100
 _PARITY_ROWS = 30  # per language
 _RACE_ROWS = 256
-_LANGUAGE_RACE_ROWS = 24
+_LANGUAGE_RACE_ROWS = 16
 _REQUIRED_FILES = ("labelled.jsonl", "unlabelled.jsonl", "dev.jsonl", "labels.json")
 _VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "numpy", "accelerate")
 
@@ -133,7 +134,11 @@ class _Demo:
             model=self._config.teacher_model,
             train=self._files("labelled.jsonl"),
             dev=self._files("dev.jsonl"),
-            loop=self._loop(self._config.teacher_steps, self._config.teacher_learning_rate),
+            loop=replace(
+                self._loop(self._config.teacher_steps, self._config.teacher_learning_rate),
+                max_length=self._config.teacher_max_length,
+                freeze_embeddings=True,
+            ),
         )
         inputs = {**self._digests("labelled.jsonl", "dev.jsonl", "labels.json"), **asdict(config)}
         return self._stages.run(
@@ -149,6 +154,7 @@ class _Demo:
             model=str(self._out / name),
             precision=precision,  # type: ignore[arg-type]  # two literals above
             check=self._files("dev.jsonl"),
+            check_rows=_CHECK_ROWS,
         )
         return self._stages.run(
             "export-teacher" if name == "teacher" else "export-student",

@@ -35,6 +35,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> DemoConfig:
         data=data,
         teacher_model=str(bert_encoder(folder / "english")),
         student_model=str(bert_encoder(folder / "multilingual", seed=1)),
+        teacher_max_length=32,
         max_length=32,
         teacher_steps=4,
         student_steps=4,

@@ -59,7 +59,8 @@ def logits_one_by_one(files: Path, name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("backend", "name"), itertools.product(("torch", "onnx"), ("corpus.jsonl", "pairs.jsonl"))
+    ("backend", "name"),
+    [(backend, name) for backend in ("torch", "onnx") for name in ("corpus.jsonl", "pairs.jsonl")],
 )
 def test_stored_logits_are_those_of_one_text_at_a_time(
     files: Path, tmp_path: Path, backend: str, name: str
@@ -80,16 +81,16 @@ def test_stored_logits_are_those_of_one_text_at_a_time(
     assert names == [row["label"] for row in source]
 
 
-@pytest.mark.parametrize("failing_batch", [0, 2, 7, 11])
+@pytest.mark.parametrize("failing_shard", [0, 2, 3])
 def test_a_run_that_fails_continues_to_the_same_store(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_batch: int
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_shard: int
 ) -> None:
     label_corpus(config_for(files), tmp_path / "whole")
     score = labelling.score
     calls = itertools.count()
 
     def failing(*args: object, **kwargs: object) -> object:
-        if next(calls) == failing_batch % 4:
+        if next(calls) == failing_shard:
             raise RuntimeError("power cut")
         return score(*args, **kwargs)  # type: ignore[arg-type]
 
@@ -98,7 +99,7 @@ def test_a_run_that_fails_continues_to_the_same_store(
         with pytest.raises(RuntimeError, match="power cut"):
             label_corpus(config_for(files), tmp_path / "store")
     summary = label_corpus(config_for(files), tmp_path / "store")
-    assert summary.num_resumed_rows == 16 * (failing_batch % 4)
+    assert summary.num_resumed_rows == 16 * failing_shard
     whole, resumed = (LogitStore.open(tmp_path / n, verify="full") for n in ("whole", "store"))
     assert whole.digest == resumed.digest
 
