@@ -166,6 +166,11 @@ def train_student(
     if config.labelled is not None:
         labels = labels or _labels_for(None, config.labelled)
         labelled = read_labelled(config.labelled, labels)
+    if labels is None and not labelled:
+        raise ConfigError(
+            f"--labelled: expected gold-labelled text or a logit store for --method "
+            f"{config.method}, found neither. Give --labelled FILE or --store DIR."
+        )
     labels = labels or LabelSet.from_names([d.label or "" for d in labelled])
     name = _name(config.labelled) if config.labelled else ""
     sources = Sources(labels, labelled, name, stores, config.temperature, config.threshold)

@@ -36,7 +36,7 @@ class Answer:
 def table() -> Table:
     built = Table("language", "accuracy", title="Accuracy")
     built.add_row("de", "0.5")
-    built.add_row("日本 [x]".replace("[", r"\["), "0.25")
+    built.add_row("日本 [x]", "0.25")
     return built
 
 

@@ -421,9 +421,9 @@ def test_the_command_gives_the_settings(report: DemoReport) -> None:
     words = shlex.split(command_line(report).replace("\\\n", " "))
     assert words[:4] == ["monoxkit", "demo", "--out", "runs/demo"]
     options = dict(zip(words[2::2], words[3::2], strict=True))
-    assert options["--teacher-learning-rate"] == "0.0002"
+    assert options["--teacher-learning-rate"] == "0.0001"
     assert options["--temperature"] == "0.1"
-    assert "--data" not in options and "--languages" not in options
+    assert "--data" not in options and options["--languages"].startswith("da,de,es")
     some = build(settings={**report.settings, "languages": ["de", "pt-BR"]})
     assert "--languages de,pt-BR" in command_line(some)
     own = build(
