@@ -22,7 +22,7 @@ from typing import Any, Literal
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_files
 from monox_kit.durable import write_file, write_json
-from monox_kit.errors import ConfigError, ModelError
+from monox_kit.errors import ConfigError, CorpusError, ModelError, first_line
 from monox_kit.packaged import packaged_folder
 from monox_kit.progress import Progress, Silent
 
@@ -63,6 +63,7 @@ class BundleRecord:
         max_length: tokens per text that the model was trained or exported with.
         backend: which runtime opens the bundle.
         precision: `fp32`, `bf16`, `int8` or `fp16`.
+        has_pairs: whether the model reads text pairs.
         provenance: what the bundle was made from: digests, configuration, versions.
         checks: what was measured before the bundle was released.
     """
@@ -71,6 +72,7 @@ class BundleRecord:
     max_length: int
     backend: Backend
     precision: str
+    has_pairs: bool
     provenance: Mapping[str, Any] = field(default_factory=dict)
     checks: Mapping[str, Any] = field(default_factory=dict)
 
@@ -102,13 +104,14 @@ class BundleRecord:
                 max_length=int(value["max_length"]),
                 backend=value["backend"],
                 precision=str(value["precision"]),
+                has_pairs=bool(value["has_pairs"]),
                 provenance=value.get("provenance", {}),
                 checks=value.get("checks", {}),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
-                f"{path}: expected labels, max_length, backend and precision, found: {error!r}. "
-                "Export the model again."
+                f"{path}: expected labels, max_length, backend, precision and has_pairs, found: "
+                f"{error!r}. Export the model again."
             ) from error
 
 
@@ -150,6 +153,36 @@ class ModelFolder:
                 f"{len(id2label)}. Fine-tune the model first: monoxkit train-teacher."
             )
         return LabelSet(tuple(id2label[key] for key in sorted(id2label, key=int)))
+
+    def resolve_labels(self, given: LabelSet | None) -> LabelSet:
+        """The names of the logits' columns: the model's own, or `given` where it has none.
+
+        A model has no names of its own where they are the placeholders LABEL_0, LABEL_1, ...
+
+        Raises:
+            LabelMismatchError: `given` differs from the model's own, in number or in names.
+        """
+        own = self.labels
+        if given is None:
+            return own
+        placeholders = tuple(f"LABEL_{index}" for index in range(len(own)))
+        if own.names != placeholders or len(given) != len(own):
+            given.require_equal(own, "--labels", self.name)
+        return given
+
+    def require_pairs(self, has_pairs: bool, where: str) -> None:
+        """Check that texts come as the model was trained on them: single, or in pairs.
+
+        Raises:
+            CorpusError: they do not; models of other tools, which do not say, take either.
+        """
+        if self.record is None or self.record.has_pairs == has_pairs:
+            return
+        kinds = {True: "text pairs", False: "single texts"}
+        raise CorpusError(
+            f"{where}: expected {kinds[not has_pairs]}, as {self.name} was trained on, found "
+            f"{kinds[has_pairs]}. Check --pair-column."
+        )
 
     @property
     def max_positions(self) -> int | None:
@@ -276,7 +309,9 @@ def _resolve(reference: str, progress: Progress) -> Path:
         return path
     if path.exists():
         raise ModelError(f"{path}: expected a model folder, found a file. Give its folder.")
-    if reference.startswith((".", "/", "~")) or reference.count("/") > 1:
+    parts = reference.split("/")
+    # A hub name is OWNER/NAME; below a folder that is here, a path was meant.
+    if reference.startswith((".", "/", "~")) or len(parts) > 2 or Path(parts[0]).is_dir():
         raise ModelError(
             f"{reference}: expected a model folder, found nothing. Check the path, or give "
             "packaged:NAME or a hub name."
@@ -293,10 +328,10 @@ def _download(name: str, progress: Progress) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_PATTERNS))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(
-            f"{name}: expected a local folder or a model of the hub, found neither ({reason}). "
-            "Check the name and the network, or give a local folder or packaged:NAME."
+            f"{name}: expected a local folder or a model of the hub, found neither "
+            f"({first_line(error)}). Check the name and the network, or give a local folder or "
+            "packaged:NAME."
         ) from error
 
 

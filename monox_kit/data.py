@@ -7,6 +7,7 @@ C classes, V vocabulary, H hidden.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ class LabelSet:
     def from_names(cls, names: Sequence[str]) -> LabelSet:
         """The distinct `names` in sorted order, by value where all are whole numbers."""
         distinct = set(names)
-        if all(name.lstrip("-").isdigit() for name in distinct):
+        if all(re.fullmatch(r"-?[0-9]+", name) for name in distinct):
             return cls(tuple(sorted(distinct, key=int)))
         return cls(tuple(sorted(distinct)))
 

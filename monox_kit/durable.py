@@ -22,7 +22,16 @@ from monox_kit.errors import ConfigError, MonoxError, StorageError, StoreLocked
 
 # Errors of the disk, as opposed to errors of the caller.
 _DISK_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EFBIG,
+        errno.ENAMETOOLONG,
+    }
 )
 _TEMPORARY_PREFIX = ".tmp-"
 
@@ -156,7 +165,7 @@ def new_folder(
     """Build a folder aside and rename it to `final` when the block ends without an error.
 
     Args:
-        final: where the finished folder will stand.
+        final: where the finished folder will stand; an empty folder there is taken.
         replace: whether an existing folder at `final` gives way to the new one; without it an
             existing folder is an error.
         verify: called with the finished temporary folder after its fsync and before the rename.
@@ -170,7 +179,7 @@ def new_folder(
     """
     if final.exists() and not final.is_dir():
         raise ConfigError(f"{final}: expected a folder, found a file. Give another output folder.")
-    if final.exists() and not replace:
+    if final.exists() and not replace and any(final.iterdir()):
         raise ConfigError(f"{final}: expected no folder yet, found one. Give another output.")
     make_folder(final.parent)
     with disk_errors(final):

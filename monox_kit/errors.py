@@ -12,6 +12,12 @@ class MonoxError(Exception):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its class's name where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class ConfigError(MonoxError):
     """An option or a combination of options that cannot work."""
 

@@ -48,8 +48,8 @@ class EvaluateConfig:
     batch_tokens: Annotated[int, Field(ge=1)] = DEFAULT_BATCH_TOKENS
     provider: str = "cpu"
     device: str = "cpu"
-    num_resamples: Annotated[int, Field(ge=100)] = 1000
-    seed: Annotated[int, Field(ge=0)] = 1
+    num_resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,9 @@ def evaluate(
         progress=progress,
     )
     documents = read_test(config.test, loaded.classifier.labels)
+    for language, rows in documents.items():
+        has_pairs = rows[0].text_pair is not None
+        loaded.folder.require_pairs(has_pairs, f"--test, language {language}")
     logits = score_languages(loaded, documents, config, progress)
     return report_on(model, loaded.classifier.labels, documents, logits, config)
 
@@ -134,7 +137,11 @@ def read_test(config: CorpusConfig, labels: LabelSet) -> dict[str, list[Document
     by_language: dict[str, list[Document]] = {}
     for path in Corpus(config).files:
         named = lang_from_name(path)
-        for document in read_labelled(replace(config, paths=(path,)), labels):
+        rows = read_labelled(replace(config, paths=(path,)), labels)
+        if all(document.id == str(document.row) for document in rows):
+            # Row numbers, not keys: row 5 of one file is not the document of row 5 of another.
+            rows = [replace(document, id=f"{path}:{document.row}") for document in rows]
+        for document in rows:
             language = document.lang or named or UNKNOWN_LANGUAGE
             by_language.setdefault(language, []).append(document)
     return by_language
@@ -270,28 +277,38 @@ def language_result(
         generator: draws the resamples.
     """
     num_rows = len(gold)
-    cells = np.bincount(gold * num_classes + predicted, minlength=num_classes**2)
-    draws = generator.multinomial(num_rows, cells / num_rows, size=num_resamples)
-    confusions = draws.reshape(num_resamples, num_classes, num_classes)
-    accuracies = np.trace(confusions, axis1=1, axis2=2) / num_rows
-    f1s = macro_f1(confusions)
-    confusion = cells.reshape(1, num_classes, num_classes)
+    # Only the cells that occur: there are at most N of them, however many classes.
+    cells, counts = np.unique(gold * num_classes + predicted, return_counts=True)
+    cell_gold, cell_predicted = np.divmod(cells, num_classes)
+    draws = generator.multinomial(num_rows, counts / num_rows, size=num_resamples)
+    resampled = macro_f1(draws, cell_gold, cell_predicted, num_classes)
+    accuracies = draws[:, cell_gold == cell_predicted].sum(axis=1) / num_rows
     return LanguageResult(
         num_rows=num_rows,
-        accuracy=float(np.trace(confusion[0]) / num_rows),
+        accuracy=float((gold == predicted).mean()),
         accuracy_interval=interval(accuracies),
-        macro_f1=float(macro_f1(confusion)[0]),
-        macro_f1_interval=interval(f1s),
+        macro_f1=float(macro_f1(counts[None, :], cell_gold, cell_predicted, num_classes)[0]),
+        macro_f1_interval=interval(resampled),
     )
 
 
-def macro_f1(confusions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """[R] mean F1 of [R, C, C] confusion matrices (gold by predicted).
+def macro_f1(
+    counts: npt.NDArray[np.int64], cell_gold: Int64s, cell_predicted: Int64s, num_classes: int
+) -> npt.NDArray[np.float64]:
+    """[R] mean F1 of R confusion matrices, given by their cells that are not empty.
 
     Classes that occur neither among gold labels nor among predictions do not count.
+
+    Args:
+        counts: [R, K] rows in each of K cells.
+        cell_gold: [K] int64, the cells' gold class.
+        cell_predicted: [K] int64, their predicted class.
+        num_classes: C.
     """
-    hits = np.diagonal(confusions, axis1=1, axis2=2).astype(np.float64)
-    occurrences = confusions.sum(axis=1) + confusions.sum(axis=2)
+    is_gold = np.equal.outer(cell_gold, np.arange(num_classes)).astype(np.float64)
+    is_predicted = np.equal.outer(cell_predicted, np.arange(num_classes)).astype(np.float64)
+    hits = counts @ (is_gold * is_predicted)
+    occurrences = counts @ (is_gold + is_predicted)
     f1 = np.divide(2 * hits, occurrences, out=np.zeros_like(hits), where=occurrences > 0)
     return np.asarray(f1.sum(axis=1) / (occurrences > 0).sum(axis=1))
 

@@ -11,6 +11,7 @@ import numpy as np
 from monox_kit.batching import pad_batch, plan_batches
 from monox_kit.bundle import Backend, ModelFolder, open_folder
 from monox_kit.data import Classifier, Document, LabelSet, Logits
+from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.progress import Progress, ProgressTask, SilentTask
 from monox_kit.tokenizing import Tokenizer
 
@@ -71,6 +72,7 @@ def load_model(
     """
     folder = open_folder(reference, progress)
     chosen = backend or folder.backend
+    require_runnable(chosen, provider, device)
     tokenizer = Tokenizer(folder.path, folder.resolve_max_length(max_length))
     return LoadedModel(
         folder, chosen, tokenizer, load_backend(folder, chosen, labels, provider, device)
@@ -99,12 +101,23 @@ def load_backend(
     return load_classifier(folder, labels, device=device)
 
 
-def require_backend(backend: Backend, provider: str, device: str) -> None:
+def require_runnable(backend: Backend, provider: str, device: str) -> None:
     """Check cheaply, before any work, that the backend can run where it was asked to.
 
     Raises:
+        ConfigError: the option of the other backend was given, which would change nothing.
         ProviderError: runtime, provider or device is not there.
     """
+    if backend == "onnx" and device != "cpu":
+        raise ConfigError(
+            f"--device {device}: expected with a PyTorch model only, found an ONNX bundle. "
+            "Give --provider instead."
+        )
+    if backend == "torch" and provider != "cpu":
+        raise ConfigError(
+            f"--provider {provider}: expected with an ONNX bundle only, found a PyTorch model. "
+            "Give --device instead, or export the model."
+        )
     if backend == "onnx":
         from monox_kit.onnx_model import require_provider
 
@@ -131,11 +144,18 @@ def score(
         documents: all single texts or all pairs.
         batch_tokens: padded tokens per batch.
         task: advanced by one per document.
+
+    Raises:
+        CorpusError: single texts and pairs are mixed.
     """
     task = task or SilentTask()
-    pairs = [document.text_pair or "" for document in documents]
-    has_pairs = bool(documents) and documents[0].text_pair is not None
-    encoded = tokenizer.encode([d.text for d in documents], pairs if has_pairs else None)
+    pairs = [document.text_pair for document in documents if document.text_pair is not None]
+    if pairs and len(pairs) != len(documents):
+        raise CorpusError(
+            f"{len(documents)} documents: expected all or none to be text pairs, found "
+            f"{len(pairs)} pairs. Keep single texts and pairs in separate runs."
+        )
+    encoded = tokenizer.encode([d.text for d in documents], pairs or None)
     logits = np.empty((len(documents), len(classifier.labels)), np.float32)
     num_padded = 0
     for rows in plan_batches(encoded.lengths, batch_tokens):

@@ -17,7 +17,7 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig, CorpusSummary
 from monox_kit.data import Document, LabelSet
 from monox_kit.digest import RowDigest
 from monox_kit.errors import CorpusError
-from monox_kit.inference import DEFAULT_BATCH_TOKENS, load_backend, require_backend, score
+from monox_kit.inference import DEFAULT_BATCH_TOKENS, load_backend, require_runnable, score
 from monox_kit.progress import Progress, Silent
 from monox_kit.store import LogitStore, ShardRange, StoreManifest, StoreWriter
 from monox_kit.tokenizing import Tokenizer
@@ -113,13 +113,18 @@ def label_corpus(
     """
     checked(config)
     progress = progress or Silent()
-    require_backend(config.teacher, config.provider, config.device)
+    require_runnable(config.teacher, config.provider, config.device)
     folder = open_folder(config.model, progress)
     folder.require_backend(config.teacher)
     labels = folder.labels
     tokenizer = Tokenizer(folder.path, folder.resolve_max_length(config.max_length))
     corpus = Corpus(config.corpus)
-    summary = corpus.scan(progress=progress, labels=None if config.ignore_labels else labels)
+    summary = corpus.scan(
+        progress=progress,
+        labels=None if config.ignore_labels else labels,
+        mark_every=config.shard_rows,
+    )
+    folder.require_pairs(summary.has_pairs, ", ".join(corpus.files))
     manifest = _manifest(config, folder, tokenizer.max_length, summary)
     totals = _Totals()
     with StoreWriter(store, manifest) as writer:
@@ -179,7 +184,8 @@ def _manifest(
         dtype=config.dtype,
         has_pairs=summary.has_pairs,
         fingerprint={
-            "teacher": config.model,
+            # Not the path as typed: a moved run can go on. The digest tells teachers apart.
+            "teacher": folder.path.name if Path(config.model).exists() else config.model,
             "teacher_digest": folder.model_digest,
             "tokenizer_digest": folder.tokenizer_digest,
             "backend": config.teacher,
@@ -195,7 +201,7 @@ def _manifest(
 def _shards(
     corpus: Corpus, missing: Sequence[ShardRange], summary: CorpusSummary
 ) -> Iterator[tuple[ShardRange, list[Document]]]:
-    """Every missing shard with its documents; the corpus must be the one that was scanned.
+    """Every missing shard with its documents; up to its end, the corpus is as it was scanned.
 
     Raises:
         CorpusError: the corpus has changed since the scan; shards before the change are kept.
@@ -211,9 +217,9 @@ def _shards(
             _add(digest, document)
         position = shard.stop
         is_last = shard.stop == summary.num_rows
+        expected = summary.digest if is_last else summary.marks[shard.index]
         extra = next(documents, None) if is_last else None
-        changed = is_last and (extra is not None or digest.hexdigest() != summary.digest)
-        if len(rows) != shard.stop - shard.start or changed:
+        if extra is not None or digest.hexdigest() != expected:
             raise CorpusError(
                 f"{', '.join(corpus.files)}: expected the {summary.num_rows} rows that were "
                 "checked before labelling, found other content. The corpus changed while it was "

@@ -8,7 +8,7 @@ import numpy as np
 
 from monox_kit.bundle import ONNX_FILE, ModelFolder
 from monox_kit.data import LabelSet, Logits, TokenBatch
-from monox_kit.errors import ModelError, ProviderError
+from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.hardware import num_threads
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class OnnxClassifier:
         threads: int | None = None,
     ) -> None:
         folder.require_backend("onnx")
-        self._labels = labels or folder.labels
+        self._labels = folder.resolve_labels(labels)
         self._session = open_session(folder, provider, threads)
         self._inputs = [value.name for value in self._session.get_inputs()]
         columns = self._session.get_outputs()[0].shape[-1]
@@ -109,7 +109,7 @@ def open_session(folder: ModelFolder, provider: str, threads: int | None) -> Any
     except Exception as error:  # onnxruntime's errors share no base class below Exception
         raise ModelError(
             f"{folder.path / ONNX_FILE}: expected a graph that onnxruntime {runtime.__version__} "
-            f"loads, found: {str(error).strip().splitlines()[0]}. Export the model again."
+            f"loads, found: {first_line(error)}. Export the model again."
         ) from error
     if name not in session.get_providers():
         raise ProviderError(

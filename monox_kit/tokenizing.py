@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from monox_kit.data import Int64s
-from monox_kit.errors import ModelError
+from monox_kit.errors import ModelError, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Tokenizer:
             tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(
-                f"{folder}: expected a tokenizer, found: {str(error).splitlines()[0]}. "
+                f"{folder}: expected a tokenizer, found: {first_line(error)}. "
                 "Put the tokenizer's files into the model's folder."
             ) from error
         if not tokenizer.is_fast or tokenizer.pad_token_id is None:

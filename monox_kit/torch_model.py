@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from monox_kit.bundle import BundleRecord, ModelFolder, write_record
 from monox_kit.data import LabelSet, Logits, TokenBatch
-from monox_kit.errors import ModelError, ProviderError
+from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.tokenizing import Tokenizer
 
 TorchPrecision = Literal["fp32", "bf16"]
@@ -71,9 +73,7 @@ def load_classifier(
         ProviderError: the device is not there.
     """
     folder.require_backend("torch")
-    own = folder.labels
-    if labels is not None and len(labels) != len(own):
-        labels.require_equal(own, "--labels", folder.name)
+    names = folder.resolve_labels(labels)
     require_device(device)
     model, missing = _from_pretrained(folder, {})
     if missing:
@@ -81,7 +81,7 @@ def load_classifier(
             f"{folder.path}: expected weights for every parameter, found none for "
             f"{', '.join(sorted(missing)[:4])}. Fine-tune the model first or restore the file."
         )
-    return TorchClassifier(model, labels or own, device=device, precision=precision)
+    return TorchClassifier(model, names, device=device, precision=precision)
 
 
 def new_classifier(folder: ModelFolder, labels: LabelSet, seed: int) -> Any:
@@ -151,11 +151,11 @@ def require_device(device: str) -> None:
     Raises:
         ProviderError: it has not.
     """
-    kind, _, index = device.partition(":")
-    if kind == "cpu" and not index:
+    if device == "cpu":
         return
-    count = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
-    if kind != "cuda" or (int(index) if index.isdigit() else 0) >= count:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    asked = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if asked is None or int(asked[1] or 0) >= count:
         raise ProviderError(
             f"--device {device}: expected a device of this machine, found cpu and {count} CUDA "
             "devices. Give --device cpu, or install a CUDA build of torch."
@@ -184,10 +184,10 @@ def _from_pretrained(folder: ModelFolder, settings: dict[str, Any]) -> tuple[Any
                 output_loading_info=True,
                 **settings,
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ModelError(
                 f"{folder.path}: expected a model that transformers loads, found: "
-                f"{str(error).strip().splitlines()[0]}. Check config.json and the weights."
+                f"{first_line(error)}. Check config.json and the weights."
             ) from error
     return model, set(info["missing_keys"])
 

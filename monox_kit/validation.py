@@ -27,7 +27,7 @@ def checked(config: T) -> T:
             checked(value)
     adapter: TypeAdapter[Any] = TypeAdapter(type(config))
     try:
-        adapter.validate_python(values)
+        adapter.validate_python(values, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"

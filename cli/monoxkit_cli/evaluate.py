@@ -11,6 +11,7 @@ from monoxkit_cli.options import (
     BatchTokens,
     Device,
     Format,
+    IdColumn,
     LabelColumn,
     LabelsFile,
     LangColumn,
@@ -50,6 +51,7 @@ def evaluate(
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
     label_column: LabelColumn = "label",
+    id_column: IdColumn = "id",
     lang_column: LangColumn = "lang",
     as_json: AsJson = False,
 ) -> None:
@@ -74,6 +76,7 @@ def evaluate(
             text_column=text_column,
             pair_column=pair_column,
             label_column=label_column,
+            id_column=id_column,
             lang_column=lang_column,
         ),
         source_language=source_language,

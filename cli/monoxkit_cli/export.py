@@ -100,12 +100,17 @@ def _table(summary: ExportSummary) -> Table:
     for name, candidate in summary.candidates.items():
         found = candidate["agreement"]
         seconds = candidate["race_s"]
+        agreement = ("-", "-", "-")
+        if found is not None:
+            agreement = (
+                f"{found['argmax']:.1%} of {found['num_texts']}",
+                f"{found['max_delta']:.1e}",
+                f"{found['mean_kl']:.1e}",
+            )
         table.add_row(
             name,
             f"{candidate['model_bytes'] / 1e6:.1f}",
-            f"{found['argmax']:.1%} of {found['num_texts']}",
-            f"{found['max_delta']:.1e}",
-            f"{found['mean_kl']:.1e}",
+            *agreement,
             "-" if seconds is None else f"{seconds:.2f}",
             candidate["rejected"] or "kept",
         )

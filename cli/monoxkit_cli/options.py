@@ -66,7 +66,8 @@ FreezeEmbeddings = Annotated[
     ),
 ]
 FreezeLayers = Annotated[
-    int, typer.Option("--freeze-layers", help="Leave this many of the lowest layers as they are.")
+    int,
+    typer.Option("--freeze-layers", help="Leave so many lowest layers, and all embeddings, as is."),
 ]
 EvalEvery = Annotated[
     int | None,

@@ -114,6 +114,7 @@ class CorpusSummary:
         label_names: the distinct labels, sorted; None where there are more than
             `MAX_LABEL_NAMES`.
         text_bytes: UTF-8 bytes of all texts and pairs.
+        marks: the digest of the first 1, 2, 3 ... times `mark_every` rows; empty unless asked for.
     """
 
     num_rows: int
@@ -122,6 +123,7 @@ class CorpusSummary:
     num_labelled: int
     label_names: tuple[str, ...] | None
     text_bytes: int
+    marks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""
@@ -167,17 +169,23 @@ class Corpus:
         return self._read(self._check(), Meter())
 
     def scan(
-        self, *, progress: Progress | None = None, labels: LabelSet | None = None
+        self,
+        *,
+        progress: Progress | None = None,
+        labels: LabelSet | None = None,
+        mark_every: int | None = None,
     ) -> CorpusSummary:
         """Read everything once and check it, so that bad input is found before heavy work.
 
         Args:
             progress: told the bytes read, or the rows where a file's size is not known.
             labels: every label must be one of these; None accepts any.
+            mark_every: rows between the digests of `CorpusSummary.marks`.
 
         Raises:
             CorpusError: as for `documents`; or an unknown label.
         """
+        marks: list[str] = []
         digest = RowDigest()
         meter = Meter()
         names: set[str] | None = set()
@@ -200,6 +208,8 @@ class Corpus:
                         names.add(label)
                         names = names if len(names) <= MAX_LABEL_NAMES else None
                 num_rows += 1
+                if mark_every and num_rows % mark_every == 0:
+                    marks.append(digest.hexdigest())
                 if num_rows % _ROWS_PER_REPORT == 0:
                     report.at(meter, num_rows)
             report.at(meter, num_rows)
@@ -210,6 +220,7 @@ class Corpus:
             num_labelled=num_labelled,
             label_names=None if names is None else tuple(sorted(names)),
             text_bytes=text_bytes,
+            marks=tuple(marks),
         )
 
     def _total_bytes(self) -> int | None:

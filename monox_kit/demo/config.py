@@ -50,10 +50,10 @@ class DemoConfig:
     max_length: Annotated[int, Field(ge=8)] = 32
     teacher_steps: Annotated[int, Field(ge=1)] = 400
     student_steps: Annotated[int, Field(ge=1)] = 200
-    teacher_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    student_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    head_factor: Annotated[float, Field(gt=0)] = 10.0
+    teacher_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    student_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    head_factor: Annotated[float, Field(gt=0, le=1000)] = 10.0
     freeze_layers: Annotated[int, Field(ge=0)] = 8
-    temperature: Annotated[float, Field(gt=0)] = 0.1
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 0.1
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monox_kit import __version__
 from monox_kit.benchmarking import race_classifiers
 from monox_kit.bundle import open_folder
-from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
+from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.debian import DebianConfig, prepare_debian
 from monox_kit.data import Document
 from monox_kit.demo.config import DemoConfig
+from monox_kit.demo.environment import environment, weight_bytes
+from monox_kit.demo.own_data import REQUIRED_FILES, count_rows, require_files
 from monox_kit.demo.result import DemoReport
-from monox_kit.demo.stages import Stages, require_same_settings
+from monox_kit.demo.stages import Stages, own_folder
 from monox_kit.digest import digest_file
 from monox_kit.durable import make_folder
 from monox_kit.errors import CorpusError
@@ -33,7 +32,6 @@ from monox_kit.evaluation import (
 )
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.export.check import agreement
-from monox_kit.hardware import read_hardware
 from monox_kit.inference import load_backend, load_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.progress import Progress, Silent
@@ -48,8 +46,6 @@ _CHECK_ROWS = 100
 _PARITY_ROWS = 30  # per language
 _RACE_ROWS = 256
 _LANGUAGE_RACE_ROWS = 16
-_REQUIRED_FILES = ("labelled.jsonl", "unlabelled.jsonl", "dev.jsonl", "labels.json")
-_VERSIONED = ("torch", "transformers", "onnx", "onnxscript", "numpy", "accelerate")
 
 
 def run_demo(config: DemoConfig, out: Path, *, progress: Progress | None = None) -> DemoReport:
@@ -60,8 +56,14 @@ def run_demo(config: DemoConfig, out: Path, *, progress: Progress | None = None)
     """
     checked(config)
     progress = progress or Silent()
+    # Everything that can be wrong with the options is found before the first stage.
+    if config.data is not None:
+        require_files(config.data)
+        progress.note("--data: --labelled, --unlabelled, --dev, --test-rows, --languages not used")
+    for model in (config.teacher_model, config.student_model):
+        open_folder(model, progress)
     make_folder(out)
-    require_same_settings(out, {**asdict(config), "data": str(config.data or "debian")})
+    own_folder(out, {**asdict(config), "data": str(config.data or "debian")})
     run = _Demo(config, out, Stages(out, _NUM_STAGES, progress), progress)
     return run.report()
 
@@ -71,6 +73,8 @@ class _Demo:
 
     def __init__(self, config: DemoConfig, out: Path, stages: Stages, progress: Progress) -> None:
         self._config, self._out, self._stages, self._progress = config, out, stages, progress
+        # Absolute: a relative path that is not there would be taken for a hub name.
+        self._home = out.absolute()
         self._data = config.data or out / "data"
 
     def report(self) -> DemoReport:
@@ -105,16 +109,15 @@ class _Demo:
             inference_races=inference_races,
             sizes_bytes=self._sizes(best),
             stage_s=self._stages.seconds,
-            environment=_environment(),
+            environment=environment(),
         )
 
     def _corpus(self) -> dict[str, Any]:
         config = self._config
         if config.data is not None:
-            _require_files(config.data)
-            names = sorted(path.name for path in config.data.glob("*.json*"))
-            digests = {name: digest_file(config.data / name) for name in names}
-            return self._stages.run("data", digests, lambda: _count_rows(self._data, digests))
+            tests = [Path(path).name for path in self._test_files()]
+            digests = self._digests(*REQUIRED_FILES, *tests)
+            return self._stages.run("data", digests, lambda: count_rows(self._data, digests))
         debian = DebianConfig(
             labelled=config.labelled,
             unlabelled=config.unlabelled,
@@ -127,6 +130,7 @@ class _Demo:
             "data",
             asdict(debian),
             lambda: prepare_debian(debian, self._data, progress=self._progress).to_json(),
+            self._data,
         )
 
     def _teacher(self) -> dict[str, Any]:
@@ -145,37 +149,40 @@ class _Demo:
             "train-teacher",
             inputs,
             lambda: train_teacher(config, self._out / "teacher", progress=self._progress).to_json(),
+            self._out / "teacher",
         )
 
     def _export(self, name: str, precision: str) -> dict[str, Any]:
         """Export a trained model beside it, checked on the English dev set."""
         bundle = self._out / f"{name}-onnx"
         config = ExportConfig(
-            model=str(self._out / name),
+            model=str(self._home / name),
             precision=precision,  # type: ignore[arg-type]  # two literals above
             check=self._files("dev.jsonl"),
             check_rows=_CHECK_ROWS,
         )
         return self._stages.run(
             "export-teacher" if name == "teacher" else "export-student",
-            {**self._model(name), **asdict(config)},
+            {**self._model(name), **asdict(config), "model": name},
             lambda: export_model(config, bundle, progress=self._progress).to_json(),
+            bundle,
         )
 
     def _label(self) -> dict[str, Any]:
         """The teacher's logits for D_C: the labelled and the unlabelled English text."""
         config = LabelConfig(
             teacher="onnx",
-            model=str(self._out / "teacher-onnx"),
+            model=str(self._home / "teacher-onnx"),
             corpus=self._files("labelled.jsonl", "unlabelled.jsonl"),
             shard_rows=1024,  # small, so that an interrupted demo loses little
         )
-        inputs = {**self._model("teacher-onnx"), **asdict(config)}
+        inputs = {**self._model("teacher-onnx"), **asdict(config), "model": "teacher-onnx"}
         inputs |= self._digests("labelled.jsonl", "unlabelled.jsonl")
         return self._stages.run(
             "label",
             inputs,
             lambda: label_corpus(config, self._out / "store", progress=self._progress).to_json(),
+            self._out / "store",
         )
 
     def _student(self, method: str) -> dict[str, Any]:
@@ -196,6 +203,7 @@ class _Demo:
             f"train-student-{method}",
             inputs,
             lambda: train_student(config, self._out / method, progress=self._progress).to_json(),
+            self._out / method,
         )
 
     def _evaluate(self, name: str) -> dict[str, Any]:
@@ -205,7 +213,7 @@ class _Demo:
         inputs = {**self._model(name), "tests": [digest_file(Path(path)) for path in files]}
 
         def compute() -> dict[str, Any]:
-            model = load_model(str(self._out / name))
+            model = load_model(str(self._home / name))
             labels = model.classifier.labels
             documents = read_test(config.test, labels)
             logits = score_languages(model, documents, config, self._progress)
@@ -224,13 +232,13 @@ class _Demo:
         inputs["tests"] = [digest_file(Path(path)) for path in files]
 
         def compute() -> dict[str, Any]:
-            graph = load_model(str(self._out / bundle))
+            graph = load_model(str(self._home / bundle))
             labels = graph.classifier.labels
             documents = read_test(config.test, labels)
             logits = score_languages(graph, documents, config, self._progress)
             report = report_on(bundle, labels, documents, logits, config)
             sample = {name: rows[:_PARITY_ROWS] for name, rows in documents.items()}
-            reference = load_model(str(self._out / best))
+            reference = load_model(str(self._home / best))
             expected = score_languages(reference, sample, config, self._progress)
             found = np.concatenate([logits[name][: len(rows)] for name, rows in sample.items()])
             compared = agreement(np.concatenate(list(expected.values())), found)
@@ -246,6 +254,7 @@ class _Demo:
     def _race_labelling(self) -> dict[str, Any]:
         """The teacher in PyTorch and in ONNX Runtime on the same unlabelled texts."""
         inputs = {**self._model("teacher"), **self._model("teacher-onnx"), "rows": _RACE_ROWS}
+        inputs |= self._digests("unlabelled.jsonl")
 
         def compute() -> dict[str, Any]:
             texts = list(Corpus(self._files("unlabelled.jsonl")).documents())[:_RACE_ROWS]
@@ -257,10 +266,11 @@ class _Demo:
         """The best student in PyTorch and as exported, per language."""
         bundle = f"{best}-onnx"
         inputs = {**self._model(best), **self._model(bundle), "rows": _LANGUAGE_RACE_ROWS}
+        inputs["tests"] = [digest_file(Path(path)) for path in self._test_files()]
 
         def compute() -> dict[str, Any]:
             files = CorpusConfig(paths=self._test_files())
-            labels = open_folder(str(self._out / bundle)).labels
+            labels = open_folder(str(self._home / bundle)).labels
             by_language = read_test(files, labels)
             results = {}
             with self._progress.task("timing inference", len(by_language), "languages") as task:
@@ -273,8 +283,8 @@ class _Demo:
         return self._stages.run("time-inference", inputs, compute)
 
     def _race(self, model: str, bundle: str, documents: list[Document]) -> dict[str, Any]:
-        graph = load_model(str(self._out / bundle))
-        reference = load_backend(open_folder(str(self._out / model)), "torch")
+        graph = load_model(str(self._home / bundle))
+        reference = load_backend(open_folder(str(self._home / model)), "torch")
         pair = {
             "torch fp32": reference,
             f"onnx {_precision(graph.folder.record)}": graph.classifier,
@@ -310,12 +320,12 @@ class _Demo:
 
     def _model(self, name: str) -> dict[str, str]:
         """The digest of a model that an earlier stage wrote."""
-        return {f"{name} digest": open_folder(str(self._out / name)).model_digest}
+        return {f"{name} digest": open_folder(str(self._home / name)).model_digest}
 
     def _sizes(self, best: str) -> dict[str, int]:
         names = {"teacher": "teacher", "teacher, ONNX": "teacher-onnx"}
         names |= {f"student ({best})": best, f"student ({best}), ONNX": f"{best}-onnx"}
-        return {title: _weight_bytes(self._out / name) for title, name in names.items()}
+        return {title: weight_bytes(self._out / name) for title, name in names.items()}
 
 
 def _dev_rank(summary: Mapping[str, Any]) -> tuple[float, float]:
@@ -331,27 +341,6 @@ def _difference(system: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[
     return {"value": value, "interval": list(interval(resampled))}
 
 
-def _require_files(folder: Path) -> None:
-    missing = [name for name in _REQUIRED_FILES if not (folder / name).is_file()]
-    if missing or not list(folder.glob("test.*.jsonl")):
-        found = ", ".join(sorted(path.name for path in folder.glob("*.json*"))) or "none of them"
-        raise CorpusError(
-            f"--data {folder}: expected {', '.join(_REQUIRED_FILES)} and test.LANG.jsonl, found "
-            f"{found}. Write the missing files; docs/data-debian.md has an example of each."
-        )
-
-
-def _count_rows(folder: Path, digests: Mapping[str, str]) -> dict[str, Any]:
-    """Rows per file of the user's own corpus; every file is checked on the way."""
-    rows = {}
-    for name in sorted(digests):
-        if name.endswith(".jsonl"):
-            config = CorpusConfig(paths=(str(folder / name),))
-            labelled = name != "unlabelled.jsonl"
-            rows[name] = len(read_labelled(config)) if labelled else Corpus(config).scan().num_rows
-    return {"folder": str(folder), "rows": rows}
-
-
 def _precision(record: Any) -> str:
     return record.precision if record is not None else "fp32"
 
@@ -359,25 +348,3 @@ def _precision(record: Any) -> str:
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same with paths as text."""
     return {key: [str(p) for p in v] if key == "stores" else v for key, v in values.items()}
-
-
-def _weight_bytes(folder: Path) -> int:
-    names = ("*.safetensors", "*.onnx", "*.onnx.data")
-    return sum(path.stat().st_size for name in names for path in folder.glob(name))
-
-
-def _environment() -> dict[str, Any]:
-    """Hardware and versions that the numbers hold for."""
-    runtime = {}
-    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"):
-        try:
-            runtime[name] = version(name)
-        except ModuleNotFoundError:
-            continue
-    return {
-        "hardware": read_hardware().to_json(),
-        "python": platform.python_version(),
-        "monoxkit": __version__,
-        **{name: version(name) for name in _VERSIONED},
-        **runtime,
-    }

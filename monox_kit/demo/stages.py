@@ -1,4 +1,4 @@
-"""Finished stages of a demo run: each result records the digest of what it was made from."""
+"""Stages of a demo run: each result records the digest of what it was made from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monox_kit.digest import digest_json
-from monox_kit.durable import write_json
+from monox_kit.durable import remove_folder, write_json
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress
 
@@ -33,63 +33,73 @@ class Stages:
         self.seconds: dict[str, float] = {}
 
     def run(
-        self, name: str, inputs: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        compute: Callable[[], Mapping[str, Any]],
+        output: Path | None = None,
     ) -> dict[str, Any]:
         """The result of a stage: the one on disk where its inputs are equal, else a new one.
+
+        What an earlier run of the stage left is removed where it was made from other inputs, and
+        continued where it was made from the same and was interrupted.
 
         Args:
             name: the stage.
             inputs: everything that the result depends on, with digests of files.
             compute: runs the stage; what it returns must be plain JSON values.
+            output: the folder that the stage writes; None where it writes none.
         """
         self._started += 1
         path = self._folder / f"{name}.json"
         digest = digest_json(inputs)
         title = f"[{self._started}/{self._count}] {name}"
-        found = _read(path)
-        if found is not None and found.get("inputs_digest") == digest:
+        found = _read(path) or {}
+        is_same = found.get("inputs_digest") == digest
+        if is_same and found.get("result") is not None and (output is None or output.is_dir()):
             self._progress.note(f"{title}: finished earlier, reused")
             self.seconds[name] = found["seconds"]
             return dict(found["result"])
-        self._progress.note(title)
-        started = time.perf_counter()
-        result = json.loads(json.dumps(compute()))
-        self.seconds[name] = round(time.perf_counter() - started, 2)
+        if found and not is_same and output is not None:
+            self._progress.note(f"{title}: made from other inputs before, running again")
+            remove_folder(output)
+            remove_folder(output.parent / f"{output.name}.checkpoints")
+        else:
+            self._progress.note(title)
         record = {
             "stage": name,
             "inputs_digest": digest,
             "inputs": json.loads(json.dumps(inputs)),
-            "seconds": self.seconds[name],
-            "result": result,
+            # Time that interrupted runs of the same stage took counts too.
+            "seconds": float(found.get("seconds", 0.0)) if is_same else 0.0,
+            "result": None,
         }
         write_json(path, record)
-        return dict(result)
+        before, started = float(record["seconds"]), time.perf_counter()
+        try:
+            record["result"] = json.loads(json.dumps(compute()))
+        finally:
+            record["seconds"] = round(before + time.perf_counter() - started, 2)
+            write_json(path, record)
+        self.seconds[name] = record["seconds"]
+        return dict(record["result"])
 
 
-def require_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """Record a run's settings, or check that a run in `out` was started with the same.
+def own_folder(out: Path, settings: Mapping[str, Any]) -> None:
+    """Mark `out` as a demo run's folder and record the settings of this one.
 
     Raises:
-        ConfigError: a setting differs; the message names it and both values.
+        ConfigError: files of something else stand there.
     """
     path = out / SETTINGS_FILE
-    asked = json.loads(json.dumps(settings))
-    found = _read(path)
-    if found is None:
-        if out.is_dir() and any(out.iterdir()):
+    if not path.is_file():
+        others = [entry.name for entry in out.iterdir() if not entry.name.startswith(".tmp-")]
+        if others:
             raise ConfigError(
-                f"{out}: expected an empty folder or a demo run, found other files. "
-                "Give another --out."
+                f"--out {out}: expected an empty folder or a demo run, found other files "
+                f"({others[0]}). Give another --out."
             )
-        write_json(path, asked)
-        return
-    for key in sorted({*asked, *found}):
-        if asked.get(key) != found.get(key):
-            raise ConfigError(
-                f"{out}: expected --{key.replace('_', '-')} {asked.get(key)!r} as asked now, found "
-                f"{found.get(key)!r} of the run that stands there. Give another --out, or delete "
-                "the folder."
-            )
+    write_json(path, json.loads(json.dumps(settings)))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from monox_kit.bundle import ONNX_DATA_FILE, ONNX_FILE, ModelFolder
-from monox_kit.errors import ModelError, ProviderError
+from monox_kit.errors import ModelError, ProviderError, first_line
 
 # The first opset with an Attention operator: SDPA stays one node instead of a dozen.
 OPSET = 23
@@ -56,7 +56,7 @@ def write_fp32(model: Any, folder: Path, token_types: bool) -> None:
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise ModelError(
                 f"{type(model).__name__}: expected a model that torch.onnx.export expresses, "
-                f"found: {str(error).strip().splitlines()[0]}. Try --exporter optimum."
+                f"found: {first_line(error)}. Try --exporter optimum."
             ) from error
     if program is None:
         raise ModelError("torch.onnx.export: expected a program, found none.")

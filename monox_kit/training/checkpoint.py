@@ -11,6 +11,7 @@ OUT.checkpoints/step-000200/
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from monox_kit.errors import ConfigError, StorageError
 
 _KEPT = 2
 _STATE_FILE = "state.json"
+_OURS = re.compile(r"step-\d+|\.tmp-.*")
 
 Tensors = dict[str, torch.Tensor]
 
@@ -95,16 +97,28 @@ class Checkpoints:
         """
         if not self._folder.is_dir():
             return None
+        self._require_ours()
         remove_all_leftovers(self._folder)
         steps = self._steps()
         return self._load(steps[-1]) if steps else None
 
     def remove(self) -> None:
         """Remove every checkpoint: the run has ended."""
+        if self._folder.is_dir():
+            self._require_ours()
         remove_folder(self._folder)
 
+    def _require_ours(self) -> None:
+        foreign = [p.name for p in self._folder.iterdir() if not _OURS.fullmatch(p.name)]
+        if foreign:
+            raise ConfigError(
+                f"{self._folder}: expected checkpoints alone, found {foreign[0]}. Give another "
+                "--out: this folder is removed when the training ends."
+            )
+
     def _steps(self) -> list[Path]:
-        return sorted(path for path in self._folder.glob("step-*") if path.is_dir())
+        found = (path for path in self._folder.glob("step-*") if path.is_dir())
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
     def _load(self, folder: Path) -> TrainingState:
         try:
@@ -150,7 +164,8 @@ def require_same_run(found: Mapping[str, Any], asked: Mapping[str, Any], where: 
     Raises:
         ConfigError: a field differs; the message names it and both values.
     """
-    for key in sorted({*found, *asked}):
+    # The command first: another command's folder differs in every other field too.
+    for key in sorted({*found, *asked}, key=lambda key: (key != "command", key)):
         if found.get(key) != asked.get(key):
             raise ConfigError(
                 f"{where}: expected {key} {asked.get(key)!r} as asked now, found "

@@ -27,7 +27,8 @@ class LoopConfig:
         max_grad_norm: gradients are scaled down to this L2 norm.
         max_length: the cut in tokens; None for the model's own, at most 256.
         freeze_embeddings: whether the word embeddings stay as they were pretrained.
-        freeze_layers: how many of the lowest layers stay as they were pretrained.
+        freeze_layers: how many of the lowest layers stay as they were pretrained; from 1 on, all
+            embeddings do too.
         eval_every: steps between evaluations on the dev set; None for the end of every epoch.
         checkpoint_every: steps between checkpoints.
         seed: of the head's initial weights, the order of the rows and dropout.
@@ -49,6 +50,6 @@ class LoopConfig:
     freeze_layers: Annotated[int, Field(ge=0)] = 0
     eval_every: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] = 200
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from monox_kit.batching import pad_batch
 from monox_kit.data import Document, LabelSet
@@ -40,20 +42,14 @@ class FitResult:
     """How a training run ended.
 
     Attributes:
-        num_steps: optimizer steps in all.
-        resumed_at: the step that this process started from; 0 for a fresh run.
         precision: `fp32` or `bf16`.
         best: the dev evaluation whose weights were kept: step, accuracy, loss.
         history: every dev evaluation.
-        final_train_loss: mean loss of the last 20 steps.
     """
 
-    num_steps: int
-    resumed_at: int
     precision: str
     best: Mapping[str, float]
     history: Sequence[Mapping[str, float]]
-    final_train_loss: float
 
 
 def planned_steps(config: LoopConfig, num_rows: int) -> int:
@@ -93,6 +89,10 @@ class Trainer:
     ) -> None:
         require_device(config.device)
         self._precision = resolve_precision(config)
+        # Accelerate remembers the first run's device and precision for the whole process.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        if config.device != "cpu":
+            torch.cuda.set_device(torch.device(config.device))
         self._accelerator = Accelerator(
             cpu=config.device == "cpu",
             mixed_precision="bf16" if self._precision == "bf16" else "no",
@@ -117,7 +117,7 @@ class Trainer:
             StorageError: a checkpoint cannot be written or read.
         """
         resumed_at = self._resume()
-        losses: list[float] = []
+        losses: deque[float] = deque(maxlen=20)
         total = self._num_steps
         self._model.train()
         with self._progress.task(description, total, "steps", done=resumed_at) as task:
@@ -125,7 +125,7 @@ class Trainer:
                 losses.append(self._step(step, rows))
                 done = step + 1
                 self._state.step = done
-                task.detail(f"loss {np.mean(losses[-20:]):.3f}{self._best_text()}")
+                task.detail(f"loss {np.mean(losses):.3f}{self._best_text()}")
                 task.advance()
                 if done == total or done % self._eval_every() == 0:
                     self._evaluate(task)
@@ -133,12 +133,9 @@ class Trainer:
                     self._save()
         self._keep_best()
         return FitResult(
-            num_steps=total,
-            resumed_at=resumed_at,
             precision=self._precision,
             best=self._state.best_result,
             history=self._state.history,
-            final_train_loss=float(np.mean(losses[-20:])) if losses else math.nan,
         )
 
     def _remaining_batches(self, start: int) -> Any:

@@ -62,6 +62,11 @@ def freeze(model: Any, config: LoopConfig) -> None:
     if hasattr(base, "embeddings"):
         base.embeddings.requires_grad_(False)
     lists = [m for m in base.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
+    if not lists:
+        raise ConfigError(
+            f"--freeze-layers: expected {count} separate layers, found none in "
+            f"{type(model).__name__}: its layers share weights. Use --freeze-layers 0."
+        )
     for layer in lists[0][: config.freeze_layers]:
         layer.requires_grad_(False)
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monox_kit.data import Document, Int64s, LabelSet
+from monox_kit.errors import ConfigError
 from monox_kit.objectives import confidence, hard_labels
 from monox_kit.store import LogitStore
 
@@ -126,6 +127,11 @@ class TrainingRows:
 
     def __init__(self, sources: Sequence[RowSource]) -> None:
         self._sources = [source for source in sources if len(source)]
+        if len({source.has_pairs for source in self._sources}) > 1:
+            raise ConfigError(
+                "--store, --labelled: expected single texts everywhere or text pairs everywhere, "
+                "found both. Label the stores again with the right --pair-column."
+            )
         self._starts = np.cumsum([0, *(len(source) for source in self._sources)])
 
     @property

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from monox_kit import __version__
-from monox_kit.bundle import BundleRecord, ModelFolder, open_folder
+from monox_kit.bundle import RECORD_FILE, BundleRecord, ModelFolder, open_folder
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.data import Document, LabelSet
 from monox_kit.digest import RowDigest, digest_json
@@ -153,7 +153,11 @@ def train_student(
     """
     checked(config)
     progress = progress or Silent()
-    stores = () if config.method == "ce" else tuple(LogitStore.open(p) for p in config.stores)
+    stores = (
+        ()
+        if config.method == "ce"
+        else tuple(LogitStore.open(p, verify="read") for p in config.stores)
+    )
     if config.method == "ce" and config.stores:
         progress.note(
             f"--method ce learns from gold labels alone: {len(config.stores)} store(s) not used"
@@ -166,6 +170,10 @@ def train_student(
     if config.labelled is not None:
         labels = labels or _labels_for(None, config.labelled)
         labelled = read_labelled(config.labelled, labels)
+        if config.method == "kd":
+            progress.note(
+                "--method kd learns from the stores alone: --labelled only names the classes"
+            )
     if labels is None and not labelled:
         raise ConfigError(
             f"--labelled: expected gold-labelled text or a logit store for --method "
@@ -216,15 +224,16 @@ class _Run:
         max_length = folder.resolve_max_length(self._loop.max_length)
         fingerprint = self._fingerprint(folder, dev, max_length)
         with owned_folder(self._out):
+            checkpoints = Checkpoints(
+                self._out.parent / f"{self._out.name}.checkpoints", fingerprint
+            )
             finished = self._finished(fingerprint)
             if finished is not None:
+                checkpoints.remove()  # a kill between commit and clean-up left them
                 return finished
             started = time.perf_counter()
             tokenizer = Tokenizer(folder.path, max_length)
             model = new_classifier(folder, self._sources.labels, self._loop.seed)
-            checkpoints = Checkpoints(
-                self._out.parent / f"{self._out.name}.checkpoints", fingerprint
-            )
             trainer = Trainer(
                 model=model,
                 tokenizer=tokenizer,
@@ -243,7 +252,12 @@ class _Run:
                 max_length=max_length,
                 backend="torch",
                 precision="fp32",
-                provenance={"run": fingerprint, "summary": _without_path(summary)},
+                has_pairs=task.rows.has_pairs,
+                provenance={
+                    "model": self._model,
+                    "run": fingerprint,
+                    "summary": _without_path(summary),
+                },
             )
             with new_folder(self._out) as building:
                 card = _card(self._model, summary, fingerprint)
@@ -258,17 +272,16 @@ class _Run:
         loop = asdict(self._loop)
         loop["max_length"] = max_length
         loop["precision"] = resolve_precision(self._loop)
-        for name in ("checkpoint_every", "device"):  # these change nothing in the result
-            del loop[name]
+        loop["device"] = self._loop.device.partition(":")[0]
+        del loop["checkpoint_every"]  # changes nothing in the result
         sources = self._sources
         return {
             "command": self._command,
             "method": self._method,
-            "model": self._model,
             "model_digest": folder.model_digest,
             "tokenizer_digest": folder.tokenizer_digest,
             "labels": sources.labels.fingerprint,
-            "labelled_digest": _digest_documents(sources.labelled),
+            "labelled_digest": _digest_documents(() if self._method == "kd" else sources.labelled),
             "dev_digest": _digest_documents(dev),
             "stores": digest_json([store.digest for store in sources.stores]),
             "temperature": sources.temperature if self._method == "kd" else None,
@@ -278,8 +291,13 @@ class _Run:
 
     def _finished(self, fingerprint: Mapping[str, Any]) -> TrainingSummary | None:
         """The summary of the equal run that already stands at `out`, if one does."""
-        if not self._out.exists():
+        if not self._out.exists() or (self._out.is_dir() and not any(self._out.iterdir())):
             return None
+        if not (self._out / RECORD_FILE).is_file():
+            raise ConfigError(
+                f"--out {self._out}: expected no folder or a finished run of this command, found "
+                "something else. Give another --out."
+            )
         record = open_folder(str(self._out.absolute())).record
         if record is None or "run" not in record.provenance:
             raise ConfigError(

@@ -10,7 +10,7 @@ import pytest
 
 from monox_kit.demo import DemoConfig, recipe, run_demo
 from monox_kit.demo.stages import Stages
-from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.errors import ConfigError, CorpusError, ModelError
 from monox_kit.report import accuracy_rows, write_report
 from tests.tiny_models import LABELS, bert_encoder, labelled_rows, write_jsonl
 
@@ -114,9 +114,43 @@ def test_changed_data_runs_the_stages_that_depend_on_it(
     assert not again & {"train-teacher", "label", "train-student-ce", "export-teacher"}
 
 
-def test_other_settings_in_the_same_folder_are_refused(config: DemoConfig, run: Path) -> None:
-    with pytest.raises(ConfigError, match="--student-steps 5 as asked now, found 4"):
-        run_demo(replace(config, student_steps=5), run)
+def test_other_settings_run_the_stages_that_depend_on_them(
+    config: DemoConfig, tmp_path: Path
+) -> None:
+    first = run_demo(config, tmp_path / "run")
+    store = (tmp_path / "run" / "store" / "complete.json").stat().st_mtime_ns
+    second = run_demo(replace(config, student_steps=5), tmp_path / "run")
+    assert [second.training[m]["num_steps"] for m in ("ce", "pl", "kd")] == [5, 5, 5]
+    assert second.training["teacher"] == first.training["teacher"]
+    assert (tmp_path / "run" / "store" / "complete.json").stat().st_mtime_ns == store
+
+
+def test_a_stage_whose_folder_is_gone_runs_again(config: DemoConfig, tmp_path: Path) -> None:
+    import shutil
+
+    first = run_demo(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "teacher")
+    second = run_demo(config, tmp_path / "run")
+    assert second.training["teacher"]["history"] == first.training["teacher"]["history"]
+    assert (tmp_path / "run" / "teacher" / "model.safetensors").is_file()
+
+
+def test_bad_data_is_found_before_any_training(
+    config: DemoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    monkeypatch.setattr(recipe, "train_teacher", lambda *_, **__: pytest.fail("trained"))
+    data = tmp_path / "data"
+    shutil.copytree(config.data or "", data)
+    write_jsonl(data / "test.de.jsonl", [{"text": "alpha", "label": "zzz"}])
+    with pytest.raises(CorpusError, match="'zzz'"):
+        run_demo(replace(config, data=data), tmp_path / "run")
+    (data / "test.en.jsonl").unlink()
+    with pytest.raises(CorpusError, match=r"test\.en\.jsonl"):
+        run_demo(replace(config, data=data), tmp_path / "run")
+    with pytest.raises(ModelError, match="expected a model folder"):
+        run_demo(replace(config, student_model=str(tmp_path / "no")), tmp_path / "run")
 
 
 def test_missing_files_are_named(config: DemoConfig, tmp_path: Path) -> None:

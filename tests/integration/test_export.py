@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
@@ -15,9 +16,10 @@ from monox_kit.bundle import BundleRecord, open_folder
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document
 from monox_kit.errors import ConfigError, GateError, ModelError, ProviderError
-from monox_kit.export import ExportConfig, export_model, run
+from monox_kit.export import ExportConfig, candidates, export_model, run
 from monox_kit.export.check import agreement
 from monox_kit.inference import load_model, score
+from monox_kit.progress import Silent
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 
@@ -34,7 +36,9 @@ def test_an_explicit_precision_is_what_the_bundle_holds(
     summary = export_model(config, tmp_path / "bundle")
     record = BundleRecord.read(tmp_path / "bundle" / "monoxkit.json")
     assert summary.precision == record.precision == precision
-    assert list(summary.candidates) == [precision]
+    verdicts = {name: value["rejected"] for name, value in summary.candidates.items()}
+    assert verdicts.pop(precision) is None
+    assert verdicts in ({}, {"fp32": f"--precision {precision} was asked for"})
     files = {path.name for path in (tmp_path / "bundle").iterdir()}
     assert {"model.onnx", "config.json", "tokenizer.json", "monoxkit.json", "README.md"} <= files
     assert "candidates" not in files
@@ -73,7 +77,7 @@ def test_other_tools_read_the_bundles_configuration_and_tokenizer(
 def test_a_graph_that_differs_is_not_released(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = run.write_fp32
+    write = candidates.write_fp32
 
     def write_other(model: torch.nn.Module, folder: Path, token_types: bool) -> None:
         opposite = copy.deepcopy(model)
@@ -82,13 +86,58 @@ def test_a_graph_that_differs_is_not_released(
                 parameter.neg_()
         write(opposite, folder, token_types)
 
-    monkeypatch.setattr(run, "write_fp32", write_other)
-    with pytest.raises(ModelError, match="within rounding of PyTorch's, found a difference"):
-        export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
-    config = ExportConfig(model=str(model), precision="int8", min_agreement=1.0)
-    with pytest.raises(GateError, match="--min-agreement"):
-        export_model(config, tmp_path / "bundle")
+    monkeypatch.setattr(candidates, "write_fp32", write_other)
+    # int8 is made from the fp32 graph: a wrong one is refused whatever was asked for.
+    for precision in ("fp32", "int8", "auto"):
+        config = ExportConfig(model=str(model), precision=precision)  # type: ignore[arg-type]
+        with pytest.raises(ModelError, match="within rounding of PyTorch's, found a difference"):
+            export_model(config, tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("bundle")] == []
+
+
+@pytest.mark.parametrize("fault", ["flips labels", "is not finite", "cannot be built"])
+def test_a_bad_int8_graph_is_rejected_and_fp32_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def bad(source: Path, folder: Path, *, reduce_range: bool) -> None:
+        if fault == "cannot be built":
+            raise RuntimeError("no kernel")
+        graph = onnx.load(str(source / "model.onnx"))
+        output = graph.graph.node[-1].output[0]
+        factor = -1.0 if fault == "flips labels" else float("nan")
+        graph.graph.node[-1].output[0] = "before"
+        value = onnx.numpy_helper.from_array(np.array(factor, np.float32), "factor")
+        graph.graph.initializer.append(value)
+        graph.graph.node.append(onnx.helper.make_node("Mul", ["before", "factor"], [output]))
+        onnx.save(graph, str(folder / "model.onnx"))
+
+    monkeypatch.setattr(candidates, "write_int8", bad)
+    summary = export_model(ExportConfig(model=str(model), precision="auto"), tmp_path / "auto")
+    expected = {
+        "flips labels": "--min-agreement",
+        "is not finite": "finite",
+        "cannot be built": "no kernel",
+    }
+    assert summary.precision == "fp32"
+    assert expected[fault] in summary.candidates["int8"]["rejected"]
+    with pytest.raises(GateError, match=expected[fault]):
+        export_model(ExportConfig(model=str(model), precision="int8"), tmp_path / "int8")
+    assert not (tmp_path / "int8").exists()
+
+
+def test_check_texts_come_from_every_file_in_turn(model: Path, tmp_path: Path) -> None:
+    for name, text in (("de", "paquet"), ("ja", "spiel")):
+        write_jsonl(tmp_path / f"test.{name}.jsonl", [{"text": text}] * 30)
+    seen = run._documents(
+        ExportConfig(
+            model=str(model),
+            check=CorpusConfig(paths=(str(tmp_path / "test.*.jsonl"),)),
+            check_rows=20,
+        ),
+        32,
+        Silent(),
+    )
+    assert [document.text for document in seen] == ["paquet", "spiel"] * 10
 
 
 def test_an_equal_export_is_reused_and_another_is_refused(model: Path, tmp_path: Path) -> None:

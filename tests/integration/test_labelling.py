@@ -131,7 +131,7 @@ def test_another_configuration_is_refused_by_field(
 def test_another_teacher_is_refused(files: Path, tmp_path: Path) -> None:
     label_corpus(config_for(files), tmp_path / "store")
     other = bert_classifier(tmp_path / "model", seed=5)
-    with pytest.raises(StoreMismatch, match="teacher"):
+    with pytest.raises(StoreMismatch, match="teacher_digest"):
         label_corpus(replace(config_for(files), model=str(other)), tmp_path / "store")
 
 
@@ -164,6 +164,43 @@ def test_a_corpus_that_changes_while_it_is_labelled_never_completes(
     with pytest.raises(CorpusError, match="changed while it was labelled"):
         label_corpus(config, tmp_path / "store")
     assert not (tmp_path / "store" / "complete.json").exists()
+
+
+def test_rows_that_changed_before_the_last_shard_are_never_committed(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put back after the failed run, the corpus is labelled as it is, not as it was in between."""
+    rows = labelled_rows(40, seed=4)
+    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
+    config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
+    scan = labelling.Corpus.scan
+
+    def scan_then_edit(self: labelling.Corpus, **kwargs: object) -> object:
+        summary = scan(self, **kwargs)  # type: ignore[arg-type]
+        write_jsonl(corpus, [{**rows[0], "text": "changed"}, *rows[1:]])
+        return summary
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labelling.Corpus, "scan", scan_then_edit)
+        with pytest.raises(CorpusError, match="changed while it was labelled"):
+            label_corpus(config, tmp_path / "store")
+    write_jsonl(corpus, rows)
+    assert label_corpus(config, tmp_path / "store").num_resumed_rows == 0
+    assert LogitStore.open(tmp_path / "store").text(0) == rows[0]["text"]
+
+
+def test_a_moved_teacher_goes_on_and_options_of_the_other_backend_are_refused(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_corpus(config_for(files), tmp_path / "store")
+    monkeypatch.chdir(files)
+    relative = replace(config_for(files), model="model")
+    assert label_corpus(relative, tmp_path / "store").rows_per_s is None
+    with pytest.raises(ConfigError, match="--provider cuda: expected with an ONNX bundle only"):
+        label_corpus(replace(relative, provider="cuda"), tmp_path / "store")
+    onnx = replace(config_for(files, "onnx"), device="cuda")
+    with pytest.raises(ConfigError, match="--device cuda: expected with a PyTorch model only"):
+        label_corpus(onnx, tmp_path / "store")
 
 
 def test_a_bad_row_is_found_before_the_model_runs(

@@ -11,7 +11,13 @@ from safetensors.numpy import load_file
 
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.digest import digest_file
-from monox_kit.errors import ConfigError, LabelMismatchError, ModelError, StorageError
+from monox_kit.errors import (
+    ConfigError,
+    LabelMismatchError,
+    ModelError,
+    StorageError,
+    StoreCorrupt,
+)
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.store import LogitStore
@@ -87,11 +93,22 @@ def test_a_teacher_learns_what_its_labels_say(files: Path, tmp_path: Path) -> No
     assert not (tmp_path / "teacher.checkpoints").exists()
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("method", "stop_at"), [("ce", 1), ("ce", 5), ("pl", 3), ("kd", 4), ("kd", 7)]
+)
 def test_a_killed_run_ends_with_the_same_bits(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    files: Path,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    stop_at: int,
 ) -> None:
-    whole = train_teacher(teacher_config(files), tmp_path / "whole")
+    """Dropout on, parts frozen, killed within and after the first epoch (5 or fewer steps)."""
+    config = student_config(
+        files, method, loop=replace(LOOP, max_steps=8, batch_size=16, freeze_layers=1)
+    )
+    whole = train_student(config, tmp_path / "whole")
     step = loop.Trainer._step
 
     def killed(self: loop.Trainer, number: int, rows: np.ndarray) -> float:
@@ -102,9 +119,9 @@ def test_a_killed_run_ends_with_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(loop.Trainer, "_step", killed)
         with pytest.raises(Killed):
-            train_teacher(teacher_config(files), tmp_path / "resumed")
+            train_student(config, tmp_path / "resumed")
     assert not (tmp_path / "resumed").exists()
-    resumed = train_teacher(teacher_config(files), tmp_path / "resumed")
+    resumed = train_student(config, tmp_path / "resumed")
     assert resumed.history == whole.history
     first, second = (tmp_path / name / "model.safetensors" for name in ("whole", "resumed"))
     assert digest_file(first) == digest_file(second)
@@ -196,6 +213,40 @@ def test_pl_and_kd_see_the_same_texts_with_hard_and_soft_targets(files: Path, st
     gold_texts, _, labels = pl.batch(np.arange(len(gold)))
     assert gold_texts == [document.text for document in gold]
     assert [opened.labels.names[i] for i in labels] == [document.label for document in gold]
+
+
+def test_single_texts_and_pairs_do_not_mix(files: Path, store: Path, tmp_path: Path) -> None:
+    pairs = write_jsonl(tmp_path / "pairs.jsonl", labelled_rows(9, seed=8, pairs=True))
+    config = student_config(files, "pl", labelled=corpus_of(pairs))
+    with pytest.raises(ConfigError, match="single texts everywhere or text pairs everywhere"):
+        train_student(config, tmp_path / "student")
+
+
+def test_a_flipped_bit_in_a_store_is_found(files: Path, store: Path, tmp_path: Path) -> None:
+    import shutil
+
+    damaged = tmp_path / "store"
+    shutil.copytree(store, damaged)
+    path = damaged / "shards" / "000000" / "logits.npy"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreCorrupt, match=r"logits\.npy"):
+        train_student(student_config(files, "kd", stores=(damaged,)), tmp_path / "student")
+
+
+def test_a_folder_of_other_files_beside_the_output_is_kept(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "teacher.checkpoints").mkdir()
+    (tmp_path / "teacher.checkpoints" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"found thesis\.tex"):
+        train_teacher(teacher_config(files), tmp_path / "teacher")
+    assert (tmp_path / "teacher.checkpoints" / "thesis.tex").exists()
+
+
+def test_runs_of_another_precision_follow_in_one_process(files: Path, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        config = teacher_config(files, replace(LOOP, precision=precision, max_steps=1))
+        assert train_teacher(config, tmp_path / precision).precision == precision
 
 
 def test_training_that_diverges_stops_with_the_step(

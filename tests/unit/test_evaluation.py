@@ -33,10 +33,9 @@ def plain_macro_f1(gold: list[int], predicted: list[int]) -> float:
 def test_macro_f1_equals_the_plain_formula(seed: int) -> None:
     generator = np.random.default_rng(seed)
     gold, predicted = generator.integers(0, 6, 40), generator.integers(1, 4, 40)
-    confusion = np.zeros((1, 7, 7), np.int64)
-    np.add.at(confusion[0], (gold, predicted), 1)
+    cells, counts = np.unique(gold * 7 + predicted, return_counts=True)
     expected = plain_macro_f1(gold.tolist(), predicted.tolist())
-    assert macro_f1(confusion)[0] == pytest.approx(expected)
+    assert macro_f1(counts[None, :], *np.divmod(cells, 7), 7)[0] == pytest.approx(expected)
 
 
 def test_intervals_hold_the_spread_of_a_binomial() -> None:

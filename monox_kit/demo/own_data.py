@@ -1,0 +1,47 @@
+"""The user's own corpus folder, checked before the demo's first stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
+from monox_kit.data import LabelSet
+from monox_kit.errors import CorpusError
+
+REQUIRED_FILES = (
+    "labelled.jsonl",
+    "unlabelled.jsonl",
+    "dev.jsonl",
+    "test.en.jsonl",
+    "labels.json",
+)
+
+
+def require_files(folder: Path) -> None:
+    """Check that every file is there.
+
+    Raises:
+        CorpusError: one is not; the message names those that are.
+    """
+    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if missing:
+        found = ", ".join(sorted(path.name for path in folder.glob("*.json*"))) or "none of them"
+        raise CorpusError(
+            f"--data {folder}: expected {', '.join(REQUIRED_FILES)} and test.LANG.jsonl, found "
+            f"{found}. Write the missing files; docs/data-debian.md has an example of each."
+        )
+
+
+def count_rows(folder: Path, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Rows per file of the user's own corpus; every file is checked on the way."""
+    labels = LabelSet.read(folder / "labels.json")
+    rows = {}
+    for name in sorted(digests):
+        config = CorpusConfig(paths=(str(folder / name),))
+        if name == "unlabelled.jsonl":
+            rows[name] = Corpus(config).scan(labels=labels).num_rows
+        elif name.endswith(".jsonl"):
+            rows[name] = len(read_labelled(config, labels))
+    return {"folder": str(folder), "rows": rows}
