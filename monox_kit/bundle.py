@@ -63,7 +63,7 @@ class BundleRecord:
         max_length: tokens per text that the model was trained or exported with.
         backend: which runtime opens the bundle.
         precision: `fp32`, `bf16`, `int8` or `fp16`.
-        has_pairs: whether the model reads text pairs.
+        has_pairs: whether the model was trained on text pairs; None where that is not known.
         provenance: what the bundle was made from: digests, configuration, versions.
         checks: what was measured before the bundle was released.
     """
@@ -72,7 +72,7 @@ class BundleRecord:
     max_length: int
     backend: Backend
     precision: str
-    has_pairs: bool
+    has_pairs: bool | None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     checks: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,7 +104,7 @@ class BundleRecord:
                 max_length=int(value["max_length"]),
                 backend=value["backend"],
                 precision=str(value["precision"]),
-                has_pairs=bool(value["has_pairs"]),
+                has_pairs=value["has_pairs"],
                 provenance=value.get("provenance", {}),
                 checks=value.get("checks", {}),
             )
@@ -176,7 +176,7 @@ class ModelFolder:
         Raises:
             CorpusError: they do not; models of other tools, which do not say, take either.
         """
-        if self.record is None or self.record.has_pairs == has_pairs:
+        if self.record is None or self.record.has_pairs in (None, has_pairs):
             return
         kinds = {True: "text pairs", False: "single texts"}
         raise CorpusError(

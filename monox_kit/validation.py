@@ -27,7 +27,7 @@ def checked(config: T) -> T:
             checked(value)
     adapter: TypeAdapter[Any] = TypeAdapter(type(config))
     try:
-        adapter.validate_python(values, strict=True)
+        validated = adapter.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
@@ -35,4 +35,12 @@ def checked(config: T) -> T:
         raise ConfigError(
             f"{option}: expected {expected}, found {first['input']!r}. Correct the option."
         ) from error
+    for name, value in values.items():
+        converted = getattr(validated, name)
+        # The original is what runs: a value that only a conversion made fit does not fit.
+        if not is_dataclass(value) and converted != value:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: expected {converted!r}, found {value!r}. "
+                "Give a value of the option's own type."
+            )
     return config

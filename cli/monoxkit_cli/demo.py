@@ -42,14 +42,14 @@ def demo(
     ] = None,
     teacher_max_length: Annotated[
         int, typer.Option("--teacher-max-length", help="The teacher's cut in tokens.")
-    ] = 48,
+    ] = 32,
     max_length: Annotated[
         int, typer.Option("--max-length", help="The student's cut in tokens.")
     ] = 32,
-    teacher_steps: Annotated[int, typer.Option("--teacher-steps", help="Of 16 rows.")] = 400,
+    teacher_steps: Annotated[int, typer.Option("--teacher-steps", help="Of 16 rows.")] = 360,
     student_steps: Annotated[
         int, typer.Option("--student-steps", help="Of 16 rows, for each objective.")
-    ] = 200,
+    ] = 280,
     teacher_learning_rate: Annotated[
         float, typer.Option("--teacher-learning-rate", help="Peak rate.")
     ] = 1e-4,

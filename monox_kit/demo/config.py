@@ -46,10 +46,10 @@ class DemoConfig:
     dev: Annotated[int, Field(ge=1)] = 300
     test_rows: Annotated[int, Field(ge=20)] = 200
     languages: tuple[str, ...] = TARGET_LANGUAGES
-    teacher_max_length: Annotated[int, Field(ge=8)] = 48
+    teacher_max_length: Annotated[int, Field(ge=8)] = 32
     max_length: Annotated[int, Field(ge=8)] = 32
-    teacher_steps: Annotated[int, Field(ge=1)] = 400
-    student_steps: Annotated[int, Field(ge=1)] = 200
+    teacher_steps: Annotated[int, Field(ge=1)] = 360
+    student_steps: Annotated[int, Field(ge=1)] = 280
     teacher_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     student_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     head_factor: Annotated[float, Field(gt=0, le=1000)] = 10.0

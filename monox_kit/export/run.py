@@ -133,9 +133,7 @@ def _write_bundle(
         max_length=tokenizer.max_length,
         backend="onnx",
         precision=summary.precision,
-        has_pairs=any(document.text_pair is not None for document in subject.documents)
-        if source.record is None
-        else source.record.has_pairs,
+        has_pairs=source.record.has_pairs if source.record else None,
         provenance={"run": run, "source": chain},
         checks={"opset": summary.opset, "candidates": summary.candidates},
     )

@@ -26,6 +26,7 @@ def test_a_good_configuration_comes_back_as_it_is() -> None:
         ({"method": "dk"}, "--method: expected 'ce', 'pl' or 'kd', found 'dk'"),
         ({"loop": LoopConfig(batch_size=0)}, "--batch-size: expected greater than or equal to 1"),
         ({"loop": LoopConfig(schedule="up")}, "--schedule: expected 'linear' or 'constant'"),  # type: ignore[arg-type]
+        ({"loop": LoopConfig(max_steps="2")}, "--max-steps: expected 2, found '2'"),  # type: ignore[arg-type]
         ({"loop": LoopConfig(warmup_fraction=float("nan"))}, "--warmup-fraction"),
     ],
 )
