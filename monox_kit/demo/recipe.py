@@ -43,6 +43,8 @@ METHODS = ("ce", "pl", "kd")
 # data, teacher, its export, label, 3 students, 4 evaluations, export, parity, 2 races
 _NUM_STAGES = 15
 _CHECK_ROWS = 100
+# Stricter than the command's default: the check text is English, the student is not.
+_MIN_AGREEMENT = 0.98
 _PARITY_ROWS = 30  # per language
 _RACE_ROWS = 256
 _LANGUAGE_RACE_ROWS = 16
@@ -160,6 +162,7 @@ class _Demo:
             precision=precision,  # type: ignore[arg-type]  # two literals above
             check=self._files("dev.jsonl"),
             check_rows=_CHECK_ROWS,
+            min_agreement=_MIN_AGREEMENT,
         )
         return self._stages.run(
             "export-teacher" if name == "teacher" else "export-student",
