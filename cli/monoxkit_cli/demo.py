@@ -38,7 +38,8 @@ def demo(
     dev: Annotated[int, typer.Option("--dev", help="English rows for choosing weights.")] = 300,
     test_rows: Annotated[int, typer.Option("--test-rows", help="Most rows per test set.")] = 200,
     languages: Annotated[
-        str | None, typer.Option("--languages", help="Target languages: de,fr,...")
+        str | None,
+        typer.Option("--languages", help="Target languages: de,fr,... [default: 10 of them]."),
     ] = None,
     teacher_max_length: Annotated[
         int, typer.Option("--teacher-max-length", help="The teacher's cut in tokens.")
