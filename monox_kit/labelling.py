@@ -217,7 +217,7 @@ def _shards(
             _add(digest, document)
         position = shard.stop
         is_last = shard.stop == summary.num_rows
-        expected = summary.digest if is_last else summary.marks[shard.index]
+        expected = summary.marks[shard.index].digest
         extra = next(documents, None) if is_last else None
         if extra is not None or digest.hexdigest() != expected:
             raise CorpusError(

@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from monox_kit.corpora.checks import DocumentCheck
 from monox_kit.corpora.formats import FormatName, row_source
+from monox_kit.corpora.marks import CorpusMark, Marker
 from monox_kit.corpora.paths import lang_from_name, resolve_paths
 from monox_kit.corpora.rows import Columns, Meter
 from monox_kit.data import Document, LabelSet
-from monox_kit.digest import RowDigest
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.progress import Progress, ProgressTask, Silent
 
@@ -19,6 +19,7 @@ __all__ = [
     "MAX_LABEL_NAMES",
     "Corpus",
     "CorpusConfig",
+    "CorpusMark",
     "CorpusSummary",
     "PairMode",
     "lang_from_name",
@@ -114,7 +115,8 @@ class CorpusSummary:
         label_names: the distinct labels, sorted; None where there are more than
             `MAX_LABEL_NAMES`.
         text_bytes: UTF-8 bytes of all texts and pairs.
-        marks: the digest of the first 1, 2, 3 ... times `mark_every` rows; empty unless asked for.
+        marks: one for each block of `mark_every` rows, the last of which may be shorter; empty
+            unless asked for.
     """
 
     num_rows: int
@@ -123,7 +125,7 @@ class CorpusSummary:
     num_labelled: int
     label_names: tuple[str, ...] | None
     text_bytes: int
-    marks: tuple[str, ...] = ()
+    marks: tuple[CorpusMark, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""
@@ -180,47 +182,42 @@ class Corpus:
         Args:
             progress: told the bytes read, or the rows where a file's size is not known.
             labels: every label must be one of these; None accepts any.
-            mark_every: rows between the digests of `CorpusSummary.marks`.
+            mark_every: rows of a block of `CorpusSummary.marks`.
 
         Raises:
             CorpusError: as for `documents`; or an unknown label.
         """
-        marks: list[str] = []
-        digest = RowDigest()
+        marker = Marker(mark_every)
         meter = Meter()
         names: set[str] | None = set()
-        num_rows = num_labelled = text_bytes = 0
+        num_rows = num_labelled = 0
         has_pairs = False
         total = self._total_bytes()
         unit = "rows" if total is None else "bytes"
         with (progress or Silent()).task("checking the corpus", total, unit) as task:
             report = _ScanReport(task, by_bytes=total is not None)
             for document in self._read(self._check(labels), meter):
-                text, pair, label = document.text, document.text_pair, document.label
-                digest.add(document.id, text, pair, label, document.lang)
-                text_bytes += _utf8_bytes(text)
-                if pair is not None:
-                    has_pairs = True
-                    text_bytes += _utf8_bytes(pair)
+                marker.add(document)
+                has_pairs = document.text_pair is not None  # of all rows, or of none
+                label = document.label
                 if label is not None:
                     num_labelled += 1
                     if names is not None and label not in names:
                         names.add(label)
                         names = names if len(names) <= MAX_LABEL_NAMES else None
                 num_rows += 1
-                if mark_every and num_rows % mark_every == 0:
-                    marks.append(digest.hexdigest())
                 if num_rows % _ROWS_PER_REPORT == 0:
                     report.at(meter, num_rows)
             report.at(meter, num_rows)
+        marker.end_block()
         return CorpusSummary(
             num_rows=num_rows,
-            digest=digest.hexdigest(),
+            digest=marker.digest.hexdigest(),
             has_pairs=has_pairs,
             num_labelled=num_labelled,
             label_names=None if names is None else tuple(sorted(names)),
-            text_bytes=text_bytes,
-            marks=tuple(marks),
+            text_bytes=marker.text_bytes,
+            marks=tuple(marker.marks),
         )
 
     def _total_bytes(self) -> int | None:
@@ -280,7 +277,3 @@ class _ScanReport:
         self._task.advance(done - self._done)
         self._task.detail(f"{num_rows:,} rows")
         self._done = done
-
-
-def _utf8_bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())

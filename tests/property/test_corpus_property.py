@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monox_kit.corpora import blocks
-from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from monox_kit.corpora.corpus import Corpus, CorpusConfig, CorpusMark
 from monox_kit.data import Document
 from monox_kit.digest import RowDigest
 
@@ -111,7 +111,7 @@ WRITERS = {
 }
 
 
-def read(contents, block_bytes):
+def read(contents, block_bytes, mark_every=None):
     """Documents and summary of files given as (suffix, bytes)."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.{suffix}" for i, (suffix, _) in enumerate(contents)]
@@ -121,7 +121,7 @@ def read(contents, block_bytes):
         # Small blocks put every character and line end on a border sooner or later.
         whole, blocks.BLOCK_BYTES = blocks.BLOCK_BYTES, block_bytes
         try:
-            return list(corpus.documents()), corpus.scan()
+            return list(corpus.documents()), corpus.scan(mark_every=mark_every)
         finally:
             blocks.BLOCK_BYTES = whole
 
@@ -149,6 +149,27 @@ def test_every_format_reads_back_what_was_written(data, documents, block_bytes):
     assert summary.has_pairs == (documents[0].text_pair is not None)
     both = "".join(d.text + (d.text_pair or "") for d in documents)
     assert summary.text_bytes == len(both.encode())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), corpora(), st.integers(1, 12))
+def test_every_block_has_a_mark_of_its_bytes_and_all_rows_so_far(data, documents, mark_every):
+    _, summary = read([("parquet", as_parquet(documents, data.draw))], 64, mark_every)
+    has_pairs = documents[0].text_pair is not None
+    expected = []
+    for start in range(0, len(documents), mark_every):
+        block = documents[start : start + mark_every]
+        sizes = {
+            "ids": len("".join(d.id for d in block).encode()),
+            "text": len("".join(d.text for d in block).encode()),
+        }
+        if has_pairs:
+            sizes["text_pair"] = len("".join(d.text_pair for d in block).encode())
+        so_far = expected_digest(documents[: start + mark_every])
+        expected.append(CorpusMark(digest=so_far, text_bytes=sizes))
+    assert summary.marks == tuple(expected)
+    assert summary.marks[-1].digest == summary.digest
+    json.dumps(summary.to_json())
 
 
 @settings(max_examples=40, deadline=None)
