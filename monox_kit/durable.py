@@ -199,15 +199,18 @@ def new_folder(
             raise
 
 
-def write_member(path: Path, *parts: bytes | memoryview) -> None:
-    """Write one file of a folder under construction, where `new_folder` makes it durable.
+@contextlib.contextmanager
+def new_member(path: Path) -> Iterator[BinaryIO]:
+    """Create one file of a folder under construction, where `new_folder` makes it durable.
+
+    Yields:
+        A binary stream. What is written in the block need not be there at once.
 
     Raises:
         StorageError: the disk refused.
     """
     with disk_errors(path), path.open("xb") as stream:
-        for part in parts:
-            stream.write(part)
+        yield stream
 
 
 def _rename_folder(temporary: Path, final: Path) -> None:

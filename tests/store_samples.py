@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ def logits(rows: Int64s, num_classes: int = 3) -> Logits:
     return ((rows[:, None] * 8 + np.arange(num_classes)) / 4 - 9).astype(np.float32)
 
 
+def recomputed(rows: Int64s) -> Any:
+    """[n] bool, which rows the fidelity guard recomputed."""
+    return rows % 4 == 2
+
+
 def shard_arguments(store: StoreManifest, shard: ShardRange) -> dict[str, Any]:
     """What `write_shard` takes for a shard."""
     rows = np.arange(shard.start, shard.stop, dtype=np.int64)
@@ -65,15 +71,52 @@ def shard_arguments(store: StoreManifest, shard: ShardRange) -> dict[str, Any]:
         "logits": logits(rows, store.num_classes),
         "documents": [document(row, store.has_pairs) for row in rows.tolist()],
         "labels": gold(rows),
+        "recomputed": recomputed(rows),
     }
 
 
-def write_store(folder: Path, store: StoreManifest | None = None) -> Path:
-    """Write what is missing, complete the store and give its folder back."""
+def text_bytes(documents: Sequence[Document]) -> dict[str, int]:
+    """The UTF-8 bytes of each text field, counted the plain way."""
+    fields = {
+        "ids": "".join(document.id for document in documents),
+        "text": "".join(document.text for document in documents),
+        "text_pair": "".join(document.text_pair or "" for document in documents),
+    }
+    if documents[0].text_pair is None:
+        del fields["text_pair"]
+    return {field: len(text.encode()) for field, text in fields.items()}
+
+
+def part(arguments: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """What `append` takes for a shard's rows [start, stop), counted from the shard's first."""
+    return {name: values[start:stop] for name, values in arguments.items()}
+
+
+def build_shard(writer: StoreWriter, shard: ShardRange, cuts: Sequence[int]) -> None:
+    """Write a shard in parts that end at `cuts`, counted from the shard's first row."""
+    arguments = shard_arguments(writer.manifest, shard)
+    with writer.shard(shard, text_bytes(arguments["documents"])) as builder:
+        for start, stop in pairwise([0, *cuts, len(shard)]):
+            builder.append(**part(arguments, start, stop))
+
+
+def write_store(
+    folder: Path, store: StoreManifest | None = None, *, cuts: Sequence[int] | None = None
+) -> Path:
+    """Write what is missing, complete the store and give its folder back.
+
+    Args:
+        folder: the store's folder.
+        store: `manifest()` where it is None.
+        cuts: where every shard is split into parts; None writes each at once.
+    """
     store = store or manifest()
     with StoreWriter(folder, store) as writer:
         for shard in writer.missing:
-            writer.write_shard(shard, **shard_arguments(store, shard))
+            if cuts is None:
+                writer.write_shard(shard, **shard_arguments(store, shard))
+            else:
+                build_shard(writer, shard, cuts)
         writer.complete(command="label")
     return folder
 

@@ -242,6 +242,7 @@ def array_layout(manifest: StoreManifest, num_rows: int) -> Layout:
         "logits.npy": (LOGIT_DESCR[manifest.dtype], (num_rows, manifest.num_classes)),
         "rows.npy": ("<i8", (num_rows,)),
         "labels.npy": ("<i4", (num_rows,)),
+        "recomputed.npy": ("|u1", (num_rows,)),
     }
     for field in text_fields(manifest):
         layout[f"{field}.npy"] = ("|u1", (None,))

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from monox_kit.data import Document, Int64s, LabelSet, Logits
 from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
 from monox_kit.progress import Progress
+from monox_kit.store.arrays import Bools, Int32s
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import COMPLETE_FILE, CompleteRecord, ShardRange
 from monox_kit.store.shard import Array, ShardRecord, decode_text, text_error
 from monox_kit.store.verify import VerifyReport, verify_store
 
 VerifyMode = Literal["open", "read", "full"]
-Int32s = npt.NDArray[np.int32]
 
 # Each mapped file holds a descriptor, and 1,024 per process is a common limit.
 _MAPPED_FILES = 128
@@ -36,6 +35,8 @@ class StoreInfo:
         num_rows: rows of the finished store; `num_rows_done` of them are in finished shards.
         num_bytes: bytes of the arrays of the finished shards.
         num_labelled: rows with a gold label in the finished shards.
+        num_recomputed: rows in the finished shards whose logits were recomputed by the reference
+            graph of the run's fidelity guard.
         digest: the store's digest; None while it is incomplete.
         summary: what the labelling run remembered; empty while it is incomplete.
     """
@@ -49,6 +50,7 @@ class StoreInfo:
     num_classes: int
     labels: tuple[str, ...]
     num_labelled: int
+    num_recomputed: int
     dtype: str
     has_pairs: bool
     num_bytes: int
@@ -189,6 +191,12 @@ class LogitStore:
         self._gather("labels.npy", rows, out)
         return out
 
+    def recomputed(self, rows: Int64s | slice) -> Bools:
+        """[n] bool, whether the fidelity guard recomputed a row's logits; see `logits`."""
+        out = np.empty(self._count(rows), np.bool_)
+        self._gather("recomputed.npy", rows, out)
+        return out
+
     def label(self, row: int) -> int:
         """The gold label's index, or -1 where the corpus has none."""
         shard = self._shard_of(row)
@@ -262,6 +270,7 @@ class LogitStore:
             num_classes=self.num_classes,
             labels=self.labels.names,
             num_labelled=sum(record.num_labelled for record in records),
+            num_recomputed=sum(record.num_recomputed for record in records),
             dtype=self.manifest.dtype,
             has_pairs=self.manifest.has_pairs,
             num_bytes=sum(record.num_bytes for record in records),

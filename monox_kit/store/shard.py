@@ -37,7 +37,18 @@ from monox_kit.store.record import (
     typed,
 )
 
-_KEYS = frozenset({"format_version", "store", "index", "start", "stop", "num_labelled", "files"})
+_KEYS = frozenset(
+    {
+        "format_version",
+        "store",
+        "index",
+        "start",
+        "stop",
+        "num_labelled",
+        "num_recomputed",
+        "files",
+    }
+)
 _FILE_KEYS = {"bytes", "sha256"}
 _UTF8_ROWS = 4096  # texts decoded at once while checking
 
@@ -59,12 +70,14 @@ class ShardRecord:
     Attributes:
         shard: the rows that the shard holds.
         num_labelled: how many of them have a gold label.
+        num_recomputed: how many have logits of the fidelity guard's reference graph.
         files: every array file's size and digest, by name.
         digest: over all of the above and the manifest's digest.
     """
 
     shard: ShardRange
     num_labelled: int
+    num_recomputed: int
     files: Mapping[str, FileRecord]
     digest: str
 
@@ -75,7 +88,11 @@ class ShardRecord:
 
 
 def shard_json(
-    manifest_digest: str, shard: ShardRange, num_labelled: int, files: Mapping[str, FileRecord]
+    manifest_digest: str,
+    shard: ShardRange,
+    num_labelled: int,
+    num_recomputed: int,
+    files: Mapping[str, FileRecord],
 ) -> dict[str, Any]:
     """The content of `shard.json`, its own digest aside."""
     return {
@@ -85,6 +102,7 @@ def shard_json(
         "start": shard.start,
         "stop": shard.stop,
         "num_labelled": num_labelled,
+        "num_recomputed": num_recomputed,
         "files": {
             name: {"bytes": file.num_bytes, "sha256": file.sha256} for name, file in files.items()
         },
@@ -130,6 +148,7 @@ class ShardFiles:
         check_record(path, "start", shard.start, value["start"], step)
         check_record(path, "stop", shard.stop, value["stop"], step)
         num_labelled = typed(value, "num_labelled", int, path, step)
+        num_recomputed = typed(value, "num_recomputed", int, path, step)
         listed = typed(value, "files", dict, path, step)
         sizes = self._sizes[len(shard)]
         if listed.keys() != sizes.keys():
@@ -146,7 +165,7 @@ class ShardFiles:
                 raise corrupt(path, f"{least} bytes of {name}", str(num_bytes), step)
             _require_size(f"{folder}/{name}", num_bytes, step)
             files[name] = FileRecord(num_bytes, typed(entry, "sha256", str, path, step))
-        return ShardRecord(shard, num_labelled, files, value[DIGEST_KEY])
+        return ShardRecord(shard, num_labelled, num_recomputed, files, value[DIGEST_KEY])
 
     def map_array(
         self, folder: Path, record: ShardRecord, name: str, *, check_digest: bool
@@ -163,12 +182,14 @@ class ShardFiles:
             _require_size(path, file.num_bytes, step)
             try:
                 mapped = mmap.mmap(stream.fileno(), file.num_bytes, access=mmap.ACCESS_READ)
+                # Read, not taken from the map: mapped pages stay in this process's memory.
+                found = hashlib.file_digest(stream, "sha256").hexdigest() if check_digest else None
             except OSError as error:
                 raise_unreadable(path, error, step)
         if mapped[:HEADER_BYTES] != array_header(descr, exact):
             wanted = f"the .npy header of {descr} {exact}"
             raise corrupt(path, wanted, "other bytes", step)
-        if check_digest and (found := hashlib.sha256(mapped).hexdigest()) != file.sha256:
+        if found is not None and found != file.sha256:
             raise corrupt(path, f"SHA-256 {file.sha256[:16]}...", f"{found[:16]}...", step)
         return np.ndarray(exact, descr, buffer=mapped, offset=HEADER_BYTES)
 
@@ -194,6 +215,7 @@ class ShardFiles:
             row = shard.start + int(np.argmin(finite))
             raise corrupt(folder / "logits.npy", "finite logits", f"others in row {row}", step)
         self._check_labels(folder, record, arrays["labels.npy"])
+        _check_recomputed(folder, record, arrays["recomputed.npy"])
         for field in text_fields(self._manifest):
             offsets, content = arrays[f"{field}_offsets.npy"], arrays[f"{field}.npy"]
             _check_text(folder, shard, field, offsets, content)
@@ -230,6 +252,15 @@ def decode_text(content: Array, start: int, stop: int) -> str:
 def text_error(path: Path, row: int, shard: ShardRange, error: ValueError) -> StoreCorrupt:
     """The error for a text that `decode_text` refused."""
     return corrupt(path, f"UTF-8 text in row {row}", str(error), repair_step(shard))
+
+
+def _check_recomputed(folder: Path, record: ShardRecord, recomputed: Array) -> None:
+    step = repair_step(record.shard)
+    if (recomputed > 1).any():
+        row = record.shard.start + int(np.argmax(recomputed > 1))
+        raise corrupt(folder / "recomputed.npy", "0 or 1", f"another value in row {row}", step)
+    found = int(recomputed.sum(dtype=np.int64))
+    check_record(folder / SHARD_FILE, "num_recomputed", found, record.num_recomputed, step)
 
 
 def _check_text(

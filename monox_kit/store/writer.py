@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from monox_kit.data import Document, Logits
 from monox_kit.durable import (
@@ -19,28 +17,23 @@ from monox_kit.durable import (
     exclusive_lock,
     fsync_folder,
     make_folder,
-    new_folder,
     remove_all_leftovers,
     write_file,
-    write_member,
 )
-from monox_kit.errors import StorageError, StoreCorrupt, StoreError, StoreIncomplete
-from monox_kit.store.arrays import checked_labels, checked_logits, text_arrays
+from monox_kit.errors import StoreError, StoreIncomplete
+from monox_kit.store.arrays import Bools, Int32s, text_sizes
+from monox_kit.store.builder import ShardBuilder, new_shard
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import (
     COMPLETE_FILE,
     LOCK_FILE,
-    SHARD_FILE,
     SHARDS_FOLDER,
     STORE_FILE,
     CompleteRecord,
     ShardRange,
     StoreManifest,
-    array_header,
-    array_layout,
 )
 from monox_kit.store.record import corrupt, encode_record
-from monox_kit.store.shard import Array, FileRecord, shard_json
 
 
 class StoreWriter:
@@ -96,42 +89,67 @@ class StoreWriter:
         self._begun()
         return list(self._missing.values())
 
+    @contextmanager
+    def shard(self, shard: ShardRange, text_bytes: Mapping[str, int]) -> Iterator[ShardBuilder]:
+        """Write one of the missing shards part by part, in memory that only a part takes.
+
+        When the block ends without an error, the shard survives a power failure. An exception of
+        the block leaves it as it is, and nothing of the shard stays.
+
+        Args:
+            shard: one of `missing`.
+            text_bytes: the UTF-8 bytes of all `ids`, of all `text` and, in a store of pairs, of
+                all `text_pair` of the shard, as in `CorpusMark.text_bytes`.
+
+        Yields:
+            A builder to append the shard's rows to, in order. The bytes on disk are the same
+            however the rows are split into parts.
+
+        Raises:
+            StoreError: when the block ends, other rows or bytes came than the shard's and the
+                announced ones; nothing is written.
+            StorageError: the disk refused, or gave back other bytes than were written.
+        """
+        store = self._require_missing(shard)
+        with new_shard(store, shard, text_bytes) as builder:
+            yield builder
+            self._require_missing(shard)  # the block may have given the lock back
+        del self._missing[shard.index]
+
     def write_shard(
         self,
         shard: ShardRange,
         *,
         logits: Logits,
         documents: Sequence[Document],
-        labels: npt.NDArray[np.int32],
+        labels: Int32s,
+        recomputed: Bools | None = None,
     ) -> None:
-        """Write one of the missing shards; when this returns it survives a power failure.
+        """Write one of the missing shards at once; when this returns it survives a power failure.
 
         Args:
             shard: one of `missing`.
             logits: [n, C] float32, finite.
             documents: the n documents of the shard's rows, in order.
             labels: [n] int32 indices of the gold labels, -1 where there is none.
+            recomputed: [n] bool, whether the reference graph of the run's fidelity guard gave the
+                row's logits; None where it gave none.
 
         Raises:
             StoreError: something does not fit the shard or the store; nothing is written.
             StorageError: the disk refused, or gave back other bytes than were written.
         """
-        store = self._begun()
-        if self._missing.get(shard.index) != shard:
-            raise StoreError(
-                f"{self.folder}: expected one of the {len(self._missing)} missing shards, found "
-                f"{shard}. Take the shard from StoreWriter.missing."
-            )
+        self._require_missing(shard)
         where = f"{self.folder} shard {shard.name}"
-        arrays = {
-            "logits.npy": checked_logits(self.manifest, shard, logits, where),
-            "rows.npy": np.arange(shard.start, shard.stop, dtype=np.int64),
-            "labels.npy": checked_labels(self.manifest, shard, labels, where),
-            **text_arrays(self.manifest, shard, documents, where),
-        }
-        num_labelled = int((arrays["labels.npy"] >= 0).sum())
-        self._commit(store, shard, num_labelled, arrays)
-        del self._missing[shard.index]
+        if len(documents) != len(shard):
+            raise StoreError(
+                f"{where}: expected {len(shard)} documents, found {len(documents)}. "
+                "Give every row of the shard once."
+            )
+        if recomputed is None:
+            recomputed = np.zeros(len(shard), np.bool_)
+        with self.shard(shard, text_sizes(self.manifest, documents, where)) as builder:
+            builder.append(logits=logits, documents=documents, labels=labels, recomputed=recomputed)
 
     def complete(self, **summary: Any) -> CompleteRecord:
         """Declare the store finished; on a finished store nothing changes.
@@ -191,40 +209,15 @@ class StoreWriter:
         }
         return store
 
-    def _commit(
-        self,
-        store: StoreFolder,
-        shard: ShardRange,
-        num_labelled: int,
-        arrays: Mapping[str, Array],
-    ) -> None:
-        """Write the arrays and their record aside, read them back and rename the folder."""
-        headers = {
-            name: array_header(descr, arrays[name].shape)
-            for name, (descr, _) in array_layout(self.manifest, len(shard)).items()
-        }
-        files = {name: _file_record(head, arrays[name].data) for name, head in headers.items()}
-        final = store.shard_folder(shard)
-        value = shard_json(store.digest, shard, num_labelled, files)
-        content = encode_record(value, final / SHARD_FILE)
-
-        def read_back(folder: Path) -> None:
-            try:
-                record = store.shards.read_record(folder, shard)
-                for name in record.files:
-                    store.shards.map_array(folder, record, name, check_digest=True)
-                if (folder / SHARD_FILE).read_bytes() != content:
-                    raise corrupt(folder / SHARD_FILE, "the bytes written", "others", "")
-            except StoreCorrupt as error:
-                raise StorageError(
-                    f"{final}: expected the disk to give back what was written, found: {error} "
-                    "Check the disk, then run the same command again."
-                ) from error
-
-        with new_folder(final, verify=read_back) as temporary:
-            for name, header in headers.items():
-                write_member(temporary / name, header, arrays[name].data)
-            write_member(temporary / SHARD_FILE, content)
+    def _require_missing(self, shard: ShardRange) -> StoreFolder:
+        """The folder, whose lock is held and in which the shard is still to be written."""
+        store = self._begun()
+        if self._missing.get(shard.index) != shard:
+            raise StoreError(
+                f"{self.folder}: expected one of the {len(self._missing)} missing shards, found "
+                f"{shard}. Take the shard from StoreWriter.missing."
+            )
+        return store
 
     def _begun(self) -> StoreFolder:
         """The folder, whose lock is held."""
@@ -263,9 +256,3 @@ def _require_own_folder(folder: Path) -> None:
     if COMPLETE_FILE in names or holds_shards:
         step = "Restore it from a copy, or delete the folder and run `monoxkit label` again."
         raise corrupt(folder / STORE_FILE, "the file", "none", step)
-
-
-def _file_record(header: bytes, content: memoryview) -> FileRecord:
-    digest = hashlib.sha256(header)
-    digest.update(content)
-    return FileRecord(len(header) + content.nbytes, digest.hexdigest())

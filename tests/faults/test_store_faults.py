@@ -13,17 +13,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 
 from monox_kit.errors import MonoxError, StorageError, StoreCorrupt, StoreError, StoreIncomplete
 from monox_kit.store import LogitStore, StoreWriter, verify_store
-from monox_kit.store import writer as writer_module
-from tests.store_samples import manifest, shard_arguments, tree, write_store
+from monox_kit.store import builder as builder_module
+from tests.store_samples import manifest, part, shard_arguments, text_bytes, tree, write_store
 
 SHARD = Path("shards/000001")
+CUTS = [2]  # every shard in two parts
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def test_an_exception_completes_nothing_and_costs_one_shard(
 def before_each_step(act: Callable[[str], None]) -> Iterator[None]:
     """Call `act` with a name before every step by which a writer changes the disk.
 
-    A file's content counts as two steps with half of its bytes written in between.
+    What is written to an array's file counts as a step with half of its bytes written before.
     """
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in (
@@ -86,23 +87,33 @@ def before_each_step(act: Callable[[str], None]) -> Iterator[None]:
 
             patch.setattr(owner, name, step)
 
-        def write_member(path: Path, *parts: bytes | memoryview) -> None:
-            content = b"".join(bytes(part) for part in parts)
-            act("open")
-            with path.open("xb") as stream:
-                stream.write(content[: len(content) // 2])
-                stream.flush()
-                act("write")
-                stream.write(content[len(content) // 2 :])
+        class Stepped:
+            def __init__(self, stream: BinaryIO) -> None:
+                self.stream = stream
 
-        patch.setattr(writer_module, "write_member", write_member)
+            def write(self, part: bytes | memoryview) -> None:
+                content = bytes(part)
+                self.stream.write(content[: len(content) // 2])
+                self.stream.flush()
+                act(f"write {Path(self.stream.name).name}")
+                self.stream.write(content[len(content) // 2 :])
+
+        real_member = builder_module.new_member
+
+        @contextmanager
+        def new_member(path: Path) -> Iterator[Stepped]:
+            act(f"open {path.name}")
+            with real_member(path) as stream:
+                yield Stepped(stream)
+
+        patch.setattr(builder_module, "new_member", new_member)
         yield
 
 
 def steps_of_a_run(folder: Path) -> list[str]:
     steps: list[str] = []
     with before_each_step(steps.append):
-        write_store(folder)
+        write_store(folder, cuts=CUTS)
     return steps
 
 
@@ -122,7 +133,7 @@ def killed_at(folder: Path, point: int) -> None:
 
         try:
             with before_each_step(act):
-                write_store(folder)
+                write_store(folder, cuts=CUTS)
         finally:
             os._exit(1)  # not reached where the kill came
     _, status = os.waitpid(child, 0)
@@ -139,8 +150,8 @@ def expect_right_or_incomplete(folder: Path, whole: Path) -> None:
 
 def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path: Path, whole: Path) -> None:
     steps = steps_of_a_run(tmp_path / "counted")
-    assert len(steps) > 70
-    for point in range(0, len(steps), 2):
+    assert len(steps) > 150
+    for point in range(0, len(steps), 4):
         folder = tmp_path / f"killed-{point}"
         killed_at(folder, point)
         if folder.exists():
@@ -159,7 +170,98 @@ def test_kills_on_top_of_kills(tmp_path: Path, whole: Path) -> None:
     assert tree(folder) == tree(whole)
 
 
+class Stop(BaseException):
+    """What no handler expects, as KeyboardInterrupt."""
+
+
+# Of the block's own making: those of the disk need not be of the store's.
+BLOCK_ERRORS: list[BaseException] = [
+    ZeroDivisionError(),
+    Stop(),
+    PermissionError(errno.EACCES, "refused", "corpus.jsonl"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    RuntimeError("No space left on device"),
+    StoreError("of another store"),
+]
+
+
+@pytest.mark.parametrize("num_parts", [0, 1, 2])
+@pytest.mark.parametrize("error", BLOCK_ERRORS, ids=repr)
+def test_an_exception_between_parts_leaves_as_it_is_and_commits_nothing(
+    tmp_path: Path, whole: Path, num_parts: int, error: BaseException
+) -> None:
+    folder = tmp_path / "s"
+    with StoreWriter(folder, manifest()) as writer:
+        before, shard = tree(folder), writer.missing[1]
+        arguments = shard_arguments(manifest(), shard)
+        with (
+            pytest.raises(type(error)) as caught,
+            writer.shard(shard, text_bytes(arguments["documents"])) as builder,
+        ):
+            for start in range(0, 2 * num_parts, 2):
+                builder.append(**part(arguments, start, start + 2))
+            assert len(list((folder / "shards").iterdir())) == 1
+            raise error
+        assert caught.value is error
+        assert tree(folder) == before
+        assert list((folder / "shards").iterdir()) == []
+        assert shard in writer.missing
+        with pytest.raises(StoreError, match="found a shard whose block has ended"):
+            builder.append(**part(arguments, 2 * num_parts, 4))
+    write_store(folder, cuts=CUTS)
+    assert tree(folder) == tree(whole)
+
+
 # Disks that refuse
+
+
+@contextmanager
+def refusing(name: str) -> Iterator[None]:
+    """A disk that is full when an array's file gets its second part: after header and first."""
+    left = 3 if name.endswith("_offsets.npy") else 2  # offsets begin with a zero
+
+    def act(step: str) -> None:
+        nonlocal left
+        if step == f"write {name}":
+            left -= 1
+            if left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with before_each_step(act):
+        yield
+
+
+@pytest.mark.parametrize("name", ["logits.npy", "recomputed.npy", "text.npy", "ids_offsets.npy"])
+def test_a_disk_that_fills_up_within_a_shard_is_named_with_the_file(
+    tmp_path: Path, whole: Path, name: str
+) -> None:
+    folder = tmp_path / "s"
+    with (
+        refusing(name),
+        pytest.raises(StorageError, match=rf"000000.*{name}: .*No space left.* Free some space"),
+    ):
+        write_store(folder, cuts=CUTS)
+    assert list((folder / "shards").iterdir()) == []
+    write_store(folder, cuts=CUTS)
+    assert tree(folder) == tree(whole)
+
+
+def test_a_refusal_that_the_block_passes_over_commits_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    with refusing("text.npy"), StoreWriter(folder, manifest()) as writer:
+        shard = writer.missing[0]
+        arguments = shard_arguments(manifest(), shard)
+        with (
+            pytest.raises(StoreError, match="row 2 on, that was not written to its end"),
+            writer.shard(shard, text_bytes(arguments["documents"])) as builder,
+        ):
+            builder.append(**part(arguments, 0, 2))
+            with pytest.raises(StorageError):
+                builder.append(**part(arguments, 2, 4))
+            with pytest.raises(StoreError, match="Begin it again"):
+                builder.append(**part(arguments, 2, 4))
+        assert list((folder / "shards").iterdir()) == []
+        assert shard in writer.missing
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
@@ -167,7 +269,7 @@ def test_a_refusing_disk_is_named_and_earlier_shards_stay(
     tmp_path: Path, whole: Path, code: int
 ) -> None:
     steps = steps_of_a_run(tmp_path / "counted")
-    for point in range(code % 3, len(steps), 3):
+    for point in range(code % 5, len(steps), 5):
         folder = tmp_path / f"refused-{point}"
         left = point
 
@@ -178,7 +280,7 @@ def test_a_refusing_disk_is_named_and_earlier_shards_stay(
                 raise OSError(code, os.strerror(code))
 
         with before_each_step(act), pytest.raises(StorageError) as caught:
-            write_store(folder)
+            write_store(folder, cuts=CUTS)
         assert os.strerror(code) in str(caught.value)
         assert str(folder) in str(caught.value)
         if folder.exists():
@@ -357,6 +459,21 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "complete.json|ids.npy",
         "expected",
     ),
+    "record with another count of recomputed rows": (
+        set_in(RECORD, "num_recomputed", to=4),
+        "complete.json|shard.json",
+        "expected",
+    ),
+    "record without a count of recomputed rows": (
+        lambda f: rewrite_record(f / RECORD, lambda value: value.pop("num_recomputed")),
+        RECORD,
+        "no key 'num_recomputed'",
+    ),
+    "recomputed lost": (
+        lambda f: (f / SHARD / "recomputed.npy").unlink(),
+        "recomputed.npy",
+        "found none",
+    ),
     "record with another count of gold labels": (
         set_in(RECORD, "num_labelled", to=4),
         "complete.json|shard.json",
@@ -487,6 +604,8 @@ def put(index: Any, value: Any) -> Callable[[Any], Any]:
         ("logits.npy", put((2, 0), np.nan), "others in row 6"),
         ("labels.npy", put(0, 3), "labels from -1 to 2"),
         ("labels.npy", put(0, -1), "expected num_labelled"),
+        ("recomputed.npy", put(3, 2), "expected 0 or 1, found another value in row 7"),
+        ("recomputed.npy", put(0, 1), "expected num_recomputed 2, found 1"),
         ("text_offsets.npy", put(1, 10_000), "ascending offsets"),
         ("text_offsets.npy", put(0, 1), "ascending offsets"),
         ("ids_offsets.npy", put(-1, 2), "ascending offsets"),

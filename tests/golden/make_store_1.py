@@ -22,6 +22,7 @@ TEXTS = (
     ("Plain text.", "Nothing alike."),
 )
 GOLD = ("entailment", None, "contradiction", "entailment", None)
+RECOMPUTED = (False, True, False, False, True)
 LOGITS = ((2.5, -1.0), (0.125, 0.0), (-3.75, 65504.0), (1e-7, -0.0), (-2.0, 7.0))
 
 
@@ -54,6 +55,7 @@ def write(folder: Path) -> None:
                 logits=np.array(LOGITS[part], np.float32),
                 documents=documents()[part],
                 labels=np.array(gold[part], np.int32),
+                recomputed=np.array(RECOMPUTED[part]),
             )
         writer.complete(labelled_s=0.25)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from monox_kit.data import LabelSet
 from monox_kit.store import LogitStore
-from tests.golden.make_store_1 import GOLD, LOGITS, documents, write
+from tests.golden.make_store_1 import GOLD, LOGITS, RECOMPUTED, documents, write
 from tests.store_samples import tree
 
 STORE = Path(__file__).parent / "store-1"
@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "store-format.md"
 
 def test_format_1_opens() -> None:
     store = LogitStore.open(STORE, verify="full")
-    assert store.digest == "a4d8b7343c4694c646e4af875dc72742f1bed6ed496acb38736bed27b31ace0a"
+    assert store.digest == "1ce877b954b0325423f16b75a81f2ffc2029f48db3c25bd5e7c4231fe5bc4cad"
     assert store.labels == LabelSet(("contradiction", "entailment"))
     assert list(store.documents()) == documents()
     expected = np.array(LOGITS, np.float32).astype(np.float16).astype(np.float32)
@@ -26,6 +26,7 @@ def test_format_1_opens() -> None:
     assert store.gold(slice(None)).tolist() == [
         -1 if name is None else store.labels.names.index(name) for name in GOLD
     ]
+    assert store.recomputed(slice(None)).tolist() == list(RECOMPUTED)
     info = store.info()
     assert dict(info.fingerprint) == {
         "teacher": "golden",
@@ -33,7 +34,8 @@ def test_format_1_opens() -> None:
         "provider": None,
         "share": 0.5,
     }
-    assert (info.num_shards, info.num_labelled, dict(info.summary)) == (2, 3, {"labelled_s": 0.25})
+    assert (info.num_shards, info.num_labelled, info.num_recomputed) == (2, 3, 2)
+    assert dict(info.summary) == {"labelled_s": 0.25}
 
 
 def test_format_1_is_still_written_byte_for_byte(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 
 from monox_kit.data import Document
 from monox_kit.store import LogitStore, StoreManifest, StoreWriter
-from tests.store_samples import LABELS, manifest, shard_arguments, tree
+from tests.store_samples import LABELS, manifest, part, shard_arguments, text_bytes, tree
 
 # Any text that UTF-8 can hold: empty, NUL, line ends, beyond the basic plane.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -28,8 +29,8 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @st.composite
-def corpora(draw: st.DrawFn) -> tuple[StoreManifest, list[Document], Any]:
-    """A manifest with documents and float32 logits [N, C] that its dtype can hold."""
+def corpora(draw: st.DrawFn) -> tuple[StoreManifest, dict[str, Any]]:
+    """A manifest, and what `write_shard` takes for all of its rows."""
     num_rows = draw(st.integers(1, 9))
     has_pairs = draw(st.booleans())
     dtype = draw(st.sampled_from(["float32", "float16"]))
@@ -52,32 +53,58 @@ def corpora(draw: st.DrawFn) -> tuple[StoreManifest, list[Document], Any]:
         dtype=dtype,
         has_pairs=has_pairs,
     )
-    return store, documents, logits
+    names = [document.label for document in documents]
+    return store, {
+        "logits": logits,
+        "documents": documents,
+        "labels": np.array([-1 if n is None else LABELS.index(n, "") for n in names], np.int32),
+        "recomputed": draw(arrays.arrays(np.bool_, num_rows)),
+    }
 
 
 @settings(max_examples=40, deadline=None)
 @given(corpus=corpora(), data=st.data())
 def test_everything_comes_back(
-    corpus: tuple[StoreManifest, list[Document], Any], data: st.DataObject
+    corpus: tuple[StoreManifest, dict[str, Any]], data: st.DataObject
 ) -> None:
-    store, documents, logits = corpus
-    names = [document.label for document in documents]
-    gold = np.array([-1 if n is None else LABELS.index(n, "") for n in names], np.int32)
+    store, values = corpus
+    documents, logits = values["documents"], values["logits"]
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "s"
         with StoreWriter(folder, store) as writer:
             for shard in data.draw(st.permutations(writer.missing)):
-                part = slice(shard.start, shard.stop)
-                writer.write_shard(
-                    shard, logits=logits[part], documents=documents[part], labels=gold[part]
-                )
+                writer.write_shard(shard, **part(values, shard.start, shard.stop))
             writer.complete()
         found = LogitStore.open(folder, verify="full")
         assert list(found.documents()) == documents
         np.testing.assert_array_equal(found.logits(slice(None)), logits)
         rows = data.draw(arrays.arrays(np.int64, 5, elements=st.integers(0, len(documents) - 1)))
         np.testing.assert_array_equal(found.logits(rows), logits[rows])
-        np.testing.assert_array_equal(found.gold(rows), gold[rows])
+        np.testing.assert_array_equal(found.gold(rows), values["labels"][rows])
+        np.testing.assert_array_equal(found.recomputed(rows), values["recomputed"][rows])
+        assert found.info().num_recomputed == values["recomputed"].sum()
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpus=corpora(), data=st.data())
+def test_no_split_into_parts_shows_in_the_bytes(
+    corpus: tuple[StoreManifest, dict[str, Any]], data: st.DataObject
+) -> None:
+    store, values = corpus
+    with tempfile.TemporaryDirectory() as parent:
+        with StoreWriter(Path(parent) / "whole", store) as writer:
+            for shard in writer.missing:
+                writer.write_shard(shard, **part(values, shard.start, shard.stop))
+        with StoreWriter(Path(parent) / "parts", store) as writer:
+            for shard in writer.missing:
+                places = st.integers(shard.start, shard.stop)
+                # Two cuts at one place make a part without rows.
+                cuts = sorted(data.draw(st.lists(places, max_size=6)))
+                sizes = text_bytes(values["documents"][shard.start : shard.stop])
+                with writer.shard(shard, sizes) as builder:
+                    for start, stop in pairwise([shard.start, *cuts, shard.stop]):
+                        builder.append(**part(values, start, stop))
+        assert tree(Path(parent) / "parts") == tree(Path(parent) / "whole")
 
 
 @settings(max_examples=15, deadline=None)

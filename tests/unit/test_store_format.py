@@ -47,6 +47,7 @@ def test_numpy_opens_every_array(tmp_path: Path) -> None:
         "logits.npy": ("float32", 3),
         "rows.npy": ("int64", 3),
         "labels.npy": ("int32", 3),
+        "recomputed.npy": ("uint8", 3),
         "ids.npy": ("uint8", len("id-8id-9id-10")),
         "ids_offsets.npy": ("int64", 4),
         "text.npy": ("uint8", arrays["text_offsets.npy"][-1]),

@@ -18,6 +18,7 @@ from tests.store_samples import (
     gold,
     logits,
     manifest,
+    recomputed,
     shard_arguments,
     write_store,
 )
@@ -46,6 +47,8 @@ def test_rows_come_in_the_order_asked_for(tmp_path: Path, dtype: Any, rows: list
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, logits(asked).reshape(len(rows), 3))
     np.testing.assert_array_equal(store.gold(asked), gold(asked))
+    assert store.recomputed(asked).dtype == np.bool_
+    np.testing.assert_array_equal(store.recomputed(asked), recomputed(asked))
 
 
 @pytest.mark.parametrize("start", [None, 0, 3, 4, 11, -4])
@@ -59,6 +62,7 @@ def test_slices_are_those_of_the_whole(
     part = slice(start, stop, step)
     np.testing.assert_array_equal(store.logits(part), logits(ROWS)[part])
     np.testing.assert_array_equal(store.gold(part), gold(ROWS)[part])
+    np.testing.assert_array_equal(store.recomputed(part), recomputed(ROWS)[part])
 
 
 def test_a_copy_is_given_not_the_file(tmp_path: Path) -> None:
@@ -144,6 +148,7 @@ def test_info(tmp_path: Path) -> None:
         "num_classes": 3,
         "labels": LABELS.names,
         "num_labelled": 7,
+        "num_recomputed": 3,
         "dtype": "float16",
         "has_pairs": False,
         "num_bytes": arrays,

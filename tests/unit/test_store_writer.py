@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,11 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
     ),
     "labels as int64": (edit("labels", lambda a: a.astype(np.int64)), "found int64"),
     "a label too few": (edit("labels", lambda a: a[:-1]), r"int32 \(4,\), found int32 \(3,\)"),
+    "recomputed as bytes": (edit("recomputed", lambda a: a.astype("u1")), "bool .*found uint8"),
+    "a recomputed too few": (
+        edit("recomputed", lambda a: a[1:]),
+        r"expected recomputed bool \(4,\), found bool \(3,\)",
+    ),
     "no such class": (edit("labels", set_at(3, 3)), "from -1 to 2, found 3 in row 7"),
     "below -1": (edit("labels", set_at(0, -2)), "found -2 in row 4"),
 }
@@ -214,21 +221,25 @@ def test_only_temporary_leftovers_are_removed(tmp_path: Path) -> None:
     assert tree(tmp_path / "s") == {**clean, "notes.txt": b"mine"}
 
 
+@pytest.mark.parametrize("name", ["text.npy", "recomputed.npy", "shard.json"])
 def test_a_disk_that_gives_back_other_bytes_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from monox_kit.store import writer as module
+    from monox_kit.store import builder as module
 
-    def lossy(path: Path, *parts: bytes) -> None:
-        content = b"".join(bytes(part) for part in parts)
-        if path.name == "text.npy":
+    @contextmanager
+    def lossy(path: Path) -> Iterator[io.BytesIO]:
+        stream = io.BytesIO()
+        yield stream
+        content = stream.getvalue()
+        if path.name == name:
             content = content[:-1] + bytes([content[-1] ^ 1])
         path.write_bytes(content)
 
-    monkeypatch.setattr(module, "write_member", lossy)
+    monkeypatch.setattr(module, "new_member", lossy)
     with StoreWriter(tmp_path / "s", manifest()) as writer:
         shard = writer.missing[0]
-        with pytest.raises(StorageError, match=r"give back what was written.*text\.npy"):
+        with pytest.raises(StorageError, match=f"give back what was written.*{name}"):
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
         assert list((tmp_path / "s" / "shards").iterdir()) == []
         assert shard in writer.missing
