@@ -76,6 +76,7 @@ def _info_table(found: StoreInfo) -> Table:
         ("rows", f"{found.num_rows_done:,} of {found.num_rows:,}"),
         ("shards", f"{found.num_shards_done:,} of {found.num_shards:,}"),
         ("rows with a gold label", f"{found.num_labelled:,}"),
+        ("rows recomputed by the guard", f"{found.num_recomputed:,}"),
         ("labels", f"{found.num_classes}: {labels}"),
         ("logits", found.dtype),
         ("texts", "pairs" if found.has_pairs else "single"),
