@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from monox_kit.agreement import agreement
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.export import ExportConfig, export_model
-from monox_kit.export.check import agreement
 from monox_kit.hardware import read_hardware
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.store import LogitStore

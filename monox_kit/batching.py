@@ -43,11 +43,12 @@ def pad_batch(encoded: Encoded, rows: Int64s, pad_id: int) -> TokenBatch:
     """
     lengths = encoded.lengths[rows]
     width = int(lengths.max())
-    mask = (np.arange(width)[None, :] < lengths[:, None]).astype(np.int64)
-    input_ids = np.full((len(rows), width), pad_id, np.int64)
-    input_ids[mask == 1] = np.concatenate([encoded.input_ids[row] for row in rows])
+    columns = np.arange(width)
+    is_real = columns[None, :] < lengths[:, None]
+    # Where the padding goes any position will do; 0 exists.
+    positions = np.where(is_real, encoded.starts[rows][:, None] + columns[None, :], 0)
+    input_ids = np.where(is_real, encoded.input_ids[positions], pad_id)
     token_type_ids = None
     if encoded.token_type_ids is not None:
-        token_type_ids = np.zeros((len(rows), width), np.int64)
-        token_type_ids[mask == 1] = np.concatenate([encoded.token_type_ids[row] for row in rows])
-    return TokenBatch(rows, input_ids, mask, token_type_ids)
+        token_type_ids = np.where(is_real, encoded.token_type_ids[positions], 0)
+    return TokenBatch(rows, input_ids, is_real.astype(np.int64), token_type_ids)

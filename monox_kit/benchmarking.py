@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from monox_kit.data import Classifier, Document
-from monox_kit.inference import DEFAULT_BATCH_TOKENS, race, score
+from monox_kit.scoring import DEFAULT_BATCH_TOKENS, race, score
 from monox_kit.tokenizing import Tokenizer
 
 

@@ -6,6 +6,7 @@ A bundle is an ordinary Hugging Face folder plus `monoxkit.json`, so other tools
     tokenizer.json, ...       the tokenizer
     model.safetensors         weights of a PyTorch bundle
     model.onnx [.data]        graph and weights of an ONNX bundle
+    model.fp32.onnx           beside a reduced precision: the fp32 graph of the fidelity guard
     monoxkit.json             `BundleRecord`: labels, max_length, precision, provenance, checks
     README.md                 model card
 """
@@ -31,6 +32,7 @@ WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 ONNX_FILE = "model.onnx"
 ONNX_DATA_FILE = "model.onnx.data"
+FP32_FILE = "model.fp32.onnx"
 PACKAGED_SCHEME = "packaged:"
 FORMAT_VERSION = 1
 DEFAULT_MAX_LENGTH = 256  # the MonoX paper's cut
@@ -237,6 +239,29 @@ class ModelFolder:
         raise ModelError(
             f"{self.path}: expected {WEIGHTS_FILE}, found none. "
             "Give the PyTorch folder that the bundle was exported from."
+        )
+
+    @cached_property
+    def reference_digest(self) -> str:
+        """A digest over the fp32 graph beside a reduced precision."""
+        return digest_files(self.path, [FP32_FILE])
+
+    def require_reference(self) -> None:
+        """Check that the bundle holds the fp32 graph that a fidelity guard computes with.
+
+        Raises:
+            ConfigError: the bundle is in fp32 itself, or was exported without it.
+        """
+        if (self.path / FP32_FILE).is_file():
+            return
+        if self.record is not None and self.record.precision == "fp32":
+            raise ConfigError(
+                f"--guard: expected a bundle in a reduced precision, found {self.name} in fp32, "
+                "which needs no guard. Leave --guard out."
+            )
+        raise ConfigError(
+            f"--guard: expected {FP32_FILE} in {self.path}, found none. Export the model again "
+            "without --drop-fp32."
         )
 
     def resolve_max_length(self, asked: int | None) -> int:

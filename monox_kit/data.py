@@ -192,6 +192,10 @@ class Classifier(Protocol):
     def labels(self) -> LabelSet:
         """What the columns of the logits mean."""
 
+    @property
+    def concurrency(self) -> int:
+        """How many calls of `logits`, each from its own thread, fill the device; at least 1."""
+
     def logits(self, batch: TokenBatch) -> Logits:
         """[B, C] float32 logits in the order of the batch."""
 

@@ -14,8 +14,9 @@ from monox_kit.bundle import Backend
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, lang_from_name, read_labelled
 from monox_kit.data import Document, Int64s, LabelSet, Logits
 from monox_kit.errors import CorpusError
-from monox_kit.inference import DEFAULT_BATCH_TOKENS, LoadedModel, load_model, score
+from monox_kit.inference import LoadedModel, load_model
 from monox_kit.progress import Progress, Silent
+from monox_kit.scoring import DEFAULT_BATCH_TOKENS, score
 from monox_kit.validation import checked
 
 UNKNOWN_LANGUAGE = "und"  # BCP 47's tag for an undetermined language
@@ -164,7 +165,7 @@ def score_languages(
                 model.tokenizer,
                 rows,
                 batch_tokens=config.batch_tokens,
-                task=task,
+                on_batch=lambda done: task.advance(done.num_rows),
             )
             logits[language] = scored.logits
     return logits

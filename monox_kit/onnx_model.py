@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +26,28 @@ PROVIDERS = {
 _EXTRAS = {"cpu": "cpu", "cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 
 
+@dataclass(frozen=True, slots=True)
+class SessionPlan:
+    """How a machine's cores are shared between batches that run at once.
+
+    Attributes:
+        sessions: batches that run at once.
+        threads: threads of each.
+    """
+
+    sessions: int
+    threads: int
+
+    @classmethod
+    def default(cls) -> SessionPlan:
+        """One batch at a time on all cores of this process."""
+        return cls(1, num_threads())
+
+    def to_json(self) -> dict[str, int]:
+        """The plan as plain JSON values."""
+        return asdict(self)
+
+
 class OnnxClassifier:
     """A classifier that ONNX Runtime runs.
 
@@ -30,7 +55,8 @@ class OnnxClassifier:
         folder: an ONNX bundle.
         labels: names for the columns instead of the folder's own.
         provider: one of `PROVIDERS`; it is an error where it is not installed.
-        threads: of one operator; None for the cores that the process may use.
+        plan: batches at once and threads of each; None for one batch on all cores.
+        file: the graph's name in the folder.
 
     Raises:
         ProviderError: onnxruntime or the provider is not installed.
@@ -43,16 +69,28 @@ class OnnxClassifier:
         labels: LabelSet | None = None,
         *,
         provider: str = "cpu",
-        threads: int | None = None,
+        plan: SessionPlan | None = None,
+        file: str = ONNX_FILE,
     ) -> None:
         folder.require_backend("onnx")
+        plan = plan or SessionPlan.default()
         self._labels = folder.resolve_labels(labels)
-        self._session = open_session(folder, provider, threads)
-        self._inputs = [value.name for value in self._session.get_inputs()]
-        columns = self._session.get_outputs()[0].shape[-1]
+        # A session of one thread computes in the thread that calls it: one is enough for all, and
+        # the weights are in memory once.
+        num_sessions = 1 if plan.threads == 1 else plan.sessions
+        self._sessions = [
+            open_session(folder.path / file, provider, plan.threads) for _ in range(num_sessions)
+        ]
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(plan.sessions // num_sessions):
+            for session in self._sessions:
+                self._idle.put(session)
+        self._concurrency = plan.sessions
+        self._inputs = [value.name for value in self._sessions[0].get_inputs()]
+        columns = self._sessions[0].get_outputs()[0].shape[-1]
         if columns != len(self._labels):
             raise ModelError(
-                f"{folder.path / ONNX_FILE}: expected logits for the {len(self._labels)} labels "
+                f"{folder.path / file}: expected logits for the {len(self._labels)} labels "
                 f"of the bundle, found {columns}. Export the model again."
             )
 
@@ -61,16 +99,38 @@ class OnnxClassifier:
         """What the columns of the logits mean."""
         return self._labels
 
+    @property
+    def concurrency(self) -> int:
+        """How many calls of `logits`, each from a thread of its own, fill the cores."""
+        return self._concurrency
+
     def logits(self, batch: TokenBatch) -> Logits:
-        """[B, C] float32 logits in the order of the batch."""
+        """[B, C] float32 logits in the order of the batch.
+
+        May be called from any number of threads; more than `concurrency` of them wait.
+        """
         arrays = {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
             "token_type_ids": batch.token_type_ids,
         }
         feed = {name: arrays[name] for name in self._inputs}
-        (logits,) = self._session.run(["logits"], feed)
+        session = self._idle.get()
+        try:
+            (logits,) = session.run(["logits"], feed)
+        finally:
+            self._idle.put(session)
         return np.asarray(logits, np.float32)
+
+
+def installed_providers() -> list[str]:
+    """The names of `PROVIDERS` that this onnxruntime was built with, `cpu` always among them.
+
+    Raises:
+        ProviderError: onnxruntime is not installed.
+    """
+    available = require_runtime().get_available_providers()
+    return [short for short, full in PROVIDERS.items() if full in available]
 
 
 def require_provider(provider: str) -> str:
@@ -82,33 +142,45 @@ def require_provider(provider: str) -> str:
     Raises:
         ProviderError: onnxruntime or the provider is not installed.
     """
-    available = require_runtime().get_available_providers()
-    name = PROVIDERS.get(provider)
-    if name is None or name not in available:
-        installed = [short for short, full in PROVIDERS.items() if full in available]
+    installed = installed_providers()
+    if provider not in installed:
         extra = _EXTRAS.get(provider)
         step = f'pip install "monoxkit[{extra}]"' if extra else f"one of {', '.join(PROVIDERS)}"
         raise ProviderError(
             f"--provider {provider}: expected an installed execution provider, found "
             f"{', '.join(installed)}. Next: {step}"
         )
-    return name
+    return PROVIDERS[provider]
 
 
-def open_session(folder: ModelFolder, provider: str, threads: int | None) -> Any:
-    """An `onnxruntime.InferenceSession` on exactly the provider that was asked for."""
+def open_session(graph: Path, provider: str, threads: int | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` on exactly the provider that was asked for.
+
+    Args:
+        graph: a `.onnx` file.
+        provider: one of `PROVIDERS`.
+        threads: of one operator; None for the cores that the process may use.
+
+    Raises:
+        ProviderError: onnxruntime or the provider is not installed, or cannot run here.
+        ModelError: the graph cannot be loaded.
+    """
     runtime = require_runtime()
     name = require_provider(provider)
+    threads = threads or num_threads()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or num_threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: warnings of graph fusion are no news to a user
+    settings: dict[str, str] = {}
+    if provider == "openvino":
+        settings = {"device_type": "CPU", "num_of_threads": str(threads), "num_streams": "1"}
     try:
         session = runtime.InferenceSession(
-            str(folder.path / ONNX_FILE), sess_options=options, providers=[name]
+            str(graph), sess_options=options, providers=[(name, settings)]
         )
     except Exception as error:  # onnxruntime's errors share no base class below Exception
         raise ModelError(
-            f"{folder.path / ONNX_FILE}: expected a graph that onnxruntime {runtime.__version__} "
+            f"{graph}: expected a graph that onnxruntime {runtime.__version__} "
             f"loads, found: {first_line(error)}. Export the model again."
         ) from error
     if name not in session.get_providers():
@@ -117,6 +189,15 @@ def open_session(folder: ModelFolder, provider: str, threads: int | None) -> Any
             f"back to {', '.join(session.get_providers())}. Check its drivers: monoxkit doctor."
         )
     return session
+
+
+def runtime_version() -> str:
+    """Such as `onnxruntime 1.32.0`.
+
+    Raises:
+        ProviderError: it is not installed.
+    """
+    return f"onnxruntime {require_runtime().__version__}"
 
 
 def require_runtime() -> ModuleType:

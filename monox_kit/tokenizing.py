@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,32 @@ import numpy as np
 from monox_kit.data import Int64s
 from monox_kit.errors import ModelError, first_line
 
+# A text is cut at this many characters per token of `max_length` before it is tokenized: a
+# megabyte costs what its first page costs. English needs 4 to 5, and long words at most 16.
+CHARS_PER_TOKEN = 32
+# What the cut may change lies near it: the last word, and a choice of pieces before it. A text
+# whose last kept token ends nearer to the cut than this is tokenized whole.
+_CUT_MARGIN_CHARS = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """N tokenized texts, not yet padded.
+    """N tokenized texts, not padded, one after the other.
 
     Attributes:
-        input_ids: N lists of token ids, special tokens included, each at most `max_length` long.
+        input_ids: [sum of lengths] int64 token ids, special tokens included.
         token_type_ids: the same for segment ids; None where the model has no segment embedding.
-        lengths: [N] int64, the number of tokens of each.
+        lengths: [N] int64, the number of tokens of each text.
     """
 
-    input_ids: list[list[int]]
-    token_type_ids: list[list[int]] | None
+    input_ids: Int64s
+    token_type_ids: Int64s | None
     lengths: Int64s
+
+    @property
+    def starts(self) -> Int64s:
+        """[N] int64, where each text begins in `input_ids`."""
+        return np.cumsum(self.lengths) - self.lengths
 
 
 class Tokenizer:
@@ -59,22 +72,55 @@ class Tokenizer:
         self.has_token_types = "token_type_ids" in tokenizer.model_input_names
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
-        """Token ids of N texts, or of N text pairs."""
-        if not texts:
-            return Encoded([], [] if self.has_token_types else None, np.zeros(0, np.int64))
-        out = self._tokenizer(
-            list(texts),
+        """Token ids of N texts, or of N text pairs, on all cores.
+
+        Long single texts are cut in characters first, where that cannot change a kept token.
+        """
+        ids: list[Sequence[int]] = []
+        types: list[Sequence[int]] = []
+        if texts:
+            short = list(texts) if pairs is not None else self._cut_long(texts)
+            out = self._call(short, pairs)
+            ids = out["input_ids"]
+            types = out["token_type_ids"] if self.has_token_types else []
+        lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
+        total = int(lengths.sum())
+        return Encoded(
+            np.fromiter(chain.from_iterable(ids), np.int64, total),
+            np.fromiter(chain.from_iterable(types), np.int64, total)
+            if self.has_token_types
+            else None,
+            lengths,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder under construction."""
+        self._tokenizer.save_pretrained(str(folder))
+
+    def _cut_long(self, texts: Sequence[str]) -> list[str]:
+        """The texts, long ones cut well behind the last character that `max_length` keeps."""
+        cut = self.max_length * CHARS_PER_TOKEN
+        long = [index for index, text in enumerate(texts) if len(text) > cut]
+        short = list(texts)
+        if not long:
+            return short
+        out = self._call([texts[index][:cut] for index in long], None, offsets=True)
+        for index, offsets in zip(long, out["offset_mapping"]):
+            end = max(stop for _, stop in offsets)
+            if len(offsets) == self.max_length and end <= cut - _CUT_MARGIN_CHARS:
+                short[index] = texts[index][:cut]
+        return short
+
+    def _call(
+        self, texts: list[str], pairs: Sequence[str] | None, *, offsets: bool = False
+    ) -> dict[str, Any]:
+        return self._tokenizer(  # type: ignore[no-any-return]
+            texts,
             list(pairs) if pairs is not None else None,
             truncation=True,
             max_length=self.max_length,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=self.has_token_types,
+            return_offsets_mapping=offsets,
         )
-        ids: list[list[int]] = out["input_ids"]
-        lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
-        return Encoded(ids, out["token_type_ids"] if self.has_token_types else None, lengths)
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder under construction."""
-        self._tokenizer.save_pretrained(str(folder))

@@ -29,8 +29,10 @@ class TorchClassifier:
         *,
         device: str = "cpu",
         precision: TorchPrecision = "fp32",
+        compiled: bool = False,
     ) -> None:
         self._model = model.to(device).eval()
+        self._forward: Any = torch.compile(self._model, dynamic=True) if compiled else self._model
         self._labels = labels
         self._device = device
         self._precision = precision
@@ -41,6 +43,11 @@ class TorchClassifier:
         return self._labels
 
     @property
+    def concurrency(self) -> int:
+        """One call of `logits` at a time: PyTorch's own threads fill the device."""
+        return 1
+
+    @property
     def model(self) -> torch.nn.Module:
         """The transformers model, in evaluation mode."""
         return self._model
@@ -49,7 +56,7 @@ class TorchClassifier:
         """[B, C] float32 logits in the order of the batch."""
         inputs = model_inputs(batch, self._device)
         with torch.inference_mode(), autocast(self._device, self._precision):
-            logits: torch.Tensor = self._model(**inputs).logits
+            logits: torch.Tensor = self._forward(**inputs).logits
         return logits.float().cpu().numpy()
 
 
@@ -59,6 +66,7 @@ def load_classifier(
     *,
     device: str = "cpu",
     precision: TorchPrecision = "fp32",
+    compiled: bool = False,
 ) -> TorchClassifier:
     """A fine-tuned model, ready to score.
 
@@ -67,6 +75,7 @@ def load_classifier(
         labels: names for the columns instead of the folder's own.
         device: `cpu`, `cuda` or `cuda:N`.
         precision: `bf16` runs matrix products under autocast; the logits stay float32.
+        compiled: whether `torch.compile` turns the model into kernels on its first batch.
 
     Raises:
         ModelError: the folder holds no classifier, or its weights do not fit its configuration.
@@ -81,7 +90,7 @@ def load_classifier(
             f"{folder.path}: expected weights for every parameter, found none for "
             f"{', '.join(sorted(missing)[:4])}. Fine-tune the model first or restore the file."
         )
-    return TorchClassifier(model, names, device=device, precision=precision)
+    return TorchClassifier(model, names, device=device, precision=precision, compiled=compiled)
 
 
 def new_classifier(folder: ModelFolder, labels: LabelSet, seed: int) -> Any:

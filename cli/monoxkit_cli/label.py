@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from monoxkit_cli.options import (
     AsJson,
-    BatchTokens,
     Device,
     Format,
     IdColumn,
@@ -17,7 +17,6 @@ from monoxkit_cli.options import (
     MaxLength,
     Pair,
     PairColumn,
-    Provider,
     TextColumn,
 )
 
@@ -43,14 +42,50 @@ def label(
     shard_rows: Annotated[
         int, typer.Option("--shard-rows", help="Rows per shard, the unit of resuming.")
     ] = 16_384,
-    batch_tokens: BatchTokens = 2048,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option("--batch-tokens", help="Padded tokens per batch [default: the fastest here]."),
+    ] = None,
+    sessions: Annotated[
+        int | None,
+        typer.Option("--sessions", help="Batches at once, onnx only [default: the fastest here]."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", help="Threads of each, onnx only [default: the fastest here]."),
+    ] = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Of the stored logits: float32 or float16.")
     ] = "float32",
     ignore_labels: Annotated[
         bool, typer.Option("--ignore-labels", help="Leave gold labels out of the store.")
     ] = False,
-    provider: Provider = "cpu",
+    provider: Annotated[
+        str,
+        typer.Option(
+            "--provider",
+            help="Execution provider: cpu, cuda, tensorrt or openvino; auto: the bundle's own.",
+        ),
+    ] = "auto",
+    guard: Annotated[
+        float | None,
+        typer.Option(
+            "--guard",
+            help="Least part of rows with the fp32 label; close calls are computed in fp32.",
+        ),
+    ] = None,
+    guard_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--guard-rows", help="Rows to learn the guard on, and to audit it [default: by corpus]."
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="PyTorch's: fp32, or bf16 under autocast.")
+    ] = "fp32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Let PyTorch compile the model first.")
+    ] = False,
     device: Device = "cpu",
     format: Format = "auto",
     text_column: TextColumn = "text",
@@ -90,9 +125,15 @@ def label(
         max_length=max_length,
         shard_rows=shard_rows,
         batch_tokens=batch_tokens,
+        sessions=sessions,
+        threads=threads,
         dtype=dtype,  # type: ignore[arg-type]
         ignore_labels=ignore_labels,
         provider=provider,
+        guard=guard,
+        guard_rows=guard_rows,
+        precision=precision,  # type: ignore[arg-type]
+        compiled=compiled,
         device=device,
     )
     summary = label_corpus(config, Path(store), progress=RichProgress())
@@ -110,5 +151,32 @@ def _table(summary: LabelSummary) -> Table:
         table.add_row("rows per second", f"{summary.rows_per_s:,.1f}")
         table.add_row("real tokens per second", f"{summary.tokens_per_s:,.0f}")
         table.add_row("padding", f"{summary.padding_fraction:.1%}")
+        table.add_row("rows settled by an equal text", f"{summary.num_repeated_rows:,}")
+    if summary.plan:
+        session = summary.plan["session"]
+        table.add_row(
+            "run plan",
+            f"{session['sessions']} x {session['threads']} threads, batches of "
+            f"{summary.plan['batch_tokens']:,} tokens ({summary.plan['chosen_by']})",
+        )
+    if summary.guard is not None:
+        _add_guard(table, summary, summary.guard)
     table.add_row("digest", summary.store_digest)
     return table
+
+
+def _add_guard(table: Table, summary: LabelSummary, guard: Mapping[str, Any]) -> None:
+    share = summary.num_recomputed_rows / summary.num_rows
+    table.add_row("guard: margin threshold", f"{guard['guard_threshold']:.4g}")
+    table.add_row(
+        "guard: computed again in fp32", f"{summary.num_recomputed_rows:,} rows ({share:.1%})"
+    )
+    table.add_row("guard: estimated agreement", f"{guard['guard_estimated_agreement']:.3%}")
+    for name, prefix in (("guarded", "guard_audit"), ("unguarded", "guard_audit_plain")):
+        table.add_row(
+            f"guard: audit on {guard['guard_audit_rows']:,} rows, {name}",
+            f"agreement {guard[f'{prefix}_agreement']:.2%}, "
+            f"mean KL {guard[f'{prefix}_mean_kl']:.1e}",
+        )
+    if guard["price"] is not None:
+        table.add_row("guard: price", f"{guard['price']:.1%} of the time without it")

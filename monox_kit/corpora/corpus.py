@@ -11,6 +11,7 @@ from monox_kit.corpora.formats import FormatName, row_source
 from monox_kit.corpora.marks import CorpusMark, Marker
 from monox_kit.corpora.paths import lang_from_name, resolve_paths
 from monox_kit.corpora.rows import Columns, Meter
+from monox_kit.corpora.sample import Sample
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.progress import Progress, ProgressTask, Silent
@@ -117,6 +118,8 @@ class CorpusSummary:
         text_bytes: UTF-8 bytes of all texts and pairs.
         marks: one for each block of `mark_every` rows, the last of which may be shorter; empty
             unless asked for.
+        sample: documents drawn at random, the same ones for the same corpus; empty unless asked
+            for.
     """
 
     num_rows: int
@@ -126,6 +129,7 @@ class CorpusSummary:
     label_names: tuple[str, ...] | None
     text_bytes: int
     marks: tuple[CorpusMark, ...] = ()
+    sample: tuple[Document, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""
@@ -176,6 +180,7 @@ class Corpus:
         progress: Progress | None = None,
         labels: LabelSet | None = None,
         mark_every: int | None = None,
+        sample_rows: int = 0,
     ) -> CorpusSummary:
         """Read everything once and check it, so that bad input is found before heavy work.
 
@@ -183,11 +188,13 @@ class Corpus:
             progress: told the bytes read, or the rows where a file's size is not known.
             labels: every label must be one of these; None accepts any.
             mark_every: rows of a block of `CorpusSummary.marks`.
+            sample_rows: most documents of `CorpusSummary.sample`.
 
         Raises:
             CorpusError: as for `documents`; or an unknown label.
         """
         marker = Marker(mark_every)
+        sample = Sample(sample_rows)
         meter = Meter()
         names: set[str] | None = set()
         num_rows = num_labelled = 0
@@ -198,6 +205,7 @@ class Corpus:
             report = _ScanReport(task, by_bytes=total is not None)
             for document in self._read(self._check(labels), meter):
                 marker.add(document)
+                sample.add(document)
                 has_pairs = document.text_pair is not None  # of all rows, or of none
                 label = document.label
                 if label is not None:
@@ -218,6 +226,7 @@ class Corpus:
             label_names=None if names is None else tuple(sorted(names)),
             text_bytes=marker.text_bytes,
             marks=tuple(marker.marks),
+            sample=sample.documents(),
         )
 
     def _total_bytes(self) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from monox_kit.agreement import agreement
 from monox_kit.benchmarking import race_classifiers
 from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
@@ -31,7 +32,6 @@ from monox_kit.evaluation import (
     target_average_resamples,
 )
 from monox_kit.export import ExportConfig, export_model
-from monox_kit.export.check import agreement
 from monox_kit.inference import load_backend, load_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.progress import Progress, Silent

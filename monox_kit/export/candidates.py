@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from monox_kit.agreement import Agreement, agreement
 from monox_kit.bundle import ONNX_DATA_FILE, ONNX_FILE, ModelFolder
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, Logits
 from monox_kit.errors import GateError, ModelError, first_line
-from monox_kit.export.check import Agreement, agreement
 from monox_kit.export.graph import (
     Exporter,
     write_fp16,
@@ -23,9 +23,9 @@ from monox_kit.export.graph import (
     write_int8,
 )
 from monox_kit.hardware import has_vnni
-from monox_kit.inference import race, score
 from monox_kit.onnx_model import OnnxClassifier
 from monox_kit.progress import ProgressTask
+from monox_kit.scoring import race, score
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import TorchClassifier
 

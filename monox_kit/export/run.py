@@ -27,9 +27,9 @@ from monox_kit.errors import ConfigError
 from monox_kit.export.candidates import ExportConfig, Subject, build, candidate_names, check
 from monox_kit.export.check import check_documents
 from monox_kit.export.graph import OPSET
-from monox_kit.inference import score
 from monox_kit.onnx_model import require_provider
 from monox_kit.progress import Progress, Silent
+from monox_kit.scoring import score
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import load_classifier
 from monox_kit.validation import checked

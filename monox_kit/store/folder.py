@@ -128,3 +128,14 @@ class StoreFolder:
         if found != complete.digest:
             wanted = f"shards with the digest {complete.digest[:16]}..."
             raise corrupt(path, wanted, f"{found[:16]}...: one was written later", _COMPLETE_STEP)
+
+
+def begun_manifest(path: Path) -> StoreManifest | None:
+    """What the store at `path` was begun as; None where none has been begun.
+
+    Raises:
+        StoreCorrupt: its `store.json` is damaged.
+    """
+    if not os.path.lexists(path / STORE_FILE):
+        return None
+    return StoreFolder(path).manifest

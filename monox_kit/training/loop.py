@@ -16,8 +16,8 @@ from accelerate.state import AcceleratorState
 from monox_kit.batching import pad_batch
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, ModelError
-from monox_kit.inference import score
 from monox_kit.progress import Progress, ProgressTask
+from monox_kit.scoring import score
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import TorchClassifier, fast_bf16, model_inputs, require_device
 from monox_kit.training.checkpoint import Checkpoints, TrainingState

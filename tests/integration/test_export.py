@@ -12,14 +12,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
+from monox_kit.agreement import agreement
 from monox_kit.bundle import BundleRecord, open_folder
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document
 from monox_kit.errors import ConfigError, GateError, ModelError, ProviderError
 from monox_kit.export import ExportConfig, candidates, export_model, run
-from monox_kit.export.check import agreement
-from monox_kit.inference import load_model, score
+from monox_kit.inference import load_model
 from monox_kit.progress import Silent
+from monox_kit.scoring import score
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 

@@ -11,11 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from monox_kit import labelling
-from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, CorpusError, ModelError, StoreMismatch
 from monox_kit.export import ExportConfig, export_model
-from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.labelling import LabelConfig, label_corpus, teacher
 from monox_kit.store import LogitStore
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
@@ -86,7 +85,7 @@ def test_a_run_that_fails_continues_to_the_same_store(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_shard: int
 ) -> None:
     label_corpus(config_for(files), tmp_path / "whole")
-    score = labelling.score
+    score = teacher.score_texts
     calls = itertools.count()
 
     def failing(*args: object, **kwargs: object) -> object:
@@ -95,7 +94,7 @@ def test_a_run_that_fails_continues_to_the_same_store(
         return score(*args, **kwargs)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(labelling, "score", failing)
+        patch.setattr(teacher, "score_texts", failing)
         with pytest.raises(RuntimeError, match="power cut"):
             label_corpus(config_for(files), tmp_path / "store")
     summary = label_corpus(config_for(files), tmp_path / "store")
@@ -152,15 +151,15 @@ def test_a_corpus_that_changes_while_it_is_labelled_never_completes(
     rows = labelled_rows(40, seed=4)
     corpus = write_jsonl(tmp_path / "c.jsonl", rows)
     config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
-    scan = labelling.Corpus.scan
+    scan = Corpus.scan
 
-    def scan_then_edit(self: labelling.Corpus, **kwargs: object) -> object:
+    def scan_then_edit(self: Corpus, **kwargs: object) -> object:
         summary = scan(self, **kwargs)  # type: ignore[arg-type]
         rows[30]["text"] = "changed"
         write_jsonl(corpus, rows)
         return summary
 
-    monkeypatch.setattr(labelling.Corpus, "scan", scan_then_edit)
+    monkeypatch.setattr(Corpus, "scan", scan_then_edit)
     with pytest.raises(CorpusError, match="changed while it was labelled"):
         label_corpus(config, tmp_path / "store")
     assert not (tmp_path / "store" / "complete.json").exists()
@@ -173,15 +172,15 @@ def test_rows_that_changed_before_the_last_shard_are_never_committed(
     rows = labelled_rows(40, seed=4)
     corpus = write_jsonl(tmp_path / "c.jsonl", rows)
     config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
-    scan = labelling.Corpus.scan
+    scan = Corpus.scan
 
-    def scan_then_edit(self: labelling.Corpus, **kwargs: object) -> object:
+    def scan_then_edit(self: Corpus, **kwargs: object) -> object:
         summary = scan(self, **kwargs)  # type: ignore[arg-type]
         write_jsonl(corpus, [{**rows[0], "text": "changed"}, *rows[1:]])
         return summary
 
     with monkeypatch.context() as patch:
-        patch.setattr(labelling.Corpus, "scan", scan_then_edit)
+        patch.setattr(Corpus, "scan", scan_then_edit)
         with pytest.raises(CorpusError, match="changed while it was labelled"):
             label_corpus(config, tmp_path / "store")
     write_jsonl(corpus, rows)
@@ -209,7 +208,7 @@ def test_a_bad_row_is_found_before_the_model_runs(
     rows = labelled_rows(40, seed=4)
     rows[39]["label"] = "unheard of"
     corpus = write_jsonl(tmp_path / "c.jsonl", rows)
-    monkeypatch.setattr(labelling, "score", lambda *args, **kwargs: pytest.fail("model ran"))
+    monkeypatch.setattr(teacher, "score_texts", lambda *args, **kwargs: pytest.fail("model ran"))
     config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
     with pytest.raises(CorpusError, match="unheard of"):
         label_corpus(config, tmp_path / "store")

@@ -33,7 +33,11 @@ def test_batches_hold_rows_of_neighbouring_length(lengths: np.ndarray) -> None:
 @given(st.lists(st.lists(st.integers(5, 99), min_size=1, max_size=9), min_size=1, max_size=8))
 def test_padding_keeps_every_token_and_masks_the_rest(ids: list[list[int]]) -> None:
     types = [[position % 2 for position in range(len(row))] for row in ids]
-    encoded = Encoded(ids, types, np.array([len(row) for row in ids], np.int64))
+    encoded = Encoded(
+        np.concatenate([np.array(row, np.int64) for row in ids]),
+        np.concatenate([np.array(row, np.int64) for row in types]),
+        np.array([len(row) for row in ids], np.int64),
+    )
     rows = np.arange(len(ids), dtype=np.int64)[::-1].copy()
     batch = pad_batch(encoded, rows, pad_id=0)
     for position, row in enumerate(rows):

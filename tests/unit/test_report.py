@@ -16,13 +16,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from monox_kit.agreement import Agreement
 from monox_kit.benchmarking import RaceResult
 from monox_kit.corpora.debian import DebianSummary
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.result import DemoReport
 from monox_kit.evaluation import EvalReport, LanguageResult
 from monox_kit.export.candidates import Candidate
-from monox_kit.export.check import Agreement
 from monox_kit.export.run import ExportSummary
 from monox_kit.labelling import LabelSummary
 from monox_kit.report import accuracy_rows, fact_rows, write_report

@@ -1,0 +1,125 @@
+"""How a corpus is labelled, and what a labelling run reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from monox_kit.bundle import Backend
+from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelConfig:
+    """How a corpus is labelled.
+
+    Attributes:
+        teacher: the backend that runs the model; `torch` is the reference.
+        model: an ONNX bundle for `onnx`, a PyTorch folder for `torch`.
+        corpus: the texts.
+        max_length: the cut in tokens; None for the bundle's own.
+        shard_rows: rows of a shard, the unit of commit and of resuming.
+        batch_tokens: padded tokens per batch; None for what is fastest here.
+        sessions: batches that ONNX Runtime runs at once; None for what is fastest here.
+        threads: of each of them; None for what is fastest here.
+        dtype: of the stored logits.
+        ignore_labels: whether gold labels in the corpus are left out of the store.
+        provider: ONNX Runtime's execution provider; `auto` is the one that the bundle was
+            measured on.
+        device: PyTorch's device.
+        precision: PyTorch's; `bf16` runs matrix products under autocast. An ONNX bundle has its
+            own.
+        compiled: whether PyTorch compiles the model first.
+        guard: least fraction of rows whose label must be the fp32 graph's: rows whose two largest
+            logits are too close for that are computed again in fp32. None trusts the graph.
+        guard_rows: rows that the guard learns from, and as many again that it is audited on; None
+            for a fiftieth of the corpus, 200 to 2,000.
+    """
+
+    teacher: Backend
+    model: str
+    corpus: CorpusConfig
+    max_length: Annotated[int, Field(ge=4)] | None = None
+    shard_rows: Annotated[int, Field(ge=1)] = 16_384
+    batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    sessions: Annotated[int, Field(ge=1, le=1024)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    ignore_labels: bool = False
+    provider: str = "auto"
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compiled: bool = False
+    guard: Annotated[float, Field(gt=0, lt=1)] | None = None
+    guard_rows: Annotated[int, Field(ge=50)] | None = None
+
+    def require_consistent(self) -> None:
+        """Check that no option was given that the chosen backend would ignore.
+
+        Raises:
+            ConfigError: one was.
+        """
+        onnx_only = {"--guard": self.guard, "--sessions": self.sessions, "--threads": self.threads}
+        torch_only = {
+            "--precision": None if self.precision == "fp32" else self.precision,
+            "--compile": "on" if self.compiled else None,
+        }
+        unused, other = (torch_only, "torch") if self.teacher == "onnx" else (onnx_only, "onnx")
+        for option, value in unused.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{option} {value}: expected with --teacher {other} only, found --teacher "
+                    f"{self.teacher}. Leave it out or change the teacher."
+                )
+        if self.guard is None and self.guard_rows is not None:
+            raise ConfigError(
+                f"--guard-rows {self.guard_rows}: expected together with --guard, found none. "
+                "Give --guard 0.999, or leave it out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelSummary:
+    """What a labelling run did.
+
+    Attributes:
+        store: the store's folder.
+        num_rows: rows of the finished store.
+        num_shards: its shards.
+        num_resumed_rows: rows that earlier runs had already labelled.
+        labelled_s: seconds from the first batch to the last commit of this run.
+        rows_per_s: rows of this run over `labelled_s`; None where it had nothing left to do.
+        tokens_per_s: real tokens that went through the model over `labelled_s`; rows that the
+            guard computed again count once.
+        padding_fraction: padding among the tokens of this run; None where it had nothing to do.
+        num_repeated_rows: rows of this run whose text an equal one had settled.
+        num_recomputed_rows: rows of the finished store that the guard computed again in fp32.
+        provider: ONNX Runtime's execution provider; None for PyTorch.
+        plan: batches at once, threads, padded tokens per batch and how they were chosen.
+        guard: what the guard learned, and its price; None without one.
+        store_digest: the finished store's digest.
+    """
+
+    store: Path
+    num_rows: int
+    num_shards: int
+    num_resumed_rows: int
+    labelled_s: float
+    rows_per_s: float | None
+    tokens_per_s: float | None
+    padding_fraction: float | None
+    num_repeated_rows: int
+    num_recomputed_rows: int
+    provider: str | None
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    guard: Mapping[str, Any] | None = None
+    store_digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain JSON values."""
+        return {**asdict(self), "store": str(self.store)}

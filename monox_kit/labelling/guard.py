@@ -1,0 +1,171 @@
+"""The fidelity guard: which rows a fast graph may be trusted on, and proof of it on held-out text.
+
+Quantization moves logits a little, and changes the label where the two largest are close. On a
+calibration sample scored by both graphs the guard learns how far the difference of those two
+moves; rows whose difference is less than a threshold are computed again by the fp32 graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monox_kit.agreement import agreement
+from monox_kit.data import Logits
+from monox_kit.errors import ModelError
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+_PREFIX = "guard_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """What was learned on the calibration sample and measured on the audit sample.
+
+    Attributes:
+        target: least fraction of rows that must have the fp32 graph's label.
+        threshold: rows whose top-two margin, in logits, is less are computed again.
+        calibration_rows: rows that the threshold was learned on.
+        estimated_agreement: with the fp32 graph's labels, as the calibration sample predicts it.
+        estimated_recomputed: fraction of rows under the threshold, on the same sample.
+        audit_rows: other rows that it was measured on.
+        audit_agreement: fraction of them with the fp32 graph's label, guarded.
+        audit_plain_agreement: the same without the guard.
+        audit_mean_kl: mean divergence from the fp32 graph's distribution at T = 1, in nats,
+            guarded.
+        audit_plain_mean_kl: the same without the guard.
+        audit_recomputed: fraction of the audit rows under the threshold.
+    """
+
+    target: float
+    threshold: float
+    calibration_rows: int
+    estimated_agreement: float
+    estimated_recomputed: float
+    audit_rows: int
+    audit_agreement: float
+    audit_plain_agreement: float
+    audit_mean_kl: float
+    audit_plain_mean_kl: float
+    audit_recomputed: float
+
+    def distrusts(self, logits: Logits) -> Bools:
+        """[N] bool, which rows of [N, C] logits of the fast graph are to be computed again."""
+        return margins(logits) < self.threshold
+
+    def to_fingerprint(self) -> dict[str, float | int]:
+        """The fields as a store's fingerprint holds them."""
+        return {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> Guard | None:
+        """The guard that a store was begun with; None where it was begun without one."""
+        names = cls.__dataclass_fields__
+        if any(f"{_PREFIX}{name}" not in fingerprint for name in names):
+            return None
+        return cls(**{name: fingerprint[f"{_PREFIX}{name}"] for name in names})
+
+
+def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
+    """The guard for a fast graph.
+
+    The first half of the rows calibrates, the second half audits.
+
+    Args:
+        fast: [N, C] logits of the graph that is to be trusted, N at least 4.
+        reference: [N, C] logits of the fp32 graph for the same rows.
+        target: least fraction of rows that must have the reference's label.
+
+    Raises:
+        ModelError: a logit is not finite.
+    """
+    for name, logits in (("fast", fast), ("fp32", reference)):
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                f"--guard: expected finite logits of the {name} graph, found others. "
+                "Export the model again."
+            )
+    half = len(fast) // 2
+    margin, shifts = margins(fast[:half]), _shifts(fast[:half], reference[:half])
+    threshold = _round_up(_threshold(margin, shifts, target))
+    trusted = margin >= threshold
+    risk = _flip_risk(margin, shifts)
+    audit_fast, audit_reference = fast[half:], reference[half:]
+    distrusted = margins(audit_fast) < threshold
+    guarded = np.where(distrusted[:, None], audit_reference, audit_fast)
+    found, plain = agreement(audit_reference, guarded), agreement(audit_reference, audit_fast)
+    return Guard(
+        target=target,
+        threshold=threshold,
+        calibration_rows=half,
+        estimated_agreement=float(1 - risk[trusted].sum() / half),
+        estimated_recomputed=float(1 - trusted.mean()),
+        audit_rows=len(audit_fast),
+        audit_agreement=found.argmax,
+        audit_plain_agreement=plain.argmax,
+        audit_mean_kl=found.mean_kl,
+        audit_plain_mean_kl=plain.mean_kl,
+        audit_recomputed=float(distrusted.mean()),
+    )
+
+
+def margins(logits: Logits) -> Floats:
+    """[N] float64, the largest of [N, C] logits minus the second largest."""
+    top = np.partition(logits.astype(np.float64), -2, axis=1)
+    return np.asarray(top[:, -1] - top[:, -2])
+
+
+def _shifts(fast: Logits, reference: Logits) -> Floats:
+    """[N] float64, by how much less the fast graph's label leads in the reference.
+
+    The label differs where the shift is more than the fast graph's margin.
+    """
+    rows = np.arange(len(fast))
+    label = fast.argmax(axis=1)
+    others = reference.astype(np.float64).copy()
+    own = others[rows, label]
+    others[rows, label] = -np.inf
+    return np.asarray(margins(fast) - (own - others.max(axis=1)))
+
+
+def _flip_risk(margin: Floats, shifts: Floats) -> Floats:
+    """[N] the probability that a row of such a margin has another label in the reference.
+
+    Every row's shift is an observation for every other row: with N rows there are N x N pairs,
+    where counting the few changed labels alone would see next to nothing.
+    """
+    ordered = np.sort(shifts)
+    return np.asarray(1 - np.searchsorted(ordered, margin, side="right") / len(ordered))
+
+
+def _threshold(margin: Floats, shifts: Floats, target: float) -> float:
+    """The least margin from which on at most 1 - `target` of all rows have another label.
+
+    Both the estimate over all pairs and the rows that did change their label must allow it: the
+    first assumes that a shift does not depend on the margin.
+    """
+    order = np.argsort(-margin, kind="stable")
+    estimated = np.cumsum(_flip_risk(margin, shifts)[order])
+    seen = np.cumsum((shifts > margin)[order])
+    allowed = (1 - target) * len(margin)
+    bad = (estimated > allowed) | (seen > allowed)
+    if not bad.any():
+        return 0.0
+    first = int(np.argmax(bad))  # rows before it, of larger margins, may be trusted
+    if first == 0:
+        return float(np.nextafter(margin[order[0]], np.inf))
+    return float(margin[order[first - 1]])
+
+
+def _round_up(threshold: float) -> float:
+    """The threshold with four significant digits, never less than it was."""
+    if threshold == 0:
+        return 0.0
+    unit = 10.0 ** (np.floor(np.log10(threshold)) - 3)
+    return float(f"{np.ceil(threshold / unit) * unit:.6g}")

@@ -1,0 +1,165 @@
+"""The teacher at work: one window's logits, guarded, and what it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monox_kit.data import Classifier, Int64s, Logits
+from monox_kit.labelling.guard import Guard
+from monox_kit.progress import ProgressTask
+from monox_kit.scoring import BatchDone, Scored, Texts, score_texts
+
+
+@dataclass(slots=True)
+class Totals:
+    """Running sums of one labelling run.
+
+    Attributes:
+        rows: labelled.
+        tokens: real tokens that went through the teacher's graph.
+        padded_tokens: the same with padding.
+        repeated: rows that an equal text had settled.
+        recomputed: rows that the guard computed again.
+        recomputed_tokens: real tokens of those, as far as they went through the fp32 graph.
+        recomputing_s: seconds in the fp32 graph.
+        guard_learning_s: seconds before the first window, of the guard's calibration and audit.
+        seconds: from the first batch to the last commit.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    repeated: int = 0
+    recomputed: int = 0
+    recomputed_tokens: int = 0
+    recomputing_s: float = 0.0
+    guard_learning_s: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def padding(self) -> float:
+        """Padding among the tokens of the teacher's graph."""
+        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
+
+    def rates(self) -> dict[str, float | None]:
+        """Rows and real tokens per second, and the padding fraction; None with nothing done."""
+        if not self.seconds:
+            return {"rows_per_s": None, "tokens_per_s": None, "padding_fraction": None}
+        return {
+            "rows_per_s": round(self.rows / self.seconds, 2),
+            "tokens_per_s": round(self.tokens / self.seconds, 1),
+            "padding_fraction": round(self.padding, 4),
+        }
+
+    def guard_price(self) -> dict[str, float | None]:
+        """Seconds that the guard cost, and as a fraction of the run's time without it."""
+        spent = self.recomputing_s + self.guard_learning_s
+        rest = self.seconds - self.recomputing_s
+        return {
+            "recomputing_s": round(self.recomputing_s, 3),
+            "learning_s": round(self.guard_learning_s, 3),
+            "price": round(spent / rest, 4) if rest > 0 else None,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """What the store's completion record remembers of the run."""
+        return {
+            "labelled_rows": self.rows,
+            "labelled_s": round(self.seconds, 3),
+            "num_tokens": self.tokens,
+            "num_padded_tokens": self.padded_tokens,
+            "num_repeated_rows": self.repeated,
+            "num_recomputed_rows": self.recomputed,
+            "num_recomputed_tokens": self.recomputed_tokens,
+            **self.rates(),
+            **self.guard_price(),
+        }
+
+
+class Teacher:
+    """A graph and, with a guard, the fp32 graph that settles what the first may get wrong.
+
+    Args:
+        fast: the graph that scores every row.
+        reference: the fp32 graph; None without a guard.
+        guard: which rows the reference settles; None without one.
+        batch_tokens: padded tokens per batch.
+    """
+
+    def __init__(
+        self,
+        fast: Classifier,
+        reference: Classifier | None,
+        guard: Guard | None,
+        batch_tokens: int,
+    ) -> None:
+        self._fast = fast
+        self._reference = reference
+        self._guard = guard
+        self._batch_tokens = batch_tokens
+        self._started_s: float | None = None
+
+    def label(
+        self, texts: Texts, task: ProgressTask, totals: Totals
+    ) -> tuple[Logits, npt.NDArray[np.bool_]]:
+        """Logits [N, C] of N documents, and [N] whether the fp32 graph gave them."""
+        if self._started_s is None:
+            self._started_s = time.perf_counter()
+        started_s, before = self._started_s, totals.tokens
+        seen = [0, 0]
+
+        def report(done: BatchDone) -> None:
+            seen[0] += done.num_tokens
+            seen[1] += done.num_padded_tokens
+            tokens, padded = before + seen[0], totals.padded_tokens + seen[1]
+            rate = tokens / max(time.perf_counter() - started_s, 1e-9)
+            task.detail(f"{rate:,.0f} tokens/s  padding {1 - tokens / padded:.1%}")
+            task.advance(done.num_rows)
+
+        scored = self._score(self._fast, texts, on_batch=report)
+        totals.rows += len(texts)
+        totals.tokens += scored.num_tokens
+        totals.padded_tokens += scored.num_padded_tokens
+        totals.repeated += scored.num_repeated
+        recomputed = np.zeros(len(texts), np.bool_)
+        if self._guard is not None and self._reference is not None:
+            recomputed = self._guard.distrusts(scored.logits)
+            self._settle(self._reference, texts, scored.logits, recomputed, totals)
+        return scored.logits, recomputed
+
+    def _settle(
+        self,
+        reference: Classifier,
+        texts: Texts,
+        logits: Logits,
+        recomputed: npt.NDArray[np.bool_],
+        totals: Totals,
+    ) -> None:
+        """Replace the logits of the rows that are not to be trusted, in full batches."""
+        rows = np.flatnonzero(recomputed).astype(np.int64)
+        if not len(rows):
+            return
+        started = time.perf_counter()
+        settled = self._score(reference, texts, rows=rows)
+        logits[rows] = settled.logits
+        totals.recomputed += len(rows)
+        totals.recomputed_tokens += settled.num_tokens
+        totals.recomputing_s += time.perf_counter() - started
+
+    def _score(
+        self,
+        classifier: Classifier,
+        texts: Texts,
+        *,
+        rows: Int64s | None = None,
+        on_batch: Callable[[BatchDone], None] | None = None,
+    ) -> Scored:
+        return score_texts(
+            classifier, texts, rows=rows, batch_tokens=self._batch_tokens, on_batch=on_batch
+        )

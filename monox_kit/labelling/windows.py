@@ -1,0 +1,116 @@
+"""A corpus cut into windows of rows: read, compared with the scan, and tokenized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from monox_kit.corpora.corpus import Corpus, CorpusSummary
+from monox_kit.data import Document
+from monox_kit.digest import RowDigest
+from monox_kit.errors import CorpusError
+from monox_kit.scoring import Texts, tokenize
+from monox_kit.store import ShardRange
+from monox_kit.tokenizing import Tokenizer
+
+# Texts of similar length are batched, and equal texts computed once, within a window. More rows
+# hardly pad less; fewer keep less in memory. A window ends early after this many characters.
+WINDOW_ROWS = 16_384
+_WINDOW_CHARS = 1 << 25
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Consecutive rows of one shard.
+
+    Attributes:
+        shard: the shard that they belong to.
+        text_bytes: UTF-8 bytes of each text field in the whole shard.
+        documents: the rows.
+        texts: the same, tokenized.
+    """
+
+    shard: ShardRange
+    text_bytes: Mapping[str, int]
+    documents: Sequence[Document]
+    texts: Texts
+
+    @property
+    def starts_shard(self) -> bool:
+        """Whether the shard's first row is among the rows."""
+        return self.documents[0].row == self.shard.start
+
+    @property
+    def ends_shard(self) -> bool:
+        """Whether the shard's last row is among the rows."""
+        return self.documents[-1].row == self.shard.stop - 1
+
+
+def windows(
+    corpus: Corpus, missing: Sequence[ShardRange], summary: CorpusSummary, tokenizer: Tokenizer
+) -> Iterator[Window]:
+    """The rows of every missing shard; a shard's last window comes only if all is as scanned.
+
+    Raises:
+        CorpusError: the corpus has changed since the scan; shards before the change are kept.
+    """
+    documents = _Digesting(corpus.documents())
+    for shard in missing:
+        for _ in islice(documents, shard.start - documents.next_row):
+            pass
+        mark = summary.marks[shard.index]
+        for rows in _parts(documents, shard):
+            if documents.next_row == shard.stop:
+                found, is_last = documents.hexdigest(), shard.stop == summary.num_rows
+                if found != mark.digest or (is_last and next(documents, None) is not None):
+                    raise _changed(corpus, summary)
+            yield Window(shard, mark.text_bytes, rows, tokenize(tokenizer, rows))
+        if documents.next_row < shard.stop:
+            raise _changed(corpus, summary)
+
+
+class _Digesting:
+    """Documents, with the digest of all that were given out."""
+
+    def __init__(self, documents: Iterator[Document]) -> None:
+        self._documents = documents
+        self._digest = RowDigest()
+        self.next_row = 0
+
+    def __iter__(self) -> _Digesting:
+        return self
+
+    def __next__(self) -> Document:
+        document = next(self._documents)
+        self._digest.add(
+            document.id, document.text, document.text_pair, document.label, document.lang
+        )
+        self.next_row = document.row + 1
+        return document
+
+    def hexdigest(self) -> str:
+        """The digest of all rows given out."""
+        return self._digest.hexdigest()
+
+
+def _parts(documents: Iterator[Document], shard: ShardRange) -> Iterator[list[Document]]:
+    """The shard's documents in lists within the limits of a window; fewer where the input ends."""
+    part: list[Document] = []
+    num_chars = 0
+    for document in islice(documents, len(shard)):
+        part.append(document)
+        num_chars += len(document.text) + len(document.text_pair or "")
+        if len(part) == WINDOW_ROWS or num_chars >= _WINDOW_CHARS or document.row == shard.stop - 1:
+            yield part
+            part, num_chars = [], 0
+    if part:
+        yield part
+
+
+def _changed(corpus: Corpus, summary: CorpusSummary) -> CorpusError:
+    return CorpusError(
+        f"{', '.join(corpus.files)}: expected the {summary.num_rows} rows that were checked before "
+        "labelling, found other content. The corpus changed while it was labelled: run again with "
+        "a new --store."
+    )

@@ -1,0 +1,207 @@
+"""How ONNX Runtime labels fastest here: measured on the corpus's own texts, then kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monox_kit.data import Classifier, Int64s
+from monox_kit.digest import digest_json
+from monox_kit.durable import write_json
+from monox_kit.hardware import read_hardware
+from monox_kit.onnx_model import SessionPlan, runtime_version
+from monox_kit.packaged import default_cache
+from monox_kit.progress import Progress
+from monox_kit.scoring import DEFAULT_BATCH_TOKENS, Texts, score_texts
+
+# Real tokens that every candidate scores. Several batches of the largest size, so that sessions
+# which run side by side all have work.
+_SAMPLE_TOKENS = 8_192
+# A corpus with less than this many times the tokens of all measurements is not worth measuring.
+_LEAST_SAMPLES = 50
+# A candidate must win by this much over the plain default: less is noise.
+_LEAST_GAIN = 1.03
+_GPU_BATCH_TOKENS = 16 * DEFAULT_BATCH_TOKENS
+_GPU_PROVIDERS = ("cuda", "tensorrt")
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """How batches are run.
+
+    Attributes:
+        session: batches at once and threads of each.
+        batch_tokens: padded tokens per batch.
+        chosen_by: `default`, `asked`, `measured`, or `cached` from an earlier measurement.
+        tokens_per_s: real tokens per second of every candidate that was measured.
+    """
+
+    session: SessionPlan
+    batch_tokens: int
+    chosen_by: str = "default"
+    tokens_per_s: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        plan = self.session
+        return f"{plan.sessions} x {plan.threads} threads, batches of {self.batch_tokens} tokens"
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values."""
+        return {**asdict(self), "tokens_per_s": dict(self.tokens_per_s)}
+
+
+def default_plan(
+    provider: str,
+    sessions: int | None = None,
+    threads: int | None = None,
+    batch_tokens: int | None = None,
+) -> RunPlan:
+    """What was asked for, and the plain default for the rest."""
+    cores = SessionPlan.default().threads
+    if sessions is None:
+        sessions = 1 if threads is None else max(1, cores // threads)
+    if threads is None:
+        threads = max(1, cores // sessions)
+    usual = _GPU_BATCH_TOKENS if provider in _GPU_PROVIDERS else DEFAULT_BATCH_TOKENS
+    chosen = batch_tokens if batch_tokens is not None else usual
+    return RunPlan(SessionPlan(sessions, threads), chosen)
+
+
+def measured_plan(
+    load: Callable[[SessionPlan], Classifier],
+    texts: Texts,
+    *,
+    provider: str,
+    model_digest: str,
+    max_length: int,
+    corpus_tokens: int,
+    progress: Progress,
+    cache: Path | None = None,
+) -> RunPlan:
+    """The fastest plan here, measured once per model, machine and kind of text, then kept.
+
+    First how cores are shared, at the default batch size; then the batch size for the winner.
+
+    Args:
+        load: makes the classifier of a plan.
+        texts: some of the corpus; a sample along its lengths is scored.
+        provider: the execution provider, as `load` uses it.
+        model_digest: of the graph.
+        max_length: the cut in tokens.
+        corpus_tokens: estimated real tokens still to be labelled; a small corpus is not measured.
+        progress: told what was chosen.
+        cache: where choices are kept; None means `default_cache()`.
+    """
+    plan = default_plan(provider)
+    rows = _sample(texts)
+    mean_length = int(texts.encoded.lengths[texts.distinct].mean())
+    key = {
+        "version": _VERSION,
+        "model": model_digest,
+        "provider": provider,
+        "runtime": runtime_version(),
+        "hardware": {
+            name: value
+            for name, value in read_hardware().to_json().items()
+            if name in ("cpu_model", "num_cores")
+        },
+        "max_length": max_length,
+        # Texts of about this length: the next power of two.
+        "mean_length": 1 << mean_length.bit_length(),
+    }
+    path = (default_cache() if cache is None else cache) / "plans" / f"{digest_json(key)}.json"
+    kept = _read(path, key)
+    if kept is not None:
+        progress.note(f"run plan: {kept} (measured by an earlier run)")
+        return kept
+    sessions = _session_candidates(plan.session.threads, provider)
+    sizes = _batch_candidates(plan.batch_tokens)
+    if corpus_tokens < _LEAST_SAMPLES * _SAMPLE_TOKENS * (len(sessions) + len(sizes)):
+        return plan
+    found = _measure(load, texts, rows, plan, sessions=sessions, sizes=sizes, progress=progress)
+    write_json(path, {"key": key, "plan": found.to_json()})
+    progress.note(f"run plan: {found} (measured here: {_shown(found.tokens_per_s)})")
+    return found
+
+
+def _measure(
+    load: Callable[[SessionPlan], Classifier],
+    texts: Texts,
+    rows: Int64s,
+    plan: RunPlan,
+    *,
+    sessions: list[SessionPlan],
+    sizes: list[int],
+    progress: Progress,
+) -> RunPlan:
+    rates: dict[str, float] = {}
+    with progress.task("measuring run plans", len(sessions) + len(sizes), "plans") as task:
+
+        def rate(candidate: RunPlan, classifier: Classifier) -> float:
+            task.detail(str(candidate))
+            # One small batch first: the first run of a session allocates.
+            score_texts(classifier, texts, rows=rows[:8], batch_tokens=candidate.batch_tokens)
+            started = time.perf_counter()
+            scored = score_texts(classifier, texts, rows=rows, batch_tokens=candidate.batch_tokens)
+            rates[str(candidate)] = scored.num_tokens / (time.perf_counter() - started)
+            task.advance()
+            return rates[str(candidate)]
+
+        best = plan
+        for session in sessions:
+            candidate = RunPlan(session, plan.batch_tokens)
+            found = rate(candidate, load(session))
+            if found > _LEAST_GAIN * rates[str(best)]:
+                best = candidate
+        classifier = load(best.session)
+        start = best
+        for size in sizes:
+            candidate = RunPlan(start.session, size)
+            if rate(candidate, classifier) > _LEAST_GAIN * rates[str(best)]:
+                best = candidate
+    rounded = {name: round(value, 1) for name, value in rates.items()}
+    return RunPlan(best.session, best.batch_tokens, "measured", rounded)
+
+
+def _session_candidates(cores: int, provider: str) -> list[SessionPlan]:
+    """Ways to share the cores, the plain default first."""
+    if provider in _GPU_PROVIDERS:
+        return [SessionPlan(1, cores), SessionPlan(2, max(1, cores // 2))]
+    sessions = {1, 2, cores // 4, cores}
+    return [SessionPlan(n, cores // n) for n in sorted(sessions) if 1 <= n <= cores]
+
+
+def _batch_candidates(usual: int) -> list[int]:
+    return [usual // 2, usual * 2]
+
+
+def _sample(texts: Texts) -> Int64s:
+    """Documents along the lengths that together have about `_SAMPLE_TOKENS` real tokens."""
+    lengths = texts.encoded.lengths[texts.distinct]
+    count = max(1, min(len(lengths), int(_SAMPLE_TOKENS / max(1.0, float(lengths.mean())))))
+    by_length = np.argsort(lengths, kind="stable").astype(np.int64)
+    return by_length[np.linspace(0, len(lengths) - 1, count).astype(np.int64)]
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> RunPlan | None:
+    """The kept plan; None where there is none. A damaged file is measured anew."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["key"] != key:
+            return None
+        plan = value["plan"]
+        session = SessionPlan(int(plan["session"]["sessions"]), int(plan["session"]["threads"]))
+        return RunPlan(session, int(plan["batch_tokens"]), "cached", dict(plan["tokens_per_s"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _shown(rates: Mapping[str, float]) -> str:
+    return "; ".join(f"{name}: {value:,.0f} tokens/s" for name, value in rates.items())
