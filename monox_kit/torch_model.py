@@ -67,6 +67,7 @@ def load_classifier(
     device: str = "cpu",
     precision: TorchPrecision = "fp32",
     compiled: bool = False,
+    attention: str | None = None,
 ) -> TorchClassifier:
     """A fine-tuned model, ready to score.
 
@@ -75,6 +76,7 @@ def load_classifier(
         labels: names for the columns instead of the folder's own.
         device: `cpu`, `cuda` or `cuda:N`.
         precision: `bf16` runs matrix products under autocast; the logits stay float32.
+        attention: transformers' implementation; None for the model's default.
         compiled: whether `torch.compile` turns the model into kernels on its first batch.
 
     Raises:
@@ -84,7 +86,8 @@ def load_classifier(
     folder.require_backend("torch")
     names = folder.resolve_labels(labels)
     require_device(device)
-    model, missing = _from_pretrained(folder, {})
+    settings = {} if attention is None else {"attn_implementation": attention}
+    model, missing = _from_pretrained(folder, settings)
     if missing:
         raise ModelError(
             f"{folder.path}: expected weights for every parameter, found none for "

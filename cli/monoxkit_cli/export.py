@@ -12,7 +12,6 @@ from monoxkit_cli.options import (
     LabelColumn,
     MaxLength,
     PairColumn,
-    Provider,
     TextColumn,
 )
 
@@ -31,24 +30,54 @@ def export(
     model: Annotated[str, typer.Argument(help="Fine-tuned PyTorch model folder or hub name.")],
     out: Annotated[str, typer.Option("--out", help="Bundle folder to write.")],
     precision: Annotated[
-        str, typer.Option("--precision", help="fp32, int8, fp16, or auto: fastest that agrees.")
+        str,
+        typer.Option(
+            "--precision",
+            help="fp32, fp16, int8, int8-tensor, int8-smooth, int8-static, int8-static-smooth, "
+            "int8-nncf, int8-block, or auto: the fastest that agrees.",
+        ),
     ] = "fp32",
+    graph: Annotated[
+        str | None,
+        typer.Option(
+            "--graph",
+            help="opset23, opset23-eager, opset17-eager or opset17-fused [default: opset23; with "
+            "auto: all].",
+        ),
+    ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option("--candidates", help="With auto: int8-smooth,... to try [default: all]."),
+    ] = None,
     max_length: MaxLength = None,
     check: Annotated[
         list[str] | None,
         typer.Option("--check", help="Real text to check on [default: built-in sentences]."),
     ] = None,
     check_rows: Annotated[
-        int, typer.Option("--check-rows", help="At most so many rows of --check.")
+        int, typer.Option("--check-rows", help="At most so many rows of --check to compare on.")
     ] = 200,
+    calibration_rows: Annotated[
+        int, typer.Option("--calibration-rows", help="At most so many others to calibrate on.")
+    ] = 64,
     min_agreement: Annotated[
         float,
         typer.Option("--min-agreement", help="Least part of texts with PyTorch's label."),
     ] = 0.95,
-    provider: Provider = "cpu",
+    provider: Annotated[
+        str,
+        typer.Option(
+            "--provider",
+            help="Execution provider: cpu, cuda, tensorrt or openvino; auto: all installed.",
+        ),
+    ] = "cpu",
     exporter: Annotated[
         str, typer.Option("--exporter", help="dynamo, or optimum where optimum-onnx is installed.")
     ] = "dynamo",
+    keep_fp32: Annotated[
+        bool,
+        typer.Option("--keep-fp32/--drop-fp32", help="Bring the fp32 graph for label --guard."),
+    ] = True,
     format: Format = "auto",
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
@@ -58,7 +87,9 @@ def export(
     """Write an ONNX bundle, once it agrees with PyTorch.
 
     The fp32 graph must give PyTorch's logits up to rounding, a reduced precision PyTorch's label
-    on --min-agreement of the check texts; otherwise nothing is written.
+    on --min-agreement of the check texts; otherwise nothing is written. With --precision auto,
+    every graph form and precision is built, checked and timed on the lengths of the check texts,
+    and the fastest one that passes is kept.
 
     Example: monoxkit export runs/teacher --out runs/teacher-onnx --check data/dev.jsonl
     """
@@ -79,13 +110,17 @@ def export(
         )
     config = ExportConfig(
         model=model,
-        precision=precision,  # type: ignore[arg-type]  # checked by the library
+        precision=precision,
+        graph=graph,
+        candidates=None if candidates is None else tuple(candidates.split(",")),
         max_length=max_length,
         check=texts,
         check_rows=check_rows,
+        calibration_rows=calibration_rows,
         min_agreement=min_agreement,
         provider=provider,
-        exporter=exporter,  # type: ignore[arg-type]
+        exporter=exporter,  # type: ignore[arg-type]  # checked by the library
+        keep_fp32=keep_fp32,
     )
     summary = export_model(config, Path(out), progress=RichProgress())
     emit(summary, as_json, lambda: _table(summary))
@@ -94,12 +129,20 @@ def export(
 def _table(summary: ExportSummary) -> Table:
     from rich.table import Table
 
-    title = f"{summary.path}: {summary.precision}" + (" (already there)" if summary.reused else "")
-    columns = ("precision", "MB", "same label", "max logit difference", "mean KL", "s", "verdict")
+    title = f"{summary.path}: {summary.chosen}" + (" (already there)" if summary.reused else "")
+    columns = (
+        "graph",
+        "MB",
+        "same label",
+        "max logit difference",
+        "mean KL",
+        "tokens/s",
+        "verdict",
+    )
     table = Table(*columns, title=title)
     for name, candidate in summary.candidates.items():
         found = candidate["agreement"]
-        seconds = candidate["race_s"]
+        rate = candidate["tokens_per_s"]
         agreement = ("-", "-", "-")
         if found is not None:
             agreement = (
@@ -111,7 +154,7 @@ def _table(summary: ExportSummary) -> Table:
             name,
             f"{candidate['model_bytes'] / 1e6:.1f}",
             *agreement,
-            "-" if seconds is None else f"{seconds:.2f}",
+            "-" if rate is None else f"{rate:,.0f}",
             candidate["rejected"] or "kept",
         )
     return table

@@ -1,35 +1,26 @@
-"""The graphs that an export may keep: built, checked against PyTorch, all but one rejected."""
+"""What an export is asked for, and what is known of every graph that was built for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
 
-import numpy as np
 from pydantic import Field
 
-from monox_kit.agreement import Agreement, agreement
-from monox_kit.bundle import ONNX_DATA_FILE, ONNX_FILE, ModelFolder
+from monox_kit.agreement import Agreement
+from monox_kit.bundle import ModelFolder
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, Logits
-from monox_kit.errors import GateError, ModelError, first_line
-from monox_kit.export.graph import (
-    Exporter,
-    write_fp16,
-    write_fp32,
-    write_fp32_with_optimum,
-    write_int8,
-)
-from monox_kit.hardware import has_vnni
-from monox_kit.onnx_model import OnnxClassifier
-from monox_kit.progress import ProgressTask
-from monox_kit.scoring import race, score
+from monox_kit.errors import ConfigError
+from monox_kit.export.graph import DEFAULT_FORM, FORMS, Exporter
+from monox_kit.export.quantize import QUANTIZERS, Calibration
+from monox_kit.onnx_model import PROVIDERS
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import TorchClassifier
 
-Precision = Literal["fp32", "int8", "fp16", "auto"]
+AUTO: Literal["auto"] = "auto"
+FP32 = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,182 +29,134 @@ class ExportConfig:
 
     Attributes:
         model: a fine-tuned PyTorch folder.
-        precision: `fp32`, `int8` (weights per channel, activations quantized while it runs),
-            `fp16`, or `auto`: the fastest on this machine that agrees with PyTorch.
+        precision: `fp32`, one of `QUANTIZERS`, or `auto`: of everything that is built, the
+            fastest on this machine that agrees with PyTorch.
+        graph: the form of the graph, one of `FORMS`; None for `opset23`, and with `auto` for all.
+        candidates: with `auto`, the reduced precisions to try; None for all that are worth it on
+            the provider.
         max_length: the cut in tokens that the bundle declares; None for the model's own.
-        check: real text to check on; None for built-in sentences in many languages.
-        check_rows: at most so many rows of it.
+        check: real text to calibrate and check on, also the lengths that are timed; None for
+            built-in sentences in many languages.
+        check_rows: at most so many rows of it are checked on.
+        calibration_rows: at most so many others quantizers learn ranges from.
         min_agreement: least fraction of check texts on which a reduced precision must give
             PyTorch's label.
-        provider: the execution provider to check and time on.
+        provider: the execution provider to check and time on; `auto`, with `precision` `auto`,
+            tries every one that is installed.
         exporter: `dynamo` is ours on torch.onnx.export, `optimum` needs optimum-onnx.
+        keep_fp32: whether a reduced precision brings its fp32 graph along, for the guard of
+            `monoxkit label`.
     """
 
     model: str
-    precision: Precision = "fp32"
+    precision: str = FP32
+    graph: str | None = None
+    candidates: tuple[str, ...] | None = None
     max_length: Annotated[int, Field(ge=4)] | None = None
     check: CorpusConfig | None = None
     check_rows: Annotated[int, Field(ge=1)] = 200
+    calibration_rows: Annotated[int, Field(ge=1)] = 64
     min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.95
     provider: str = "cpu"
-    exporter: Exporter = "dynamo"
+    exporter: Exporter = get_args(Exporter)[0]
+    keep_fp32: bool = True
+
+    def require_known(self) -> None:
+        """Check the names that come from tables.
+
+        Raises:
+            ConfigError: one is unknown, or `auto` stands where nothing is chosen.
+        """
+        for option, value, allowed in (
+            ("--precision", self.precision, (FP32, *QUANTIZERS, AUTO)),
+            ("--graph", self.graph or DEFAULT_FORM, tuple(FORMS)),
+            ("--provider", self.provider, (*PROVIDERS, AUTO)),
+        ):
+            if value not in allowed:
+                raise ConfigError(
+                    f"{option}: expected one of {', '.join(allowed)}, found {value!r}. "
+                    "Choose one of them."
+                )
+        for name in self.candidates or ():
+            if name not in QUANTIZERS or self.precision != AUTO:
+                raise ConfigError(
+                    f"--candidates {name}: expected with --precision auto, and some of "
+                    f"{', '.join(QUANTIZERS)}, found --precision {self.precision}. "
+                    "Correct the list or leave it out."
+                )
+        if self.provider == AUTO and self.precision != AUTO:
+            raise ConfigError(
+                f"--provider auto: expected --precision auto, which measures them, found "
+                f"--precision {self.precision}. Name one provider."
+            )
+        if self.exporter == "optimum" and self.graph is not None:
+            raise ConfigError(
+                f"--graph {self.graph}: expected with --exporter dynamo only, found --exporter "
+                "optimum, which chooses its own. Leave --graph out."
+            )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One precision that was built.
+    """One graph that was built, or could not be.
 
     Attributes:
-        agreement: with PyTorch on the check texts; None where it could not run.
+        precision: `fp32` or one of `QUANTIZERS`.
+        graph: its form, one of `FORMS`; None where optimum chose it.
+        provider: the execution provider that it was run on.
+        agreement: with PyTorch on the check texts; None where it was not compared.
         model_bytes: size of graph and weights.
-        race_s: median seconds for the check texts; None where nothing was timed.
+        tokens_per_s: real tokens per second on the timing texts; None where it was not timed.
         rejected: why it was not kept; None for the one that was.
     """
 
-    agreement: Agreement | None
-    model_bytes: int
-    race_s: float | None = None
+    precision: str
+    graph: str | None
+    provider: str
+    agreement: Agreement | None = None
+    model_bytes: int = 0
+    tokens_per_s: float | None = None
     rejected: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as `int8-smooth:opset17-eager@openvino`; defaults are left out."""
+        form = f":{self.graph}" if self.graph not in (None, DEFAULT_FORM) else ""
+        provider = f"@{self.provider}" if self.provider != "cpu" else ""
+        return f"{self.precision}{form}{provider}"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is exported, and what its graphs are compared with."""
+    """What is exported, and what its graphs are compared with.
+
+    Attributes:
+        folder: the fine-tuned model.
+        tokenizer: its tokenizer, with the cut that the bundle declares.
+        reference: the model in PyTorch.
+        documents: the check texts.
+        timing: those of them that graphs are timed on.
+        calibration: other texts, for quantizers.
+        expected: PyTorch's logits of the check texts.
+    """
 
     folder: ModelFolder
     tokenizer: Tokenizer
     reference: TorchClassifier
     documents: Sequence[Document]
+    timing: Sequence[Document]
+    calibration: Calibration
     expected: Logits
 
 
-def candidate_names(config: ExportConfig) -> list[str]:
-    """The precisions to build, fp32 first: it is the source of the others."""
-    if config.precision == "auto":
-        return ["fp32", "fp16" if config.provider in ("cuda", "tensorrt") else "int8"]
-    return list(dict.fromkeys(("fp32", config.precision)))
-
-
-def build(
-    config: ExportConfig, subject: Subject, work: Path, names: Sequence[str], task: ProgressTask
-) -> dict[str, ModelFolder | str]:
-    """Every candidate as an openable folder below `work`, or why it could not be built."""
-    source = subject.folder
-    fp32 = work / "fp32"
-    fp32.mkdir(parents=True)
-    built: dict[str, ModelFolder | str] = {}
-    for name in names:
-        folder = work / name
-        folder.mkdir(exist_ok=True)
-        task.detail(f"building {name}")
-        try:
-            if name == "int8":
-                write_int8(fp32, folder, reduce_range=not has_vnni())
-            elif name == "fp16":
-                write_fp16(fp32, folder)
-            elif config.exporter == "optimum":
-                write_fp32_with_optimum(source, fp32)
-            else:
-                write_fp32(subject.reference.model, fp32, subject.tokenizer.has_token_types)
-        except Exception as error:  # quantizers raise whatever they meet; fp32 must not be lost
-            if name == "fp32":
-                raise
-            built[name] = f"expected the {name} graph to be built, found: {first_line(error)}."
-        else:
-            built[name] = ModelFolder(
-                path=folder,
-                name=f"{source.name} ({name})",
-                config=source.config,
-                record=source.record,
-            )
-        task.advance()
-    return built
-
-
-def check(
-    config: ExportConfig, subject: Subject, built: Mapping[str, ModelFolder | str]
-) -> dict[str, Candidate]:
-    """Every candidate checked, all but one rejected with the reason.
-
-    Raises:
-        ModelError: the fp32 graph, the source of the others, differs from PyTorch.
-        GateError: the precision that was asked for must not be released.
-    """
-    candidates: dict[str, Candidate] = {}
-    passed: dict[str, OnnxClassifier] = {}
-    for name, folder in built.items():
-        if isinstance(folder, str):
-            candidates[name] = Candidate(None, 0, rejected=folder)
-            continue
-        size = _model_bytes(folder.path)
-        try:
-            graph = OnnxClassifier(folder, subject.reference.labels, provider=config.provider)
-            logits = score(graph, subject.tokenizer, subject.documents).logits
-        except ModelError as error:
-            if name == "fp32":
-                raise
-            candidates[name] = Candidate(None, size, rejected=str(error))
-            continue
-        found = agreement(subject.expected, logits) if np.isfinite(logits).all() else None
-        reason = _reason(name, found, config)
-        if name == "fp32" and reason is not None:
-            raise ModelError(f"{subject.folder.name}: {reason}")
-        candidates[name] = Candidate(found, size, rejected=reason)
-        if reason is None:
-            passed[name] = graph
-    if config.precision != "auto":
-        return _only(config.precision, candidates, subject)
-    if len(passed) == 1:
-        return candidates
-    times = race(passed, subject.tokenizer, subject.documents)
-    fastest = min(times, key=lambda name: times[name])
-    return candidates | {
-        name: replace(
-            candidates[name],
-            race_s=times[name],
-            rejected=None if name == fastest else f"slower than {fastest} here",
-        )
-        for name in passed
-    }
-
-
-def _only(
-    asked: str, candidates: Mapping[str, Candidate], subject: Subject
-) -> dict[str, Candidate]:
-    """The precision that was asked for; fp32 was built for its sake alone.
-
-    Raises:
-        GateError: it must not be released.
-    """
-    reason = candidates[asked].rejected
-    if reason is not None:
-        raise GateError(f"{subject.folder.name}: {reason}")
+def to_json(candidate: Candidate) -> dict[str, Any]:
+    """The candidate as plain JSON values."""
     return {
-        name: candidate
-        if name == asked
-        else replace(candidate, rejected=f"--precision {asked} was asked for")
-        for name, candidate in candidates.items()
+        "precision": candidate.precision,
+        "graph": candidate.graph,
+        "provider": candidate.provider,
+        "agreement": candidate.agreement.to_json() if candidate.agreement else None,
+        "model_bytes": candidate.model_bytes,
+        "tokens_per_s": candidate.tokens_per_s,
+        "rejected": candidate.rejected,
     }
-
-
-def _reason(name: str, found: Agreement | None, config: ExportConfig) -> str | None:
-    """Why a candidate must not be released; None where it may."""
-    if found is None:
-        return f"expected finite logits of the {name} graph, found others. Use another precision."
-    if name == "fp32" and not found.within_fp32:
-        return (
-            f"expected the fp32 graph's logits within rounding of PyTorch's, found a difference "
-            f"of {found.max_delta:.2e} on {found.num_texts} texts. Try another --exporter."
-        )
-    if name != "fp32" and found.argmax < config.min_agreement:
-        return (
-            f"expected {name} to give PyTorch's label on at least {config.min_agreement:.1%} of "
-            f"{found.num_texts} texts (--min-agreement), found {found.argmax:.1%}. "
-            "Use --precision fp32, or allow less."
-        )
-    return None
-
-
-def _model_bytes(folder: Path) -> int:
-    files = (folder / ONNX_FILE, folder / ONNX_DATA_FILE)
-    return sum(path.stat().st_size for path in files if path.is_file())

@@ -1,4 +1,4 @@
-"""PyTorch classifier to ONNX graph, and the graph's reduced-precision forms."""
+"""PyTorch classifier to ONNX graph in fp32, in every form that some runtime likes best."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,54 +15,78 @@ import torch
 from monox_kit.bundle import ONNX_DATA_FILE, ONNX_FILE, ModelFolder
 from monox_kit.errors import ModelError, ProviderError, first_line
 
-# The first opset with an Attention operator: SDPA stays one node instead of a dozen.
-OPSET = 23
 # protobuf refuses messages of 2 GiB; weights go into a file beside the graph well before that.
 _EXTERNAL_DATA_BYTES = 1_500_000_000
-# Operators with constant weights. "Attention" must not be quantized: onnxruntime's quantizer takes
-# opset 23's operator for its own older one of the same name and writes a graph that is refused.
-_QUANTIZED_OPERATORS = ["MatMul", "Gemm", "Gather"]
+
+CONTRIB_DOMAIN = "com.microsoft"  # onnxruntime's own operators
 
 Exporter = Literal["dynamo", "optimum"]
 
 
-def write_fp32(model: Any, folder: Path, token_types: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class GraphForm:
+    """One way to write the same model as a graph.
+
+    Attributes:
+        opset: of the ONNX operators. 23 is the first with an Attention operator: where the model
+            uses PyTorch's own attention, it stays one node instead of a dozen.
+        attention: transformers' implementation; None for the model's default.
+        fused: whether onnxruntime.transformers fuses attention, GELU and layer norm beforehand.
+    """
+
+    opset: int
+    attention: str | None = None
+    fused: bool = False
+
+
+FORMS = {
+    "opset23": GraphForm(23),
+    "opset23-eager": GraphForm(23, "eager"),
+    "opset17-eager": GraphForm(17, "eager"),
+    "opset17-fused": GraphForm(17, "eager", fused=True),
+}
+DEFAULT_FORM = "opset23"
+
+
+def write_form(model: Any, folder: Path, form: GraphForm, *, token_types: bool) -> None:
     """Write `model.onnx` with dynamic batch and length, logits as [batch, C].
 
     Args:
-        model: a transformers sequence classifier on the CPU, in evaluation mode.
+        model: a transformers sequence classifier on the CPU, in evaluation mode, with the form's
+            attention.
         folder: a folder under construction.
+        form: how to write it.
         token_types: whether the graph takes `token_type_ids`.
 
     Raises:
-        ModelError: PyTorch cannot express the model as a graph.
+        ModelError: the model cannot be expressed as such a graph.
     """
     inputs = {"input_ids": torch.ones(2, 16, dtype=torch.int64)}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if token_types:
         inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    with _quiet_exporter():
+    with quiet_exporter():
         try:
-            program = torch.onnx.export(
-                model,
-                (),
-                kwargs=inputs,
-                dynamo=True,
-                opset_version=OPSET,
-                output_names=["logits"],
-                dynamic_shapes=dict.fromkeys(inputs, axes),
-                verbose=False,
-            )
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            # PyTorch's newer exporter starts at opset 18; the older one still writes 17.
+            if form.opset >= 18:
+                _export_dynamo(model, folder, inputs, form.opset)
+            else:
+                _export_torchscript(model, folder, inputs, form.opset)
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError) as error:
             raise ModelError(
                 f"{type(model).__name__}: expected a model that torch.onnx.export expresses, "
                 f"found: {first_line(error)}. Try --exporter optimum."
             ) from error
-    if program is None:
-        raise ModelError("torch.onnx.export: expected a program, found none.")
-    size = sum(value.numel() * value.element_size() for value in model.parameters())
-    program.save(str(folder / ONNX_FILE), external_data=size > _EXTERNAL_DATA_BYTES)
+    if form.fused:
+        _fuse(model.config, folder)
+
+
+def save_graph(graph: Any, folder: Path, name: str = ONNX_FILE) -> None:
+    """Write an `onnx.ModelProto`; weights beyond protobuf's limit go into `NAME.data`."""
+    import onnx
+
+    large = graph.ByteSize() > _EXTERNAL_DATA_BYTES
+    onnx.save(graph, str(folder / name), save_as_external_data=large, location=f"{name}.data")
 
 
 def write_fp32_with_optimum(source: ModelFolder, folder: Path) -> None:
@@ -82,51 +107,96 @@ def write_fp32_with_optimum(source: ModelFolder, folder: Path) -> None:
     )
 
 
-def write_int8(source: Path, folder: Path, *, reduce_range: bool) -> None:
-    """Quantize a graph's weights to int8 per channel; activations are quantized while it runs.
+def _export_dynamo(model: Any, folder: Path, inputs: dict[str, torch.Tensor], opset: int) -> None:
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    program = torch.onnx.export(
+        model,
+        (),
+        kwargs=inputs,
+        dynamo=True,
+        opset_version=opset,
+        output_names=["logits"],
+        dynamic_shapes=dict.fromkeys(inputs, axes),
+        verbose=False,
+    )
+    if program is None:
+        raise ModelError("torch.onnx.export: expected a program, found none.")
+    size = sum(value.numel() * value.element_size() for value in model.parameters())
+    program.save(str(folder / ONNX_FILE), external_data=size > _EXTERNAL_DATA_BYTES)
 
-    Args:
-        source: folder of the fp32 graph.
-        folder: a folder under construction.
-        reduce_range: whether weights use 7 of their 8 bits. Without VNNI instructions the CPU adds
-            pairs of products in 16 bits, which overflow at the full range.
-    """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet_exporter():
-        quantize_dynamic(
-            str(source / ONNX_FILE),
+def _export_torchscript(
+    model: Any, folder: Path, inputs: dict[str, torch.Tensor], opset: int
+) -> None:
+    axes = {name: {0: "batch", 1: "length"} for name in inputs}
+    torch.onnx.export(
+        _Positional(model, tuple(inputs)),
+        tuple(inputs.values()),
+        str(folder / ONNX_FILE),
+        dynamo=False,
+        opset_version=opset,
+        input_names=list(inputs),
+        output_names=["logits"],
+        dynamic_axes={**axes, "logits": {0: "batch"}},
+    )
+
+
+class _Positional(torch.nn.Module):
+    """A transformers model that takes its inputs by position: the older exporter's only way."""
+
+    def __init__(self, model: torch.nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self._names = names
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(**dict(zip(self._names, values))).logits
+        return logits
+
+
+def _fuse(config: Any, folder: Path) -> None:
+    """Let onnxruntime.transformers rewrite the graph in place."""
+    from onnx.helper import make_opsetid
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+    from optimum.utils import NormalizedConfigManager
+
+    shape = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    options = FusionOptions("bert")
+    # Fused embeddings have fixed inputs, and only integers of 32 bits.
+    options.enable_embed_layer_norm = False
+    with quiet_exporter():
+        fused = optimize_model(
             str(folder / ONNX_FILE),
-            op_types_to_quantize=_QUANTIZED_OPERATORS,
-            per_channel=True,
-            reduce_range=reduce_range,
-            weight_type=QuantType.QInt8,
-            use_external_data_format=(source / ONNX_DATA_FILE).is_file(),
-            extra_options={"MatMulConstBOnly": True},
+            model_type="bert",
+            num_heads=shape.num_attention_heads,
+            hidden_size=shape.hidden_size,
+            opt_level=0,
+            optimization_options=options,
         )
-
-
-def write_fp16(source: Path, folder: Path) -> None:
-    """Convert a graph's weights and arithmetic to float16; inputs and logits keep their types."""
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    with _quiet_exporter():
-        half = convert_float_to_float16(onnx.load(str(source / ONNX_FILE)), keep_io_types=True)
-        onnx.save(half, str(folder / ONNX_FILE))
+    if not any(one.domain == CONTRIB_DOMAIN for one in fused.model.opset_import):
+        fused.model.opset_import.append(make_opsetid(CONTRIB_DOMAIN, 1))
+    (folder / ONNX_DATA_FILE).unlink(missing_ok=True)
+    save_graph(fused.model, folder)
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Silence the exporters' remarks about packages that a text model does not need."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "root")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch.onnx", "onnxscript", "root", "onnxruntime", "fusion_base", "nncf")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # onnxruntime's tools log as their own modules
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(disabled)
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)

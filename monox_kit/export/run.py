@@ -11,6 +11,7 @@ from typing import Any
 
 from monox_kit import __version__
 from monox_kit.bundle import (
+    FP32_FILE,
     ONNX_DATA_FILE,
     ONNX_FILE,
     RECORD_FILE,
@@ -24,15 +25,21 @@ from monox_kit.data import Document
 from monox_kit.digest import RowDigest
 from monox_kit.durable import new_folder, owned_folder
 from monox_kit.errors import ConfigError
-from monox_kit.export.candidates import ExportConfig, Subject, build, candidate_names, check
+from monox_kit.export.candidates import AUTO, FP32, Candidate, ExportConfig, Subject, to_json
 from monox_kit.export.check import check_documents
-from monox_kit.export.graph import OPSET
-from monox_kit.onnx_model import require_provider
-from monox_kit.progress import Progress, Silent
-from monox_kit.scoring import score
+from monox_kit.export.graph import FORMS, save_graph
+from monox_kit.export.quantize import Calibration
+from monox_kit.export.search import Search
+from monox_kit.hardware import read_hardware
+from monox_kit.onnx_model import require_provider, runtime_version
+from monox_kit.progress import Progress, ProgressTask, Silent
+from monox_kit.scoring import score, tokenize
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import load_classifier
 from monox_kit.validation import checked
+
+# Texts that every candidate is timed on, along the lengths of the check texts.
+_TIMING_ROWS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +49,18 @@ class ExportSummary:
     Attributes:
         path: the bundle's folder.
         precision: of the graph in it.
+        chosen: its name among the candidates.
         opset: of the graph in it; None where optimum chose it.
-        candidates: every precision that was built, by name.
+        provider: the execution provider that it was checked on.
+        candidates: everything that was built or could not be, by name; see `Candidate`.
         reused: whether the folder held the bundle of the same run.
     """
 
     path: Path
     precision: str
+    chosen: str
     opset: int | None
+    provider: str
     candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reused: bool = False
 
@@ -69,60 +80,87 @@ def export_model(
         MonoxError: by kind, see `monox_kit.errors`.
     """
     checked(config)
+    config.require_known()
     progress = progress or Silent()
-    require_provider(config.provider)
+    if config.provider != AUTO:
+        require_provider(config.provider)
     source = open_folder(config.model, progress)
     source.require_backend("torch")
     max_length = source.resolve_max_length(config.max_length)
-    documents = _documents(config, max_length, progress)
-    run = _fingerprint(config, source, max_length, documents)
+    documents, calibration = _documents(config, max_length, progress)
+    run = _fingerprint(config, source, max_length, [*documents, *calibration])
     with owned_folder(out):
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             return _finished(out, run)
-        return _export(config, source, documents, out, run=run, progress=progress)
+        tokenizer = Tokenizer(source.path, max_length)
+        with progress.task(f"exporting {source.name}", None, "graphs") as task:
+            task.detail("scoring the check texts with PyTorch")
+            reference = load_classifier(source)
+            subject = Subject(
+                folder=source,
+                tokenizer=tokenizer,
+                reference=reference,
+                documents=documents,
+                timing=_along_lengths(documents, _TIMING_ROWS),
+                calibration=Calibration(
+                    tokenize(tokenizer, calibration), tokenizer.has_token_types
+                ),
+                expected=score(reference, tokenizer, documents).logits,
+            )
+            return _export(config, subject, out, run, task)
 
 
 def _export(
     config: ExportConfig,
-    source: ModelFolder,
-    documents: Sequence[Document],
+    subject: Subject,
     out: Path,
-    *,
     run: Mapping[str, Any],
-    progress: Progress,
+    task: ProgressTask,
 ) -> ExportSummary:
     """Build, check and commit; see `export_model`."""
-    names = candidate_names(config)
-    with progress.task(f"exporting {source.name}", 2 + len(names), "steps") as task:
-        task.detail("scoring the check texts with PyTorch")
-        tokenizer = Tokenizer(source.path, int(run["max_length"]))
-        reference = load_classifier(source)
-        expected = score(reference, tokenizer, documents).logits
-        subject = Subject(source, tokenizer, reference, documents, expected)
-        task.advance()
-        with new_folder(out) as building:
-            work = building / "candidates"
-            built = build(config, subject, work, names, task)
-            task.detail("checking and timing")
-            candidates = check(config, subject, built)
-            chosen = next(name for name, value in candidates.items() if value.rejected is None)
-            for name in (ONNX_FILE, ONNX_DATA_FILE):
-                if (work / chosen / name).is_file():
-                    shutil.move(work / chosen / name, building / name)
-            shutil.rmtree(work)
-            summary = ExportSummary(
-                path=out,
-                precision=chosen,
-                opset=OPSET if config.exporter == "dynamo" else None,
-                candidates={name: asdict(value) for name, value in candidates.items()},
-            )
-            _write_bundle(building, subject, summary, run)
-        task.advance()
+    with new_folder(out) as building:
+        work = building / "candidates"
+        search = Search(config, subject, work, task)
+        best = search.run()
+        _move_graph(search.graph_folder(best), building)
+        if best.precision != FP32 and config.keep_fp32:
+            _keep_fp32(search.fp32_folder(best), building)
+        shutil.rmtree(work)
+        summary = ExportSummary(
+            path=out,
+            precision=best.precision,
+            chosen=best.name,
+            opset=FORMS[best.graph].opset if best.graph is not None else None,
+            provider=best.provider,
+            candidates={name: to_json(value) for name, value in search.found.items()},
+        )
+        _write_bundle(building, subject, summary, best, run)
     return summary
 
 
+def _move_graph(source: Path, building: Path) -> None:
+    for name in (ONNX_FILE, ONNX_DATA_FILE):
+        if (source / name).is_file():
+            shutil.move(source / name, building / name)
+
+
+def _keep_fp32(source: Path, building: Path) -> None:
+    """Put the fp32 graph beside the reduced one, under the names that belong to it."""
+    if (source / ONNX_DATA_FILE).is_file():
+        import onnx
+
+        # The graph names its weights' file: it is written anew with the other name.
+        save_graph(onnx.load(str(source / ONNX_FILE)), building, FP32_FILE)
+    else:
+        shutil.move(source / ONNX_FILE, building / FP32_FILE)
+
+
 def _write_bundle(
-    folder: Path, subject: Subject, summary: ExportSummary, run: Mapping[str, Any]
+    folder: Path,
+    subject: Subject,
+    summary: ExportSummary,
+    best: Candidate,
+    run: Mapping[str, Any],
 ) -> None:
     source, tokenizer = subject.folder, subject.tokenizer
     tokenizer.save(folder)
@@ -135,28 +173,76 @@ def _write_bundle(
         precision=summary.precision,
         has_pairs=source.record.has_pairs if source.record else None,
         provenance={"run": run, "source": chain},
-        checks={"opset": summary.opset, "candidates": summary.candidates},
+        checks={
+            "opset": summary.opset,
+            "chosen": summary.chosen,
+            "provider": summary.provider,
+            "runtime": runtime_version(),
+            "hardware": read_hardware().to_json(),
+            "candidates": summary.candidates,
+        },
     )
-    chosen = summary.candidates[summary.precision]["agreement"]
+    assert best.agreement is not None  # nothing is kept that was not compared
     card = (
         f"---\nlibrary_name: onnx\npipeline_tag: text-classification\n---\n\n"
         f"# {summary.path.name}\n\n`{source.name}` as an ONNX graph in {summary.precision}, "
-        f"exported with monoxkit {__version__}.\n\nAgainst PyTorch on {chosen['num_texts']} "
-        f"texts: same label on {chosen['argmax']:.1%}, largest logit difference "
-        f"{chosen['max_delta']:.2e}, mean KL {chosen['mean_kl']:.2e}.\n"
+        f"exported with monoxkit {__version__}.\n\nAgainst PyTorch on {best.agreement.num_texts} "
+        f"texts: same label on {best.agreement.argmax:.1%}, largest logit difference "
+        f"{best.agreement.max_delta:.2e}, mean KL {best.agreement.mean_kl:.2e}.\n"
     )
-    write_record(folder, record, card)
+    write_record(folder, record, card + _card_table(summary))
 
 
-def _documents(config: ExportConfig, max_length: int, progress: Progress) -> list[Document]:
+def _card_table(summary: ExportSummary) -> str:
+    """Every candidate with its agreement, its speed and why it was rejected."""
+    lines = [
+        "",
+        "| candidate | same label | mean KL | tokens/s | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in summary.candidates.items():
+        found, rate = one["agreement"], one["tokens_per_s"]
+        shown = (
+            ("-", "-") if found is None else (f"{found['argmax']:.1%}", f"{found['mean_kl']:.1e}")
+        )
+        speed = "-" if rate is None else f"{rate:,.0f}"
+        verdict = str(one["rejected"] or "kept").replace("|", "/")
+        lines.append(f"| {name} | {shown[0]} | {shown[1]} | {speed} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def _documents(
+    config: ExportConfig, max_length: int, progress: Progress
+) -> tuple[list[Document], list[Document]]:
+    """The texts to check on and other texts to calibrate on."""
+    wanted = config.check_rows + config.calibration_rows
     if config.check is None:
-        progress.note("no --check text given: checking on built-in sentences in many languages")
-        return check_documents([], max_length)
+        progress.note(
+            "no --check text given: calibrating, checking and timing on built-in sentences in many "
+            "languages"
+        )
+        found = check_documents([], max_length)
+        # Every fourth: both parts have all languages and lengths.
+        return [d for d in found if d.row % 4 != 3], [d for d in found if d.row % 4 == 3]
     # In turn from every file: one file per language is checked in every language.
     files = Corpus(config.check).files
     readers = [Corpus(replace(config.check, paths=(path,))).documents() for path in files]
     rows = (row for group in zip_longest(*readers) for row in group if row is not None)
-    return check_documents(list(islice(rows, config.check_rows)), max_length)
+    found = list(islice(rows, wanted))
+    if len(found) < 2:
+        raise ConfigError(
+            f"--check: expected at least 2 rows, to calibrate on one and check on the other, found "
+            f"{len(found)}. Give more text."
+        )
+    count = min(config.calibration_rows, max(1, len(found) // 4))
+    return found[:-count][: config.check_rows], found[-count:]
+
+
+def _along_lengths(documents: Sequence[Document], count: int) -> list[Document]:
+    """So many of the documents, evenly along their lengths."""
+    ordered = sorted(documents, key=lambda d: len(d.text) + len(d.text_pair or ""))
+    step = max(1.0, len(ordered) / count)
+    return [ordered[int(index * step)] for index in range(min(count, len(ordered)))]
 
 
 def _fingerprint(
@@ -172,7 +258,12 @@ def _fingerprint(
         "precision": config.precision,
         "max_length": max_length,
         "check_digest": digest.hexdigest(),
+        "check_rows": config.check_rows,
+        "calibration_rows": config.calibration_rows,
         "min_agreement": config.min_agreement,
+        "graph": config.graph,
+        "candidates": None if config.candidates is None else list(config.candidates),
+        "keep_fp32": config.keep_fp32,
         "provider": config.provider,
         "exporter": config.exporter,
     }
@@ -200,7 +291,9 @@ def _finished(out: Path, run: Mapping[str, Any]) -> ExportSummary:
     return ExportSummary(
         path=out,
         precision=record.precision,
+        chosen=record.checks.get("chosen", record.precision),
         opset=record.checks.get("opset"),
+        provider=record.checks.get("provider", "cpu"),
         candidates=record.checks.get("candidates", {}),
         reused=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,10 +18,15 @@ from monox_kit.bundle import BundleRecord, open_folder
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document
 from monox_kit.errors import ConfigError, GateError, ModelError, ProviderError
-from monox_kit.export import ExportConfig, candidates, export_model, run
+from monox_kit.export import ExportConfig, export_model, run, search
+from monox_kit.export.graph import FORMS
+from monox_kit.export.quantize import CANDIDATE_PRECISIONS, QUANTIZERS, Calibration
+from monox_kit.export.smooth import smoothed
 from monox_kit.inference import load_model
+from monox_kit.onnx_model import OnnxClassifier
 from monox_kit.progress import Silent
-from monox_kit.scoring import score
+from monox_kit.scoring import score, tokenize
+from monox_kit.tokenizing import Tokenizer
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 
@@ -33,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_explicit_precision_is_what_the_bundle_holds(
     model: Path, tmp_path: Path, precision: str
 ) -> None:
-    config = ExportConfig(model=str(model), precision=precision, min_agreement=0.5)  # type: ignore[arg-type]
+    config = ExportConfig(model=str(model), precision=precision, min_agreement=0.5)
     summary = export_model(config, tmp_path / "bundle")
     record = BundleRecord.read(tmp_path / "bundle" / "monoxkit.json")
     assert summary.precision == record.precision == precision
@@ -45,12 +51,63 @@ def test_an_explicit_precision_is_what_the_bundle_holds(
     assert "candidates" not in files
 
 
-def test_auto_keeps_one_candidate_and_says_why_not_the_other(model: Path, tmp_path: Path) -> None:
+def test_auto_keeps_one_candidate_and_says_why_not_the_others(model: Path, tmp_path: Path) -> None:
     summary = export_model(ExportConfig(model=str(model), precision="auto"), tmp_path / "bundle")
     verdicts = {name: value["rejected"] for name, value in summary.candidates.items()}
-    assert set(verdicts) == {"fp32", "int8"}
-    assert verdicts.pop(summary.precision) is None
-    assert all("slower" in reason or "--min-agreement" in reason for reason in verdicts.values())
+    assert verdicts.pop(summary.chosen) is None
+    assert all(verdicts.values())
+    tried = {value["precision"] for value in summary.candidates.values()}
+    assert tried == {"fp32", *CANDIDATE_PRECISIONS["cpu"]}
+    forms = {value["graph"] for value in summary.candidates.values()}
+    assert forms == set(FORMS)
+    record = BundleRecord.read(tmp_path / "bundle" / "monoxkit.json")
+    assert record.checks["candidates"] == summary.candidates
+    assert record.checks["provider"] == "cpu"
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert all(f"| {name} |" in card for name in summary.candidates)
+
+
+@pytest.mark.parametrize(
+    ("precision", "form"),
+    [
+        *((name, "opset23") for name in QUANTIZERS if name not in ("fp16", "int8-nncf")),
+        *(("int8-smooth", form) for form in FORMS if form != "opset23"),
+    ],
+)
+def test_every_precision_of_every_form_scores_as_pytorch_does(
+    model: Path, tmp_path: Path, precision: str, form: str
+) -> None:
+    config = ExportConfig(model=str(model), precision=precision, graph=form, min_agreement=0.8)
+    summary = export_model(config, tmp_path / "bundle")
+    assert summary.candidates[summary.chosen]["agreement"]["argmax"] >= 0.8
+    assert (tmp_path / "bundle" / "model.fp32.onnx").is_file()
+    operators = {node.op_type for node in onnx.load(str(tmp_path / "bundle/model.onnx")).graph.node}
+    quantized = {"MatMulInteger", "DynamicQuantizeMatMul", "QuantizeLinear", "MatMulNBits"}
+    assert operators & quantized
+
+
+def test_the_fp32_graph_is_left_out_where_it_is_not_wanted(model: Path, tmp_path: Path) -> None:
+    config = ExportConfig(model=str(model), precision="int8", min_agreement=0.5, keep_fp32=False)
+    export_model(config, tmp_path / "bundle")
+    assert not (tmp_path / "bundle" / "model.fp32.onnx").exists()
+
+
+def test_smoothing_changes_the_weights_and_not_the_function(model: Path, tmp_path: Path) -> None:
+    export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
+    folder = open_folder(str(tmp_path / "bundle"))
+    tokenizer = Tokenizer(folder.path, 32)
+    rows = [Document(row=0, id="0", text="alpha game mu"), Document(row=1, id="1", text="font")]
+    calibration = Calibration(tokenize(tokenizer, rows), tokenizer.has_token_types)
+    graph = onnx.load(str(tmp_path / "bundle" / "model.onnx"))
+    before = [onnx.numpy_helper.to_array(value) for value in graph.graph.initializer]
+    changed = smoothed(copy.deepcopy(graph), calibration.feeds(), tmp_path)
+    (tmp_path / "smooth").mkdir()
+    onnx.save(changed, str(tmp_path / "smooth" / "model.onnx"))
+    assert sum("/smooth" in value.name for value in changed.graph.initializer) >= 12
+    assert len(before) <= len(changed.graph.initializer)
+    other = dataclasses.replace(folder, path=tmp_path / "smooth")
+    left, right = (score(OnnxClassifier(one), tokenizer, rows).logits for one in (folder, other))
+    np.testing.assert_allclose(left, right, atol=1e-4)
 
 
 def test_the_bundle_scores_texts_of_every_length_as_pytorch_does(
@@ -78,19 +135,19 @@ def test_other_tools_read_the_bundles_configuration_and_tokenizer(
 def test_a_graph_that_differs_is_not_released(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = candidates.write_fp32
+    write = search.write_form
 
-    def write_other(model: torch.nn.Module, folder: Path, token_types: bool) -> None:
+    def write_other(model: torch.nn.Module, folder: Path, form: object, **kwargs: bool) -> None:
         opposite = copy.deepcopy(model)
         with torch.no_grad():
             for parameter in opposite.classifier.parameters():
                 parameter.neg_()
-        write(opposite, folder, token_types)
+        write(opposite, folder, form, **kwargs)
 
-    monkeypatch.setattr(candidates, "write_fp32", write_other)
+    monkeypatch.setattr(search, "write_form", write_other)
     # int8 is made from the fp32 graph: a wrong one is refused whatever was asked for.
     for precision in ("fp32", "int8", "auto"):
-        config = ExportConfig(model=str(model), precision=precision)  # type: ignore[arg-type]
+        config = ExportConfig(model=str(model), precision=precision)
         with pytest.raises(ModelError, match="within rounding of PyTorch's, found a difference"):
             export_model(config, tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("bundle")] == []
@@ -100,7 +157,7 @@ def test_a_graph_that_differs_is_not_released(
 def test_a_bad_int8_graph_is_rejected_and_fp32_kept(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    def bad(source: Path, folder: Path, *, reduce_range: bool) -> None:
+    def bad(source: Path, folder: Path, calibration: object) -> None:
         if fault == "cannot be built":
             raise RuntimeError("no kernel")
         graph = onnx.load(str(source / "model.onnx"))
@@ -112,8 +169,9 @@ def test_a_bad_int8_graph_is_rejected_and_fp32_kept(
         graph.graph.node.append(onnx.helper.make_node("Mul", ["before", "factor"], [output]))
         onnx.save(graph, str(folder / "model.onnx"))
 
-    monkeypatch.setattr(candidates, "write_int8", bad)
-    summary = export_model(ExportConfig(model=str(model), precision="auto"), tmp_path / "auto")
+    monkeypatch.setitem(QUANTIZERS, "int8", bad)
+    config = ExportConfig(model=str(model), precision="auto", graph="opset23", candidates=("int8",))
+    summary = export_model(config, tmp_path / "auto")
     expected = {
         "flips labels": "--min-agreement",
         "is not finite": "finite",
@@ -129,16 +187,18 @@ def test_a_bad_int8_graph_is_rejected_and_fp32_kept(
 def test_check_texts_come_from_every_file_in_turn(model: Path, tmp_path: Path) -> None:
     for name, text in (("de", "paquet"), ("ja", "spiel")):
         write_jsonl(tmp_path / f"test.{name}.jsonl", [{"text": text}] * 30)
-    seen = run._documents(
+    seen, calibration = run._documents(
         ExportConfig(
             model=str(model),
             check=CorpusConfig(paths=(str(tmp_path / "test.*.jsonl"),)),
             check_rows=20,
+            calibration_rows=4,
         ),
         32,
         Silent(),
     )
     assert [document.text for document in seen] == ["paquet", "spiel"] * 10
+    assert [document.row for document in calibration] == [10, 10, 11, 11]
 
 
 def test_an_equal_export_is_reused_and_another_is_refused(model: Path, tmp_path: Path) -> None:
@@ -159,8 +219,8 @@ def test_it_checks_on_the_users_text(model: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_exported_is_named(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected a fine-tuned classifier"):
         export_model(ExportConfig(model=str(bert_encoder(tmp_path / "e"))), tmp_path / "b")
-    with pytest.raises(ConfigError, match="--precision: expected 'fp32', 'int8'"):
-        export_model(ExportConfig(model=str(model), precision="int4"), tmp_path / "b")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="--precision: expected one of fp32, fp16, int8"):
+        export_model(ExportConfig(model=str(model), precision="int4"), tmp_path / "b")
     with pytest.raises(ProviderError, match="--provider cuda"):
         export_model(ExportConfig(model=str(model), provider="cuda"), tmp_path / "b")
     with pytest.raises(ProviderError, match="optimum-onnx"):

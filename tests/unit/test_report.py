@@ -22,7 +22,7 @@ from monox_kit.corpora.debian import DebianSummary
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.result import DemoReport
 from monox_kit.evaluation import EvalReport, LanguageResult
-from monox_kit.export.candidates import Candidate
+from monox_kit.export.candidates import Candidate, to_json
 from monox_kit.export.run import ExportSummary
 from monox_kit.labelling import LabelSummary
 from monox_kit.report import accuracy_rows, fact_rows, write_report
@@ -81,9 +81,24 @@ def race(rows: int, tokens: float, torch: float, onnx: tuple[str, float]) -> dic
     return RaceResult(rows, int(rows * tokens), rows_per_s, tokens_per_s).to_json()
 
 
+def candidate(
+    precision: str, found: Agreement, size: int, rate: float, rejected: str | None = None
+) -> Candidate:
+    return Candidate(
+        precision=precision,
+        graph="opset23",
+        provider="cpu",
+        agreement=found,
+        model_bytes=size,
+        tokens_per_s=rate,
+        rejected=rejected,
+    )
+
+
 def export(precision: str, candidates: dict[str, Candidate]) -> dict[str, Any]:
-    values = {name: asdict(candidate) for name, candidate in candidates.items()}
-    return ExportSummary(Path("runs/demo/x-onnx"), precision, 23, values).to_json()
+    values = {name: to_json(candidate) for name, candidate in candidates.items()}
+    path = Path("runs/demo/x-onnx")
+    return ExportSummary(path, precision, precision, 23, "cpu", values).to_json()
 
 
 def build(**changes: Any) -> DemoReport:
@@ -127,16 +142,27 @@ def build(**changes: Any) -> DemoReport:
             **{name: each.to_json() for name, each in students.items()},
         },
         "labelling": LabelSummary(
-            Path("runs/demo/store"), 5000, 5, 0, 14.2, 352.11, 16901.3, 0.0412, "d" * 64
+            store=Path("runs/demo/store"),
+            num_rows=5000,
+            num_shards=5,
+            num_resumed_rows=0,
+            labelled_s=14.2,
+            rows_per_s=352.11,
+            tokens_per_s=16901.3,
+            padding_fraction=0.0412,
+            num_repeated_rows=12,
+            num_recomputed_rows=0,
+            provider="cpu",
+            store_digest="d" * 64,
         ).to_json(),
         "best": "kd",
         "exports": {
-            "teacher": export("fp32", {"fp32": Candidate(same, 91_000_000, 0.9)}),
+            "teacher": export("fp32", {"fp32": candidate("fp32", same, 91_000_000, 900.0)}),
             "student": export(
                 "int8",
                 {
-                    "fp32": Candidate(same, 471_000_000, 2.2, "slower than int8 here"),
-                    "int8": Candidate(close, 118_500_000, 0.9),
+                    "fp32": candidate("fp32", same, 471_000_000, 220.0, "slower than int8 here"),
+                    "int8": candidate("int8", close, 118_500_000, 900.0),
                 },
             ),
         },

@@ -1,0 +1,214 @@
+"""The reduced-precision forms of a graph: each reads an fp32 graph and writes another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from monox_kit.batching import pad_batch
+from monox_kit.bundle import ONNX_DATA_FILE, ONNX_FILE
+from monox_kit.data import Int64s
+from monox_kit.errors import ProviderError
+from monox_kit.export.graph import CONTRIB_DOMAIN, quiet_exporter, save_graph
+from monox_kit.export.smooth import smoothed
+from monox_kit.hardware import has_vnni
+from monox_kit.scoring import Texts
+
+# Operators with constant weights.
+_DYNAMIC_OPERATORS = ["MatMul", "Gemm", "Gather"]
+_STATIC_OPERATORS = ["MatMul", "Gemm"]
+# TensorProto.FLOAT: what onnxruntime's own operators give, whose types ONNX cannot infer.
+_UNKNOWN_TYPES = {"DefaultTensorType": 1}
+_BLOCK_SIZE = 128  # of inputs that share a weight scale; 32 is slower, 256 agrees less
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Real text that a quantizer may look at: never the text that its graph is checked on.
+
+    Attributes:
+        texts: N tokenized documents.
+        has_token_types: whether the graph takes `token_type_ids`.
+    """
+
+    texts: Texts
+    has_token_types: bool
+
+    def feeds(self) -> Iterator[dict[str, Int64s]]:
+        """The inputs of every document alone: padding would stretch the ranges."""
+        for row in range(len(self.texts.encoded.lengths)):
+            batch = pad_batch(self.texts.encoded, np.array([row]), self.texts.pad_id)
+            feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+            if self.has_token_types and batch.token_type_ids is not None:
+                feed["token_type_ids"] = batch.token_type_ids
+            yield feed
+
+
+class Quantizer(Protocol):
+    """Writes a reduced form of a graph."""
+
+    def __call__(self, source: Path, folder: Path, calibration: Calibration) -> None:
+        """Write `model.onnx` into `folder`, which is empty, from the fp32 one in `source`."""
+
+
+def _dynamic(
+    source: Path, folder: Path, calibration: Calibration, *, per_channel: bool, smooth: bool
+) -> None:
+    """Weights to int8; the range of the activations is taken from every batch while it runs."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    start = _smoothed_file(source, folder, calibration) if smooth else source / ONNX_FILE
+    with quiet_exporter():
+        quantize_dynamic(
+            str(start),
+            str(folder / ONNX_FILE),
+            op_types_to_quantize=_dynamic_operators(source),
+            per_channel=per_channel,
+            reduce_range=_reduce_range(),
+            weight_type=QuantType.QInt8,
+            use_external_data_format=(source / ONNX_DATA_FILE).is_file(),
+            extra_options={"MatMulConstBOnly": True, **_UNKNOWN_TYPES},
+        )
+
+
+def _static(source: Path, folder: Path, calibration: Calibration, *, smooth: bool) -> None:
+    """Weights and activations to int8 with ranges from the calibration text, as QDQ nodes."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    start = _smoothed_file(source, folder, calibration) if smooth else source / ONNX_FILE
+    with quiet_exporter():
+        quantize_static(
+            str(start),
+            str(folder / ONNX_FILE),
+            _Reader(calibration.feeds()),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_STATIC_OPERATORS,
+            per_channel=True,
+            reduce_range=_reduce_range(),
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=(source / ONNX_DATA_FILE).is_file(),
+            extra_options={"MatMulConstBOnly": True, **_UNKNOWN_TYPES},
+        )
+
+
+def _nncf(source: Path, folder: Path, calibration: Calibration) -> None:
+    """Static int8 by NNCF, which smooths and corrects biases by itself."""
+    try:
+        with quiet_exporter():
+            import nncf
+    except ImportError as error:
+        raise ProviderError(
+            "int8-nncf: expected nncf to be installed, found none. "
+            'Run: pip install "monoxkit[nncf]"'
+        ) from error
+    import onnx
+
+    feeds = list(calibration.feeds())
+    with quiet_exporter():
+        quantized = nncf.quantize(
+            onnx.load(str(source / ONNX_FILE)),
+            nncf.Dataset(feeds),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(feeds),
+        )
+    save_graph(quantized, folder)
+
+
+def _block(source: Path, folder: Path, calibration: Calibration) -> None:
+    """Weights to 8 bits with a scale per block of inputs; activations likewise while it runs."""
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    with quiet_exporter():
+        quantizer = MatMulNBitsQuantizer(
+            onnx.load(str(source / ONNX_FILE)),
+            bits=8,
+            block_size=_BLOCK_SIZE,
+            is_symmetric=True,
+            accuracy_level=4,  # int8 products
+        )
+        quantizer.process()
+        save_graph(quantizer.model.model, folder)
+
+
+def _fp16(source: Path, folder: Path, calibration: Calibration) -> None:
+    """Weights and arithmetic to float16; inputs and logits keep their types."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with quiet_exporter():
+        half = convert_float_to_float16(onnx.load(str(source / ONNX_FILE)), keep_io_types=True)
+        save_graph(half, folder)
+
+
+# Every reduced precision by the name that `--precision` takes.
+QUANTIZERS: dict[str, Quantizer] = {
+    "fp16": _fp16,
+    "int8": partial(_dynamic, per_channel=True, smooth=False),
+    "int8-tensor": partial(_dynamic, per_channel=False, smooth=False),
+    "int8-smooth": partial(_dynamic, per_channel=True, smooth=True),
+    "int8-static": partial(_static, smooth=False),
+    "int8-static-smooth": partial(_static, smooth=True),
+    "int8-nncf": _nncf,
+    "int8-block": _block,
+}
+# What is worth trying where. The OpenVINO provider runs static graphs in int8, dynamic ones in
+# fp32; on GPUs int8 needs TensorRT's own calibration.
+CANDIDATE_PRECISIONS: dict[str, Sequence[str]] = {
+    "cpu": tuple(name for name in QUANTIZERS if name != "fp16"),
+    "openvino": ("int8-static", "int8-static-smooth", "int8-nncf"),
+    "cuda": ("fp16",),
+    "tensorrt": ("fp16",),
+}
+
+
+class _Reader:
+    """onnxruntime's `CalibrationDataReader`."""
+
+    def __init__(self, feeds: Iterator[dict[str, Int64s]]) -> None:
+        self._feeds = feeds
+
+    def get_next(self) -> dict[str, Int64s] | None:
+        return next(self._feeds, None)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        raise NotImplementedError  # asked for with chunked calibration alone
+
+
+def _dynamic_operators(source: Path) -> list[str]:
+    """The operators to quantize; onnxruntime's own Attention, which holds weights, among them.
+
+    Opset 23 has another operator of that name, which onnxruntime's quantizer would take for its
+    own and write a graph that is refused.
+    """
+    import onnx
+
+    graph = onnx.load(str(source / ONNX_FILE), load_external_data=False)
+    is_fused = any(
+        n.op_type == "Attention" and n.domain == CONTRIB_DOMAIN for n in graph.graph.node
+    )
+    return [*_DYNAMIC_OPERATORS, "Attention"] if is_fused else _DYNAMIC_OPERATORS
+
+
+def _reduce_range() -> bool:
+    """Whether weights use 7 of their 8 bits.
+
+    Without VNNI instructions the CPU adds pairs of products in 16 bits, which overflow at the full
+    range.
+    """
+    return not has_vnni()
+
+
+def _smoothed_file(source: Path, folder: Path, calibration: Calibration) -> Path:
+    """The smoothed fp32 graph, beside the one to write: its name is no part of the bundle."""
+    import onnx
+
+    graph: Any = smoothed(onnx.load(str(source / ONNX_FILE)), calibration.feeds(), folder)
+    save_graph(graph, folder, "smoothed.onnx")
+    return folder / "smoothed.onnx"
