@@ -17,8 +17,8 @@ from monox_kit.errors import ModelError, first_line
 # megabyte costs what its first page costs. English needs 4 to 5, and long words at most 16.
 CHARS_PER_TOKEN = 32
 # What the cut may change lies near it: the last word, and a choice of pieces before it. A text
-# whose last kept token ends nearer to the cut than this is tokenized whole.
-_CUT_MARGIN_CHARS = 512
+# whose last kept token ends in the last part before the cut is tokenized whole.
+_CUT_MARGIN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Tokenizer:
         out = self._call([texts[index][:cut] for index in long], None, offsets=True)
         for index, offsets in zip(long, out["offset_mapping"]):
             end = max(stop for _, stop in offsets)
-            if len(offsets) == self.max_length and end <= cut - _CUT_MARGIN_CHARS:
+            if len(offsets) == self.max_length and end <= cut * (1 - _CUT_MARGIN):
                 short[index] = texts[index][:cut]
         return short
 

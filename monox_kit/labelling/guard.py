@@ -153,7 +153,7 @@ def _threshold(margin: Floats, shifts: Floats, target: float) -> float:
     order = np.argsort(-margin, kind="stable")
     estimated = np.cumsum(_flip_risk(margin, shifts)[order])
     seen = np.cumsum((shifts > margin)[order])
-    allowed = (1 - target) * len(margin)
+    allowed = (1 - target) * len(margin) + 1e-9  # 1 - 0.9 is a little less than 0.1
     bad = (estimated > allowed) | (seen > allowed)
     if not bad.any():
         return 0.0

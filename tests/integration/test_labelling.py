@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from monox_kit import tuning
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, CorpusError, ModelError, StoreMismatch
 from monox_kit.export import ExportConfig, export_model
-from monox_kit.labelling import LabelConfig, label_corpus, teacher
+from monox_kit.export.quantize import QUANTIZERS
+from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
 from monox_kit.store import LogitStore
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
@@ -223,3 +227,202 @@ def test_models_that_cannot_label_are_refused(files: Path, tmp_path: Path) -> No
         label_corpus(replace(config_for(files), teacher="onnx"), tmp_path / "store")
     with pytest.raises(ConfigError, match="at most 64 tokens"):
         label_corpus(replace(config_for(files), max_length=65), tmp_path / "store")
+
+
+def off_by_a_little(source: Path, folder: Path, calibration: object) -> None:
+    """A quantizer whose graph moves every logit by up to 0.05, with no pattern that a row shows."""
+    model = onnx.load(str(source / "model.onnx"))
+    output = model.graph.node[-1].output[0]
+    model.graph.node[-1].output[0] = "exact"
+    for name, value in (("fast", 997.0), ("little", 0.05)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    for operator, inputs, result in (
+        ("Mul", ["exact", "fast"], "phase"),
+        ("Sin", ["phase"], "wave"),
+        ("Mul", ["wave", "little"], "error"),
+        ("Add", ["exact", "error"], output),
+    ):
+        model.graph.node.append(onnx.helper.make_node(operator, inputs, [result]))
+    onnx.save(model, str(folder / "model.onnx"))
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose graph gets close calls wrong, with the fp32 graph beside it."""
+    folder = tmp_path_factory.mktemp("coarse")
+    rows = labelled_rows(700, seed=3)
+    write_jsonl(folder / "corpus.jsonl", rows)
+    bert_classifier(folder / "model", seed=3)
+    # A random model prefers one class: its bias is moved until all three occur.
+    model = AutoModelForSequenceClassification.from_pretrained(str(folder / "model")).eval()
+    tokenizer = AutoTokenizer.from_pretrained(str(folder / "model"))
+    inputs = tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        model.classifier.bias -= model(**inputs).logits.mean(dim=0)
+    model.save_pretrained(str(folder / "model"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(QUANTIZERS, "int8", off_by_a_little)
+        config = ExportConfig(
+            model=str(folder / "model"), precision="int8", max_length=32, min_agreement=0.5
+        )
+        export_model(config, folder / "bundle")
+    return folder
+
+
+def guarded(coarse: Path, **changes: object) -> LabelConfig:
+    values = {"shard_rows": 200, "guard": 0.99, "guard_rows": 150, **changes}
+    return replace(config_for(coarse, "onnx"), **values)  # type: ignore[arg-type]
+
+
+def test_the_guard_brings_back_the_fp32_labels_and_says_which_rows_it_computed(
+    coarse: Path, tmp_path: Path
+) -> None:
+    plain = label_corpus(guarded(coarse, guard=None, guard_rows=None), tmp_path / "plain")
+    summary = label_corpus(guarded(coarse), tmp_path / "guarded")
+    torch_config = replace(config_for(coarse), shard_rows=200)
+    label_corpus(torch_config, tmp_path / "reference")
+    stores = {
+        name: LogitStore.open(tmp_path / name, verify="full")
+        for name in ("plain", "guarded", "reference")
+    }
+    logits = {name: store.logits(slice(None)) for name, store in stores.items()}
+    labels = {name: values.argmax(axis=1) for name, values in logits.items()}
+    recomputed = stores["guarded"].recomputed(slice(None))
+    assert not stores["plain"].recomputed(slice(None)).any()
+    assert (labels["plain"] == labels["reference"]).mean() < 0.99
+    assert (labels["guarded"] == labels["reference"]).mean() >= 0.99
+    np.testing.assert_allclose(
+        logits["guarded"][recomputed], logits["reference"][recomputed], atol=1e-4
+    )
+    assert 0 < recomputed.sum() == summary.num_recomputed_rows < len(recomputed)
+    assert (plain.num_recomputed_rows, plain.guard) == (0, None)
+    fingerprint = stores["guarded"].manifest.fingerprint
+    assert fingerprint["guard_target"] == 0.99
+    assert summary.guard is not None
+    assert summary.guard["guard_threshold"] == fingerprint["guard_threshold"] > 0
+    assert summary.guard["guard_audit_agreement"] > summary.guard["guard_audit_plain_agreement"]
+    assert summary.guard["price"] > 0
+
+
+def test_a_guarded_run_goes_on_with_the_threshold_that_it_began_with(
+    coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_corpus(guarded(coarse), tmp_path / "whole")
+    score = teacher.score_texts
+    calls = itertools.count()
+
+    def failing(*args: object, **kwargs: object) -> object:
+        if next(calls) == 5:
+            raise RuntimeError("power cut")
+        return score(*args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher, "score_texts", failing)
+        with pytest.raises(RuntimeError, match="power cut"):
+            label_corpus(guarded(coarse), tmp_path / "store")
+    monkeypatch.setattr(run, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
+    summary = label_corpus(guarded(coarse), tmp_path / "store")
+    assert summary.num_resumed_rows == 400
+    whole, resumed = (LogitStore.open(tmp_path / n, verify="full") for n in ("whole", "store"))
+    assert whole.digest == resumed.digest
+    for change, field in (({"guard": 0.9}, "guard_target"), ({"guard": None}, "guard_target")):
+        changed = guarded(coarse, **({"guard_rows": None} if change["guard"] is None else {}))
+        with pytest.raises(StoreMismatch, match=field):
+            label_corpus(replace(changed, **change), tmp_path / "store")  # type: ignore[arg-type]
+
+
+def test_a_guard_needs_a_reduced_bundle_with_its_fp32_graph(
+    files: Path, coarse: Path, tmp_path: Path
+) -> None:
+    onnx = config_for(files, "onnx")
+    with pytest.raises(ConfigError, match="in fp32, which needs no guard"):
+        label_corpus(replace(onnx, guard=0.99), tmp_path / "store")
+    shutil.copytree(coarse / "bundle", tmp_path / "bundle")
+    (tmp_path / "bundle" / "model.fp32.onnx").unlink()
+    with pytest.raises(ConfigError, match="Export the model again without --drop-fp32"):
+        label_corpus(guarded(coarse, model=str(tmp_path / "bundle")), tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("backend", "change", "message"),
+    [
+        ("torch", {"guard": 0.99}, "--guard 0.99: expected with --teacher onnx only"),
+        ("torch", {"sessions": 2}, "--sessions 2: expected with --teacher onnx only"),
+        ("onnx", {"precision": "bf16"}, "--precision bf16: expected with --teacher torch only"),
+        ("onnx", {"compiled": True}, "--compile on: expected with --teacher torch only"),
+        ("onnx", {"guard_rows": 60}, "--guard-rows 60: expected together with --guard"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    files: Path, tmp_path: Path, backend: str, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        label_corpus(replace(config_for(files, backend), **change), tmp_path / "store")  # type: ignore[arg-type]
+
+
+def test_shards_of_any_size_and_any_run_plan_give_the_same_logits(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_corpus(config_for(files, "onnx"), tmp_path / "one")
+    monkeypatch.setattr(windows, "WINDOW_ROWS", 7)
+    config = replace(
+        config_for(files, "onnx"), shard_rows=50, sessions=2, threads=1, batch_tokens=None
+    )
+    summary = label_corpus(config, tmp_path / "two")
+    assert summary.plan["session"] == {"sessions": 2, "threads": 1}
+    assert summary.num_shards == 1
+    one, two = (LogitStore.open(tmp_path / n, verify="full") for n in ("one", "two"))
+    np.testing.assert_allclose(one.logits(slice(None)), two.logits(slice(None)), atol=1e-4)
+    assert [one.text(row) for row in range(50)] == [two.text(row) for row in range(50)]
+
+
+def test_equal_texts_go_through_the_model_once(files: Path, tmp_path: Path) -> None:
+    rows = [{"id": str(row), "text": "alpha game" if row % 2 else "mu"} for row in range(40)]
+    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
+    config = replace(
+        config_for(files, "onnx"), corpus=CorpusConfig(paths=(str(corpus),)), shard_rows=40
+    )
+    summary = label_corpus(config, tmp_path / "store")
+    store = LogitStore.open(tmp_path / "store", verify="full")
+    assert summary.num_repeated_rows == 38
+    assert [store.id(row) for row in range(40)] == [row["id"] for row in rows]
+    logits = store.logits(slice(None))
+    assert len({row.tobytes() for row in logits}) == 2
+    np.testing.assert_array_equal(logits[1::2], np.repeat(logits[1:2], 20, axis=0))
+
+
+def test_the_run_plan_is_measured_once_and_kept(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MONOXKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tuning, "_LEAST_SAMPLES", 0)
+    config = replace(config_for(files, "onnx"), batch_tokens=None)
+    first = label_corpus(config, tmp_path / "first")
+    assert first.plan["chosen_by"] == "measured"
+    assert len(first.plan["tokens_per_s"]) >= 3
+    second = label_corpus(config, tmp_path / "second")
+    assert second.plan == {**first.plan, "chosen_by": "cached"}
+    (kept,) = (tmp_path / "cache" / "plans").iterdir()
+    kept.write_text("damaged")
+    assert label_corpus(config, tmp_path / "third").plan["chosen_by"] == "measured"
+
+
+def test_a_small_corpus_is_not_worth_measuring(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MONOXKIT_CACHE", str(tmp_path / "cache"))
+    summary = label_corpus(replace(config_for(files, "onnx"), batch_tokens=None), tmp_path / "s")
+    assert summary.plan["chosen_by"] == "default"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's compiler, of itself
+def test_pytorch_labels_in_bf16_and_compiled(files: Path, tmp_path: Path) -> None:
+    label_corpus(config_for(files), tmp_path / "plain")
+    for name, change in (("bf16", {"precision": "bf16"}), ("compiled", {"compiled": True})):
+        label_corpus(replace(config_for(files), **change), tmp_path / name)  # type: ignore[arg-type]
+        store = LogitStore.open(tmp_path / name, verify="full")
+        plain = LogitStore.open(tmp_path / "plain").logits(slice(None))
+        assert store.manifest.fingerprint["precision"] == ("bf16" if name == "bf16" else "fp32")
+        tolerance = 0.1 * np.abs(plain).max() if name == "bf16" else 1e-4
+        np.testing.assert_allclose(store.logits(slice(None)), plain, atol=tolerance)

@@ -1,0 +1,110 @@
+"""The fidelity guard: its threshold against brute force, its audit, and what it promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monox_kit.errors import ModelError
+from monox_kit.labelling.guard import Guard, learn_guard, margins
+
+C = 5
+
+
+def noisy(rows: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a reference, and of a graph that is off by normal noise."""
+    generator = np.random.default_rng(seed)
+    reference = generator.normal(size=(rows, C)).astype(np.float32) * 2
+    fast = reference + generator.normal(size=(rows, C)).astype(np.float32) * noise
+    return fast.astype(np.float32), reference
+
+
+def test_a_margin_is_the_largest_logit_minus_the_second() -> None:
+    logits = np.array([[3.0, 1.0, 2.5], [0.0, 0.0, -1.0]], np.float32)
+    assert margins(logits).tolist() == [0.5, 0.0]
+
+
+@pytest.mark.parametrize("target", [0.99, 0.999])
+@pytest.mark.parametrize("noise", [0.05, 0.3])
+def test_rows_that_are_trusted_keep_the_promise_on_rows_that_were_never_seen(
+    target: float, noise: float
+) -> None:
+    guard = learn_guard(*noisy(2_000, noise), target=target)
+    fast, reference = noisy(100_000, noise, seed=1)
+    distrusted = guard.distrusts(fast)
+    flipped = fast.argmax(axis=1) != reference.argmax(axis=1)
+    # 1,000 rows cannot promise a tenth of a per mille: half as many errors more are allowed.
+    assert (flipped & ~distrusted).mean() <= 1.5 * (1 - target)
+    assert flipped.mean() > 1 - target, "the case would pass without a guard"
+    assert distrusted.mean() < 0.5
+    assert guard.estimated_recomputed == pytest.approx(distrusted.mean(), abs=0.05)
+    assert 1 - guard.estimated_agreement <= 1 - target
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.9, 0.99]), st.sampled_from([0.1, 1.0]))
+def test_no_larger_set_of_rows_could_be_trusted(seed: int, target: float, noise: float) -> None:
+    """The oracle: all thresholds by brute force over all pairs of margin and shift."""
+    fast, reference = noisy(120, noise, seed)
+    guard = learn_guard(fast, reference, target=target)
+    margin = margins(fast[:60])
+    label = fast[:60].argmax(axis=1)
+    rest = reference[:60].astype(np.float64)
+    own = rest[np.arange(60), label].copy()
+    rest[np.arange(60), label] = -np.inf
+    shifts = margin - (own - rest.max(axis=1))
+
+    def allowed(threshold: float) -> bool:
+        trusted = margin >= threshold
+        pairs = sum((shifts > one).mean() for one in margin[trusted])
+        seen = (trusted & (shifts > margin)).sum()
+        return max(pairs, seen) <= (1 - target) * 60 + 1e-9
+
+    possible = [t for t in (0.0, *margin, margin.max() + 1) if allowed(t)]
+    assert guard.threshold >= min(possible)
+    # The threshold is rounded up to four digits.
+    assert guard.threshold <= 1.001 * min(possible)
+
+
+def test_equal_graphs_need_no_second_pass() -> None:
+    logits, _ = noisy(100, 0.0)
+    guard = learn_guard(logits, logits, target=0.999)
+    assert guard.threshold == 0.0
+    assert not guard.distrusts(logits).any()
+    assert guard.audit_agreement == guard.estimated_agreement == 1.0
+
+
+def test_a_graph_that_is_no_better_than_chance_is_never_trusted() -> None:
+    fast, _ = noisy(400, 0.0, seed=1)
+    _, reference = noisy(400, 0.0, seed=2)
+    guard = learn_guard(fast, reference, target=0.999)
+    assert guard.estimated_recomputed > 0.9
+    assert guard.audit_agreement > 0.95 > 0.5 > guard.audit_plain_agreement
+
+
+def test_the_audit_is_measured_on_the_second_half() -> None:
+    fast, reference = noisy(400, 0.5)
+    guard = learn_guard(fast, reference, target=0.99)
+    half = slice(200, None)
+    same = fast[half].argmax(axis=1) == reference[half].argmax(axis=1)
+    distrusted = guard.distrusts(fast[half])
+    assert guard.audit_plain_agreement == pytest.approx(same.mean())
+    assert guard.audit_agreement == pytest.approx((same | distrusted).mean())
+    assert guard.audit_mean_kl < guard.audit_plain_mean_kl
+    assert (guard.calibration_rows, guard.audit_rows) == (200, 200)
+
+
+def test_a_guard_comes_back_from_a_fingerprint_as_it_was() -> None:
+    guard = learn_guard(*noisy(100, 0.5), target=0.99)
+    assert Guard.from_fingerprint({"teacher": "x", **guard.to_fingerprint()}) == guard
+    assert Guard.from_fingerprint({"teacher": "x"}) is None
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_logits_that_are_not_finite_are_refused(which: int) -> None:
+    logits = list(noisy(100, 0.5))
+    logits[which][70, 2] = np.nan
+    with pytest.raises(ModelError, match="finite logits of the"):
+        learn_guard(*logits, target=0.99)
