@@ -22,6 +22,7 @@ import typer
 
 from monox_kit.errors import MonoxError
 from monoxkit_cli import (
+    benchmark,
     data,
     demo,
     doctor,
@@ -44,6 +45,7 @@ COMMANDS: Final = (
     train_student,
     evaluate,
     store,
+    benchmark,
     doctor,
 )
 

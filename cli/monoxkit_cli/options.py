@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
 # Options that take several values after one name: `--corpus a.jsonl b.jsonl`. Click knows only
 # repeated options, so `spread` turns the first form into the second.
-SEVERAL_VALUES: Final = ("--corpus", "--test", "--train", "--dev", "--labelled", "--check")
+SEVERAL_VALUES: Final = (
+    "--corpus",
+    "--test",
+    "--train",
+    "--dev",
+    "--labelled",
+    "--check",
+    "--rows",
+    "--slice",
+    "--python",
+    "--bundle-of",
+)
 STORES: Final = "--store"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Show the result as JSON.")]

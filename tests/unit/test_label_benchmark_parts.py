@@ -1,0 +1,141 @@
+"""The labelling benchmark's arithmetic, its plan and the machine's limits, on tiny inputs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monox_kit.agreement import agreement
+from monox_kit.benchmarking.contenders.table import REFERENCE, ROWS
+from monox_kit.benchmarking.label import LabelBenchmarkConfig, benchmark_labelling
+from monox_kit.benchmarking.label_plan import make_plan
+from monox_kit.benchmarking.label_result import RoundResult, RowResult, ratios
+from monox_kit.benchmarking.limits import EncoderSize, MachineLimits, encoder_size, measure_limits
+from monox_kit.bundle import open_folder
+from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.onnx_model import integer_product
+from monox_kit.progress import Silent
+from monoxkit_cli.app import main
+from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("benchmark")
+    write_jsonl(folder / "corpus.jsonl", labelled_rows(40, seed=1))
+    write_jsonl(folder / "pairs.jsonl", labelled_rows(40, seed=1, pairs=True))
+    bert_classifier(folder / "model")
+    return folder
+
+
+def config_for(files: Path, **options: object) -> LabelBenchmarkConfig:
+    values: dict[str, object] = {
+        "model": str(files / "model"),
+        "corpus": CorpusConfig(paths=(str(files / "corpus.jsonl"),), pair="none"),
+        "rounds": 2,
+        "rows_per_round": 12,
+        "warmup_rows": 4,
+        "calibration_rows": 4,
+        "batch_sizes": (2, 4),
+        "max_length": 32,
+        "limit_budget_s": 0.0,
+    }
+    return LabelBenchmarkConfig(**{**values, **options})  # type: ignore[arg-type]
+
+
+def test_agreement_is_what_a_hand_computes() -> None:
+    # Row 0: equal. Row 1: the label flips. KL of row 1 from (3/4, 1/4) to (1/4, 3/4).
+    reference = np.log(np.array([[0.5, 0.5], [0.75, 0.25]], np.float32))
+    other = np.log(np.array([[0.5, 0.5], [0.25, 0.75]], np.float32))
+    found = agreement(reference, other)
+    expected = (0 + 0.75 * math.log(3) + 0.25 * math.log(1 / 3)) / 2
+    assert found.argmax == 0.5
+    assert found.mean_kl == pytest.approx(expected, rel=1e-5)
+
+
+def test_ratios_are_medians_over_common_rounds() -> None:
+    def row(*rates: int | None) -> RowResult:
+        rounds = {
+            number: RoundResult(2.0, 1, None if rate is None else 2 * rate, over_limit=False)
+            for number, rate in enumerate(rates)
+        }
+        return RowResult(what="", state="measured", rounds=rounds)
+
+    rows = {"monoxkit": row(60, 80, 30), "other": row(10, 40), "none": row(None)}
+    assert ratios(rows, ["monoxkit"]) == {"monoxkit": {"other": 4.0}}  # of 6 and 2
+    assert rows["monoxkit"].tokens_per_s == 60
+
+
+def test_rounds_are_disjoint_and_slices_are_spread(files: Path, tmp_path: Path) -> None:
+    plan = make_plan(
+        config_for(files, rows=("curator",), slices={"curator": 4}), tmp_path, Silent()
+    )
+    texts = [row["text"] for row in labelled_rows(40, seed=1)]
+    assert [list(each) for each in plan.rounds] == [texts[0:24:2], texts[1:24:2]]
+    assert plan.slice_of("curator") == [0, 3, 6, 9]
+    assert plan.slice_of(REFERENCE) == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"rows": ("pipelin",)}, ConfigError, "--rows: expected one of pipeline"),
+        ({"slices": {"x": 1}}, ConfigError, "--slice: expected one of"),
+        ({"rows": ("monoxkit-guard",)}, ConfigError, "expected --guard"),
+        ({"rows_per_round": 100}, CorpusError, "expected 208 texts .* found 40"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(
+    files: Path, tmp_path: Path, options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        benchmark_labelling(config_for(files, **options), tmp_path)
+
+
+def test_pairs_are_refused(files: Path, tmp_path: Path) -> None:
+    corpus = CorpusConfig(paths=(str(files / "pairs.jsonl"),))
+    with pytest.raises(CorpusError, match="expected single texts"):
+        benchmark_labelling(config_for(files, corpus=corpus), tmp_path)
+
+
+def test_every_row_says_what_it_is() -> None:
+    assert all(row.what and "\n" not in row.what for row in ROWS.values())
+
+
+def test_operations_of_a_token_are_those_of_the_matrices(files: Path) -> None:
+    # 2 layers of 4 matrices 32 x 32 and 2 matrices 32 x 64, a multiplication and an addition each.
+    size = encoder_size(open_folder(str(files / "model")))
+    assert size == EncoderSize(32, 64, 2 * 2 * (4 * 32 * 32 + 2 * 32 * 64))
+
+
+def test_limits_hold_every_type_and_shape() -> None:
+    size = EncoderSize(32, 64, 32768)
+    found = measure_limits(size, budget_s=0.0)
+    assert set(found.products) == set(found.rates) == {"fp32", "bf16", "int8"}
+    assert all(set(each) == {"32x32", "32x64"} for each in found.products.values())
+    # 1 x 10^9 operations a second over 32,768 operations a token.
+    one = MachineLimits(1, {}, {"fp32": 1.0}, {})
+    assert one.tokens_per_s(size)["fp32"] == pytest.approx(30517.578125)
+
+
+def test_integer_product_is_exact() -> None:
+    generator = np.random.default_rng(1)
+    weights = generator.integers(-8, 8, (16, 12), np.int8)
+    activations = generator.integers(0, 16, (5, 16), np.uint8)
+    found = integer_product(weights, 5, 1)(activations)
+    assert np.array_equal(found, activations.astype(np.int64) @ weights.astype(np.int64))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--python", "pipeline"), ("--slice", "pipeline=few")]
+)
+def test_options_by_row_are_refused_in_another_form(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "benchmark label --model model --corpus text.jsonl"
+    assert main([*command.split(), "--out", str(tmp_path), option, value]) == 2
+    assert f"{option}: expected" in capsys.readouterr().err
