@@ -20,8 +20,7 @@ from monox_kit.hardware import has_vnni
 from monox_kit.scoring import Texts
 
 # Operators with constant weights.
-_DYNAMIC_OPERATORS = ["MatMul", "Gemm", "Gather"]
-_STATIC_OPERATORS = ["MatMul", "Gemm"]
+_PRODUCTS = ["MatMul", "Gemm"]
 # TensorProto.FLOAT: what onnxruntime's own operators give, whose types ONNX cannot infer.
 _UNKNOWN_TYPES = {"DefaultTensorType": 1}
 _BLOCK_SIZE = 128  # of inputs that share a weight scale; 32 is slower, 256 agrees less
@@ -67,7 +66,8 @@ def _dynamic(
         quantize_dynamic(
             str(start),
             str(folder / ONNX_FILE),
-            op_types_to_quantize=_dynamic_operators(source),
+            # Smoothing is for agreement: the embeddings, which cost no time, stay exact then.
+            op_types_to_quantize=_dynamic_operators(source, embeddings=not smooth),
             per_channel=per_channel,
             reduce_range=_reduce_range(),
             weight_type=QuantType.QInt8,
@@ -87,13 +87,18 @@ def _static(source: Path, folder: Path, calibration: Calibration, *, smooth: boo
             str(folder / ONNX_FILE),
             _Reader(calibration.feeds()),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_STATIC_OPERATORS,
+            op_types_to_quantize=_PRODUCTS,
             per_channel=True,
             reduce_range=_reduce_range(),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             use_external_data_format=(source / ONNX_DATA_FILE).is_file(),
-            extra_options={"MatMulConstBOnly": True, **_UNKNOWN_TYPES},
+            extra_options={
+                "MatMulConstBOnly": True,
+                # Products stay in fp32: rounding them too costs half of the labels, and time.
+                "OpTypesToExcludeOutputQuantization": _PRODUCTS,
+                **_UNKNOWN_TYPES,
+            },
         )
 
 
@@ -181,7 +186,7 @@ class _Reader:
         raise NotImplementedError  # asked for with chunked calibration alone
 
 
-def _dynamic_operators(source: Path) -> list[str]:
+def _dynamic_operators(source: Path, *, embeddings: bool) -> list[str]:
     """The operators to quantize; onnxruntime's own Attention, which holds weights, among them.
 
     Opset 23 has another operator of that name, which onnxruntime's quantizer would take for its
@@ -193,7 +198,11 @@ def _dynamic_operators(source: Path) -> list[str]:
     is_fused = any(
         n.op_type == "Attention" and n.domain == CONTRIB_DOMAIN for n in graph.graph.node
     )
-    return [*_DYNAMIC_OPERATORS, "Attention"] if is_fused else _DYNAMIC_OPERATORS
+    return [
+        *_PRODUCTS,
+        *(["Gather"] if embeddings else []),
+        *(["Attention"] if is_fused else []),
+    ]
 
 
 def _reduce_range() -> bool:

@@ -28,7 +28,7 @@ from monox_kit.scoring import Texts, score, score_texts, tokenize
 from monox_kit.torch_model import load_classifier
 
 # A candidate that is this much slower than the fastest one so far is not timed again.
-_HOPELESS = 1.25
+_HOPELESS = 1.5
 # Among candidates that are as fast as the fastest but for this, the one that agrees best is kept.
 _TIE = 0.95
 _ROUNDS = 3
