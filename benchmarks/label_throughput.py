@@ -28,7 +28,10 @@ EXTRA_ROWS = 1000
 
 def main() -> int:
     """Prepare what is missing and run the command; its exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        allow_abbrev=False,  # --rows is the command's own
+    )
     parser.add_argument("--model", default="runs/demo/teacher")
     parser.add_argument("--corpus", nargs="+")
     parser.add_argument("--data", type=Path, default=Path("runs/benchmark-data"))

@@ -244,7 +244,8 @@ class ModelFolder:
     @cached_property
     def reference_digest(self) -> str:
         """A digest over the fp32 graph beside a reduced precision."""
-        return digest_files(self.path, [FP32_FILE])
+        names = [FP32_FILE, f"{FP32_FILE}.data"]
+        return digest_files(self.path, [name for name in names if (self.path / name).is_file()])
 
     def require_reference(self) -> None:
         """Check that the bundle holds the fp32 graph that a fidelity guard computes with.
