@@ -75,7 +75,9 @@ def main() -> None:
         expected = score(reference, tokenizer, documents).logits
         fp32_s = time.perf_counter() - started
         sampled = 2 * runs["guarded"]["guard"]["guard_calibration_rows"]
-        sample = Corpus(corpus).scan(sample_rows=2 * (arguments.guard_rows or 2000)).sample[:sampled]
+        # The sample that labelling drew: the same corpus and size give the same rows.
+        drawn = max(512, 2 * (arguments.guard_rows or 2000))
+        sample = Corpus(corpus).scan(sample_rows=drawn).sample[:sampled]
     unseen = np.ones(len(texts), np.bool_)
     unseen[[document.row for document in sample]] = False
     result = {

@@ -6,7 +6,7 @@ A bundle is an ordinary Hugging Face folder plus `monoxkit.json`, so other tools
     tokenizer.json, ...       the tokenizer
     model.safetensors         weights of a PyTorch bundle
     model.onnx [.data]        graph and weights of an ONNX bundle
-    model.fp32.onnx           beside a reduced precision: the fp32 graph of the fidelity guard
+    model.fp32.onnx [.data]   beside a reduced precision: the fp32 graph of the fidelity guard
     monoxkit.json             `BundleRecord`: labels, max_length, precision, provenance, checks
     README.md                 model card
 """
@@ -33,6 +33,7 @@ WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 ONNX_FILE = "model.onnx"
 ONNX_DATA_FILE = "model.onnx.data"
 FP32_FILE = "model.fp32.onnx"
+FP32_DATA_FILE = "model.fp32.onnx.data"
 PACKAGED_SCHEME = "packaged:"
 FORMAT_VERSION = 1
 DEFAULT_MAX_LENGTH = 256  # the MonoX paper's cut
@@ -53,7 +54,7 @@ _TOKENIZER_FILES = (
     "tokenizer.model",
 )
 _HUB_PATTERNS = [*_TOKENIZER_FILES, "config.json", "*.safetensors", WEIGHTS_INDEX_FILE]
-_HUB_PATTERNS += [RECORD_FILE, ONNX_FILE, ONNX_DATA_FILE]
+_HUB_PATTERNS += [RECORD_FILE, ONNX_FILE, ONNX_DATA_FILE, FP32_FILE, FP32_DATA_FILE]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ class BundleRecord:
         labels: the classes in the order of the logits.
         max_length: tokens per text that the model was trained or exported with.
         backend: which runtime opens the bundle.
-        precision: `fp32`, `bf16`, `int8` or `fp16`.
+        precision: `fp32`, `bf16` where it was trained so, or a name of `export --precision`.
         has_pairs: whether the model was trained on text pairs; None where that is not known.
         provenance: what the bundle was made from: digests, configuration, versions.
         checks: what was measured before the bundle was released.
@@ -244,7 +245,7 @@ class ModelFolder:
     @cached_property
     def reference_digest(self) -> str:
         """A digest over the fp32 graph beside a reduced precision."""
-        names = [FP32_FILE, f"{FP32_FILE}.data"]
+        names = [FP32_FILE, FP32_DATA_FILE]
         return digest_files(self.path, [name for name in names if (self.path / name).is_file()])
 
     def require_reference(self) -> None:

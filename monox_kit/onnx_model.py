@@ -77,9 +77,9 @@ class OnnxClassifier:
         folder.require_backend("onnx")
         plan = plan or SessionPlan.default()
         self._labels = folder.resolve_labels(labels)
-        # A session of one thread computes in the thread that calls it: one is enough for all, and
-        # the weights are in memory once.
-        num_sessions = 1 if plan.threads == 1 else plan.sessions
+        # On the CPU provider a session of one thread computes in the thread that calls it: one is
+        # enough for all, and the weights are in memory once.
+        num_sessions = 1 if plan.threads == 1 and provider == "cpu" else plan.sessions
         self._sessions = [
             open_session(folder.path / file, provider, plan.threads) for _ in range(num_sessions)
         ]

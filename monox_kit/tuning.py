@@ -14,6 +14,7 @@ import numpy as np
 from monox_kit.data import Classifier, Int64s
 from monox_kit.digest import digest_json
 from monox_kit.durable import write_json
+from monox_kit.errors import MonoxError
 from monox_kit.hardware import read_hardware
 from monox_kit.onnx_model import SessionPlan, runtime_version
 from monox_kit.packaged import default_cache
@@ -37,20 +38,23 @@ class RunPlan:
     """How batches are run.
 
     Attributes:
-        session: batches at once and threads of each.
+        session: batches at once and threads of each; None for PyTorch, which shares the cores by
+            itself.
         batch_tokens: padded tokens per batch.
         chosen_by: `default`, `asked`, `measured`, or `cached` from an earlier measurement.
         tokens_per_s: real tokens per second of every candidate that was measured.
     """
 
-    session: SessionPlan
+    session: SessionPlan | None
     batch_tokens: int
     chosen_by: str = "default"
     tokens_per_s: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        plan = self.session
-        return f"{plan.sessions} x {plan.threads} threads, batches of {self.batch_tokens} tokens"
+        batches = f"batches of {self.batch_tokens} tokens"
+        if self.session is None:
+            return batches
+        return f"{self.session.sessions} x {self.session.threads} threads, {batches}"
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
@@ -64,6 +68,7 @@ def default_plan(
     batch_tokens: int | None = None,
 ) -> RunPlan:
     """What was asked for, and the plain default for the rest."""
+    asked = any(value is not None for value in (sessions, threads, batch_tokens))
     cores = SessionPlan.default().threads
     if sessions is None:
         sessions = 1 if threads is None else max(1, cores // threads)
@@ -71,7 +76,7 @@ def default_plan(
         threads = max(1, cores // sessions)
     usual = _GPU_BATCH_TOKENS if provider in _GPU_PROVIDERS else DEFAULT_BATCH_TOKENS
     chosen = batch_tokens if batch_tokens is not None else usual
-    return RunPlan(SessionPlan(sessions, threads), chosen)
+    return RunPlan(SessionPlan(sessions, threads), chosen, "asked" if asked else "default")
 
 
 def measured_plan(
@@ -121,12 +126,16 @@ def measured_plan(
     if kept is not None:
         progress.note(f"run plan: {kept} (measured by an earlier run)")
         return kept
-    sessions = _session_candidates(plan.session.threads, provider)
+    sessions = _session_candidates(SessionPlan.default().threads, provider)
     sizes = _batch_candidates(plan.batch_tokens)
     if corpus_tokens < _LEAST_SAMPLES * _SAMPLE_TOKENS * (len(sessions) + len(sizes)):
         return plan
     found = _measure(load, texts, rows, plan, sessions=sessions, sizes=sizes, progress=progress)
-    write_json(path, {"key": key, "plan": found.to_json()})
+    if provider not in _GPU_PROVIDERS:  # the key does not tell one GPU from another
+        try:
+            write_json(path, {"key": key, "plan": found.to_json()})
+        except MonoxError as error:
+            progress.note(f"the run plan is not kept: {error}")
     progress.note(f"run plan: {found} (measured here: {_shown(found.tokens_per_s)})")
     return found
 
@@ -154,16 +163,16 @@ def _measure(
             task.advance()
             return rates[str(candidate)]
 
-        best = plan
+        best = RunPlan(sessions[0], plan.batch_tokens)
         for session in sessions:
             candidate = RunPlan(session, plan.batch_tokens)
             found = rate(candidate, load(session))
             if found > _LEAST_GAIN * rates[str(best)]:
                 best = candidate
-        classifier = load(best.session)
-        start = best
+        chosen = best.session or sessions[0]
+        classifier = load(chosen)
         for size in sizes:
-            candidate = RunPlan(start.session, size)
+            candidate = RunPlan(chosen, size)
             if rate(candidate, classifier) > _LEAST_GAIN * rates[str(best)]:
                 best = candidate
     rounded = {name: round(value, 1) for name, value in rates.items()}
@@ -174,7 +183,8 @@ def _session_candidates(cores: int, provider: str) -> list[SessionPlan]:
     """Ways to share the cores, the plain default first."""
     if provider in _GPU_PROVIDERS:
         return [SessionPlan(1, cores), SessionPlan(2, max(1, cores // 2))]
-    sessions = {1, 2, cores // 4, cores}
+    # At most 4 of several threads: each has its own weights.
+    sessions = {1, 2, min(4, cores // 4), cores}
     return [SessionPlan(n, cores // n) for n in sorted(sessions) if 1 <= n <= cores]
 
 

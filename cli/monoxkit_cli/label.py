@@ -44,15 +44,15 @@ def label(
     ] = 16_384,
     batch_tokens: Annotated[
         int | None,
-        typer.Option("--batch-tokens", help="Padded tokens per batch [default: the fastest here]."),
+        typer.Option("--batch-tokens", help="Padded tokens per batch [default: measured]."),
     ] = None,
     sessions: Annotated[
         int | None,
-        typer.Option("--sessions", help="Batches at once, onnx only [default: the fastest here]."),
+        typer.Option("--sessions", help="Batches at once, onnx only [default: measured]."),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", help="Threads of each, onnx only [default: the fastest here]."),
+        typer.Option("--threads", help="Threads of each, onnx only [default: measured]."),
     ] = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Of the stored logits: float32 or float16.")
@@ -71,7 +71,7 @@ def label(
         float | None,
         typer.Option(
             "--guard",
-            help="Least part of rows with the fp32 label; close calls are computed in fp32.",
+            help="Part of rows to have the fp32 label, as 0.999: close calls are computed in fp32.",
         ),
     ] = None,
     guard_rows: Annotated[
@@ -81,8 +81,9 @@ def label(
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="PyTorch's: fp32, or bf16 under autocast.")
-    ] = "fp32",
+        str | None,
+        typer.Option("--precision", help="PyTorch's: fp32, or bf16 autocast [default: fp32]."),
+    ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Let PyTorch compile the model first.")
     ] = False,
@@ -154,10 +155,11 @@ def _table(summary: LabelSummary) -> Table:
         table.add_row("rows settled by an equal text", f"{summary.num_repeated_rows:,}")
     if summary.plan:
         session = summary.plan["session"]
+        cores = f"{session['sessions']} x {session['threads']} threads, " if session else ""
         table.add_row(
             "run plan",
-            f"{session['sessions']} x {session['threads']} threads, batches of "
-            f"{summary.plan['batch_tokens']:,} tokens ({summary.plan['chosen_by']})",
+            f"{cores}batches of {summary.plan['batch_tokens']:,} tokens "
+            f"({summary.plan['chosen_by']})",
         )
     if summary.guard is not None:
         _add_guard(table, summary, summary.guard)

@@ -64,10 +64,10 @@ class LabelBenchmarkConfig:
     bundle: str | None = None
     bundles: Mapping[str, str] = field(default_factory=dict)
     graph: str | None = None
-    guard: Annotated[float, Field(gt=0, le=1)] | None = None
+    guard: Annotated[float, Field(gt=0, lt=1)] | None = None
     interpreters: Mapping[str, str] = field(default_factory=dict)
-    warmup_rows: Annotated[int, Field(ge=1)] = 64
-    calibration_rows: Annotated[int, Field(ge=1)] = 300
+    warmup_rows: Annotated[int, Field(ge=1)] = 24
+    calibration_rows: Annotated[int, Field(ge=1)] = 128
     batch_sizes: tuple[int, ...] = (8, 16, 32)
     threads: Annotated[int, Field(ge=1)] | None = None
     start_limit_s: Annotated[float, Field(gt=0)] = 1800.0

@@ -77,6 +77,7 @@ def write_form(model: Any, folder: Path, form: GraphForm, *, token_types: bool) 
                 f"{type(model).__name__}: expected a model that torch.onnx.export expresses, "
                 f"found: {first_line(error)}. Try --exporter optimum."
             ) from error
+    gather_weights(folder)
     if form.fused:
         _fuse(model.config, folder)
 
@@ -85,8 +86,30 @@ def save_graph(graph: Any, folder: Path, name: str = ONNX_FILE) -> None:
     """Write an `onnx.ModelProto`; weights beyond protobuf's limit go into `NAME.data`."""
     import onnx
 
-    large = graph.ByteSize() > _EXTERNAL_DATA_BYTES
+    large = sum(len(one.raw_data) for one in graph.graph.initializer) > _EXTERNAL_DATA_BYTES
     onnx.save(graph, str(folder / name), save_as_external_data=large, location=f"{name}.data")
+
+
+def gather_weights(folder: Path) -> None:
+    """Put weights that an exporter left in files of its own naming where the bundle expects them.
+
+    Beyond 2 GB PyTorch's older exporter writes a file per weight, and optimum `model.onnx_data`.
+    """
+    import onnx
+
+    known = {ONNX_FILE, ONNX_DATA_FILE}
+    graph = onnx.load(str(folder / ONNX_FILE), load_external_data=False)
+    files = {
+        entry.value
+        for weight in graph.graph.initializer
+        for entry in weight.external_data
+        if entry.key == "location"
+    }
+    if files <= known:
+        return
+    save_graph(onnx.load(str(folder / ONNX_FILE)), folder)
+    for name in files - known:
+        (folder / name).unlink()
 
 
 def write_fp32_with_optimum(source: ModelFolder, folder: Path) -> None:

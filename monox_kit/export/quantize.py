@@ -52,7 +52,7 @@ class Quantizer(Protocol):
     """Writes a reduced form of a graph."""
 
     def __call__(self, source: Path, folder: Path, calibration: Calibration) -> None:
-        """Write `model.onnx` into `folder`, which is empty, from the fp32 one in `source`."""
+        """Write `model.onnx` into `folder`, a scratch folder, from the fp32 one in `source`."""
 
 
 def _dynamic(

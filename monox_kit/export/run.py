@@ -26,9 +26,9 @@ from monox_kit.digest import RowDigest
 from monox_kit.durable import new_folder, owned_folder
 from monox_kit.errors import ConfigError
 from monox_kit.export.candidates import AUTO, FP32, Candidate, ExportConfig, Subject, to_json
-from monox_kit.export.check import check_documents
 from monox_kit.export.graph import FORMS, save_graph
 from monox_kit.export.quantize import Calibration
+from monox_kit.export.sample_texts import check_documents
 from monox_kit.export.search import Search
 from monox_kit.hardware import read_hardware
 from monox_kit.onnx_model import require_provider, runtime_version
@@ -221,7 +221,7 @@ def _documents(
             "no --check text given: calibrating, checking and timing on built-in sentences in many "
             "languages"
         )
-        found = check_documents([], max_length)
+        found = check_documents(max_length)
         # Every fourth: both parts have all languages and lengths.
         return [d for d in found if d.row % 4 != 3], [d for d in found if d.row % 4 == 3]
     # In turn from every file: one file per language is checked in every language.
@@ -234,7 +234,12 @@ def _documents(
             f"--check: expected at least 2 rows, to calibrate on one and check on the other, found "
             f"{len(found)}. Give more text."
         )
-    count = min(config.calibration_rows, max(1, len(found) // 4))
+    count = config.calibration_rows
+    if len(found) < wanted:
+        count = min(count, max(1, len(found) // 4))
+        progress.note(
+            f"--check: {len(found)} rows: calibrating on {count}, checking on {len(found) - count}"
+        )
     return found[:-count][: config.check_rows], found[-count:]
 
 

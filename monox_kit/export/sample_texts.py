@@ -1,5 +1,9 @@
 """Short texts in many languages, for checking an export where the user names no corpus."""
 
+from __future__ import annotations
+
+from monox_kit.data import Document
+
 SAMPLE_TEXTS = (
     "Yes.",
     "The parcel arrived two days late, but everything in it was intact.",
@@ -40,3 +44,12 @@ SAMPLE_TEXTS = (
     "荷物は二日遅れて届きましたが、中身は無事でした。",
     "수프는 식었지만 종업원은 친절했고 전망이 훌륭했습니다.",
 )
+
+
+def check_documents(max_length: int) -> list[Document]:
+    """The built-in texts, alone and joined to growing lengths."""
+    texts = list(SAMPLE_TEXTS)
+    joined = " ".join(SAMPLE_TEXTS)
+    # About 4 characters a token: short to longer than the cut.
+    texts += [joined[: 4 * length] for length in range(8, max_length + 8, 8)]
+    return [Document(row=row, id=str(row), text=text) for row, text in enumerate(texts)]

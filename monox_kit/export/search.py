@@ -18,9 +18,15 @@ import numpy as np
 
 from monox_kit.agreement import Agreement, agreement
 from monox_kit.bundle import ONNX_DATA_FILE, ONNX_FILE, ModelFolder
-from monox_kit.errors import GateError, ModelError, MonoxError, first_line
+from monox_kit.errors import GateError, ModelError, MonoxError, StorageError, first_line
 from monox_kit.export.candidates import AUTO, FP32, Candidate, ExportConfig, Subject
-from monox_kit.export.graph import DEFAULT_FORM, FORMS, write_form, write_fp32_with_optimum
+from monox_kit.export.graph import (
+    DEFAULT_FORM,
+    FORMS,
+    gather_weights,
+    write_form,
+    write_fp32_with_optimum,
+)
 from monox_kit.export.quantize import CANDIDATE_PRECISIONS, QUANTIZERS
 from monox_kit.onnx_model import OnnxClassifier, installed_providers
 from monox_kit.progress import ProgressTask
@@ -95,20 +101,20 @@ class Search:
             forms = [None]
         for provider in providers:
             sources = [self._try(FP32, form, provider) for form in forms]
-            passed = self._timed(source for source in sources if source.rejected is None)
+            passed = self._drop_hopeless(one for one in sources if one.rejected is None)
             if not passed:
                 continue
             best = passed[0]
             names = config.candidates or CANDIDATE_PRECISIONS[provider]
             made = [self._try(name, best.graph, provider) for name in names]
-            reduced = self._timed(one for one in made if one.rejected is None)
+            reduced = self._drop_hopeless(one for one in made if one.rejected is None)
             for other in passed[1:] if reduced else []:
                 self._try(reduced[0].precision, other.graph, provider)
         survivors = [one for one in self.found.values() if one.rejected is None]
-        if not any(one.precision == FP32 for one in survivors):
+        if not survivors:  # nothing is made from an fp32 graph that differs: none agreed
             first = next(iter(self.found.values()))
             raise ModelError(f"{self._subject.folder.name}: {first.rejected}")
-        return self._race(self._timed(survivors))
+        return self._race(self._drop_hopeless(survivors))
 
     def _try(self, precision: str, form: str | None, provider: str) -> Candidate:
         """Build, load, check and time one candidate; its reason to be rejected is part of it."""
@@ -116,10 +122,14 @@ class Search:
         self._task.detail(f"building {candidate.name}")
         try:
             folder = self._built(candidate)
+        except (StorageError, MemoryError):
+            raise  # no fault of the candidate
         except Exception as error:  # quantizers raise whatever they meet; the rest must not be lost
-            if self._config.precision != AUTO and precision == FP32:
-                raise
             reason = f"expected the {candidate.name} graph to be built, found: {first_line(error)}."
+            if isinstance(error, OSError):
+                raise
+            if self._config.precision != AUTO:
+                raise error if isinstance(error, MonoxError) else ModelError(reason) from error
             return self._record(replace(candidate, rejected=reason))
         candidate = replace(candidate, model_bytes=_model_bytes(folder.path))
         self._task.detail(f"checking {candidate.name}")
@@ -147,13 +157,11 @@ class Search:
         source, folder = self._subject.folder, self.graph_folder(candidate)
         if not (folder / ONNX_FILE).is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            if candidate.precision != FP32:
-                quantize = QUANTIZERS[candidate.precision]
-                quantize(self.fp32_folder(candidate), folder, self._subject.calibration)
-            elif candidate.graph is None:
-                write_fp32_with_optimum(source, folder)
-            else:
-                self._write_fp32(candidate.graph, folder)
+            try:
+                self._write(candidate, folder)
+            except BaseException:
+                shutil.rmtree(folder)  # half-built, it would be taken for the whole later
+                raise
         return ModelFolder(
             path=folder,
             name=f"{source.name} ({candidate.name})",
@@ -161,13 +169,28 @@ class Search:
             record=source.record,
         )
 
+    def _write(self, candidate: Candidate, folder: Path) -> None:
+        """Write the candidate's graph into an empty folder."""
+        if candidate.precision != FP32:
+            quantize = QUANTIZERS[candidate.precision]
+            quantize(self.fp32_folder(candidate), folder, self._subject.calibration)
+        elif candidate.graph is None:
+            write_fp32_with_optimum(self._subject.folder, folder)
+            gather_weights(folder)
+        else:
+            self._write_fp32(candidate.graph, folder)
+
     def _write_fp32(self, name: str, folder: Path) -> None:
         form = FORMS[name]
         model = self._subject.reference.model
         if form.attention is not None:
             default = getattr(model.config, "_attn_implementation", None)
-            if default == form.attention and form.opset == FORMS[DEFAULT_FORM].opset:
-                raise ModelError(f"the model's own attention is {default}: as {DEFAULT_FORM}")
+            is_same = default == form.attention and form.opset == FORMS[DEFAULT_FORM].opset
+            if is_same and self._config.graph is None:
+                raise ModelError(
+                    f"expected another attention than the model's own, found {default} in both: "
+                    f"the graph is that of {DEFAULT_FORM}"
+                )
             model = load_classifier(self._subject.folder, attention=form.attention).model
         write_form(model, folder, form, token_types=self._subject.tokenizer.has_token_types)
 
@@ -204,15 +227,19 @@ class Search:
         """The candidates, fastest first."""
         return sorted(candidates, key=lambda one: -(one.tokens_per_s or 0.0))
 
-    def _race(self, passed: list[Candidate]) -> list[Candidate]:
-        """Those that can still win, timed in turn, best first; the rest is rejected."""
-        fastest = passed[0].tokens_per_s or 0.0
-        finalists = []
-        for one in passed:
-            if (one.tokens_per_s or 0.0) * _HOPELESS < fastest:
-                self._reject(one, f"slower than {passed[0].name} here")
+    def _drop_hopeless(self, passed: Iterable[Candidate]) -> list[Candidate]:
+        """Those that can still win, fastest first; the rest is rejected, its session closed."""
+        ranked = self._timed(passed)
+        hopeful = []
+        for one in ranked:
+            if (one.tokens_per_s or 0.0) * _HOPELESS < (ranked[0].tokens_per_s or 0.0):
+                self._reject(one, f"slower than {ranked[0].name} here")
             else:
-                finalists.append(one)
+                hopeful.append(one)
+        return hopeful
+
+    def _race(self, finalists: list[Candidate]) -> list[Candidate]:
+        """The finalists, timed in turn, the one to keep first."""
         rates: dict[str, list[float]] = {one.name: [] for one in finalists}
         for number in range(_ROUNDS if len(finalists) > 1 else 0):
             for one in finalists:
@@ -242,6 +269,7 @@ class Search:
         self._record(replace(candidate, rejected=reason))
 
     def _record(self, candidate: Candidate) -> Candidate:
+        """Note what is known of a candidate now; a rejected one's session and files go."""
         if candidate.name not in self.found:
             self._task.advance()
         self.found[candidate.name] = candidate

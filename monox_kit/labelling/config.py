@@ -24,18 +24,19 @@ class LabelConfig:
         corpus: the texts.
         max_length: the cut in tokens; None for the bundle's own.
         shard_rows: rows of a shard, the unit of commit and of resuming.
-        batch_tokens: padded tokens per batch; None for what is fastest here.
-        sessions: batches that ONNX Runtime runs at once; None for what is fastest here.
-        threads: of each of them; None for what is fastest here.
+        batch_tokens: padded tokens per batch.
+        sessions: batches that ONNX Runtime runs at once.
+        threads: of each of them. Where none of these three is given, ONNX Runtime's are measured;
+            where one is, the others take their plain defaults.
         dtype: of the stored logits.
         ignore_labels: whether gold labels in the corpus are left out of the store.
         provider: ONNX Runtime's execution provider; `auto` is the one that the bundle was
             measured on.
         device: PyTorch's device.
-        precision: PyTorch's; `bf16` runs matrix products under autocast. An ONNX bundle has its
-            own.
+        precision: PyTorch's; `bf16` runs matrix products under autocast; None for fp32. An ONNX
+            bundle has its own.
         compiled: whether PyTorch compiles the model first.
-        guard: least fraction of rows whose label must be the fp32 graph's: rows whose two largest
+        guard: fraction of rows that are to have the fp32 graph's label: those whose two largest
             logits are too close for that are computed again in fp32. None trusts the graph.
         guard_rows: rows that the guard learns from, and as many again that it is audited on; None
             for a fiftieth of the corpus, 200 to 2,000.
@@ -53,7 +54,7 @@ class LabelConfig:
     ignore_labels: bool = False
     provider: str = "auto"
     device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] | None = None
     compiled: bool = False
     guard: Annotated[float, Field(gt=0, lt=1)] | None = None
     guard_rows: Annotated[int, Field(ge=50)] | None = None
@@ -66,7 +67,7 @@ class LabelConfig:
         """
         onnx_only = {"--guard": self.guard, "--sessions": self.sessions, "--threads": self.threads}
         torch_only = {
-            "--precision": None if self.precision == "fp32" else self.precision,
+            "--precision": self.precision,
             "--compile": "on" if self.compiled else None,
         }
         unused, other = (torch_only, "torch") if self.teacher == "onnx" else (onnx_only, "onnx")
@@ -100,7 +101,8 @@ class LabelSummary:
         num_repeated_rows: rows of this run whose text an equal one had settled.
         num_recomputed_rows: rows of the finished store that the guard computed again in fp32.
         provider: ONNX Runtime's execution provider; None for PyTorch.
-        plan: batches at once, threads, padded tokens per batch and how they were chosen.
+        plan: batches at once, threads (ONNX Runtime alone), padded tokens per batch, and how they
+            were chosen; empty where nothing was left to do.
         guard: what the guard learned, and its price; None without one.
         store_digest: the finished store's digest.
     """

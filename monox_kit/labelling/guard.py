@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 _PREFIX = "guard_"
+# An unbiased estimate of the flips would be too low every other time.
+_SAFETY = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class Guard:
     """What was learned on the calibration sample and measured on the audit sample.
 
     Attributes:
-        target: least fraction of rows that must have the fp32 graph's label.
+        target: fraction of rows that are to have the fp32 graph's label, at least.
         threshold: rows whose top-two margin, in logits, is less are computed again.
         calibration_rows: rows that the threshold was learned on.
         estimated_agreement: with the fp32 graph's labels, as the calibration sample predicts it.
@@ -57,7 +59,10 @@ class Guard:
 
     def distrusts(self, logits: Logits) -> Bools:
         """[N] bool, which rows of [N, C] logits of the fast graph are to be computed again."""
-        return margins(logits) < self.threshold
+        # Written so that what is no number, or infinite, is distrusted too.
+        with np.errstate(invalid="ignore"):
+            trusted = margins(logits) >= self.threshold
+        return np.asarray(~(trusted & np.isfinite(logits).all(axis=1)))
 
     def to_fingerprint(self) -> dict[str, float | int]:
         """The fields as a store's fingerprint holds them."""
@@ -80,7 +85,8 @@ def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
     Args:
         fast: [N, C] logits of the graph that is to be trusted, N at least 4.
         reference: [N, C] logits of the fp32 graph for the same rows.
-        target: least fraction of rows that must have the reference's label.
+        target: fraction of rows that are to have the reference's label, at least. The threshold
+            is chosen for half as many others, because it is an estimate.
 
     Raises:
         ModelError: a logit is not finite.
@@ -145,7 +151,7 @@ def _flip_risk(margin: Floats, shifts: Floats) -> Floats:
 
 
 def _threshold(margin: Floats, shifts: Floats, target: float) -> float:
-    """The least margin from which on at most 1 - `target` of all rows have another label.
+    """The least margin from which on few rows have another label: `_SAFETY` of 1 - `target`.
 
     Both the estimate over all pairs and the rows that did change their label must allow it: the
     first assumes that a shift does not depend on the margin.
@@ -153,7 +159,7 @@ def _threshold(margin: Floats, shifts: Floats, target: float) -> float:
     order = np.argsort(-margin, kind="stable")
     estimated = np.cumsum(_flip_risk(margin, shifts)[order])
     seen = np.cumsum((shifts > margin)[order])
-    allowed = (1 - target) * len(margin) + 1e-9  # 1 - 0.9 is a little less than 0.1
+    allowed = _SAFETY * (1 - target) * len(margin) + 1e-9  # 1 - 0.9 is a little less than 0.1
     bad = (estimated > allowed) | (seen > allowed)
     if not bad.any():
         return 0.0

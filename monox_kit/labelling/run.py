@@ -5,33 +5,41 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from monox_kit.bundle import FP32_FILE, ModelFolder, open_folder
+from monox_kit.bundle import FP32_FILE, ONNX_FILE, ModelFolder, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
 from monox_kit.data import Classifier, Document, LabelSet
-from monox_kit.inference import load_backend, require_runnable
+from monox_kit.errors import ConfigError
+from monox_kit.inference import require_runnable
 from monox_kit.labelling.config import LabelConfig, LabelSummary
 from monox_kit.labelling.guard import Guard, learn_guard
 from monox_kit.labelling.teacher import Teacher, Totals
 from monox_kit.labelling.windows import Window, windows
 from monox_kit.overlap import Behind, ahead
 from monox_kit.progress import Progress, Silent
-from monox_kit.scoring import score_texts, tokenize
+from monox_kit.scoring import tokenize
 from monox_kit.store import LogitStore, ShardBuilder, StoreManifest, StoreWriter, begun_manifest
+from monox_kit.store.format import COMPLETE_FILE, STORE_FILE
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.tuning import RunPlan, default_plan, measured_plan
 from monox_kit.validation import checked
 
+if TYPE_CHECKING:
+    from monox_kit.onnx_model import SessionPlan
+
 # Rows that the guard learns from: a fiftieth of the corpus, within these. As many audit it.
 _GUARD_ROWS = (200, 2_000)
 _GUARD_FRACTION = 50
+_LEAST_GUARD_ROWS = 50
+# Rows that the lengths of the corpus are judged by, for the run plan.
+_PLAN_ROWS = 512
 
 
 def label_corpus(
@@ -77,41 +85,48 @@ class _Run:
     def label(self) -> LabelSummary:
         """Do all of it; see `label_corpus`."""
         config = self._config
+        begun = begun_manifest(self._store)
+        is_finished = (self._store / COMPLETE_FILE).exists()
         summary = self._corpus.scan(
             progress=self._progress,
             labels=None if config.ignore_labels else self._labels,
             mark_every=config.shard_rows,
-            sample_rows=2 * (config.guard_rows or _GUARD_ROWS[1]) if config.guard else 0,
+            sample_rows=0 if is_finished else self._sample_rows(is_new=begun is None),
         )
         self._folder.require_pairs(summary.has_pairs, ", ".join(self._corpus.files))
-        guard = self._guard(summary)
+        guard = None
+        if begun is not None:
+            # The guard that the store was begun with; other settings are refused before any work.
+            guard = Guard.from_fingerprint(begun.fingerprint) if config.guard else None
+            begun.require_equal(self._manifest(summary, guard), self._store / STORE_FILE)
+        plan = None if is_finished else self._plan(summary)
+        teacher = self._teacher(plan) if plan is not None else None
+        if teacher is not None and config.guard is not None:
+            guard = guard or self._learn(teacher, summary, config.guard)
+            teacher.guard = guard
         manifest = self._manifest(summary, guard)
-        plan = self._default_plan()
+        summary = replace(summary, sample=())
         with StoreWriter(self._store, manifest) as writer:
             missing = writer.missing
             resumed = summary.num_rows - sum(map(len, missing))
-            if missing:
+            if missing and teacher is not None:
                 stream = ahead(windows(self._corpus, missing, summary, self._tokenizer))
                 with closing(stream):
-                    first = next(stream)
-                    plan = self._plan(first, summary, resumed)
-                    teacher = self._teacher(plan, guard)
-                    self._label_windows(chain([first], stream), teacher, writer, summary, resumed)
-            record = writer.complete(**self._totals.to_json(), plan=plan.to_json())
+                    self._label_windows(stream, teacher, writer, summary, resumed)
+            ran = plan.to_json() if missing and plan is not None else {}
+            record = writer.complete(**self._totals.to_json(), plan=ran)
         finished = LogitStore.open(self._store)
-        info = finished.info()
-        rates = self._totals.rates()
         return LabelSummary(
             store=self._store,
             num_rows=record.num_rows,
             num_shards=record.num_shards,
             num_resumed_rows=resumed,
             labelled_s=round(self._totals.seconds, 3),
-            **rates,
+            **self._totals.rates(),
             num_repeated_rows=self._totals.repeated,
-            num_recomputed_rows=info.num_recomputed,
+            num_recomputed_rows=finished.info().num_recomputed,
             provider=self._provider if config.teacher == "onnx" else None,
-            plan=plan.to_json() if missing else {},
+            plan=ran,
             guard=self._guard_report(guard),
             store_digest=finished.digest,
         )
@@ -139,86 +154,88 @@ class _Run:
             behind.wait()
             self._totals.seconds = time.perf_counter() - started
 
-    def _default_plan(self) -> RunPlan:
+    def _sample_rows(self, *, is_new: bool) -> int:
+        """Rows of the scan's sample: for the run plan, and for the guard of a new store."""
         config = self._config
-        provider = config.device.partition(":")[0] if config.teacher == "torch" else self._provider
-        return default_plan(provider, config.sessions, config.threads, config.batch_tokens)
+        if config.guard is None or not is_new:
+            return _PLAN_ROWS
+        return max(_PLAN_ROWS, 2 * (config.guard_rows or _GUARD_ROWS[1]))
 
-    def _plan(self, first: Window, summary: CorpusSummary, resumed: int) -> RunPlan:
+    def _plan(self, summary: CorpusSummary) -> RunPlan:
         """What was asked for; else, for ONNX Runtime, what is fastest here."""
         config = self._config
-        asked = (config.sessions, config.threads, config.batch_tokens)
-        if config.teacher == "torch" or any(value is not None for value in asked):
-            return self._default_plan()
-        mean_tokens = float(first.texts.encoded.lengths[first.texts.distinct].mean())
+        if config.teacher == "torch":
+            device = config.device.partition(":")[0]
+            plan = default_plan(device, batch_tokens=config.batch_tokens)
+            return replace(plan, session=None)
+        plan = default_plan(self._provider, config.sessions, config.threads, config.batch_tokens)
+        if plan.chosen_by == "asked":
+            return plan
+        texts = tokenize(self._tokenizer, summary.sample[:_PLAN_ROWS])
+        mean_tokens = float(texts.encoded.lengths[texts.distinct].mean())
         return measured_plan(
-            lambda session: load_backend(
-                self._folder, "onnx", provider=self._provider, plan=session
-            ),
-            first.texts,
+            self._onnx,
+            texts,
             provider=self._provider,
             model_digest=self._folder.model_digest,
             max_length=self._tokenizer.max_length,
-            corpus_tokens=int(mean_tokens * (summary.num_rows - resumed)),
+            corpus_tokens=int(mean_tokens * summary.num_rows),
             progress=self._progress,
         )
 
-    def _teacher(self, plan: RunPlan, guard: Guard | None) -> Teacher:
-        fast = self._classifier(plan)
-        return Teacher(fast, self._reference(plan) if guard else None, guard, plan.batch_tokens)
+    def _teacher(self, plan: RunPlan) -> Teacher:
+        reference = None
+        if self._config.guard is not None:
+            reference = self._onnx(plan.session, FP32_FILE)
+        if self._config.teacher == "onnx":
+            return Teacher(self._onnx(plan.session), reference, plan.batch_tokens)
+        from monox_kit.torch_model import load_classifier
 
-    def _classifier(self, plan: RunPlan) -> Classifier:
-        config = self._config
-        if config.teacher == "torch":
-            from monox_kit.torch_model import load_classifier
+        classifier = load_classifier(
+            self._folder,
+            device=self._config.device,
+            precision=self._config.precision or "fp32",
+            compiled=self._config.compiled,
+        )
+        return Teacher(classifier, reference, plan.batch_tokens)
 
-            return load_classifier(
-                self._folder,
-                device=config.device,
-                precision=config.precision,
-                compiled=config.compiled,
-            )
-        return load_backend(self._folder, "onnx", provider=self._provider, plan=plan.session)
-
-    def _reference(self, plan: RunPlan) -> Classifier:
-        """The fp32 graph that the guard computes with."""
+    def _onnx(self, plan: SessionPlan | None, file: str = ONNX_FILE) -> Classifier:
         from monox_kit.onnx_model import OnnxClassifier
 
-        return OnnxClassifier(
-            self._folder, provider=self._provider, plan=plan.session, file=FP32_FILE
-        )
+        return OnnxClassifier(self._folder, provider=self._provider, plan=plan, file=file)
 
-    def _guard(self, summary: CorpusSummary) -> Guard | None:
-        """The guard that this store was begun with, else a new one; None where none is wanted."""
-        config = self._config
-        if config.guard is None:
-            return None
-        begun = begun_manifest(self._store)
-        if begun is not None and (kept := Guard.from_fingerprint(begun.fingerprint)) is not None:
-            return kept
+    def _learn(self, teacher: Teacher, summary: CorpusSummary, target: float) -> Guard:
+        """The guard of a new store, learned on the corpus's sample with the run's own plan.
+
+        Raises:
+            ConfigError: the corpus is too small to learn on.
+        """
         least, most = _GUARD_ROWS
-        rows = config.guard_rows or min(most, max(least, summary.num_rows // _GUARD_FRACTION))
-        documents = summary.sample[: 2 * rows]
-        texts = tokenize(self._tokenizer, documents)
-        plan = self._default_plan()
+        asked = self._config.guard_rows
+        rows = asked or min(most, max(least, summary.num_rows // _GUARD_FRACTION))
+        available = len(summary.sample) // 2
+        if rows > available and (asked is not None or available < _LEAST_GUARD_ROWS):
+            raise ConfigError(
+                f"--guard: expected a corpus of at least {2 * (asked or _LEAST_GUARD_ROWS)} rows, "
+                f"to learn on half and be audited on half, found {summary.num_rows}. Give fewer "
+                "--guard-rows, or label with an fp32 bundle and no guard."
+            )
+        texts = tokenize(self._tokenizer, summary.sample[: 2 * min(rows, available)])
         started = time.perf_counter()
-        with self._progress.task("learning the guard", 2 * len(documents), "rows") as task:
-            logits = [
-                score_texts(
-                    classifier,
-                    texts,
-                    batch_tokens=plan.batch_tokens,
-                    on_batch=lambda done: task.advance(done.num_rows),
-                ).logits
-                for classifier in (self._classifier(plan), self._reference(plan))
-            ]
-        guard = learn_guard(*logits, target=config.guard)
+        with self._progress.task("learning the guard", 2 * len(texts), "rows") as task:
+            fast, reference = teacher.both(texts, task)
+        guard = learn_guard(fast, reference, target=target)
         self._totals.guard_learning_s = time.perf_counter() - started
         self._progress.note(
             f"guard: margins under {guard.threshold:.4g} are computed again, about "
             f"{guard.estimated_recomputed:.1%} of the rows; agreement on {guard.audit_rows} other "
             f"rows {guard.audit_plain_agreement:.2%} without it, {guard.audit_agreement:.2%} with"
         )
+        if guard.audit_agreement < target:
+            self._progress.note(
+                f"guard: the audit on {guard.audit_rows} rows is below the {target:.2%} aimed at. "
+                "Give more --guard-rows, or a graph that agrees better."
+            )
         return guard
 
     def _guard_report(self, guard: Guard | None) -> Mapping[str, Any] | None:
@@ -237,16 +254,17 @@ class _Run:
             "teacher_digest": folder.model_digest,
             "tokenizer_digest": folder.tokenizer_digest,
             "backend": config.teacher,
-            "precision": exported if config.teacher == "onnx" else config.precision,
+            "precision": exported if config.teacher == "onnx" else config.precision or "fp32",
             "provider": self._provider if config.teacher == "onnx" else None,
             "max_length": self._tokenizer.max_length,
             "corpus_digest": summary.digest,
             "gold_labels": "ignored" if config.ignore_labels else "kept",
             "guard_target": config.guard,
+            "guard_rows": config.guard_rows,
         }
         if guard is not None:
             fingerprint |= {"guard_digest": folder.reference_digest, **guard.to_fingerprint()}
-            fingerprint["guard_target"] = config.guard
+            fingerprint["guard_target"] = config.guard  # the one asked for now, to be compared
         return StoreManifest(
             labels=self._labels,
             num_rows=summary.num_rows,

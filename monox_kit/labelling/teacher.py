@@ -68,9 +68,9 @@ class Totals:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """What the store's completion record remembers of the run."""
+        """What the store's completion record remembers: all of it of the last run alone."""
         return {
-            "labelled_rows": self.rows,
+            "rows": self.rows,
             "labelled_s": round(self.seconds, 3),
             "num_tokens": self.tokens,
             "num_padded_tokens": self.padded_tokens,
@@ -88,22 +88,33 @@ class Teacher:
     Args:
         fast: the graph that scores every row.
         reference: the fp32 graph; None without a guard.
-        guard: which rows the reference settles; None without one.
         batch_tokens: padded tokens per batch.
+
+    Attributes:
+        guard: which rows the reference settles; None while there is none.
     """
 
     def __init__(
         self,
         fast: Classifier,
         reference: Classifier | None,
-        guard: Guard | None,
         batch_tokens: int,
     ) -> None:
         self._fast = fast
         self._reference = reference
-        self._guard = guard
+        self.guard: Guard | None = None
         self._batch_tokens = batch_tokens
         self._started_s: float | None = None
+
+    def both(self, texts: Texts, task: ProgressTask) -> tuple[Logits, Logits]:
+        """[N, C] logits of N documents by the fast graph, and by the fp32 one."""
+        if self._reference is None:
+            raise ValueError("expected a teacher with a reference graph")
+        fast, reference = (
+            self._score(graph, texts, on_batch=lambda done: task.advance(done.num_rows)).logits
+            for graph in (self._fast, self._reference)
+        )
+        return fast, reference
 
     def label(
         self, texts: Texts, task: ProgressTask, totals: Totals
@@ -128,8 +139,8 @@ class Teacher:
         totals.padded_tokens += scored.num_padded_tokens
         totals.repeated += scored.num_repeated
         recomputed = np.zeros(len(texts), np.bool_)
-        if self._guard is not None and self._reference is not None:
-            recomputed = self._guard.distrusts(scored.logits)
+        if self.guard is not None and self._reference is not None:
+            recomputed = self.guard.distrusts(scored.logits)
             self._settle(self._reference, texts, scored.logits, recomputed, totals)
         return scored.logits, recomputed
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monox_kit.errors import ModelError
-from monox_kit.labelling.guard import Guard, learn_guard, margins
+from monox_kit.labelling.guard import _SAFETY, Guard, learn_guard, margins
 
 C = 5
 
@@ -35,8 +35,7 @@ def test_rows_that_are_trusted_keep_the_promise_on_rows_that_were_never_seen(
     fast, reference = noisy(100_000, noise, seed=1)
     distrusted = guard.distrusts(fast)
     flipped = fast.argmax(axis=1) != reference.argmax(axis=1)
-    # 1,000 rows cannot promise a tenth of a per mille: half as many errors more are allowed.
-    assert (flipped & ~distrusted).mean() <= 1.5 * (1 - target)
+    assert (flipped & ~distrusted).mean() <= 1 - target
     assert flipped.mean() > 1 - target, "the case would pass without a guard"
     assert distrusted.mean() < 0.5
     assert guard.estimated_recomputed == pytest.approx(distrusted.mean(), abs=0.05)
@@ -60,7 +59,7 @@ def test_no_larger_set_of_rows_could_be_trusted(seed: int, target: float, noise:
         trusted = margin >= threshold
         pairs = sum((shifts > one).mean() for one in margin[trusted])
         seen = (trusted & (shifts > margin)).sum()
-        return max(pairs, seen) <= (1 - target) * 60 + 1e-9
+        return max(pairs, seen) <= _SAFETY * (1 - target) * 60 + 1e-9
 
     possible = [t for t in (0.0, *margin, margin.max() + 1) if allowed(t)]
     assert guard.threshold >= min(possible)
@@ -108,3 +107,10 @@ def test_logits_that_are_not_finite_are_refused(which: int) -> None:
     logits[which][70, 2] = np.nan
     with pytest.raises(ModelError, match="finite logits of the"):
         learn_guard(*logits, target=0.99)
+
+
+def test_a_row_that_overflowed_is_computed_again() -> None:
+    guard = learn_guard(*noisy(100, 0.5), target=0.99)
+    logits = np.full((4, C), [9.0, 0, 0, 0, 0], np.float32)
+    logits[0, 1], logits[1, 0], logits[2, 4] = np.nan, np.inf, -np.inf
+    assert guard.distrusts(logits).tolist() == [True, True, True, False]

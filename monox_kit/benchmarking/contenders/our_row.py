@@ -22,6 +22,7 @@ class OurRow:
     def score(self, request: Request) -> Any:
         """[N, C] float32 logits, read back from the store once it is verified."""
         from monox_kit.corpora.corpus import CorpusConfig
+        from monox_kit.hardware import num_threads
         from monox_kit.labelling import LabelConfig, label_corpus
         from monox_kit.store import LogitStore
 
@@ -32,6 +33,8 @@ class OurRow:
             max_length=self._job.max_length,
             provider=self._job.provider,
             guard=self._job.guard,
+            # Where all cores were given, the plan is chosen as it always is.
+            threads=self._job.threads if self._job.threads != num_threads() else None,
         )
         label_corpus(config, Path(request.store), progress=Watcher(self._clock))
         return LogitStore.open(request.store, verify="full").logits(slice(None))
