@@ -77,7 +77,7 @@ def label(
     guard_rows: Annotated[
         int | None,
         typer.Option(
-            "--guard-rows", help="Rows to learn the guard on, and to audit it [default: by corpus]."
+            "--guard-rows", help="Rows of each half of its sample [default: by corpus size]."
         ),
     ] = None,
     precision: Annotated[

@@ -38,8 +38,8 @@ class LabelConfig:
         compiled: whether PyTorch compiles the model first.
         guard: fraction of rows that are to have the fp32 graph's label: those whose two largest
             logits are too close for that are computed again in fp32. None trusts the graph.
-        guard_rows: rows that the guard learns from, and as many again that it is audited on; None
-            for a fiftieth of the corpus, 200 to 2,000.
+        guard_rows: rows of each half of the guard's sample, on which it learns and is audited;
+            None for a fiftieth of the corpus, 200 to 2,000.
     """
 
     teacher: Backend

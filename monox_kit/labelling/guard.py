@@ -28,21 +28,21 @@ _SAFETY = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """What was learned on the calibration sample and measured on the audit sample.
+    """What was learned on a sample, and what the audit on it measured.
 
     Attributes:
         target: fraction of rows that are to have the fp32 graph's label, at least.
         threshold: rows whose top-two margin, in logits, is less are computed again.
-        calibration_rows: rows that the threshold was learned on.
-        estimated_agreement: with the fp32 graph's labels, as the calibration sample predicts it.
+        calibration_rows: rows of each half of the sample; the larger of their thresholds is kept.
+        estimated_agreement: with the fp32 graph's labels, as the whole sample predicts it.
         estimated_recomputed: fraction of rows under the threshold, on the same sample.
-        audit_rows: other rows that it was measured on.
+        audit_rows: rows of both halves, each judged by the threshold of the other half.
         audit_agreement: fraction of them with the fp32 graph's label, guarded.
         audit_plain_agreement: the same without the guard.
         audit_mean_kl: mean divergence from the fp32 graph's distribution at T = 1, in nats,
             guarded.
         audit_plain_mean_kl: the same without the guard.
-        audit_recomputed: fraction of the audit rows under the threshold.
+        audit_recomputed: fraction of the audit rows under the threshold that judged them.
     """
 
     target: float
@@ -80,7 +80,8 @@ class Guard:
 def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
     """The guard for a fast graph.
 
-    The first half of the rows calibrates, the second half audits.
+    Each half of the rows gives a threshold, which is audited on the other half; the larger of the
+    two is kept, so that the audit is a lower bound of what it gives.
 
     Args:
         fast: [N, C] logits of the graph that is to be trusted, N at least 4.
@@ -98,21 +99,22 @@ def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
                 "Export the model again."
             )
     half = len(fast) // 2
-    margin, shifts = margins(fast[:half]), _shifts(fast[:half], reference[:half])
-    threshold = _round_up(_threshold(margin, shifts, target))
+    halves = (slice(None, half), slice(half, None))
+    own = [_threshold(*_observed(fast[rows], reference[rows]), target) for rows in halves]
+    threshold = _round_up(max(own))
+    margin, shifts = _observed(fast, reference)
+    # Every row is judged by the threshold of the half that it is not in.
+    distrusted = margin < np.repeat(own[::-1], (half, len(fast) - half))
+    guarded = np.where(distrusted[:, None], reference, fast)
+    found, plain = agreement(reference, guarded), agreement(reference, fast)
     trusted = margin >= threshold
-    risk = _flip_risk(margin, shifts)
-    audit_fast, audit_reference = fast[half:], reference[half:]
-    distrusted = margins(audit_fast) < threshold
-    guarded = np.where(distrusted[:, None], audit_reference, audit_fast)
-    found, plain = agreement(audit_reference, guarded), agreement(audit_reference, audit_fast)
     return Guard(
         target=target,
         threshold=threshold,
         calibration_rows=half,
-        estimated_agreement=float(1 - risk[trusted].sum() / half),
+        estimated_agreement=float(1 - _flip_risk(margin, shifts)[trusted].sum() / len(fast)),
         estimated_recomputed=float(1 - trusted.mean()),
-        audit_rows=len(audit_fast),
+        audit_rows=len(fast),
         audit_agreement=found.argmax,
         audit_plain_agreement=plain.argmax,
         audit_mean_kl=found.mean_kl,
@@ -125,6 +127,11 @@ def margins(logits: Logits) -> Floats:
     """[N] float64, the largest of [N, C] logits minus the second largest."""
     top = np.partition(logits.astype(np.float64), -2, axis=1)
     return np.asarray(top[:, -1] - top[:, -2])
+
+
+def _observed(fast: Logits, reference: Logits) -> tuple[Floats, Floats]:
+    """The margins and the shifts of N rows."""
+    return margins(fast), _shifts(fast, reference)
 
 
 def _shifts(fast: Logits, reference: Logits) -> Floats:
@@ -151,7 +158,7 @@ def _flip_risk(margin: Floats, shifts: Floats) -> Floats:
 
 
 def _threshold(margin: Floats, shifts: Floats, target: float) -> float:
-    """The least margin from which on few rows have another label: `_SAFETY` of 1 - `target`.
+    """The least margin from which on at most 1 - `target` of all rows have another label.
 
     Both the estimate over all pairs and the rows that did change their label must allow it: the
     first assumes that a shift does not depend on the margin.
@@ -159,8 +166,8 @@ def _threshold(margin: Floats, shifts: Floats, target: float) -> float:
     order = np.argsort(-margin, kind="stable")
     estimated = np.cumsum(_flip_risk(margin, shifts)[order])
     seen = np.cumsum((shifts > margin)[order])
-    allowed = _SAFETY * (1 - target) * len(margin) + 1e-9  # 1 - 0.9 is a little less than 0.1
-    bad = (estimated > allowed) | (seen > allowed)
+    allowed = (1 - target) * len(margin) + 1e-9  # 1 - 0.9 is a little less than 0.1
+    bad = (estimated > _SAFETY * allowed) | (seen > allowed)
     if not bad.any():
         return 0.0
     first = int(np.argmax(bad))  # rows before it, of larger margins, may be trusted

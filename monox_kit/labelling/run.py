@@ -217,7 +217,7 @@ class _Run:
         if rows > available and (asked is not None or available < _LEAST_GUARD_ROWS):
             raise ConfigError(
                 f"--guard: expected a corpus of at least {2 * (asked or _LEAST_GUARD_ROWS)} rows, "
-                f"to learn on half and be audited on half, found {summary.num_rows}. Give fewer "
+                f"for two halves that audit each other, found {summary.num_rows}. Give fewer "
                 "--guard-rows, or label with an fp32 bundle and no guard."
             )
         texts = tokenize(self._tokenizer, summary.sample[: 2 * min(rows, available)])
@@ -228,7 +228,7 @@ class _Run:
         self._totals.guard_learning_s = time.perf_counter() - started
         self._progress.note(
             f"guard: margins under {guard.threshold:.4g} are computed again, about "
-            f"{guard.estimated_recomputed:.1%} of the rows; agreement on {guard.audit_rows} other "
+            f"{guard.estimated_recomputed:.1%} of the rows; agreement on {guard.audit_rows} "
             f"rows {guard.audit_plain_agreement:.2%} without it, {guard.audit_agreement:.2%} with"
         )
         if guard.audit_agreement < target:

@@ -37,7 +37,7 @@ def test_rows_that_are_trusted_keep_the_promise_on_rows_that_were_never_seen(
     flipped = fast.argmax(axis=1) != reference.argmax(axis=1)
     assert (flipped & ~distrusted).mean() <= 1 - target
     assert flipped.mean() > 1 - target, "the case would pass without a guard"
-    assert distrusted.mean() < 0.5
+    assert distrusted.mean() < 0.6
     assert guard.estimated_recomputed == pytest.approx(distrusted.mean(), abs=0.05)
     assert 1 - guard.estimated_agreement <= 1 - target
 
@@ -48,9 +48,18 @@ def test_no_larger_set_of_rows_could_be_trusted(seed: int, target: float, noise:
     """The oracle: all thresholds by brute force over all pairs of margin and shift."""
     fast, reference = noisy(120, noise, seed)
     guard = learn_guard(fast, reference, target=target)
-    margin = margins(fast[:60])
-    label = fast[:60].argmax(axis=1)
-    rest = reference[:60].astype(np.float64)
+    best = max(best_threshold(fast[half], reference[half], target) for half in HALVES)
+    # The threshold is rounded up to four digits.
+    assert best <= guard.threshold <= 1.001 * best
+
+
+HALVES = (slice(None, 60), slice(60, None))
+
+
+def best_threshold(fast: np.ndarray, reference: np.ndarray, target: float) -> float:
+    margin = margins(fast)
+    label = fast.argmax(axis=1)
+    rest = reference.astype(np.float64)
     own = rest[np.arange(60), label].copy()
     rest[np.arange(60), label] = -np.inf
     shifts = margin - (own - rest.max(axis=1))
@@ -59,12 +68,9 @@ def test_no_larger_set_of_rows_could_be_trusted(seed: int, target: float, noise:
         trusted = margin >= threshold
         pairs = sum((shifts > one).mean() for one in margin[trusted])
         seen = (trusted & (shifts > margin)).sum()
-        return max(pairs, seen) <= _SAFETY * (1 - target) * 60 + 1e-9
+        return max(pairs / _SAFETY, seen) <= (1 - target) * 60 + 1e-9
 
-    possible = [t for t in (0.0, *margin, margin.max() + 1) if allowed(t)]
-    assert guard.threshold >= min(possible)
-    # The threshold is rounded up to four digits.
-    assert guard.threshold <= 1.001 * min(possible)
+    return min(t for t in (0.0, *margin, np.nextafter(margin.max(), np.inf)) if allowed(t))
 
 
 def test_equal_graphs_need_no_second_pass() -> None:
@@ -83,16 +89,22 @@ def test_a_graph_that_is_no_better_than_chance_is_never_trusted() -> None:
     assert guard.audit_agreement > 0.95 > 0.5 > guard.audit_plain_agreement
 
 
-def test_the_audit_is_measured_on_the_second_half() -> None:
+def test_every_row_is_audited_by_the_threshold_of_the_other_half() -> None:
     fast, reference = noisy(400, 0.5)
+    # A heavy tail in the second half alone: its threshold is far larger.
+    fast[350:360] = np.roll(reference[350:360], 1, axis=1)
     guard = learn_guard(fast, reference, target=0.99)
-    half = slice(200, None)
-    same = fast[half].argmax(axis=1) == reference[half].argmax(axis=1)
-    distrusted = guard.distrusts(fast[half])
+    first = learn_guard(np.tile(fast[:200], (2, 1)), np.tile(reference[:200], (2, 1)), target=0.99)
+    assert guard.threshold > first.threshold
+    same = fast.argmax(axis=1) == reference.argmax(axis=1)
+    by_first = margins(fast[200:]) < first.threshold
+    audited = (same[200:] | by_first).mean()
+    assert audited < 0.99, "the tail is not seen by the first half"
+    assert guard.audit_agreement < 1.0
+    assert (same | guard.distrusts(fast)).mean() >= guard.audit_agreement
     assert guard.audit_plain_agreement == pytest.approx(same.mean())
-    assert guard.audit_agreement == pytest.approx((same | distrusted).mean())
     assert guard.audit_mean_kl < guard.audit_plain_mean_kl
-    assert (guard.calibration_rows, guard.audit_rows) == (200, 200)
+    assert (guard.calibration_rows, guard.audit_rows) == (200, 400)
 
 
 def test_a_guard_comes_back_from_a_fingerprint_as_it_was() -> None:
