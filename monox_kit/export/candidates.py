@@ -14,7 +14,7 @@ from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, Logits
 from monox_kit.errors import ConfigError
 from monox_kit.export.graph import DEFAULT_FORM, FORMS, Exporter
-from monox_kit.export.quantize import QUANTIZERS, Calibration
+from monox_kit.export.quantize import PRECISIONS, Calibration
 from monox_kit.onnx_model import PROVIDERS
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import TorchClassifier
@@ -29,7 +29,7 @@ class ExportConfig:
 
     Attributes:
         model: a fine-tuned PyTorch folder.
-        precision: `fp32`, one of `QUANTIZERS`, or `auto`: of everything that is built, the
+        precision: `fp32`, one of `PRECISIONS`, or `auto`: of everything that is built, the
             fastest on this machine that agrees with PyTorch.
         graph: the form of the graph, one of `FORMS`; None for `opset23`, and with `auto` for all.
         candidates: with `auto`, the reduced precisions to try; None for all that are worth it on
@@ -68,7 +68,7 @@ class ExportConfig:
             ConfigError: one is unknown, or `auto` stands where nothing is chosen.
         """
         for option, value, allowed in (
-            ("--precision", self.precision, (FP32, *QUANTIZERS, AUTO)),
+            ("--precision", self.precision, (FP32, *PRECISIONS, AUTO)),
             ("--graph", self.graph or DEFAULT_FORM, tuple(FORMS)),
             ("--provider", self.provider, (*PROVIDERS, AUTO)),
         ):
@@ -78,10 +78,10 @@ class ExportConfig:
                     "Choose one of them."
                 )
         for name in self.candidates or ():
-            if name not in QUANTIZERS or self.precision != AUTO:
+            if name not in PRECISIONS or self.precision != AUTO:
                 raise ConfigError(
                     f"--candidates {name}: expected with --precision auto, and some of "
-                    f"{', '.join(QUANTIZERS)}, found --precision {self.precision}. "
+                    f"{', '.join(PRECISIONS)}, found --precision {self.precision}. "
                     "Correct the list or leave it out."
                 )
         if self.provider == AUTO and self.precision != AUTO:
@@ -101,7 +101,7 @@ class Candidate:
     """One graph that was built, or could not be.
 
     Attributes:
-        precision: `fp32` or one of `QUANTIZERS`.
+        precision: `fp32` or one of `PRECISIONS`.
         graph: its form, one of `FORMS`; None where optimum chose it.
         provider: the execution provider that it was run on.
         agreement: with PyTorch on the check texts; None where it was not compared.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -48,26 +47,50 @@ class Calibration:
             yield feed
 
 
-class Quantizer(Protocol):
-    """Writes a reduced form of a graph."""
+def write_quantized(precision: str, source: Path, folder: Path, calibration: Calibration) -> None:
+    """Write `model.onnx` into `folder`, a scratch folder, from the fp32 one in `source`.
 
-    def __call__(self, source: Path, folder: Path, calibration: Calibration) -> None:
-        """Write `model.onnx` into `folder`, a scratch folder, from the fp32 one in `source`."""
+    Args:
+        precision: one of `PRECISIONS`.
+        source: folder of the fp32 graph.
+        folder: a folder under construction.
+        calibration: text to learn ranges from.
+
+    Raises:
+        ProviderError: the precision needs a package that is not installed.
+    """
+    match precision:
+        case "fp16":
+            _fp16(source, folder)
+        case "int8" | "int8-tensor":
+            _dynamic(source, folder, None, per_channel=precision == "int8")
+        case "int8-smooth":
+            _dynamic(source, folder, calibration, per_channel=True)
+        case "int8-static" | "int8-static-smooth":
+            _static(source, folder, calibration, smooth=precision == "int8-static-smooth")
+        case "int8-nncf":
+            _nncf(source, folder, calibration)
+        case "int8-block":
+            _blockwise(source, folder)
+        case _:
+            raise ValueError(f"precision: expected one of {PRECISIONS}, found {precision!r}")
 
 
 def _dynamic(
-    source: Path, folder: Path, calibration: Calibration, *, per_channel: bool, smooth: bool
+    source: Path, folder: Path, smooth_on: Calibration | None, *, per_channel: bool
 ) -> None:
     """Weights to int8; the range of the activations is taken from every batch while it runs."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    start = _smoothed_file(source, folder, calibration) if smooth else source / ONNX_FILE
+    start = source / ONNX_FILE
+    if smooth_on is not None:
+        start = _smoothed_file(source, folder, smooth_on)
     with quiet_exporter():
         quantize_dynamic(
             str(start),
             str(folder / ONNX_FILE),
             # Smoothing is for agreement: the embeddings, which cost no time, stay exact then.
-            op_types_to_quantize=_dynamic_operators(source, embeddings=not smooth),
+            op_types_to_quantize=_dynamic_operators(source, embeddings=smooth_on is None),
             per_channel=per_channel,
             reduce_range=_reduce_range(),
             weight_type=QuantType.QInt8,
@@ -125,7 +148,7 @@ def _nncf(source: Path, folder: Path, calibration: Calibration) -> None:
     save_graph(quantized, folder)
 
 
-def _block(source: Path, folder: Path, calibration: Calibration) -> None:
+def _blockwise(source: Path, folder: Path) -> None:
     """Weights to 8 bits with a scale per block of inputs; activations likewise while it runs."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -142,7 +165,7 @@ def _block(source: Path, folder: Path, calibration: Calibration) -> None:
         save_graph(quantizer.model.model, folder)
 
 
-def _fp16(source: Path, folder: Path, calibration: Calibration) -> None:
+def _fp16(source: Path, folder: Path) -> None:
     """Weights and arithmetic to float16; inputs and logits keep their types."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -152,21 +175,21 @@ def _fp16(source: Path, folder: Path, calibration: Calibration) -> None:
         save_graph(half, folder)
 
 
-# Every reduced precision by the name that `--precision` takes.
-QUANTIZERS: dict[str, Quantizer] = {
-    "fp16": _fp16,
-    "int8": partial(_dynamic, per_channel=True, smooth=False),
-    "int8-tensor": partial(_dynamic, per_channel=False, smooth=False),
-    "int8-smooth": partial(_dynamic, per_channel=True, smooth=True),
-    "int8-static": partial(_static, smooth=False),
-    "int8-static-smooth": partial(_static, smooth=True),
-    "int8-nncf": _nncf,
-    "int8-block": _block,
-}
+# Every reduced precision by the name that `--precision` takes; `write_quantized` makes them.
+PRECISIONS = (
+    "fp16",
+    "int8",
+    "int8-tensor",
+    "int8-smooth",
+    "int8-static",
+    "int8-static-smooth",
+    "int8-nncf",
+    "int8-block",
+)
 # What is worth trying where. The OpenVINO provider runs static graphs in int8, dynamic ones in
 # fp32; on GPUs int8 needs TensorRT's own calibration.
 CANDIDATE_PRECISIONS: dict[str, Sequence[str]] = {
-    "cpu": tuple(name for name in QUANTIZERS if name != "fp16"),
+    "cpu": PRECISIONS[1:],
     "openvino": ("int8-static", "int8-static-smooth", "int8-nncf"),
     "cuda": ("fp16",),
     "tensorrt": ("fp16",),

@@ -121,7 +121,7 @@ def _export(
     with new_folder(out) as building:
         work = building / "candidates"
         search = Search(config, subject, work, task)
-        best = search.run()
+        best = search.keep_best()
         _move_graph(search.graph_folder(best), building)
         if best.precision != FP32 and config.keep_fp32:
             _keep_fp32(search.fp32_folder(best), building)

@@ -27,7 +27,7 @@ from monox_kit.export.graph import (
     write_form,
     write_fp32_with_optimum,
 )
-from monox_kit.export.quantize import CANDIDATE_PRECISIONS, QUANTIZERS
+from monox_kit.export.quantize import CANDIDATE_PRECISIONS, write_quantized
 from monox_kit.onnx_model import OnnxClassifier, installed_providers
 from monox_kit.progress import ProgressTask
 from monox_kit.scoring import Texts, score, score_texts, tokenize
@@ -57,7 +57,7 @@ class Search:
         self._graphs: dict[str, OnnxClassifier] = {}
         self.found: dict[str, Candidate] = {}
 
-    def run(self) -> Candidate:
+    def keep_best(self) -> Candidate:
         """The candidate to keep; all others are rejected with their reason.
 
         Raises:
@@ -114,7 +114,7 @@ class Search:
         if not survivors:  # nothing is made from an fp32 graph that differs: none agreed
             first = next(iter(self.found.values()))
             raise ModelError(f"{self._subject.folder.name}: {first.rejected}")
-        return self._race(self._drop_hopeless(survivors))
+        return self._final_race(self._drop_hopeless(survivors))
 
     def _try(self, precision: str, form: str | None, provider: str) -> Candidate:
         """Build, load, check and time one candidate; its reason to be rejected is part of it."""
@@ -130,7 +130,7 @@ class Search:
                 raise
             if self._config.precision != AUTO:
                 raise error if isinstance(error, MonoxError) else ModelError(reason) from error
-            return self._record(replace(candidate, rejected=reason))
+            return self._remember(replace(candidate, rejected=reason))
         candidate = replace(candidate, model_bytes=_model_bytes(folder.path))
         self._task.detail(f"checking {candidate.name}")
         try:
@@ -138,10 +138,10 @@ class Search:
             graph = OnnxClassifier(folder, labels, provider=provider)
             logits = score(graph, self._subject.tokenizer, self._subject.documents).logits
         except MonoxError as error:
-            return self._record(replace(candidate, rejected=str(error)))
+            return self._remember(replace(candidate, rejected=str(error)))
         except Exception as error:  # a graph that loads may still fail to run
             reason = f"expected the {candidate.name} graph to run, found: {first_line(error)}."
-            return self._record(replace(candidate, rejected=reason))
+            return self._remember(replace(candidate, rejected=reason))
         found = None
         if np.isfinite(logits).all():
             found = agreement(self._subject.expected, logits)
@@ -150,7 +150,7 @@ class Search:
             self._graphs[candidate.name] = graph
             if self._config.precision == AUTO:
                 candidate = replace(candidate, tokens_per_s=self._rate(graph))
-        return self._record(replace(candidate, agreement=found, rejected=reason_or_none))
+        return self._remember(replace(candidate, agreement=found, rejected=reason_or_none))
 
     def _built(self, candidate: Candidate) -> ModelFolder:
         """The candidate as an openable folder; what is there already is used again."""
@@ -172,8 +172,8 @@ class Search:
     def _write(self, candidate: Candidate, folder: Path) -> None:
         """Write the candidate's graph into an empty folder."""
         if candidate.precision != FP32:
-            quantize = QUANTIZERS[candidate.precision]
-            quantize(self.fp32_folder(candidate), folder, self._subject.calibration)
+            source = self.fp32_folder(candidate)
+            write_quantized(candidate.precision, source, folder, self._subject.calibration)
         elif candidate.graph is None:
             write_fp32_with_optimum(self._subject.folder, folder)
             gather_weights(folder)
@@ -238,7 +238,7 @@ class Search:
                 hopeful.append(one)
         return hopeful
 
-    def _race(self, finalists: list[Candidate]) -> list[Candidate]:
+    def _final_race(self, finalists: list[Candidate]) -> list[Candidate]:
         """The finalists, timed in turn, the one to keep first."""
         rates: dict[str, list[float]] = {one.name: [] for one in finalists}
         for number in range(_ROUNDS if len(finalists) > 1 else 0):
@@ -246,7 +246,7 @@ class Search:
                 self._task.detail(f"timing {one.name}, round {number + 1} of {_ROUNDS}")
                 rates[one.name].append(self._rate(self._graphs[one.name]))
         timed = self._timed(
-            self._record(replace(one, tokens_per_s=median(rates[one.name])))
+            self._remember(replace(one, tokens_per_s=median(rates[one.name])))
             if rates[one.name]
             else one
             for one in finalists
@@ -266,9 +266,9 @@ class Search:
         return best
 
     def _reject(self, candidate: Candidate, reason: str) -> None:
-        self._record(replace(candidate, rejected=reason))
+        self._remember(replace(candidate, rejected=reason))
 
-    def _record(self, candidate: Candidate) -> Candidate:
+    def _remember(self, candidate: Candidate) -> Candidate:
         """Note what is known of a candidate now; a rejected one's session and files go."""
         if candidate.name not in self.found:
             self._task.advance()

@@ -20,7 +20,7 @@ from monox_kit.data import Document
 from monox_kit.errors import ConfigError, GateError, ModelError, ProviderError
 from monox_kit.export import ExportConfig, export_model, run, search
 from monox_kit.export.graph import FORMS
-from monox_kit.export.quantize import CANDIDATE_PRECISIONS, QUANTIZERS, Calibration
+from monox_kit.export.quantize import CANDIDATE_PRECISIONS, PRECISIONS, Calibration
 from monox_kit.export.smooth import smoothed
 from monox_kit.inference import load_model
 from monox_kit.onnx_model import OnnxClassifier
@@ -70,7 +70,7 @@ def test_auto_keeps_one_candidate_and_says_why_not_the_others(model: Path, tmp_p
 @pytest.mark.parametrize(
     ("precision", "form"),
     [
-        *((name, "opset23") for name in QUANTIZERS if name not in ("fp16", "int8-nncf")),
+        *((name, "opset23") for name in PRECISIONS if name not in ("fp16", "int8-nncf")),
         *(("int8-smooth", form) for form in FORMS if form != "opset23"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_graph_that_differs_is_not_released(
 def test_a_bad_int8_graph_is_rejected_and_fp32_kept(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    def bad(source: Path, folder: Path, calibration: object) -> None:
+    def bad(precision: str, source: Path, folder: Path, calibration: object) -> None:
         if fault == "cannot be built":
             raise RuntimeError("no kernel")
         graph = onnx.load(str(source / "model.onnx"))
@@ -169,7 +169,7 @@ def test_a_bad_int8_graph_is_rejected_and_fp32_kept(
         graph.graph.node.append(onnx.helper.make_node("Mul", ["before", "factor"], [output]))
         onnx.save(graph, str(folder / "model.onnx"))
 
-    monkeypatch.setitem(QUANTIZERS, "int8", bad)
+    monkeypatch.setattr(search, "write_quantized", bad)
     config = ExportConfig(model=str(model), precision="auto", graph="opset23", candidates=("int8",))
     summary = export_model(config, tmp_path / "auto")
     expected = {

@@ -16,8 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from monox_kit import tuning
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, CorpusError, ModelError, StoreMismatch
-from monox_kit.export import ExportConfig, export_model
-from monox_kit.export.quantize import QUANTIZERS
+from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
 from monox_kit.store import LogitStore
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
@@ -229,7 +228,7 @@ def test_models_that_cannot_label_are_refused(files: Path, tmp_path: Path) -> No
         label_corpus(replace(config_for(files), max_length=65), tmp_path / "store")
 
 
-def off_by_a_little(source: Path, folder: Path, calibration: object) -> None:
+def off_by_a_little(precision: str, source: Path, folder: Path, calibration: object) -> None:
     """A quantizer whose graph moves every logit by up to 0.05, with no pattern that a row shows."""
     model = onnx.load(str(source / "model.onnx"))
     output = model.graph.node[-1].output[0]
@@ -261,7 +260,7 @@ def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.classifier.bias -= model(**inputs).logits.mean(dim=0)
     model.save_pretrained(str(folder / "model"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(QUANTIZERS, "int8", off_by_a_little)
+        patch.setattr(search, "write_quantized", off_by_a_little)
         config = ExportConfig(
             model=str(folder / "model"), precision="int8", max_length=32, min_agreement=0.5
         )
