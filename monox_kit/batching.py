@@ -33,6 +33,12 @@ def plan_batches(lengths: Int64s, batch_tokens: int) -> list[Int64s]:
     return batches
 
 
+def along_lengths(lengths: Int64s, count: int) -> Int64s:
+    """Positions of at most `count` of N lengths, at equal distances from shortest to longest."""
+    by_length = np.argsort(lengths, kind="stable").astype(np.int64)
+    return by_length[np.linspace(0, len(lengths) - 1, min(count, len(lengths))).astype(np.int64)]
+
+
 def pad_batch(encoded: Encoded, rows: Int64s, pad_id: int) -> TokenBatch:
     """One batch, padded on the right to its longest text.
 

@@ -372,3 +372,24 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path}: expected a JSON object, found {type(value).__name__}.")
     return value
+
+
+def require_same_run(found: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:
+    """Check that what stands in a folder was made by the run that is asked for now.
+
+    Args:
+        found: the fingerprint on disk.
+        asked: this run's.
+        where: the folder, for the message.
+
+    Raises:
+        ConfigError: a field differs; the message names it and both values.
+    """
+    # The command first: another command's folder differs in every other field too.
+    for key in sorted({*found, *asked}, key=lambda key: (key != "command", key)):
+        if found.get(key) != asked.get(key):
+            raise ConfigError(
+                f"{where}: expected {key} {asked.get(key)!r} as asked now, found "
+                f"{found.get(key)!r} of an earlier run. Give another --out, or delete the folder "
+                "to start again."
+            )

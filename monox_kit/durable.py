@@ -179,7 +179,7 @@ def new_folder(
     """
     if final.exists() and not final.is_dir():
         raise ConfigError(f"{final}: expected a folder, found a file. Give another output folder.")
-    if final.exists() and not replace and any(final.iterdir()):
+    if not replace and not is_free(final):
         raise ConfigError(f"{final}: expected no folder yet, found one. Give another output.")
     make_folder(final.parent)
     with disk_errors(final):
@@ -197,6 +197,11 @@ def new_folder(
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def is_free(path: Path) -> bool:
+    """Whether a new folder may be made at `path`: nothing is there, or an empty folder."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from monox_kit.bundle import Backend, ModelFolder, open_folder
+from monox_kit.bundle import ONNX_FILE, Backend, ModelFolder, open_folder
 from monox_kit.data import Classifier, LabelSet
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress
@@ -68,8 +68,11 @@ def load_backend(
     labels: LabelSet | None = None,
     *,
     provider: str = "cpu",
-    device: str = "cpu",
     plan: SessionPlan | None = None,
+    file: str = ONNX_FILE,
+    device: str = "cpu",
+    precision: str = "fp32",
+    compiled: bool = False,
 ) -> Classifier:
     """The classifier of an open folder; a new backend is added here.
 
@@ -78,8 +81,11 @@ def load_backend(
         backend: which runtime.
         labels: names for the logits' columns instead of the folder's own.
         provider: ONNX Runtime's execution provider.
-        device: PyTorch's device.
         plan: how ONNX Runtime shares the cores; None for one batch on all of them.
+        file: the name of ONNX Runtime's graph in the folder.
+        device: PyTorch's device.
+        precision: PyTorch's, `fp32` or `bf16`.
+        compiled: whether PyTorch compiles the model.
 
     Raises:
         ModelError: the folder cannot be used on this backend.
@@ -88,10 +94,10 @@ def load_backend(
     if backend == "onnx":
         from monox_kit.onnx_model import OnnxClassifier
 
-        return OnnxClassifier(folder, labels, provider=provider, plan=plan)
+        return OnnxClassifier(folder, labels, provider=provider, plan=plan, file=file)
     from monox_kit.torch_model import load_classifier
 
-    return load_classifier(folder, labels, device=device)
+    return load_classifier(folder, labels, device=device, precision=precision, compiled=compiled)
 
 
 def require_runnable(backend: Backend, provider: str, device: str) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +35,11 @@ class Texts:
 
     def __len__(self) -> int:
         return len(self.distinct)
+
+    @property
+    def document_lengths(self) -> Int64s:
+        """[N] int64, the number of tokens of each document."""
+        return self.encoded.lengths[self.distinct]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +149,6 @@ def score(
     """
     texts = tokenize(tokenizer, documents)
     return score_texts(classifier, texts, batch_tokens=batch_tokens, on_batch=on_batch)
-
-
-def race(
-    classifiers: Mapping[str, Classifier],
-    tokenizer: Tokenizer,
-    documents: Sequence[Document],
-    *,
-    rounds: int = 3,
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
-) -> dict[str, float]:
-    """Median seconds that each classifier takes for all documents, in alternating rounds."""
-    times: dict[str, list[float]] = {name: [] for name in classifiers}
-    for _ in range(rounds):
-        for name, classifier in classifiers.items():
-            started = time.perf_counter()
-            score(classifier, tokenizer, documents, batch_tokens=batch_tokens)
-            times[name].append(time.perf_counter() - started)
-    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ CHARS_PER_TOKEN = 32
 _CUT_MARGIN = 0.25
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Encoded:
     """N tokenized texts, not padded, one after the other.
 
@@ -35,7 +36,7 @@ class Encoded:
     token_type_ids: Int64s | None
     lengths: Int64s
 
-    @property
+    @cached_property
     def starts(self) -> Int64s:
         """[N] int64, where each text begins in `input_ids`."""
         return np.cumsum(self.lengths) - self.lengths

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from monox_kit.batching import along_lengths
 from monox_kit.data import Classifier, Int64s
 from monox_kit.digest import digest_json
 from monox_kit.durable import write_json
@@ -58,7 +57,7 @@ class RunPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
-        return {**asdict(self), "tokens_per_s": dict(self.tokens_per_s)}
+        return asdict(self)
 
 
 def default_plan(
@@ -105,8 +104,9 @@ def measured_plan(
         cache: where choices are kept; None means `default_cache()`.
     """
     plan = default_plan(provider)
-    rows = _sample(texts)
-    mean_length = int(texts.encoded.lengths[texts.distinct].mean())
+    lengths = texts.document_lengths
+    rows = along_lengths(lengths, max(1, int(_SAMPLE_TOKENS / max(1.0, float(lengths.mean())))))
+    mean_length = int(lengths.mean())
     key = {
         "version": _VERSION,
         "model": model_digest,
@@ -130,7 +130,15 @@ def measured_plan(
     sizes = _batch_candidates(plan.batch_tokens)
     if corpus_tokens < _LEAST_SAMPLES * _SAMPLE_TOKENS * (len(sessions) + len(sizes)):
         return plan
-    found = _measure(load, texts, rows, plan, sessions=sessions, sizes=sizes, progress=progress)
+    found = _measure(
+        load,
+        texts,
+        rows,
+        sessions=sessions,
+        sizes=sizes,
+        usual_size=plan.batch_tokens,
+        progress=progress,
+    )
     if provider not in _GPU_PROVIDERS:  # the key does not tell one GPU from another
         try:
             write_json(path, {"key": key, "plan": found.to_json()})
@@ -144,10 +152,10 @@ def _measure(
     load: Callable[[SessionPlan], Classifier],
     texts: Texts,
     rows: Int64s,
-    plan: RunPlan,
     *,
-    sessions: list[SessionPlan],
-    sizes: list[int],
+    sessions: Sequence[SessionPlan],
+    sizes: Sequence[int],
+    usual_size: int,
     progress: Progress,
 ) -> RunPlan:
     rates: dict[str, float] = {}
@@ -163,20 +171,19 @@ def _measure(
             task.advance()
             return rates[str(candidate)]
 
-        best = RunPlan(sessions[0], plan.batch_tokens)
-        for session in sessions:
-            candidate = RunPlan(session, plan.batch_tokens)
-            found = rate(candidate, load(session))
-            if found > _LEAST_GAIN * rates[str(best)]:
-                best = candidate
-        chosen = best.session or sessions[0]
-        classifier = load(chosen)
+        session = sessions[0]
+        best = RunPlan(session, usual_size)
+        for other in sessions:
+            candidate = RunPlan(other, usual_size)
+            if rate(candidate, load(other)) > _LEAST_GAIN * rates[str(best)]:
+                session, best = other, candidate
+        classifier = load(session)
         for size in sizes:
-            candidate = RunPlan(chosen, size)
+            candidate = RunPlan(session, size)
             if rate(candidate, classifier) > _LEAST_GAIN * rates[str(best)]:
                 best = candidate
     rounded = {name: round(value, 1) for name, value in rates.items()}
-    return RunPlan(best.session, best.batch_tokens, "measured", rounded)
+    return replace(best, chosen_by="measured", tokens_per_s=rounded)
 
 
 def _session_candidates(cores: int, provider: str) -> list[SessionPlan]:
@@ -190,14 +197,6 @@ def _session_candidates(cores: int, provider: str) -> list[SessionPlan]:
 
 def _batch_candidates(usual: int) -> list[int]:
     return [usual // 2, usual * 2]
-
-
-def _sample(texts: Texts) -> Int64s:
-    """Documents along the lengths that together have about `_SAMPLE_TOKENS` real tokens."""
-    lengths = texts.encoded.lengths[texts.distinct]
-    count = max(1, min(len(lengths), int(_SAMPLE_TOKENS / max(1.0, float(lengths.mean())))))
-    by_length = np.argsort(lengths, kind="stable").astype(np.int64)
-    return by_length[np.linspace(0, len(lengths) - 1, count).astype(np.int64)]
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> RunPlan | None:

@@ -109,7 +109,7 @@ class CorpusSummary:
 
     Attributes:
         num_rows: documents, at least 1.
-        digest: `RowDigest` over id, text, text_pair, label and lang of every row: equal for equal
+        digest: `DocumentDigest` over every row: equal for equal
             documents in equal order, whatever format or files they stand in.
         has_pairs: whether every row has a `text_pair` (otherwise none has).
         num_labelled: rows with a gold label.

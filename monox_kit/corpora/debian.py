@@ -35,7 +35,7 @@ from monox_kit.corpora.splits import (
 )
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_bytes, digest_file
-from monox_kit.durable import new_folder, write_file, write_json
+from monox_kit.durable import is_free, new_folder, write_file, write_json
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.progress import Progress, Silent
 
@@ -319,7 +319,7 @@ def _require_replaceable(out: Path) -> None:
     """Refuse a folder that holds anything that we did not write."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: expected a folder, found a file. Give another folder.")
-    if not out.is_dir() or not any(out.iterdir()):
+    if is_free(out):
         return
     provenance = _provenance(out)
     ours = {PROVENANCE, LABELS, *(provenance or {}).get("files", {})}

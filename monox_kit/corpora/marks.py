@@ -9,12 +9,20 @@ from monox_kit.data import Document
 from monox_kit.digest import RowDigest
 
 
+class DocumentDigest(RowDigest):
+    """A running digest over documents, all five fields of each."""
+
+    def add_document(self, document: Document) -> None:
+        """Include the next document."""
+        self.add(document.id, document.text, document.text_pair, document.label, document.lang)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusMark:
     """What a scan knows of one block of rows.
 
     Attributes:
-        digest: `RowDigest` over all rows of the corpus up to the end of the block.
+        digest: `DocumentDigest` over all rows of the corpus up to the end of the block.
         text_bytes: UTF-8 bytes of the block's `ids`, `text` and, in a corpus of pairs,
             `text_pair`.
     """
@@ -34,7 +42,7 @@ class Marker:
 
     def __init__(self, block_rows: int | None) -> None:
         """Args: rows of a block; None leaves no marks."""
-        self.digest = RowDigest()
+        self.digest = DocumentDigest()
         self.text_bytes = 0
         self.marks: list[CorpusMark] = []
         self._block_rows = block_rows
@@ -45,7 +53,7 @@ class Marker:
     def add(self, document: Document) -> None:
         """Include the next row."""
         text, pair = document.text, document.text_pair
-        self.digest.add(document.id, text, pair, document.label, document.lang)
+        self.digest.add_document(document)
         num_text, num_pair = _utf8_bytes(text), 0
         if pair is not None:
             self._has_pairs = True

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from monox_kit.agreement import Agreement
 from monox_kit.bundle import ModelFolder
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.data import Document, Logits
+from monox_kit.data import Int64s, Logits
 from monox_kit.errors import ConfigError
 from monox_kit.export.graph import DEFAULT_FORM, FORMS, Exporter
 from monox_kit.export.quantize import PRECISIONS, Calibration
 from monox_kit.onnx_model import PROVIDERS
+from monox_kit.scoring import Texts
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import TorchClassifier
 
@@ -134,8 +134,8 @@ class Subject:
         folder: the fine-tuned model.
         tokenizer: its tokenizer, with the cut that the bundle declares.
         reference: the model in PyTorch.
-        documents: the check texts.
-        timing: those of them that graphs are timed on.
+        check: the check texts.
+        timed_rows: [n] int64, those of them that graphs are timed on.
         calibration: other texts, for quantizers.
         expected: PyTorch's logits of the check texts.
     """
@@ -143,20 +143,7 @@ class Subject:
     folder: ModelFolder
     tokenizer: Tokenizer
     reference: TorchClassifier
-    documents: Sequence[Document]
-    timing: Sequence[Document]
+    check: Texts
+    timed_rows: Int64s
     calibration: Calibration
     expected: Logits
-
-
-def to_json(candidate: Candidate) -> dict[str, Any]:
-    """The candidate as plain JSON values."""
-    return {
-        "precision": candidate.precision,
-        "graph": candidate.graph,
-        "provider": candidate.provider,
-        "agreement": candidate.agreement.to_json() if candidate.agreement else None,
-        "model_bytes": candidate.model_bytes,
-        "tokens_per_s": candidate.tokens_per_s,
-        "rejected": candidate.rejected,
-    }

@@ -205,9 +205,6 @@ class _Reader:
     def get_next(self) -> dict[str, Int64s] | None:
         return next(self._feeds, None)
 
-    def set_range(self, start_index: int, end_index: int) -> None:
-        raise NotImplementedError  # asked for with chunked calibration alone
-
 
 def _dynamic_operators(source: Path, *, embeddings: bool) -> list[str]:
     """The operators to quantize; onnxruntime's own Attention, which holds weights, among them.

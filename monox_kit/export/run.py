@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monox_kit import __version__
+from monox_kit.batching import along_lengths
 from monox_kit.bundle import (
     FP32_FILE,
     ONNX_DATA_FILE,
@@ -18,14 +19,15 @@ from monox_kit.bundle import (
     BundleRecord,
     ModelFolder,
     open_folder,
+    require_same_run,
     write_record,
 )
 from monox_kit.corpora.corpus import Corpus
+from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
-from monox_kit.digest import RowDigest
-from monox_kit.durable import new_folder, owned_folder
+from monox_kit.durable import is_free, new_folder, owned_folder
 from monox_kit.errors import ConfigError
-from monox_kit.export.candidates import AUTO, FP32, Candidate, ExportConfig, Subject, to_json
+from monox_kit.export.candidates import AUTO, FP32, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import FORMS, save_graph
 from monox_kit.export.quantize import Calibration
 from monox_kit.export.sample_texts import check_documents
@@ -33,7 +35,7 @@ from monox_kit.export.search import Search
 from monox_kit.hardware import read_hardware
 from monox_kit.onnx_model import require_provider, runtime_version
 from monox_kit.progress import Progress, ProgressTask, Silent
-from monox_kit.scoring import score, tokenize
+from monox_kit.scoring import score_texts, tokenize
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import load_classifier
 from monox_kit.validation import checked
@@ -90,22 +92,23 @@ def export_model(
     documents, calibration = _documents(config, max_length, progress)
     run = _fingerprint(config, source, max_length, [*documents, *calibration])
     with owned_folder(out):
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not is_free(out):
             return _finished(out, run)
         tokenizer = Tokenizer(source.path, max_length)
         with progress.task(f"exporting {source.name}", None, "graphs") as task:
             task.detail("scoring the check texts with PyTorch")
             reference = load_classifier(source)
+            check = tokenize(tokenizer, documents)
             subject = Subject(
                 folder=source,
                 tokenizer=tokenizer,
                 reference=reference,
-                documents=documents,
-                timing=_along_lengths(documents, _TIMING_ROWS),
+                check=check,
+                timed_rows=along_lengths(check.document_lengths, _TIMING_ROWS),
                 calibration=Calibration(
                     tokenize(tokenizer, calibration), tokenizer.has_token_types
                 ),
-                expected=score(reference, tokenizer, documents).logits,
+                expected=score_texts(reference, check).logits,
             )
             return _export(config, subject, out, run, task)
 
@@ -132,7 +135,7 @@ def _export(
             chosen=best.name,
             opset=FORMS[best.graph].opset if best.graph is not None else None,
             provider=best.provider,
-            candidates={name: to_json(value) for name, value in search.found.items()},
+            candidates={name: asdict(value) for name, value in search.found.items()},
         )
         _write_bundle(building, subject, summary, best, run)
     return summary
@@ -243,19 +246,12 @@ def _documents(
     return found[:-count][: config.check_rows], found[-count:]
 
 
-def _along_lengths(documents: Sequence[Document], count: int) -> list[Document]:
-    """So many of the documents, evenly along their lengths."""
-    ordered = sorted(documents, key=lambda d: len(d.text) + len(d.text_pair or ""))
-    step = max(1.0, len(ordered) / count)
-    return [ordered[int(index * step)] for index in range(min(count, len(ordered)))]
-
-
 def _fingerprint(
     config: ExportConfig, source: ModelFolder, max_length: int, documents: Sequence[Document]
 ) -> dict[str, Any]:
-    digest = RowDigest()
+    digest = DocumentDigest()
     for document in documents:
-        digest.add(document.text, document.text_pair)
+        digest.add_document(document)
     return {
         "command": "export",
         "model_digest": source.model_digest,
@@ -286,13 +282,7 @@ def _finished(out: Path, run: Mapping[str, Any]) -> ExportSummary:
             "Give another --out."
         )
     record = BundleRecord.read(out / RECORD_FILE)
-    found = record.provenance.get("run", {})
-    for key, value in run.items():
-        if found.get(key) != value:
-            raise ConfigError(
-                f"{out}: expected {key} {value!r} as asked now, found {found.get(key)!r} of an "
-                "earlier export. Give another --out, or delete the folder."
-            )
+    require_same_run(record.provenance.get("run", {}), run, out)
     return ExportSummary(
         path=out,
         precision=record.precision,

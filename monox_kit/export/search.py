@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -30,7 +29,7 @@ from monox_kit.export.graph import (
 from monox_kit.export.quantize import CANDIDATE_PRECISIONS, write_quantized
 from monox_kit.onnx_model import OnnxClassifier, installed_providers
 from monox_kit.progress import ProgressTask
-from monox_kit.scoring import Texts, score, score_texts, tokenize
+from monox_kit.scoring import score_texts
 from monox_kit.torch_model import load_classifier
 
 # A candidate that is this much slower than the fastest one so far is not timed again.
@@ -122,12 +121,10 @@ class Search:
         self._task.detail(f"building {candidate.name}")
         try:
             folder = self._built(candidate)
-        except (StorageError, MemoryError):
+        except (OSError, StorageError, MemoryError):
             raise  # no fault of the candidate
         except Exception as error:  # quantizers raise whatever they meet; the rest must not be lost
             reason = f"expected the {candidate.name} graph to be built, found: {first_line(error)}."
-            if isinstance(error, OSError):
-                raise
             if self._config.precision != AUTO:
                 raise error if isinstance(error, MonoxError) else ModelError(reason) from error
             return self._remember(replace(candidate, rejected=reason))
@@ -136,7 +133,7 @@ class Search:
         try:
             labels = self._subject.reference.labels
             graph = OnnxClassifier(folder, labels, provider=provider)
-            logits = score(graph, self._subject.tokenizer, self._subject.documents).logits
+            logits = score_texts(graph, self._subject.check).logits
         except MonoxError as error:
             return self._remember(replace(candidate, rejected=str(error)))
         except Exception as error:  # a graph that loads may still fail to run
@@ -214,25 +211,17 @@ class Search:
             )
         return None
 
-    @cached_property
-    def _timing_texts(self) -> Texts:
-        return tokenize(self._subject.tokenizer, self._subject.timing)
-
     def _rate(self, graph: OnnxClassifier) -> float:
         started = time.perf_counter()
-        scored = score_texts(graph, self._timing_texts)
+        scored = score_texts(graph, self._subject.check, rows=self._subject.timed_rows)
         return round(scored.num_tokens / (time.perf_counter() - started), 1)
-
-    def _timed(self, candidates: Iterable[Candidate]) -> list[Candidate]:
-        """The candidates, fastest first."""
-        return sorted(candidates, key=lambda one: -(one.tokens_per_s or 0.0))
 
     def _drop_hopeless(self, passed: Iterable[Candidate]) -> list[Candidate]:
         """Those that can still win, fastest first; the rest is rejected, its session closed."""
-        ranked = self._timed(passed)
+        ranked = _fastest_first(passed)
         hopeful = []
         for one in ranked:
-            if (one.tokens_per_s or 0.0) * _HOPELESS < (ranked[0].tokens_per_s or 0.0):
+            if _speed(one) * _HOPELESS < _speed(ranked[0]):
                 self._reject(one, f"slower than {ranked[0].name} here")
             else:
                 hopeful.append(one)
@@ -240,26 +229,24 @@ class Search:
 
     def _final_race(self, finalists: list[Candidate]) -> list[Candidate]:
         """The finalists, timed in turn, the one to keep first."""
+        if len(finalists) == 1:
+            return finalists
         rates: dict[str, list[float]] = {one.name: [] for one in finalists}
-        for number in range(_ROUNDS if len(finalists) > 1 else 0):
+        for number in range(_ROUNDS):
             for one in finalists:
                 self._task.detail(f"timing {one.name}, round {number + 1} of {_ROUNDS}")
                 rates[one.name].append(self._rate(self._graphs[one.name]))
-        timed = self._timed(
-            self._remember(replace(one, tokens_per_s=median(rates[one.name])))
-            if rates[one.name]
-            else one
-            for one in finalists
+        timed = _fastest_first(
+            self._remember(replace(one, tokens_per_s=median(rates[one.name]))) for one in finalists
         )
-        top = timed[0].tokens_per_s or 0.0
-        level = [one for one in timed if (one.tokens_per_s or 0.0) >= _TIE * top]
+        level = [one for one in timed if _speed(one) >= _TIE * _speed(timed[0])]
         best = max(level, key=lambda one: one.agreement.argmax if one.agreement else 0.0)
         return [best, *(one for one in timed if one is not best)]
 
     def _keep(self, ranked: list[Candidate]) -> Candidate:
         best = ranked[0]
         for one in ranked[1:]:
-            is_faster = (one.tokens_per_s or 0.0) > (best.tokens_per_s or 0.0)
+            is_faster = _speed(one) > _speed(best)
             reason = "hardly faster and agrees less than" if is_faster else "slower than"
             self._reject(one, f"{reason} {best.name} here")
         self._graphs.clear()
@@ -283,6 +270,15 @@ class Search:
             if not is_wanted:
                 shutil.rmtree(self.graph_folder(candidate), ignore_errors=True)
         return candidate
+
+
+def _speed(candidate: Candidate) -> float:
+    """Real tokens per second; 0 where it was not timed."""
+    return candidate.tokens_per_s or 0.0
+
+
+def _fastest_first(candidates: Iterable[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=_speed, reverse=True)
 
 
 def _model_bytes(folder: Path) -> int:

@@ -98,11 +98,12 @@ def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
                 f"--guard: expected finite logits of the {name} graph, found others. "
                 "Export the model again."
             )
+    margin = margins(fast)
+    shifts = _shifts(margin, fast, reference)
     half = len(fast) // 2
     halves = (slice(None, half), slice(half, None))
-    own = [_threshold(*_observed(fast[rows], reference[rows]), target) for rows in halves]
+    own = [_threshold(margin[rows], shifts[rows], target) for rows in halves]
     threshold = _round_up(max(own))
-    margin, shifts = _observed(fast, reference)
     # Every row is judged by the threshold of the half that it is not in.
     distrusted = margin < np.repeat(own[::-1], (half, len(fast) - half))
     guarded = np.where(distrusted[:, None], reference, fast)
@@ -129,22 +130,17 @@ def margins(logits: Logits) -> Floats:
     return np.asarray(top[:, -1] - top[:, -2])
 
 
-def _observed(fast: Logits, reference: Logits) -> tuple[Floats, Floats]:
-    """The margins and the shifts of N rows."""
-    return margins(fast), _shifts(fast, reference)
-
-
-def _shifts(fast: Logits, reference: Logits) -> Floats:
+def _shifts(margin: Floats, fast: Logits, reference: Logits) -> Floats:
     """[N] float64, by how much less the fast graph's label leads in the reference.
 
     The label differs where the shift is more than the fast graph's margin.
     """
     rows = np.arange(len(fast))
     label = fast.argmax(axis=1)
-    others = reference.astype(np.float64).copy()
+    others = reference.astype(np.float64)
     own = others[rows, label]
     others[rows, label] = -np.inf
-    return np.asarray(margins(fast) - (own - others.max(axis=1)))
+    return np.asarray(margin - (own - others.max(axis=1)))
 
 
 def _flip_risk(margin: Floats, shifts: Floats) -> Floats:

@@ -17,7 +17,7 @@ from monox_kit.bundle import FP32_FILE, ONNX_FILE, ModelFolder, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
 from monox_kit.data import Classifier, Document, LabelSet
 from monox_kit.errors import ConfigError
-from monox_kit.inference import require_runnable
+from monox_kit.inference import load_backend, require_runnable
 from monox_kit.labelling.config import LabelConfig, LabelSummary
 from monox_kit.labelling.guard import Guard, learn_guard
 from monox_kit.labelling.teacher import Teacher, Totals
@@ -34,7 +34,7 @@ from monox_kit.validation import checked
 if TYPE_CHECKING:
     from monox_kit.onnx_model import SessionPlan
 
-# Rows that the guard learns from: a fiftieth of the corpus, within these. As many audit it.
+# Rows of each half of the guard's sample: a fiftieth of the corpus, within these.
 _GUARD_ROWS = (200, 2_000)
 _GUARD_FRACTION = 50
 _LEAST_GUARD_ROWS = 50
@@ -174,7 +174,7 @@ class _Run:
         texts = tokenize(self._tokenizer, summary.sample[:_PLAN_ROWS])
         mean_tokens = float(texts.encoded.lengths[texts.distinct].mean())
         return measured_plan(
-            self._onnx,
+            self._classifier,
             texts,
             provider=self._provider,
             model_digest=self._folder.model_digest,
@@ -186,23 +186,21 @@ class _Run:
     def _teacher(self, plan: RunPlan) -> Teacher:
         reference = None
         if self._config.guard is not None:
-            reference = self._onnx(plan.session, FP32_FILE)
-        if self._config.teacher == "onnx":
-            return Teacher(self._onnx(plan.session), reference, plan.batch_tokens)
-        from monox_kit.torch_model import load_classifier
+            reference = self._classifier(plan.session, FP32_FILE)
+        return Teacher(self._classifier(plan.session), reference, plan.batch_tokens)
 
-        classifier = load_classifier(
+    def _classifier(self, plan: SessionPlan | None, file: str = ONNX_FILE) -> Classifier:
+        config = self._config
+        return load_backend(
             self._folder,
-            device=self._config.device,
-            precision=self._config.precision or "fp32",
-            compiled=self._config.compiled,
+            config.teacher,
+            provider=self._provider,
+            plan=plan,
+            file=file,
+            device=config.device,
+            precision=config.precision or "fp32",
+            compiled=config.compiled,
         )
-        return Teacher(classifier, reference, plan.batch_tokens)
-
-    def _onnx(self, plan: SessionPlan | None, file: str = ONNX_FILE) -> Classifier:
-        from monox_kit.onnx_model import OnnxClassifier
-
-        return OnnxClassifier(self._folder, provider=self._provider, plan=plan, file=file)
 
     def _learn(self, teacher: Teacher, summary: CorpusSummary, target: float) -> Guard:
         """The guard of a new store, learned on the corpus's sample with the run's own plan.

@@ -122,21 +122,17 @@ class Teacher:
         """Logits [N, C] of N documents, and [N] whether the fp32 graph gave them."""
         if self._started_s is None:
             self._started_s = time.perf_counter()
-        started_s, before = self._started_s, totals.tokens
-        seen = [0, 0]
+        started_s = self._started_s
 
-        def report(done: BatchDone) -> None:
-            seen[0] += done.num_tokens
-            seen[1] += done.num_padded_tokens
-            tokens, padded = before + seen[0], totals.padded_tokens + seen[1]
-            rate = tokens / max(time.perf_counter() - started_s, 1e-9)
-            task.detail(f"{rate:,.0f} tokens/s  padding {1 - tokens / padded:.1%}")
+        def count(done: BatchDone) -> None:
+            totals.rows += done.num_rows
+            totals.tokens += done.num_tokens
+            totals.padded_tokens += done.num_padded_tokens
+            rate = totals.tokens / max(time.perf_counter() - started_s, 1e-9)
+            task.detail(f"{rate:,.0f} tokens/s  padding {totals.padding:.1%}")
             task.advance(done.num_rows)
 
-        scored = self._score(self._fast, texts, on_batch=report)
-        totals.rows += len(texts)
-        totals.tokens += scored.num_tokens
-        totals.padded_tokens += scored.num_padded_tokens
+        scored = self._score(self._fast, texts, on_batch=count)
         totals.repeated += scored.num_repeated
         recomputed = np.zeros(len(texts), np.bool_)
         if self.guard is not None and self._reference is not None:

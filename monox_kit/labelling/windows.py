@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
+from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
-from monox_kit.digest import RowDigest
 from monox_kit.errors import CorpusError
 from monox_kit.scoring import Texts, tokenize
 from monox_kit.store import ShardRange
@@ -75,7 +75,7 @@ class _Digesting:
 
     def __init__(self, documents: Iterator[Document]) -> None:
         self._documents = documents
-        self._digest = RowDigest()
+        self._digest = DocumentDigest()
         self.next_row = 0
 
     def __iter__(self) -> _Digesting:
@@ -83,9 +83,7 @@ class _Digesting:
 
     def __next__(self) -> Document:
         document = next(self._documents)
-        self._digest.add(
-            document.id, document.text, document.text_pair, document.label, document.lang
-        )
+        self._digest.add_document(document)
         self.next_row = document.row + 1
         return document
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from monox_kit.bundle import require_same_run
 from monox_kit.digest import digest_file
 from monox_kit.durable import new_folder, remove_all_leftovers, remove_folder, write_json
 from monox_kit.errors import ConfigError, StorageError
@@ -151,24 +152,3 @@ class Checkpoints:
             best_result=best_result,
             history=history,
         )
-
-
-def require_same_run(found: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:
-    """Check that what stands in a folder was made by the run that is asked for now.
-
-    Args:
-        found: the fingerprint on disk.
-        asked: this run's.
-        where: the folder, for the message.
-
-    Raises:
-        ConfigError: a field differs; the message names it and both values.
-    """
-    # The command first: another command's folder differs in every other field too.
-    for key in sorted({*found, *asked}, key=lambda key: (key != "command", key)):
-        if found.get(key) != asked.get(key):
-            raise ConfigError(
-                f"{where}: expected {key} {asked.get(key)!r} as asked now, found "
-                f"{found.get(key)!r} of an earlier run. Give another --out, or delete the folder "
-                "to train again."
-            )

@@ -12,17 +12,18 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from monox_kit import __version__
-from monox_kit.bundle import RECORD_FILE, BundleRecord, ModelFolder, open_folder
+from monox_kit.bundle import RECORD_FILE, BundleRecord, ModelFolder, open_folder, require_same_run
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
+from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document, LabelSet
-from monox_kit.digest import RowDigest, digest_json
-from monox_kit.durable import new_folder, owned_folder
+from monox_kit.digest import digest_json
+from monox_kit.durable import is_free, new_folder, owned_folder
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
 from monox_kit.store import LogitStore
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import new_classifier, save_classifier
-from monox_kit.training.checkpoint import Checkpoints, require_same_run
+from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig, Method
 from monox_kit.training.loop import FitResult, Trainer, planned_steps, resolve_precision
 from monox_kit.training.methods import Sources, Task, build_task
@@ -291,7 +292,7 @@ class _Run:
 
     def _finished(self, fingerprint: Mapping[str, Any]) -> TrainingSummary | None:
         """The summary of the equal run that already stands at `out`, if one does."""
-        if not self._out.exists() or (self._out.is_dir() and not any(self._out.iterdir())):
+        if is_free(self._out):
             return None
         if not (self._out / RECORD_FILE).is_file():
             raise ConfigError(
@@ -333,9 +334,9 @@ def _labels_for(path: Path | None, corpus: CorpusConfig) -> LabelSet | None:
 
 
 def _digest_documents(documents: Sequence[Document]) -> str:
-    digest = RowDigest()
+    digest = DocumentDigest()
     for document in documents:
-        digest.add(document.text, document.text_pair, document.label)
+        digest.add_document(document)
     return digest.hexdigest()
 
 

@@ -22,7 +22,7 @@ from monox_kit.corpora.debian import DebianSummary
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.result import DemoReport
 from monox_kit.evaluation import EvalReport, LanguageResult
-from monox_kit.export.candidates import Candidate, to_json
+from monox_kit.export.candidates import Candidate
 from monox_kit.export.run import ExportSummary
 from monox_kit.labelling import LabelSummary
 from monox_kit.report import accuracy_rows, fact_rows, write_report
@@ -96,7 +96,7 @@ def candidate(
 
 
 def export(precision: str, candidates: dict[str, Candidate]) -> dict[str, Any]:
-    values = {name: to_json(candidate) for name, candidate in candidates.items()}
+    values = {name: asdict(candidate) for name, candidate in candidates.items()}
     path = Path("runs/demo/x-onnx")
     return ExportSummary(path, precision, precision, 23, "cpu", values).to_json()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from monox_kit.benchmarking.contenders.contract import Clock, Job, Request
+from monox_kit.progress import Silent, SilentTask
 
 
 class OurRow:
@@ -40,8 +40,8 @@ class OurRow:
         return LogitStore.open(request.store, verify="full").logits(slice(None))
 
 
-class Watcher:
-    """A `monox_kit.progress.Progress` that ends a run whose time is over."""
+class Watcher(Silent, SilentTask):
+    """Progress, and its one bar, that end a run whose time is over."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -52,24 +52,8 @@ class Watcher:
         self._counts = description.startswith("labelling")
         return self
 
-    def note(self, message: str) -> None:
-        """Do nothing."""
-
     def advance(self, amount: int = 1) -> None:
         """Count rows that are labelled; how many tokens they have is not known here."""
         if self._counts:
             self._clock.count(amount, 0)
         self._clock.check()
-
-    def detail(self, text: str) -> None:
-        """Do nothing."""
-
-    def __enter__(self) -> Watcher:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
