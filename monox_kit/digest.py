@@ -31,6 +31,18 @@ def digest_files(folder: Path, names: Iterable[str]) -> str:
     return digest_json({name: digest_file(folder / name) for name in sorted(names)})
 
 
+def encode_row(*fields: str | None) -> bytes:
+    """A row's fields as bytes that no other row has. None differs from the empty string."""
+    parts = []
+    for field in fields:
+        if field is None:
+            parts.append(b"\xff\xff\xff\xff\xff\xff\xff\xff")
+        else:
+            encoded = field.encode()
+            parts += len(encoded).to_bytes(8, "little"), encoded
+    return b"".join(parts)
+
+
 class RowDigest:
     """A running digest over rows of text fields; equal only for equal rows in equal order."""
 
@@ -39,13 +51,11 @@ class RowDigest:
 
     def add(self, *fields: str | None) -> None:
         """Include one row. None differs from the empty string."""
-        for field in fields:
-            if field is None:
-                self._hash.update(b"\xff\xff\xff\xff\xff\xff\xff\xff")
-            else:
-                encoded = field.encode()
-                self._hash.update(len(encoded).to_bytes(8, "little"))
-                self._hash.update(encoded)
+        self.add_encoded(encode_row(*fields))
+
+    def add_encoded(self, row: bytes) -> None:
+        """Include one row as `encode_row` gave it."""
+        self._hash.update(row)
 
     def hexdigest(self) -> str:
         """The digest of the rows so far, in hexadecimal."""

@@ -13,10 +13,11 @@ import json
 import os
 import re
 import shutil
+import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from monox_kit.errors import ConfigError, MonoxError, StorageError, StoreLocked
 
@@ -34,6 +35,7 @@ _DISK_ERRNOS = frozenset(
     }
 )
 _TEMPORARY_PREFIX = ".tmp-"
+_SIBLING = re.compile(r"\.tmp-(?P<name>.+)-[a-z0-9_]{8}(-old)?")
 
 
 def storage_error(error: OSError, path: str | os.PathLike[str]) -> StorageError:
@@ -222,9 +224,8 @@ def _rename_folder(temporary: Path, final: Path) -> None:
     """Put `temporary` at `final`; an old folder there is moved aside first and removed last."""
     retired: Path | None = None
     if final.exists():
-        retired = Path(
-            tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}{final.name}-old-", dir=final.parent)
-        )
+        prefix = f"{_TEMPORARY_PREFIX}{final.name}-"
+        retired = Path(tempfile.mkdtemp(prefix=prefix, suffix="-old", dir=final.parent))
         os.rename(final, retired)
     os.rename(temporary, final)
     fsync_folder(final.parent)
@@ -237,16 +238,21 @@ def remove_leftovers(final: Path) -> None:
 
     Call it while holding `final`'s lock: a sibling of a writer at work looks the same.
     """
-    # mkdtemp ends a name with 8 characters that hold no hyphen: `data` does not match `data-2`.
-    ours = re.compile(rf"{re.escape(_TEMPORARY_PREFIX + final.name)}-(old-)?[a-z0-9_]{{8}}")
-    for leftover in final.parent.glob(f"{_TEMPORARY_PREFIX}*"):
-        if ours.fullmatch(leftover.name):
-            shutil.rmtree(leftover, ignore_errors=True)
+    remove_all_leftovers(final.parent, {final.name})
 
 
-def remove_all_leftovers(parent: Path) -> None:
-    """Remove every temporary file and folder of killed writers in `parent`; hold its lock."""
+def remove_all_leftovers(parent: Path, of: Collection[str] | None = None) -> None:
+    """Remove the temporary files and folders of killed writers in `parent`; hold its lock.
+
+    Args:
+        parent: where to look.
+        of: the names of the folders whose temporary siblings go; None for all there are.
+    """
     for leftover in parent.glob(f"{_TEMPORARY_PREFIX}*"):
+        # mkdtemp ends a name with 8 characters that hold no hyphen: `data` does not match `data-2`.
+        ours = _SIBLING.fullmatch(leftover.name)
+        if of is not None and (ours is None or ours["name"] not in of):
+            continue
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
@@ -281,6 +287,80 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+class RangeLocks:
+    """Advisory locks on single bytes and ranges of one empty file, each for a thing of its own.
+
+    The kernel releases them when the process ends, however it ends, and NFS knows them too. Use as
+    a context manager; leaving it releases all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Args: the file; created with its folder where absent."""
+        self._path = path
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        make_folder(self._path.parent)
+        with disk_errors(self._path):
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+
+    def take(self, start: int, stop: int, what: str) -> None:
+        """Hold bytes [start, stop) until `give_back` or the end.
+
+        Args:
+            start: first byte.
+            stop: behind the last; nothing is locked where it is not greater.
+            what: what the bytes stand for, for the message.
+
+        Raises:
+            StoreLocked: another holds one of them.
+            StorageError: the file system has no locks.
+        """
+        if stop > start and not self._set(fcntl.F_WRLCK, start, stop, wait=False):
+            raise StoreLocked(
+                f"{self._path.parent}: expected no other writer of {what}, found one. "
+                "Wait for it to end, or take what it leaves."
+            )
+
+    @contextlib.contextmanager
+    def turn(self, byte: int) -> Iterator[None]:
+        """Hold one byte for the block; others wait for their turn.
+
+        Raises:
+            StorageError: the file system has no locks.
+        """
+        self._set(fcntl.F_WRLCK, byte, byte + 1, wait=True)
+        try:
+            yield
+        finally:
+            self._set(fcntl.F_UNLCK, byte, byte + 1, wait=True)
+
+    def _set(self, kind: int, start: int, stop: int, *, wait: bool) -> bool:
+        """Set or release a lock; False where another holds it and `wait` is off."""
+        if self._descriptor is None:
+            raise ValueError("expected to be used in a with statement")
+        # struct flock of Linux: type, whence, start, length, pid.
+        request = struct.pack("hhqqi", kind, os.SEEK_SET, start, stop - start, 0)
+        command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+        try:
+            fcntl.fcntl(self._descriptor, command, request)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise StorageError(
+                f"{self._path}: expected a file system with locks, found: {error.strerror}. "
+                "Give a folder on one that has them; parts can be labelled into stores of their "
+                "own and put together by `monoxkit store merge`."
+            ) from error
+        return True
 
 
 @contextlib.contextmanager

@@ -76,6 +76,12 @@ class StorageError(MonoxError):
     exit_code = 6
 
 
+class ClusterError(MonoxError):
+    """A cluster that cannot be reached, or that loses its workers again and again."""
+
+    exit_code = 8
+
+
 class GateError(MonoxError):
     """A quality check failed; what was checked is not released."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from monox_kit.bundle import ONNX_FILE, Backend, ModelFolder, open_folder
 from monox_kit.data import Classifier, LabelSet
@@ -71,7 +71,7 @@ def load_backend(
     plan: SessionPlan | None = None,
     file: str = ONNX_FILE,
     device: str = "cpu",
-    precision: str = "fp32",
+    precision: Literal["fp32", "bf16"] = "fp32",
     compiled: bool = False,
 ) -> Classifier:
     """The classifier of an open folder; a new backend is added here.

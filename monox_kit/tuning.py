@@ -28,7 +28,7 @@ _LEAST_SAMPLES = 50
 # A candidate must win by this much over the plain default: less is noise.
 _LEAST_GAIN = 1.03
 _GPU_BATCH_TOKENS = 16 * DEFAULT_BATCH_TOKENS
-_GPU_PROVIDERS = ("cuda", "tensorrt")
+GPU_PROVIDERS = ("cuda", "tensorrt")
 _VERSION = 1
 
 
@@ -73,7 +73,7 @@ def default_plan(
         sessions = 1 if threads is None else max(1, cores // threads)
     if threads is None:
         threads = max(1, cores // sessions)
-    usual = _GPU_BATCH_TOKENS if provider in _GPU_PROVIDERS else DEFAULT_BATCH_TOKENS
+    usual = _GPU_BATCH_TOKENS if provider in GPU_PROVIDERS else DEFAULT_BATCH_TOKENS
     chosen = batch_tokens if batch_tokens is not None else usual
     return RunPlan(SessionPlan(sessions, threads), chosen, "asked" if asked else "default")
 
@@ -139,7 +139,7 @@ def measured_plan(
         usual_size=plan.batch_tokens,
         progress=progress,
     )
-    if provider not in _GPU_PROVIDERS:  # the key does not tell one GPU from another
+    if provider not in GPU_PROVIDERS:  # the key does not tell one GPU from another
         try:
             write_json(path, {"key": key, "plan": found.to_json()})
         except MonoxError as error:
@@ -188,7 +188,7 @@ def _measure(
 
 def _session_candidates(cores: int, provider: str) -> list[SessionPlan]:
     """Ways to share the cores, the plain default first."""
-    if provider in _GPU_PROVIDERS:
+    if provider in GPU_PROVIDERS:
         return [SessionPlan(1, cores), SessionPlan(2, max(1, cores // 2))]
     # At most 4 of several threads: each has its own weights.
     sessions = {1, 2, min(4, cores // 4), cores}

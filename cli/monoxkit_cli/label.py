@@ -88,6 +88,23 @@ def label(
         bool, typer.Option("--compile", help="Let PyTorch compile the model first.")
     ] = False,
     device: Device = "cpu",
+    shard_range: Annotated[
+        str | None,
+        typer.Option(
+            "--shard-range", metavar="A:B", help="Label shards A to B - 1 alone [default: all]."
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local, or ray: workers of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Of the cluster, such as auto [default: this machine]."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Of the cluster at once [default: all it has room for]."),
+    ] = None,
     format: Format = "auto",
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
@@ -100,14 +117,15 @@ def label(
     """Write a teacher's logits for every row of a corpus.
 
     Every row, exactly once and in order; run again after an interruption, finished shards are
-    kept. The corpus is checked whole before the first batch.
+    kept. The corpus is checked whole before the first batch. Several runs, each with a
+    --shard-range of its own, may write to one store on a shared disk; the last one completes it.
 
     Example: monoxkit label --teacher onnx --model BUNDLE --corpus data/*.jsonl --store runs/store
     """
     from pathlib import Path
 
     from monox_kit.labelling import LabelConfig, label_corpus
-    from monoxkit_cli.options import corpus_config
+    from monoxkit_cli.options import corpus_config, shard_bounds
     from monoxkit_cli.render import RichProgress, emit
 
     config = LabelConfig(
@@ -136,6 +154,10 @@ def label(
         precision=precision,  # type: ignore[arg-type]
         compiled=compiled,
         device=device,
+        shard_range=shard_bounds(shard_range),
+        engine=engine,  # type: ignore[arg-type]
+        address=address,
+        workers=workers,
     )
     summary = label_corpus(config, Path(store), progress=RichProgress())
     emit(summary, as_json, lambda: _table(summary))
@@ -146,6 +168,9 @@ def _table(summary: LabelSummary) -> Table:
 
     table = Table("what", "value", title=str(summary.store))
     table.add_row("rows", f"{summary.num_rows:,}")
+    if not summary.complete:
+        rest = summary.num_rows - summary.num_rows_done
+        table.add_row("rows that other runs have to label", f"{rest:,}")
     table.add_row("shards", f"{summary.num_shards:,}")
     table.add_row("rows of earlier runs", f"{summary.num_resumed_rows:,}")
     if summary.rows_per_s is not None:
@@ -163,7 +188,10 @@ def _table(summary: LabelSummary) -> Table:
         )
     if summary.guard is not None:
         _add_guard(table, summary, summary.guard)
-    table.add_row("digest", summary.store_digest)
+    if summary.cluster is not None:
+        lost = summary.cluster["num_lost_workers"]
+        table.add_row("workers", f"{summary.cluster['num_workers']} at once, {lost} lost")
+    table.add_row("digest", summary.store_digest or "-")
     return table
 
 

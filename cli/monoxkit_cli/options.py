@@ -119,6 +119,25 @@ def corpus_config(
     )
 
 
+def shard_bounds(value: str | None) -> tuple[int, int] | None:
+    """The numbers of `--shard-range A:B`.
+
+    Raises:
+        ConfigError: it has another form.
+    """
+    if value is None:
+        return None
+    first, _, behind = value.partition(":")
+    if not (first.isascii() and first.isdigit() and behind.isascii() and behind.isdigit()):
+        from monox_kit.errors import ConfigError
+
+        raise ConfigError(
+            f"--shard-range: expected A:B, two numbers of shards, found {value!r}. 0:10 stands for "
+            "the first ten."
+        )
+    return int(first), int(behind)
+
+
 def spread(arguments: Sequence[str]) -> list[str]:
     """The arguments with `--test a b` written as `--test a --test b`.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from monox_kit.corpora.paths import SourceFile
-from monox_kit.corpora.rows import Meter
+from monox_kit.corpora.rows import Meter, Start
 from monox_kit.errors import CorpusError, MonoxError
 
 BLOCK_BYTES = 1 << 18
@@ -19,14 +19,21 @@ MAX_LINE_BYTES = 64 << 20
 _ZSTD_INPUT_BYTES = 1 << 10
 
 
-def read_blocks(file: SourceFile, meter: Meter) -> Iterator[bytes]:
+def read_blocks(file: SourceFile, meter: Meter, offset: int = 0) -> Iterator[bytes]:
     """The decompressed bytes of `file` in order, in non-empty blocks of about `BLOCK_BYTES`.
+
+    Args:
+        file: what to read.
+        meter: told the position in storage.
+        offset: bytes to leave out at the beginning; 0 for a compressed file.
 
     Raises:
         CorpusError: the file cannot be opened or read, or its compressed stream is cut or damaged.
     """
     try:
         with file.open() as raw:
+            if offset:
+                _skip(raw, offset)
             for block in _decompressed(raw, file):
                 meter.file_bytes = raw.tell()
                 yield block
@@ -35,6 +42,15 @@ def read_blocks(file: SourceFile, meter: Meter) -> Iterator[bytes]:
     # Remote file systems and decompressors each raise errors of their own.
     except Exception as error:
         raise file.unreadable(error) from error
+
+
+def _skip(raw: BinaryIO, offset: int) -> None:
+    """Move to a byte offset, by reading where the file system cannot seek."""
+    try:
+        raw.seek(offset)
+    except (OSError, ValueError):  # a stream over HTTP raises the latter
+        while (left := offset - raw.tell()) > 0 and raw.read(min(left, BLOCK_BYTES)):
+            pass
 
 
 def _decompressed(raw: BinaryIO, file: SourceFile) -> Iterator[bytes]:
@@ -84,20 +100,27 @@ def _unzstd(raw: BinaryIO, file: SourceFile) -> Iterator[bytes]:
         raise EOFError("compressed file ended before the end of its zstd frame")
 
 
-def read_lines(file: SourceFile, meter: Meter) -> Iterator[tuple[int, list[str]]]:
-    r"""The lines of a UTF-8 file, block by block, as (number of the first one from 1, lines).
+def read_lines(
+    file: SourceFile, meter: Meter, start: Start | None = None
+) -> Iterator[tuple[int, int, list[str]]]:
+    r"""The lines of a UTF-8 file, block by block: (bytes before it, number from 1, its lines).
 
     Only "\n" ends a line, and it is removed; a "\r" before it stays. A byte order mark at the start
     is removed. A final "\n" does not begin another line.
 
+    Args:
+        file: what to read.
+        meter: told the position in storage.
+        start: where to begin, at the start of a line; None for `meter.start`.
+
     Raises:
         CorpusError: as for `read_blocks`; the bytes are not UTF-8; a line exceeds `MAX_LINE_BYTES`.
     """
-    number = 1
-    offset = 0
+    start = start or meter.start
+    number, offset = start.line, start.offset
     unfinished: list[bytes] = []
     unfinished_bytes = 0
-    for block in read_blocks(file, meter):
+    for block in read_blocks(file, meter, offset):
         end = block.rfind(b"\n")
         if end < 0:
             unfinished.append(block)
@@ -105,7 +128,7 @@ def read_lines(file: SourceFile, meter: Meter) -> Iterator[tuple[int, list[str]]
         else:
             head = b"".join((*unfinished, block[:end]))
             lines = _decode(head, file.name, number, offset).split("\n")
-            yield number, lines
+            yield offset, number, lines
             number += len(lines)
             offset += len(head) + 1
             unfinished = [block[end + 1 :]]
@@ -119,7 +142,7 @@ def read_lines(file: SourceFile, meter: Meter) -> Iterator[tuple[int, list[str]]
     if tail:
         text = _decode(tail, file.name, number, offset)
         if text:
-            yield number, [text]
+            yield offset, number, [text]
 
 
 def _decode(content: bytes, name: str, number: int, offset: int) -> str:

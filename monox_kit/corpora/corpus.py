@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from monox_kit.corpora.checks import DocumentCheck
 from monox_kit.corpora.formats import FormatName, row_source
-from monox_kit.corpora.marks import CorpusMark, Marker
+from monox_kit.corpora.marks import CorpusMark, Marker, Place
 from monox_kit.corpora.paths import lang_from_name, resolve_paths
-from monox_kit.corpora.rows import Columns, Meter
+from monox_kit.corpora.rows import Columns, Meter, Start
 from monox_kit.corpora.sample import Sample
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError
@@ -165,14 +165,17 @@ class Corpus:
         """
         return next(self.documents()).text_pair is not None
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self, place: Place | None = None) -> Iterator[Document]:
         """One pass over all documents, rows counted from 0 across the files.
+
+        Args:
+            place: where to begin, as `CorpusMark.place` of a scan; None for the first row.
 
         Raises:
             CorpusError: a file cannot be read, has no row, or has a row that cannot be used; the
                 message names file and line or row.
         """
-        return self._read(self._check(), Meter())
+        return self._read(self._check(), Meter(), place)
 
     def scan(
         self,
@@ -201,10 +204,14 @@ class Corpus:
         has_pairs = False
         total = self._total_bytes()
         unit = "rows" if total is None else "bytes"
+
+        def place() -> Place:
+            return Place(meter.file, meter.first_row, meter.here)
+
         with (progress or Silent()).task("checking the corpus", total, unit) as task:
             report = _ScanReport(task, by_bytes=total is not None)
             for document in self._read(self._check(labels), meter):
-                marker.add(document)
+                marker.add(document, place)
                 sample.add(document)
                 has_pairs = document.text_pair is not None  # of all rows, or of none
                 label = document.label
@@ -239,10 +246,14 @@ class Corpus:
             self._columns, is_paired=is_paired, labels=labels, is_labelled=is_labelled
         )
 
-    def _read(self, check: DocumentCheck, meter: Meter) -> Iterator[Document]:
-        row = 0
-        for source in self._sources:
-            first = row
+    def _read(
+        self, check: DocumentCheck, meter: Meter, place: Place | None = None
+    ) -> Iterator[Document]:
+        place = place or Place(0, 0, Start())
+        row = place.row
+        for index, source in enumerate(self._sources[place.file :], place.file):
+            first = place.first_row if index == place.file else row
+            meter.begin_file(index, first, place.start if index == place.file else Start())
             for raw in source.rows(self._columns, meter):
                 yield check.document(row, raw, source)
                 row += 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from monox_kit.corpora.blocks import MAX_LINE_BYTES, read_lines
 from monox_kit.corpora.paths import SourceFile, one_line
 from monox_kit.corpora.plain import BlankLines
-from monox_kit.corpora.rows import Columns, Meter, RawRow
+from monox_kit.corpora.rows import Columns, Meter, RawRow, Start
 from monox_kit.errors import CorpusError
 
 
@@ -37,12 +37,16 @@ def read_delimited(
     # The module's only limit is for the whole process (131,072 characters at first); it is only
     # ever raised, to where a longer line is refused anyway.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-    lines = (f"{line}\n" for _, block in read_lines(file, meter) for line in block)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    blank = BlankLines(file.name)
+    start = meter.start
     picked: list[int] = []
     num_fields = 0
-    begins_at = 1
+    if start.row:  # the header stands above
+        header = next(csv.reader(_lines(file, Meter(), Start(), {}), delimiter=delimiter), [])
+        picked, num_fields = _positions(header, columns, file.name), len(header)
+    block: dict[int, int] = {}
+    reader = csv.reader(_lines(file, meter, start, block), delimiter=delimiter, strict=True)
+    blank = BlankLines(file.name)
+    row, begins_at = start.row, start.line
     while True:
         try:
             fields = next(reader, None)
@@ -70,8 +74,23 @@ def read_delimited(
             # Position `num_fields` stands for a column that the file lacks.
             fields.append("")
             text, pair, label, key, lang = [fields[position] for position in picked]
+            if begins_at in block and not file.compression:
+                meter.here = Start(row, begins_at, block[begins_at])
             yield begins_at, text, pair, label, key, lang
-        begins_at = reader.line_num + 1
+            row += 1
+        begins_at = start.line + reader.line_num
+
+
+def _lines(file: SourceFile, meter: Meter, start: Start, block: dict[int, int]) -> Iterator[str]:
+    """The file's lines; `block` holds the number of the current block's first one and its offset.
+
+    Only there is a line's offset known; a row that begins there can be begun with.
+    """
+    for offset, number, lines in read_lines(file, meter, start):
+        block.clear()
+        block[number] = offset
+        for line in lines:
+            yield f"{line}\n"
 
 
 def _positions(header: list[str], columns: Columns, name: str) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 from monox_kit.corpora.blocks import read_lines
 from monox_kit.corpora.paths import SourceFile, one_line
 from monox_kit.corpora.plain import BlankLines
-from monox_kit.corpora.rows import Columns, Meter, RawRow, shown
+from monox_kit.corpora.rows import Columns, Meter, RawRow, Start, shown
 from monox_kit.errors import CorpusError
 
 
@@ -32,7 +32,9 @@ def read_jsonl(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[Raw
     )
     required = tuple(column for _, column in columns.required)
     blank = BlankLines(file.name)
-    for first, lines in read_lines(file, meter):
+    for offset, first, lines in read_lines(file, meter):
+        if not file.compression:
+            meter.here = Start(first - 1, first, offset)
         for number, line in enumerate(lines, first):
             try:
                 record, end = scan(line)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from monox_kit.corpora.rows import Start
 from monox_kit.data import Document
-from monox_kit.digest import RowDigest
+from monox_kit.digest import RowDigest, encode_row
 
 
 class DocumentDigest(RowDigest):
@@ -14,7 +15,27 @@ class DocumentDigest(RowDigest):
 
     def add_document(self, document: Document) -> None:
         """Include the next document."""
-        self.add(document.id, document.text, document.text_pair, document.label, document.lang)
+        self.add_encoded(_encoded(document))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pass over a corpus can begin.
+
+    Attributes:
+        file: position of the file in `Corpus.files`.
+        first_row: the corpus's row that is the file's first.
+        start: the place in the file.
+    """
+
+    file: int
+    first_row: int
+    start: Start
+
+    @property
+    def row(self) -> int:
+        """The corpus's row that reading begins with."""
+        return self.first_row + self.start.row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,11 +43,13 @@ class CorpusMark:
     """What a scan knows of one block of rows.
 
     Attributes:
-        digest: `DocumentDigest` over all rows of the corpus up to the end of the block.
+        place: the last one at or before the block's first row.
+        digest: `DocumentDigest` over the block's rows.
         text_bytes: UTF-8 bytes of the block's `ids`, `text` and, in a corpus of pairs,
             `text_pair`.
     """
 
+    place: Place
     digest: str
     text_bytes: Mapping[str, int]
 
@@ -43,6 +66,8 @@ class Marker:
     def __init__(self, block_rows: int | None) -> None:
         """Args: rows of a block; None leaves no marks."""
         self.digest = DocumentDigest()
+        self._block = DocumentDigest()
+        self._place: Place | None = None
         self.text_bytes = 0
         self.marks: list[CorpusMark] = []
         self._block_rows = block_rows
@@ -50,16 +75,20 @@ class Marker:
         self._ids = self._text = self._pair = 0
         self._has_pairs = False
 
-    def add(self, document: Document) -> None:
-        """Include the next row."""
+    def add(self, document: Document, place: Callable[[], Place]) -> None:
+        """Include the next row; `place` tells where reading could begin for it."""
         text, pair = document.text, document.text_pair
-        self.digest.add_document(document)
+        encoded = _encoded(document)
+        self.digest.add_encoded(encoded)
         num_text, num_pair = _utf8_bytes(text), 0
         if pair is not None:
             self._has_pairs = True
             num_pair = _utf8_bytes(pair)
         self.text_bytes += num_text + num_pair
         if self._block_rows:
+            if not self._rows:
+                self._place = place()
+            self._block.add_encoded(encoded)
             self._ids += _utf8_bytes(document.id)
             self._text += num_text
             self._pair += num_pair
@@ -69,12 +98,19 @@ class Marker:
 
     def end_block(self) -> None:
         """Mark the rows since the last mark, where there are any."""
-        if self._rows:
+        if self._place is not None:
             sizes = {"ids": self._ids, "text": self._text}
             if self._has_pairs:
                 sizes["text_pair"] = self._pair
-            self.marks.append(CorpusMark(digest=self.digest.hexdigest(), text_bytes=sizes))
+            self.marks.append(
+                CorpusMark(place=self._place, digest=self._block.hexdigest(), text_bytes=sizes)
+            )
+        self._block, self._place = DocumentDigest(), None
         self._rows = self._ids = self._text = self._pair = 0
+
+
+def _encoded(document: Document) -> bytes:
+    return encode_row(document.id, document.text, document.text_pair, document.label, document.lang)
 
 
 def _utf8_bytes(text: str) -> int:

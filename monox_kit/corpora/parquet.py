@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from monox_kit.corpora.blocks import read_blocks
 from monox_kit.corpora.paths import SourceFile, one_line
-from monox_kit.corpora.rows import Columns, Meter, RawRow
+from monox_kit.corpora.rows import Columns, Meter, RawRow, Start
 from monox_kit.durable import scratch_file
 from monox_kit.errors import CorpusError, MonoxError
 
@@ -36,12 +36,17 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
         ) from error
 
     with _seekable(file) as stream:
-        row = 0
+        row = meter.start.row
         try:
             # Without these two the column chunks of a whole row group are held in memory.
             parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
             names = _present(parquet.schema_arrow.names, columns, file.name)
-            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
+            groups, surplus = _groups_from(parquet.metadata, row)
+            batches = parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names, row_groups=groups)
+            for whole in batches:
+                batch = whole.slice(min(surplus, whole.num_rows))
+                surplus -= whole.num_rows - batch.num_rows
+                meter.here = Start(row)
                 yield from _rows(batch, row, columns, file.name)
                 row += batch.num_rows
                 if file.size_bytes is not None:
@@ -55,6 +60,17 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
                 f"{where}: expected a readable Parquet file, found: "
                 f"{one_line(error)}. Check the file, or write or fetch it again."
             ) from error
+
+
+def _groups_from(metadata: Any, row: int) -> tuple[list[int], int]:
+    """The row groups that hold this row and all after it, and how many rows come before it."""
+    first = 0
+    for group in range(metadata.num_row_groups):
+        num_rows = metadata.row_group(group).num_rows
+        if row < first + num_rows:
+            return list(range(group, metadata.num_row_groups)), row - first
+        first += num_rows
+    return [], 0
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from monox_kit.corpora.blocks import read_lines
 from monox_kit.corpora.paths import SourceFile
-from monox_kit.corpora.rows import Columns, Meter, RawRow
+from monox_kit.corpora.rows import Columns, Meter, RawRow, Start
 from monox_kit.errors import CorpusError
 
 
@@ -55,7 +55,9 @@ def read_plain(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[Raw
             f"Leave out {option} or use another format."
         )
     blank = BlankLines(file.name)
-    for first, lines in read_lines(file, meter):
+    for offset, first, lines in read_lines(file, meter):
+        if not file.compression:
+            meter.here = Start(first - 1, first, offset)
         for number, line in enumerate(lines, first):
             if blank.is_blank(line, number):
                 continue

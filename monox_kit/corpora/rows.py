@@ -51,17 +51,46 @@ class Columns:
                 raise missing_column(where, column, option, found)
 
 
-@dataclass(slots=True)
-class Meter:
-    """How far reading has come, for progress bars: bytes as they lie in storage.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A place in a file where reading can begin.
 
     Attributes:
-        finished_bytes: sizes of the files that are done.
+        row: rows of the file before it.
+        line: number of its line from 1, in a format of lines.
+        offset: bytes of the file before it, in a format of lines.
+    """
+
+    row: int = 0
+    line: int = 1
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class Meter:
+    """Where a reader begins, and how far it has come.
+
+    Attributes:
+        finished_bytes: sizes of the files that are done, as they lie in storage.
         file_bytes: position in the current file.
+        file: position of the current file in the corpus.
+        first_row: the corpus's row that is the file's first.
+        start: where the reader of the current file is to begin.
+        here: the last place, at or before the current row, where another pass could begin.
+            Readers that can begin at the top of a file alone leave it there.
     """
 
     finished_bytes: int = 0
     file_bytes: int = 0
+    file: int = 0
+    first_row: int = 0
+    start: Start = Start()
+    here: Start = Start()
+
+    def begin_file(self, file: int, first_row: int, start: Start) -> None:
+        """Let the reader of the next file begin at `start`."""
+        self.file, self.first_row = file, first_row
+        self.start = self.here = start
 
     @property
     def bytes_read(self) -> int:
@@ -82,7 +111,7 @@ class RowSource:
         name: as the user knows it; starts every error message.
         size_bytes: None where it is not known.
         unit: what a raw row's position counts: `line` (from 1) or `row` (from 0).
-        rows: one pass over the raw rows in order.
+        rows: one pass over the raw rows in order, from `Meter.start` on.
     """
 
     name: str

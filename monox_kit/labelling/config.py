@@ -40,6 +40,11 @@ class LabelConfig:
             logits are too close for that are computed again in fp32. None trusts the graph.
         guard_rows: rows of each half of the guard's sample, on which it learns and is audited;
             None for a fiftieth of the corpus, 200 to 2,000.
+        shard_range: the first shard to label and the one behind the last; None for all. Other
+            runs, on other machines, may label the others into the same store meanwhile.
+        engine: `ray` gives the shards to the workers of a Ray cluster.
+        address: of the cluster; None for one on this machine, or where RAY_ADDRESS says.
+        workers: of the cluster at once; None for as many as it has room for.
     """
 
     teacher: Backend
@@ -58,6 +63,10 @@ class LabelConfig:
     compiled: bool = False
     guard: Annotated[float, Field(gt=0, lt=1)] | None = None
     guard_rows: Annotated[int, Field(ge=50)] | None = None
+    shard_range: tuple[int, int] | None = None
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    workers: Annotated[int, Field(ge=1)] | None = None
 
     def require_consistent(self) -> None:
         """Check that no option was given that the chosen backend would ignore.
@@ -82,6 +91,12 @@ class LabelConfig:
                 f"--guard-rows {self.guard_rows}: expected together with --guard, found none. "
                 "Give --guard 0.999, or leave it out."
             )
+        for option, value in {"--address": self.address, "--workers": self.workers}.items():
+            if value is not None and self.engine != "ray":
+                raise ConfigError(
+                    f"{option} {value}: expected with --engine ray only, found --engine "
+                    f"{self.engine}. Leave it out, or give --engine ray."
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,8 +105,9 @@ class LabelSummary:
 
     Attributes:
         store: the store's folder.
-        num_rows: rows of the finished store.
-        num_shards: its shards.
+        num_rows: rows of the finished store; `num_rows_done` of them are there.
+        num_rows_done: rows of the shards that are there.
+        num_shards: shards of the finished store.
         num_resumed_rows: rows that earlier runs had already labelled.
         labelled_s: seconds from the first batch to the last commit of this run.
         rows_per_s: rows of this run over `labelled_s`; None where it had nothing left to do.
@@ -99,16 +115,19 @@ class LabelSummary:
             guard computed again count once.
         padding_fraction: padding among the tokens of this run; None where it had nothing to do.
         num_repeated_rows: rows of this run whose text an equal one had settled.
-        num_recomputed_rows: rows of the finished store that the guard computed again in fp32.
+        num_recomputed_rows: rows that are there and that the guard computed again in fp32.
         provider: ONNX Runtime's execution provider; None for PyTorch.
         plan: batches at once, threads (ONNX Runtime alone), padded tokens per batch, and how they
             were chosen; empty where nothing was left to do.
         guard: what the guard learned, and its price; None without one.
-        store_digest: the finished store's digest.
+        cluster: workers at once, workers lost, seconds that they were busy; None without Ray.
+        complete: whether every shard is there; always without a shard range.
+        store_digest: the finished store's digest; None while it is incomplete.
     """
 
     store: Path
     num_rows: int
+    num_rows_done: int
     num_shards: int
     num_resumed_rows: int
     labelled_s: float
@@ -120,7 +139,9 @@ class LabelSummary:
     provider: str | None
     plan: Mapping[str, Any] = field(default_factory=dict)
     guard: Mapping[str, Any] | None = None
-    store_digest: str
+    cluster: Mapping[str, Any] | None = None
+    complete: bool
+    store_digest: str | None
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""

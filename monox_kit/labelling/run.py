@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from monox_kit.bundle import FP32_FILE, ONNX_FILE, ModelFolder, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
-from monox_kit.data import Classifier, Document, LabelSet
 from monox_kit.errors import ConfigError
-from monox_kit.inference import load_backend, require_runnable
+from monox_kit.labelling.cluster import label_on_cluster
 from monox_kit.labelling.config import LabelConfig, LabelSummary
 from monox_kit.labelling.guard import Guard, learn_guard
+from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
-from monox_kit.labelling.windows import Window, windows
-from monox_kit.overlap import Behind, ahead
-from monox_kit.progress import Progress, Silent
+from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import tokenize
-from monox_kit.store import LogitStore, ShardBuilder, StoreManifest, StoreWriter, begun_manifest
+from monox_kit.store import (
+    LogitStore,
+    ShardRange,
+    StoreManifest,
+    StoreWriter,
+    begun_manifest,
+)
 from monox_kit.store.format import COMPLETE_FILE, STORE_FILE
-from monox_kit.tokenizing import Tokenizer
 from monox_kit.tuning import RunPlan, default_plan, measured_plan
 from monox_kit.validation import checked
-
-if TYPE_CHECKING:
-    from monox_kit.onnx_model import SessionPlan
 
 # Rows of each half of the guard's sample: a fiftieth of the corpus, within these.
 _GUARD_ROWS = (200, 2_000)
@@ -68,91 +62,113 @@ class _Run:
 
     def __init__(self, config: LabelConfig, store: Path, progress: Progress) -> None:
         self._config = config
-        self._store = store
+        # Absolute: workers elsewhere start in folders of their own.
+        self._store = store.absolute() if config.engine == "ray" else store
         self._progress = progress
-        self._folder = open_folder(config.model, progress)
-        self._provider = _provider(config, self._folder)
-        require_runnable(config.teacher, self._provider, config.device)
-        self._folder.require_backend(config.teacher)
-        if config.guard is not None:
-            self._folder.require_reference()
-        max_length = self._folder.resolve_max_length(config.max_length)
-        self._tokenizer = Tokenizer(self._folder.path, max_length)
-        self._labels = self._folder.labels
+        self._model = TeacherModel(config, progress)
         self._corpus = Corpus(config.corpus)
         self._totals = Totals()
 
     def label(self) -> LabelSummary:
         """Do all of it; see `label_corpus`."""
         config = self._config
+        work, teacher = self._prepared()
+        manifest = work.manifest
+        shards = range(*(config.shard_range or (0, manifest.num_shards)))
+        num_rows = sum(len(manifest.shard(index)) for index in shards)
+        # Workers of a cluster claim each shard by themselves.
+        claim = shards if config.engine == "local" else range(0)
+        plan, cluster = {}, None
+        with StoreWriter(self._store, manifest, claim) as writer:
+            missing = [shard for shard in writer.absent() if shard.index in shards]
+            resumed = num_rows - sum(map(len, missing))
+            if missing:
+                plan = work.plan.to_json()
+                title = f"labelling ({config.teacher})"
+                with self._progress.task(title, num_rows, "rows", done=resumed) as task:
+                    if config.engine == "ray":
+                        cluster = self._label_on_cluster(work, missing, task)
+                    else:
+                        self._label_here(work, teacher, writer, task)
+            record = writer.complete(**self._totals.to_json(), plan=plan, cluster=cluster)
+        found = LogitStore.open(self._store, allow_incomplete=True).info()
+        return LabelSummary(
+            store=self._store,
+            num_rows=found.num_rows,
+            num_rows_done=found.num_rows_done,
+            num_shards=found.num_shards,
+            num_resumed_rows=resumed,
+            labelled_s=round(self._totals.seconds, 3),
+            **self._totals.rates(),
+            num_repeated_rows=self._totals.repeated,
+            num_recomputed_rows=found.num_recomputed,
+            provider=self._model.provider if config.teacher == "onnx" else None,
+            plan=plan,
+            guard=self._guard_report(work.guard),
+            cluster=cluster,
+            complete=record is not None,
+            store_digest=found.digest,
+        )
+
+    def _prepared(self) -> tuple[Assignment, Teacher | None]:
+        """All that comes before the store is touched: the scan, the run plan and the guard.
+
+        The teacher is None where no shard is to be labelled in this process.
+        """
+        config, folder = self._config, self._model.folder
         begun = begun_manifest(self._store)
         is_finished = (self._store / COMPLETE_FILE).exists()
         summary = self._corpus.scan(
             progress=self._progress,
-            labels=None if config.ignore_labels else self._labels,
+            labels=None if config.ignore_labels else folder.labels,
             mark_every=config.shard_rows,
             sample_rows=0 if is_finished else self._sample_rows(is_new=begun is None),
         )
-        self._folder.require_pairs(summary.has_pairs, ", ".join(self._corpus.files))
+        folder.require_pairs(summary.has_pairs, ", ".join(self._corpus.files))
         guard = None
         if begun is not None:
             # The guard that the store was begun with; other settings are refused before any work.
             guard = Guard.from_fingerprint(begun.fingerprint) if config.guard else None
             begun.require_equal(self._manifest(summary, guard), self._store / STORE_FILE)
-        plan = None if is_finished else self._plan(summary)
-        teacher = self._teacher(plan) if plan is not None else None
-        if teacher is not None and config.guard is not None:
-            guard = guard or self._learn(teacher, summary, config.guard)
-            teacher.guard = guard
-        manifest = self._manifest(summary, guard)
-        summary = replace(summary, sample=())
-        with StoreWriter(self._store, manifest) as writer:
-            missing = writer.missing
-            resumed = summary.num_rows - sum(map(len, missing))
-            if missing and teacher is not None:
-                stream = ahead(windows(self._corpus, missing, summary, self._tokenizer))
-                with closing(stream):
-                    self._label_windows(stream, teacher, writer, summary, resumed)
-            ran = plan.to_json() if missing and plan is not None else {}
-            record = writer.complete(**self._totals.to_json(), plan=ran)
-        finished = LogitStore.open(self._store)
-        return LabelSummary(
+        plan = self._default_plan() if is_finished else self._plan(summary)
+        learns = config.guard is not None and guard is None
+        teacher = None
+        if not is_finished and (config.engine == "local" or learns):
+            teacher = self._model.teacher(plan, guard)
+            if config.guard is not None and guard is None:
+                guard = teacher.guard = self._learn(teacher, summary, config.guard)
+        work = Assignment(
+            config=config,
             store=self._store,
-            num_rows=record.num_rows,
-            num_shards=record.num_shards,
-            num_resumed_rows=resumed,
-            labelled_s=round(self._totals.seconds, 3),
-            **self._totals.rates(),
-            num_repeated_rows=self._totals.repeated,
-            num_recomputed_rows=finished.info().num_recomputed,
-            provider=self._provider if config.teacher == "onnx" else None,
-            plan=ran,
-            guard=self._guard_report(guard),
-            store_digest=finished.digest,
+            manifest=self._manifest(summary, guard),
+            marks=dict(enumerate(summary.marks)),
+            plan=plan,
+            guard=guard,
+        )
+        return work, teacher
+
+    def _label_here(
+        self, work: Assignment, teacher: Teacher | None, writer: StoreWriter, task: ProgressTask
+    ) -> None:
+        # Only a store whose complete.json was deleted meanwhile has shards left to label here.
+        teacher = teacher or self._model.teacher(work.plan, work.guard)
+        label_shards(
+            work,
+            writer,
+            corpus=self._corpus,
+            tokenizer=self._model.tokenizer,
+            teacher=teacher,
+            task=task,
+            totals=self._totals,
         )
 
-    def _label_windows(
-        self,
-        stream: Iterator[Window],
-        teacher: Teacher,
-        writer: StoreWriter,
-        summary: CorpusSummary,
-        resumed: int,
-    ) -> None:
-        """Label and write: the next window is read and the last one written meanwhile."""
-        started = time.perf_counter()
-        title = f"labelling ({self._config.teacher})"
-        sink = _ShardSink(writer, self._labels, self._config.ignore_labels)
-        with (
-            self._progress.task(title, summary.num_rows, "rows", done=resumed) as task,
-            sink,
-            Behind() as behind,
-        ):
-            for window in stream:
-                logits, recomputed = teacher.label(window.texts, task, self._totals)
-                behind.do(partial(sink.add, window, logits, recomputed))
-            behind.wait()
-            self._totals.seconds = time.perf_counter() - started
+    def _label_on_cluster(
+        self, work: Assignment, missing: Sequence[ShardRange], task: ProgressTask
+    ) -> dict[str, Any]:
+        marks = {shard.index: work.marks[shard.index] for shard in missing}
+        run = label_on_cluster(replace(work, marks=marks), missing, task)
+        self._totals.add(run.totals)
+        return run.to_json()
 
     def _sample_rows(self, *, is_new: bool) -> int:
         """Rows of the scan's sample: for the run plan, and for the guard of a new store."""
@@ -161,45 +177,33 @@ class _Run:
             return _PLAN_ROWS
         return max(_PLAN_ROWS, 2 * (config.guard_rows or _GUARD_ROWS[1]))
 
-    def _plan(self, summary: CorpusSummary) -> RunPlan:
-        """What was asked for; else, for ONNX Runtime, what is fastest here."""
+    def _default_plan(self) -> RunPlan:
+        """What was asked for, and the plain defaults for the rest."""
         config = self._config
         if config.teacher == "torch":
             device = config.device.partition(":")[0]
             plan = default_plan(device, batch_tokens=config.batch_tokens)
             return replace(plan, session=None)
-        plan = default_plan(self._provider, config.sessions, config.threads, config.batch_tokens)
-        if plan.chosen_by == "asked":
+        # A worker of a cluster has the cores that were asked for, not the whole machine.
+        alone = config.engine == "ray" and config.threads is not None
+        sessions = 1 if alone and config.sessions is None else config.sessions
+        return default_plan(self._model.provider, sessions, config.threads, config.batch_tokens)
+
+    def _plan(self, summary: CorpusSummary) -> RunPlan:
+        """What was asked for; else, for ONNX Runtime, what is fastest here."""
+        plan = self._default_plan()
+        if self._config.teacher == "torch" or plan.chosen_by == "asked":
             return plan
-        texts = tokenize(self._tokenizer, summary.sample[:_PLAN_ROWS])
+        texts = tokenize(self._model.tokenizer, summary.sample[:_PLAN_ROWS])
         mean_tokens = float(texts.encoded.lengths[texts.distinct].mean())
         return measured_plan(
-            self._classifier,
+            self._model.classifier,
             texts,
-            provider=self._provider,
-            model_digest=self._folder.model_digest,
-            max_length=self._tokenizer.max_length,
+            provider=self._model.provider,
+            model_digest=self._model.folder.model_digest,
+            max_length=self._model.tokenizer.max_length,
             corpus_tokens=int(mean_tokens * summary.num_rows),
             progress=self._progress,
-        )
-
-    def _teacher(self, plan: RunPlan) -> Teacher:
-        reference = None
-        if self._config.guard is not None:
-            reference = self._classifier(plan.session, FP32_FILE)
-        return Teacher(self._classifier(plan.session), reference, plan.batch_tokens)
-
-    def _classifier(self, plan: SessionPlan | None, file: str = ONNX_FILE) -> Classifier:
-        config = self._config
-        return load_backend(
-            self._folder,
-            config.teacher,
-            provider=self._provider,
-            plan=plan,
-            file=file,
-            device=config.device,
-            precision=config.precision or "fp32",
-            compiled=config.compiled,
         )
 
     def _learn(self, teacher: Teacher, summary: CorpusSummary, target: float) -> Guard:
@@ -218,7 +222,7 @@ class _Run:
                 f"for two halves that audit each other, found {summary.num_rows}. Give fewer "
                 "--guard-rows, or label with an fp32 bundle and no guard."
             )
-        texts = tokenize(self._tokenizer, summary.sample[: 2 * min(rows, available)])
+        texts = tokenize(self._model.tokenizer, summary.sample[: 2 * min(rows, available)])
         started = time.perf_counter()
         with self._progress.task("learning the guard", 2 * len(texts), "rows") as task:
             fast, reference = teacher.both(texts, task)
@@ -243,7 +247,7 @@ class _Run:
 
     def _manifest(self, summary: CorpusSummary, guard: Guard | None) -> StoreManifest:
         """What the store is made from; a resumed run must agree in every field."""
-        config, folder = self._config, self._folder
+        config, folder = self._config, self._model.folder
         record = folder.record
         exported = record.precision if record else "fp32"
         fingerprint = {
@@ -253,8 +257,8 @@ class _Run:
             "tokenizer_digest": folder.tokenizer_digest,
             "backend": config.teacher,
             "precision": exported if config.teacher == "onnx" else config.precision or "fp32",
-            "provider": self._provider if config.teacher == "onnx" else None,
-            "max_length": self._tokenizer.max_length,
+            "provider": self._model.provider if config.teacher == "onnx" else None,
+            "max_length": self._model.tokenizer.max_length,
             "corpus_digest": summary.digest,
             "gold_labels": "ignored" if config.ignore_labels else "kept",
             "guard_target": config.guard,
@@ -264,65 +268,10 @@ class _Run:
             fingerprint |= {"guard_digest": folder.reference_digest, **guard.to_fingerprint()}
             fingerprint["guard_target"] = config.guard  # the one asked for now, to be compared
         return StoreManifest(
-            labels=self._labels,
+            labels=folder.labels,
             num_rows=summary.num_rows,
             shard_rows=config.shard_rows,
             dtype=config.dtype,
             has_pairs=summary.has_pairs,
             fingerprint=fingerprint,
         )
-
-
-class _ShardSink:
-    """Puts labelled windows into shards; a shard is committed with its last window.
-
-    Use as a context manager: left by an error, the shard at hand is given up.
-    """
-
-    def __init__(self, writer: StoreWriter, labels: LabelSet, ignore_labels: bool) -> None:
-        self._writer = writer
-        self._labels = labels
-        self._ignore_labels = ignore_labels
-        self._open = ExitStack()
-        self._builder: ShardBuilder | None = None
-
-    def add(
-        self, window: Window, logits: npt.NDArray[np.float32], recomputed: npt.NDArray[np.bool_]
-    ) -> None:
-        """Write one window, which follows the one before."""
-        if window.starts_shard:
-            self._builder = self._open.enter_context(
-                self._writer.shard(window.shard, window.text_bytes)
-            )
-        assert self._builder is not None  # a shard's first window comes first
-        self._builder.append(
-            logits=logits,
-            documents=window.documents,
-            labels=_gold(window.documents, self._labels, self._ignore_labels),
-            recomputed=recomputed,
-        )
-        if window.ends_shard:
-            self._builder = None
-            self._open.close()
-
-    def __enter__(self) -> _ShardSink:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._open.__exit__(*error)
-
-
-def _provider(config: LabelConfig, folder: ModelFolder) -> str:
-    """The execution provider that `auto` stands for: what the bundle was measured on."""
-    if config.provider != "auto":
-        return config.provider
-    if config.teacher == "torch" or folder.record is None:
-        return "cpu"
-    return str(folder.record.checks.get("provider", "cpu"))
-
-
-def _gold(documents: Sequence[Document], labels: LabelSet, ignore: bool) -> npt.NDArray[np.int32]:
-    """[n] int32 class indices, -1 without a gold label."""
-    names = (None if ignore else d.label for d in documents)
-    indices = (-1 if name is None else labels.index(name, "corpus") for name in names)
-    return np.fromiter(indices, np.int32, len(documents))

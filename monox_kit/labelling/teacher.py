@@ -42,6 +42,11 @@ class Totals:
     guard_learning_s: float = 0.0
     seconds: float = 0.0
 
+    def add(self, other: Totals) -> None:
+        """Count another run's sums in."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     @property
     def padding(self) -> float:
         """Padding among the tokens of the teacher's graph."""
@@ -99,10 +104,11 @@ class Teacher:
         fast: Classifier,
         reference: Classifier | None,
         batch_tokens: int,
+        guard: Guard | None = None,
     ) -> None:
         self._fast = fast
         self._reference = reference
-        self.guard: Guard | None = None
+        self.guard = guard
         self._batch_tokens = batch_tokens
         self._started_s: float | None = None
 

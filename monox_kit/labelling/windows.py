@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from monox_kit.corpora.corpus import Corpus, CorpusSummary
-from monox_kit.corpora.marks import DocumentDigest
+from monox_kit.corpora.corpus import Corpus
+from monox_kit.corpora.marks import CorpusMark, DocumentDigest
 from monox_kit.data import Document
 from monox_kit.errors import CorpusError
 from monox_kit.scoring import Texts, tokenize
@@ -48,48 +48,43 @@ class Window:
 
 
 def windows(
-    corpus: Corpus, missing: Sequence[ShardRange], summary: CorpusSummary, tokenizer: Tokenizer
+    corpus: Corpus,
+    missing: Iterable[ShardRange],
+    marks: Mapping[int, CorpusMark],
+    num_rows: int,
+    tokenizer: Tokenizer,
 ) -> Iterator[Window]:
     """The rows of every missing shard; a shard's last window comes only if all is as scanned.
+
+    Args:
+        corpus: read from a place before each shard, and on where the next one follows.
+        missing: shards in any order.
+        marks: what the scan found, by the index of each of these shards.
+        num_rows: of the corpus, as scanned.
+        tokenizer: the teacher's.
 
     Raises:
         CorpusError: the corpus has changed since the scan; shards before the change are kept.
     """
-    documents = _Digesting(corpus.documents())
+    documents: Iterator[Document] = iter(())
+    next_row = -1
     for shard in missing:
-        for _ in islice(documents, shard.start - documents.next_row):
-            pass
-        mark = summary.marks[shard.index]
+        mark = marks[shard.index]
+        if next_row != shard.start:
+            documents = corpus.documents(mark.place)
+            documents = islice(documents, shard.start - mark.place.row, None)
+        digest, next_row = DocumentDigest(), shard.start
         for rows in _parts(documents, shard):
-            if documents.next_row == shard.stop:
-                found, is_last = documents.hexdigest(), shard.stop == summary.num_rows
-                if found != mark.digest or (is_last and next(documents, None) is not None):
-                    raise _changed(corpus, summary)
+            for document in rows:
+                digest.add_document(document)
+            next_row += len(rows)
+            if next_row == shard.stop:
+                is_last = next_row == num_rows
+                if digest.hexdigest() != mark.digest or (is_last and any(True for _ in documents)):
+                    raise _changed(corpus, num_rows)
             yield Window(shard, mark.text_bytes, rows, tokenize(tokenizer, rows))
-        if documents.next_row < shard.stop:
-            raise _changed(corpus, summary)
-
-
-class _Digesting:
-    """Documents, with the digest of all that were given out."""
-
-    def __init__(self, documents: Iterator[Document]) -> None:
-        self._documents = documents
-        self._digest = DocumentDigest()
-        self.next_row = 0
-
-    def __iter__(self) -> _Digesting:
-        return self
-
-    def __next__(self) -> Document:
-        document = next(self._documents)
-        self._digest.add_document(document)
-        self.next_row = document.row + 1
-        return document
-
-    def hexdigest(self) -> str:
-        """The digest of all rows given out."""
-        return self._digest.hexdigest()
+        if next_row < shard.stop:
+            raise _changed(corpus, num_rows)
 
 
 def _parts(documents: Iterator[Document], shard: ShardRange) -> Iterator[list[Document]]:
@@ -106,9 +101,9 @@ def _parts(documents: Iterator[Document], shard: ShardRange) -> Iterator[list[Do
         yield part
 
 
-def _changed(corpus: Corpus, summary: CorpusSummary) -> CorpusError:
+def _changed(corpus: Corpus, num_rows: int) -> CorpusError:
     return CorpusError(
-        f"{', '.join(corpus.files)}: expected the {summary.num_rows} rows that were checked before "
+        f"{', '.join(corpus.files)}: expected the {num_rows} rows that were checked before "
         "labelling, found other content. The corpus changed while it was labelled: run again with "
         "a new --store."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,14 +13,14 @@ import numpy as np
 
 from monox_kit.data import Document, Logits
 from monox_kit.durable import (
+    RangeLocks,
     disk_errors,
-    exclusive_lock,
     fsync_folder,
     make_folder,
     remove_all_leftovers,
     write_file,
 )
-from monox_kit.errors import StoreError, StoreIncomplete
+from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
 from monox_kit.store.arrays import Bools, Int32s, text_sizes
 from monox_kit.store.builder import ShardBuilder, new_shard
 from monox_kit.store.folder import StoreFolder
@@ -35,42 +35,51 @@ from monox_kit.store.format import (
 )
 from monox_kit.store.record import corrupt, encode_record
 
+# Bytes of the lock file: the first for what is the whole store's, then one for each shard.
+_WHOLE = 0
+
 
 class StoreWriter:
-    """Creates the store that `manifest` describes, or continues it.
+    """Creates the store that `manifest` describes, or continues it; alone or beside others.
 
-    Use as a context manager: entering takes the folder's lock, removes what a killed writer left
-    half-built, and checks what is there; leaving gives the lock back and completes nothing.
+    Use as a context manager: entering claims the writer's shards, removes what a killed writer left
+    half-built of them, and checks what is there; leaving gives them back and completes nothing.
+    Writers of different shards work side by side, in any process on any machine that shares the
+    file system and its locks.
     """
 
-    def __init__(self, folder: Path, manifest: StoreManifest) -> None:
+    def __init__(self, folder: Path, manifest: StoreManifest, shards: range | None = None) -> None:
         """Touches nothing yet.
 
         Args:
             folder: the store's folder; created with its parents where absent.
             manifest: what the store is a store of.
+            shards: indices of the shards to write, with step 1; None for all.
         """
         self.folder = folder
         self.manifest = manifest
-        self._held: ExitStack | None = None
+        self._claimed = _checked_claim(shards, manifest)
+        self._locks: RangeLocks | None = None
         self._store: StoreFolder | None = None
         self._missing: dict[int, ShardRange] = {}
 
     def __enter__(self) -> Self:
-        """Take the lock, and create or resume the store.
+        """Claim the shards, and create or resume the store.
 
         Raises:
-            StoreLocked: another process is writing to it.
+            StoreLocked: another writer has claimed one of them.
             StoreMismatch: it was begun with other settings; names the first and both values.
             StoreCorrupt: a finished shard or a record is damaged. Nothing is deleted.
             StoreError: the folder holds something else.
             StorageError: the disk refused.
         """
         _require_own_folder(self.folder)
-        with ExitStack() as stack:
-            stack.enter_context(exclusive_lock(self.folder / LOCK_FILE))
-            self._store = self._begin()
-            self._held = stack.pop_all()
+        self._locks = RangeLocks(self.folder / LOCK_FILE)
+        try:
+            self._store = self._begin(self._locks.__enter__())
+        except BaseException:
+            self._locks.__exit__()
+            raise
         return self
 
     def __exit__(
@@ -79,15 +88,20 @@ class StoreWriter:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._held is not None:
-            self._held.close()
-        self._held = self._store = None
+        if self._locks is not None:
+            self._locks.__exit__()
+        self._locks = self._store = None
 
     @property
     def missing(self) -> list[ShardRange]:
-        """The shards still to be written, in order."""
+        """The claimed shards that are still to be written, in order."""
         self._begun()
         return list(self._missing.values())
+
+    def absent(self) -> list[ShardRange]:
+        """The shards of the whole store that nobody has committed by now, in order."""
+        present = {shard.index for shard in self._begun().finished_shards()}
+        return [shard for shard in self.manifest.shards() if shard.index not in present]
 
     @contextmanager
     def shard(self, shard: ShardRange, text_bytes: Mapping[str, int]) -> Iterator[ShardBuilder]:
@@ -113,7 +127,7 @@ class StoreWriter:
         store = self._require_missing(shard)
         with new_shard(store, shard, text_bytes) as builder:
             yield builder
-            self._require_missing(shard)  # the block may have given the lock back
+            self._require_missing(shard)  # the block may have given the shards back
         del self._missing[shard.index]
 
     def write_shard(
@@ -151,66 +165,80 @@ class StoreWriter:
         with self.shard(shard, text_sizes(self.manifest, documents, where)) as builder:
             builder.append(logits=logits, documents=documents, labels=labels, recomputed=recomputed)
 
-    def complete(self, **summary: Any) -> CompleteRecord:
+    def complete(self, **summary: Any) -> CompleteRecord | None:
         """Declare the store finished; on a finished store nothing changes.
 
         Args:
             summary: JSON values to remember about the run; no part of the store's digest.
 
+        Returns:
+            None where shards that other writers have to write are still missing: the last one
+            completes the store. Never for a writer that has claimed all.
+
         Raises:
-            StoreIncomplete: a shard is missing.
+            StoreIncomplete: one of the claimed shards is missing.
             StoreCorrupt: a shard was changed since it was written.
             StorageError: the disk refused.
         """
         store = self._begun()
         if self._missing:
-            done = self.manifest.num_rows - sum(map(len, self._missing.values()))
+            claimed = sum(len(self.manifest.shard(index)) for index in self._claimed)
+            done = claimed - sum(map(len, self._missing.values()))
             raise StoreIncomplete(
                 f"{self.folder}: expected every shard before completing, found {done} of "
-                f"{self.manifest.num_rows} rows. Write the {len(self._missing)} missing shards."
+                f"{claimed} rows. Write the {len(self._missing)} missing shards."
             )
-        record = store.read_complete()
-        if record is None:
-            # As they lie on disk now: nobody may have touched them since they were written.
-            digests = [store.read_shard(shard).digest for shard in self.manifest.shards()]
-            record = CompleteRecord(
-                num_rows=self.manifest.num_rows,
-                num_shards=self.manifest.num_shards,
-                digest=store.digest_of(digests),
-                summary=summary,
-            )
-            path = self.folder / COMPLETE_FILE
-            write_file(path, encode_record(record.to_json(), path))
+        assert self._locks is not None  # held as long as the store
+        with self._locks.turn(_WHOLE):
+            record = store.read_complete()
+            if record is None:
+                # As they lie on disk now: nobody may have touched them since they were written.
+                shards = store.finished_shards()
+                if len(shards) < self.manifest.num_shards:
+                    return None
+                digests = [store.read_shard(shard).digest for shard in shards]
+                record = CompleteRecord(
+                    num_rows=self.manifest.num_rows,
+                    num_shards=self.manifest.num_shards,
+                    digest=store.digest_of(digests),
+                    summary=summary,
+                )
+                path = self.folder / COMPLETE_FILE
+                write_file(path, encode_record(record.to_json(), path))
         return record
 
-    def _begin(self) -> StoreFolder:
-        """Bring the folder into a state to write shards in; the lock is held."""
-        _require_own_folder(self.folder)
-        shards = make_folder(self.folder / SHARDS_FOLDER)
-        remove_all_leftovers(self.folder)
-        remove_all_leftovers(shards)
-        path = self.folder / STORE_FILE
-        if not os.path.lexists(path):
-            write_file(path, encode_record(self.manifest.to_json(), path))
-        store = StoreFolder(self.folder)
-        store.manifest.require_equal(self.manifest, path)
-        with disk_errors(self.folder):
-            # A killed writer may have renamed a shard without its fsync of the parent.
-            fsync_folder(shards)
-            fsync_folder(self.folder.absolute().parent)
-        done = store.finished_shards()
-        digests = [store.read_shard(shard).digest for shard in done]
+    def _begin(self, locks: RangeLocks) -> StoreFolder:
+        """Claim the shards and bring the folder into a state to write them in."""
+        with locks.turn(_WHOLE):
+            _require_own_folder(self.folder)
+            locks.take(*_bytes_of(self._claimed), _shown(self._claimed))
+            shards = make_folder(self.folder / SHARDS_FOLDER)
+            remove_all_leftovers(self.folder)  # written by whoever has this turn
+            names = {self.manifest.shard(index).name for index in self._claimed}
+            remove_all_leftovers(shards, names)
+            path = self.folder / STORE_FILE
+            if not os.path.lexists(path):
+                write_file(path, encode_record(self.manifest.to_json(), path))
+            store = StoreFolder(self.folder)
+            store.manifest.require_equal(self.manifest, path)
+            with disk_errors(self.folder):
+                # A killed writer may have renamed a shard without its fsync of the parent.
+                fsync_folder(shards)
+                fsync_folder(self.folder.absolute().parent)
+        present = store.finished_shards()
         record = store.read_complete()
+        done = [shard for shard in present if record is not None or shard.index in self._claimed]
+        digests = [store.read_shard(shard).digest for shard in done]
         if record is not None:
             store.require_complete(record, done, digests)
-        present = {shard.index for shard in done}
+        indices = {shard.index for shard in done}
         self._missing = {
-            shard.index: shard for shard in self.manifest.shards() if shard.index not in present
+            index: self.manifest.shard(index) for index in self._claimed if index not in indices
         }
         return store
 
     def _require_missing(self, shard: ShardRange) -> StoreFolder:
-        """The folder, whose lock is held and in which the shard is still to be written."""
+        """The folder, in which the shard is claimed and still to be written."""
         store = self._begun()
         if self._missing.get(shard.index) != shard:
             raise StoreError(
@@ -220,13 +248,34 @@ class StoreWriter:
         return store
 
     def _begun(self) -> StoreFolder:
-        """The folder, whose lock is held."""
+        """The folder, whose claimed shards are held."""
         if self._store is None:
             raise StoreError(
-                f"{self.folder}: expected to hold the store's lock, found none. "
+                f"{self.folder}: expected to hold the store's shards, found none. "
                 "Use StoreWriter in a with statement."
             )
         return self._store
+
+
+def _checked_claim(shards: range | None, manifest: StoreManifest) -> range:
+    if shards is None:
+        return range(manifest.num_shards)
+    if shards.step != 1 or not 0 <= shards.start <= shards.stop <= manifest.num_shards:
+        raise ConfigError(
+            f"--shard-range: expected shards within 0:{manifest.num_shards}, found "
+            f"{shards.start}:{shards.stop}. The first number counts from 0, the second is the one "
+            "behind the last."
+        )
+    return shards
+
+
+def _bytes_of(claimed: range) -> tuple[int, int]:
+    """Where the shards' bytes lie in the lock file."""
+    return _WHOLE + 1 + claimed.start, _WHOLE + 1 + claimed.stop
+
+
+def _shown(claimed: range) -> str:
+    return f"shards {claimed.start} to {claimed.stop - 1}"
 
 
 def _require_own_folder(folder: Path) -> None:

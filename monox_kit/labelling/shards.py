@@ -1,0 +1,187 @@
+"""Labelling shards of a store: what every worker of a run does, in this process or in another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monox_kit.bundle import FP32_FILE, ONNX_FILE, ModelFolder, open_folder
+from monox_kit.corpora.corpus import Corpus
+from monox_kit.corpora.marks import CorpusMark
+from monox_kit.data import Classifier, Document, LabelSet
+from monox_kit.inference import load_backend, require_runnable
+from monox_kit.labelling.config import LabelConfig
+from monox_kit.labelling.guard import Guard
+from monox_kit.labelling.teacher import Teacher, Totals
+from monox_kit.labelling.windows import Window, windows
+from monox_kit.onnx_model import SessionPlan
+from monox_kit.overlap import Behind, ahead
+from monox_kit.progress import Progress, ProgressTask
+from monox_kit.store import ShardBuilder, StoreManifest, StoreWriter
+from monox_kit.tokenizing import Tokenizer
+from monox_kit.tuning import RunPlan
+
+
+class TeacherModel:
+    """The model of a run, opened and checked; graphs are loaded when they are asked for.
+
+    Attributes:
+        folder: the model's folder.
+        provider: ONNX Runtime's execution provider.
+        tokenizer: with the run's cut.
+    """
+
+    def __init__(self, config: LabelConfig, progress: Progress) -> None:
+        """Open the folder.
+
+        Raises:
+            ModelError: it cannot label.
+            ProviderError: runtime, provider or device is not there.
+        """
+        self._config = config
+        self.folder = open_folder(config.model, progress)
+        self.provider = _provider(config, self.folder)
+        require_runnable(config.teacher, self.provider, config.device)
+        self.folder.require_backend(config.teacher)
+        if config.guard is not None:
+            self.folder.require_reference()
+        max_length = self.folder.resolve_max_length(config.max_length)
+        self.tokenizer = Tokenizer(self.folder.path, max_length)
+
+    def teacher(self, plan: RunPlan, guard: Guard | None = None) -> Teacher:
+        """The teacher under a plan; with the reference graph where the run has a guard."""
+        reference = None
+        if self._config.guard is not None:
+            reference = self.classifier(plan.session, FP32_FILE)
+        return Teacher(self.classifier(plan.session), reference, plan.batch_tokens, guard)
+
+    def classifier(self, plan: SessionPlan | None, file: str = ONNX_FILE) -> Classifier:
+        """One of the folder's graphs, or PyTorch's model."""
+        config = self._config
+        return load_backend(
+            self.folder,
+            config.teacher,
+            provider=self.provider,
+            plan=plan,
+            file=file,
+            device=config.device,
+            precision=config.precision or "fp32",
+            compiled=config.compiled,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """What a worker must know to label shards of a store: plain values that can be sent.
+
+    Attributes:
+        config: the run's.
+        store: the store's folder.
+        manifest: what the store is a store of.
+        marks: what the scan found of each shard's rows, by index.
+        plan: how batches are run.
+        guard: which rows the fp32 graph settles; None without a guard.
+    """
+
+    config: LabelConfig
+    store: Path
+    manifest: StoreManifest
+    marks: Mapping[int, CorpusMark]
+    plan: RunPlan
+    guard: Guard | None
+
+
+def label_shards(
+    assignment: Assignment,
+    writer: StoreWriter,
+    *,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    teacher: Teacher,
+    task: ProgressTask,
+    totals: Totals,
+) -> None:
+    """Label what `writer` misses; the next window is read and the last one written meanwhile.
+
+    Args:
+        assignment: what is labelled.
+        writer: has claimed the shards.
+        corpus: the assignment's.
+        tokenizer: the teacher's.
+        teacher: scores the windows.
+        task: told the rows.
+        totals: counted up.
+    """
+    started = time.perf_counter()
+    num_rows = assignment.manifest.num_rows
+    stream = ahead(windows(corpus, writer.missing, assignment.marks, num_rows, tokenizer))
+    sink = _ShardSink(writer, assignment.manifest.labels, assignment.config.ignore_labels)
+    with closing(stream), sink, Behind() as behind:
+        for window in stream:
+            logits, recomputed = teacher.label(window.texts, task, totals)
+            behind.do(partial(sink.add, window, logits, recomputed))
+        behind.wait()
+        totals.seconds += time.perf_counter() - started
+
+
+class _ShardSink:
+    """Puts labelled windows into shards; a shard is committed with its last window.
+
+    Use as a context manager: left by an error, the shard at hand is given up.
+    """
+
+    def __init__(self, writer: StoreWriter, labels: LabelSet, ignore_labels: bool) -> None:
+        self._writer = writer
+        self._labels = labels
+        self._ignore_labels = ignore_labels
+        self._open = ExitStack()
+        self._builder: ShardBuilder | None = None
+
+    def add(
+        self, window: Window, logits: npt.NDArray[np.float32], recomputed: npt.NDArray[np.bool_]
+    ) -> None:
+        """Write one window, which follows the one before."""
+        if window.starts_shard:
+            self._builder = self._open.enter_context(
+                self._writer.shard(window.shard, window.text_bytes)
+            )
+        assert self._builder is not None  # a shard's first window comes first
+        self._builder.append(
+            logits=logits,
+            documents=window.documents,
+            labels=_gold(window.documents, self._labels, self._ignore_labels),
+            recomputed=recomputed,
+        )
+        if window.ends_shard:
+            self._builder = None
+            self._open.close()
+
+    def __enter__(self) -> _ShardSink:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+
+def _provider(config: LabelConfig, folder: ModelFolder) -> str:
+    """The execution provider that `auto` stands for: what the bundle was measured on."""
+    if config.provider != "auto":
+        return config.provider
+    if config.teacher == "torch" or folder.record is None:
+        return "cpu"
+    return str(folder.record.checks.get("provider", "cpu"))
+
+
+def _gold(documents: Sequence[Document], labels: LabelSet, ignore: bool) -> npt.NDArray[np.int32]:
+    """[n] int32 class indices, -1 without a gold label."""
+    names = (None if ignore else d.label for d in documents)
+    indices = (-1 if name is None else labels.index(name, "corpus") for name in names)
+    return np.fromiter(indices, np.int32, len(documents))
