@@ -40,7 +40,7 @@ def read_delimited(
     start = meter.start
     picked: list[int] = []
     num_fields = 0
-    if start.row:  # the header stands above
+    if start.offset:  # the header stands above
         header = next(csv.reader(_lines(file, Meter(), Start(), {}), delimiter=delimiter), [])
         picked, num_fields = _positions(header, columns, file.name), len(header)
     block: dict[int, int] = {}

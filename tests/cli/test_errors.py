@@ -22,6 +22,7 @@ from monoxkit_cli.app import main
 
 EXIT_CODES = {
     "MonoxError": 1,
+    "ClusterError": 8,
     "ContenderError": 5,
     "ConfigError": 2,
     "CorpusError": 3,

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monox_kit.corpora import blocks
-from monox_kit.corpora.corpus import Corpus, CorpusConfig, CorpusMark
+from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.data import Document
 from monox_kit.digest import RowDigest
 
@@ -111,8 +112,9 @@ WRITERS = {
 }
 
 
-def read(contents, block_bytes, mark_every=None):
-    """Documents and summary of files given as (suffix, bytes)."""
+@contextmanager
+def opened(contents, block_bytes):
+    """A corpus of files given as (suffix, bytes)."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.{suffix}" for i, (suffix, _) in enumerate(contents)]
         for path, (_, content) in zip(paths, contents, strict=True):
@@ -121,9 +123,15 @@ def read(contents, block_bytes, mark_every=None):
         # Small blocks put every character and line end on a border sooner or later.
         whole, blocks.BLOCK_BYTES = blocks.BLOCK_BYTES, block_bytes
         try:
-            return list(corpus.documents()), corpus.scan(mark_every=mark_every)
+            yield corpus
         finally:
             blocks.BLOCK_BYTES = whole
+
+
+def read(contents, block_bytes, mark_every=None):
+    """Documents and summary of files given as (suffix, bytes)."""
+    with opened(contents, block_bytes) as corpus:
+        return list(corpus.documents()), corpus.scan(mark_every=mark_every)
 
 
 def expected_digest(documents):
@@ -153,7 +161,7 @@ def test_every_format_reads_back_what_was_written(data, documents, block_bytes):
 
 @settings(max_examples=40, deadline=None)
 @given(st.data(), corpora(), st.integers(1, 12))
-def test_every_block_has_a_mark_of_its_bytes_and_all_rows_so_far(data, documents, mark_every):
+def test_every_block_has_a_mark_of_its_bytes_and_rows(data, documents, mark_every):
     _, summary = read([("parquet", as_parquet(documents, data.draw))], 64, mark_every)
     has_pairs = documents[0].text_pair is not None
     expected = []
@@ -165,11 +173,37 @@ def test_every_block_has_a_mark_of_its_bytes_and_all_rows_so_far(data, documents
         }
         if has_pairs:
             sizes["text_pair"] = len("".join(d.text_pair for d in block).encode())
-        so_far = expected_digest(documents[: start + mark_every])
-        expected.append(CorpusMark(digest=so_far, text_bytes=sizes))
-    assert summary.marks == tuple(expected)
-    assert summary.marks[-1].digest == summary.digest
+        expected.append((expected_digest(block), sizes))
+    assert [(mark.digest, mark.text_bytes) for mark in summary.marks] == expected
     json.dumps(summary.to_json())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), corpora(), st.integers(1, 64), st.integers(1, 4))
+def test_reading_begins_in_the_middle_as_it_would_have_gone_on(
+    data, documents, block_bytes, mark_every
+):
+    cut = data.draw(st.integers(0, len(documents)))
+    parts = [part for part in (documents[:cut], documents[cut:]) if part]
+    contents = []
+    for part in parts:
+        suffix = data.draw(st.sampled_from(sorted(WRITERS)))
+        compression = data.draw(st.sampled_from(["", "", ".gz", ".zst"]))
+        content = compressed(WRITERS[suffix](part, data.draw), compression, 0)
+        contents.append((f"{suffix}{compression}", content))
+    with opened(contents, block_bytes) as corpus:
+        for index, mark in enumerate(corpus.scan(mark_every=mark_every).marks):
+            row = mark.place.row
+            assert row <= index * mark_every
+            assert list(corpus.documents(mark.place)) == documents[row:]
+
+
+def test_a_mark_lies_near_its_block():
+    """Not at the top of the file, where reading would be right too and slow."""
+    lines = [json.dumps({"text": "x" * 100}) + "\n" for _ in range(100)]
+    with opened([("jsonl", "".join(lines).encode())], 500) as corpus:
+        places = [mark.place for mark in corpus.scan(mark_every=10).marks]
+    assert all(0 <= 10 * index - place.row < 6 for index, place in enumerate(places))
 
 
 @settings(max_examples=40, deadline=None)

@@ -144,6 +144,7 @@ def build(**changes: Any) -> DemoReport:
         "labelling": LabelSummary(
             store=Path("runs/demo/store"),
             num_rows=5000,
+            num_rows_done=5000,
             num_shards=5,
             num_resumed_rows=0,
             labelled_s=14.2,
@@ -153,6 +154,7 @@ def build(**changes: Any) -> DemoReport:
             num_repeated_rows=12,
             num_recomputed_rows=0,
             provider="cpu",
+            complete=True,
             store_digest="d" * 64,
         ).to_json(),
         "best": "kd",

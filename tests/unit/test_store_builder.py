@@ -220,7 +220,7 @@ def test_nothing_is_committed_without_the_lock(tmp_path: Path) -> None:
     with writer:
         context = writer.shard(SHARD, text_bytes(DOCUMENTS))
         context.__enter__().append(**shard_arguments(manifest(), SHARD))
-    with pytest.raises(StoreError, match="to hold the store's lock, found none"):
+    with pytest.raises(StoreError, match="to hold the store's shards, found none"):
         context.__exit__(None, None, None)
     assert list((tmp_path / "s/shards").iterdir()) == []
 

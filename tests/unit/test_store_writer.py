@@ -211,7 +211,7 @@ def test_shards_without_a_manifest_are_not_begun_anew(tmp_path: Path) -> None:
 
 def test_only_temporary_leftovers_are_removed(tmp_path: Path) -> None:
     clean = tree(write_store(tmp_path / "s"))
-    half = tmp_path / "s" / "shards" / ".tmp-000001-x"
+    half = tmp_path / "s" / "shards" / ".tmp-000001-abcd_123"
     half.mkdir()
     (half / "logits.npy").write_bytes(b"half")
     (tmp_path / "s" / ".tmp-y").write_bytes(b"half a manifest")
