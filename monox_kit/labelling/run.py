@@ -75,6 +75,7 @@ class _Run:
         work, teacher = self._prepared()
         manifest = work.manifest
         shards = range(*(config.shard_range or (0, manifest.num_shards)))
+        manifest.require_shards(shards)
         num_rows = sum(len(manifest.shard(index)) for index in shards)
         # Workers of a cluster claim each shard by themselves.
         claim = shards if config.engine == "local" else range(0)

@@ -121,6 +121,19 @@ class StoreManifest:
         """Every shard's range, in order."""
         return (self.shard(index) for index in range(self.num_shards))
 
+    def require_shards(self, shards: range) -> None:
+        """Check that the finished store has these shards.
+
+        Raises:
+            ConfigError: it has not, or they are not consecutive.
+        """
+        if shards.step != 1 or not 0 <= shards.start <= shards.stop <= self.num_shards:
+            raise ConfigError(
+                f"--shard-range: expected shards within 0:{self.num_shards}, found "
+                f"{shards.start}:{shards.stop}. The first number counts from 0, the second one is "
+                "behind the last."
+            )
+
     def to_json(self) -> dict[str, Any]:
         """The content of `store.json`, its own digest aside."""
         return {

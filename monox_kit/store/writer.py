@@ -20,7 +20,7 @@ from monox_kit.durable import (
     remove_all_leftovers,
     write_file,
 )
-from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
+from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.store.arrays import Bools, Int32s, text_sizes
 from monox_kit.store.builder import ShardBuilder, new_shard
 from monox_kit.store.folder import StoreFolder
@@ -55,10 +55,14 @@ class StoreWriter:
             folder: the store's folder; created with its parents where absent.
             manifest: what the store is a store of.
             shards: indices of the shards to write, with step 1; None for all.
+
+        Raises:
+            ConfigError: the store has no such shards.
         """
         self.folder = folder
         self.manifest = manifest
-        self._claimed = _checked_claim(shards, manifest)
+        self._claimed = range(manifest.num_shards) if shards is None else shards
+        manifest.require_shards(self._claimed)
         self._locks: RangeLocks | None = None
         self._store: StoreFolder | None = None
         self._missing: dict[int, ShardRange] = {}
@@ -255,18 +259,6 @@ class StoreWriter:
                 "Use StoreWriter in a with statement."
             )
         return self._store
-
-
-def _checked_claim(shards: range | None, manifest: StoreManifest) -> range:
-    if shards is None:
-        return range(manifest.num_shards)
-    if shards.step != 1 or not 0 <= shards.start <= shards.stop <= manifest.num_shards:
-        raise ConfigError(
-            f"--shard-range: expected shards within 0:{manifest.num_shards}, found "
-            f"{shards.start}:{shards.stop}. The first number counts from 0, the second is the one "
-            "behind the last."
-        )
-    return shards
 
 
 def _bytes_of(claimed: range) -> tuple[int, int]:

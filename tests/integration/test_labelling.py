@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,14 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from monox_kit import tuning
+from monox_kit.corpora import blocks
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.errors import ConfigError, CorpusError, ModelError, StoreMismatch
+from monox_kit.corpora.marks import Place
+from monox_kit.data import Document
+from monox_kit.errors import ConfigError, CorpusError, ModelError, StoreLocked, StoreMismatch
 from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
-from monox_kit.store import LogitStore
+from monox_kit.store import LogitStore, StoreWriter
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 
@@ -128,6 +132,64 @@ def test_another_configuration_is_refused_by_field(
     label_corpus(config_for(files), tmp_path / "store")
     with pytest.raises(StoreMismatch, match=field):
         label_corpus(replace(config_for(files), **change), tmp_path / "store")  # type: ignore[arg-type]
+
+
+def test_parts_labelled_apart_make_the_store_of_one_run(files: Path, tmp_path: Path) -> None:
+    label_corpus(config_for(files), tmp_path / "whole")
+    parts = [(2, 4), (0, 1), (1, 2)]
+    for number, part in enumerate(parts):
+        config = replace(config_for(files), shard_range=part)
+        summary = label_corpus(config, tmp_path / "store")
+        assert summary.complete == (number == 2)
+        assert summary.num_rows_done == [18, 34, 50][number]
+        assert (summary.num_rows, summary.num_resumed_rows) == (50, 0)
+        assert (summary.store_digest is None) == (number < 2)
+    whole, other = (LogitStore.open(tmp_path / n, verify="full") for n in ("whole", "store"))
+    assert whole.digest == other.digest
+    again = label_corpus(replace(config_for(files), shard_range=(2, 4)), tmp_path / "store")
+    assert (again.complete, again.num_resumed_rows) == (True, 18)
+
+
+def test_a_part_waits_for_nobody_but_the_owner_of_its_shards(files: Path, tmp_path: Path) -> None:
+    first = label_corpus(replace(config_for(files), shard_range=(0, 1)), tmp_path / "store")
+    assert first.num_rows_done == 16
+    manifest = LogitStore.open(tmp_path / "store", allow_incomplete=True).manifest
+    with StoreWriter(tmp_path / "store", manifest, range(1, 3)):
+        with pytest.raises(StoreLocked, match="no other writer of shards 2 to 3, found one"):
+            label_corpus(replace(config_for(files), shard_range=(2, 4)), tmp_path / "store")
+        label_corpus(replace(config_for(files), shard_range=(3, 4)), tmp_path / "store")
+    assert label_corpus(config_for(files), tmp_path / "store").complete
+
+
+@pytest.mark.parametrize("shards", [(0, 5), (3, 2)])
+def test_a_range_outside_of_the_store_is_refused(
+    files: Path, tmp_path: Path, shards: tuple[int, int]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"within 0:4, found {shards[0]}:{shards[1]}"):
+        label_corpus(replace(config_for(files), shard_range=shards), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_only_the_rows_of_missing_shards_are_read_again(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = labelled_rows(64, seed=4)
+    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
+    config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 256)
+    label_corpus(replace(config, shard_range=(0, 3)), tmp_path / "store")
+    read: list[int] = []
+    documents = Corpus.documents
+
+    def counting(self: Corpus, place: Place | None = None) -> Iterator[Document]:
+        for document in documents(self, place):
+            read.append(document.row)
+            yield document
+
+    monkeypatch.setattr(Corpus, "documents", counting)
+    label_corpus(config, tmp_path / "store")
+    assert read[-16:] == list(range(48, 64))
+    assert len(read) < 24
 
 
 def test_another_teacher_is_refused(files: Path, tmp_path: Path) -> None:
