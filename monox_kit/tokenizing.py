@@ -42,6 +42,11 @@ class Encoded:
         return np.cumsum(self.lengths) - self.lengths
 
 
+# Texts given to the tokenizer at once: what it returns takes some hundred bytes a token until it
+# is an array. Enough for all cores.
+_CALL_TEXTS = 1024
+
+
 class Tokenizer:
     """A model folder's tokenizer with a fixed cut.
 
@@ -77,21 +82,20 @@ class Tokenizer:
 
         Long single texts are cut in characters first, where that cannot change a kept token.
         """
-        ids: list[Sequence[int]] = []
-        types: list[Sequence[int]] = []
-        if texts:
-            short = list(texts) if pairs is not None else self._cut_long(texts)
-            out = self._call(short, pairs)
-            ids = out["input_ids"]
-            types = out["token_type_ids"] if self.has_token_types else []
-        lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
-        total = int(lengths.sum())
+        short = list(texts) if pairs is not None else self._cut_long(texts)
+        ids, types, lengths = [_flat([])], [_flat([])], [_flat([])]
+        for start in range(0, len(short), _CALL_TEXTS):
+            part = slice(start, start + _CALL_TEXTS)
+            out = self._call(short[part], None if pairs is None else pairs[part])
+            rows = out["input_ids"]
+            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+            ids.append(_flat(rows))
+            if self.has_token_types:
+                types.append(_flat(out["token_type_ids"]))
         return Encoded(
-            np.fromiter(chain.from_iterable(ids), np.int64, total),
-            np.fromiter(chain.from_iterable(types), np.int64, total)
-            if self.has_token_types
-            else None,
-            lengths,
+            np.concatenate(ids),
+            np.concatenate(types) if self.has_token_types else None,
+            np.concatenate(lengths),
         )
 
     def save(self, folder: Path) -> None:
@@ -125,3 +129,8 @@ class Tokenizer:
             return_token_type_ids=self.has_token_types,
             return_offsets_mapping=offsets,
         )
+
+
+def _flat(rows: Sequence[Sequence[int]]) -> Int64s:
+    """The numbers of all rows, one row after the other."""
+    return np.fromiter(chain.from_iterable(rows), np.int64, sum(map(len, rows)))
