@@ -137,7 +137,11 @@ class _Run:
         if not is_finished and (config.engine == "local" or learns):
             teacher = self._model.teacher(plan, guard)
             if config.guard is not None and guard is None:
-                guard = teacher.guard = self._learn(teacher, summary, config.guard)
+                learned = self._learn(teacher, summary, config.guard)
+                # Another writer of the same store may have begun it meanwhile, with its guard.
+                now_begun = begun_manifest(self._store)
+                begun_guard = now_begun and Guard.from_fingerprint(now_begun.fingerprint)
+                guard = teacher.guard = begun_guard or learned
         work = Assignment(
             config=config,
             store=self._store,
