@@ -58,3 +58,12 @@ def confidence(teacher_logits: Logits) -> npt.NDArray[np.float64]:
     logits = teacher_logits.astype(np.float64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(1.0 / np.exp(shifted).sum(axis=-1))
+
+
+def entropy(teacher_logits: Logits) -> npt.NDArray[np.float64]:
+    """[N] float64 from 0 to ln C, the entropy in nats of each row's softmax, [N, C], at T = 1."""
+    logits = teacher_logits.astype(np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    weights = np.exp(shifted)
+    total = weights.sum(axis=-1)
+    return np.asarray(np.log(total) - (weights * shifted).sum(axis=-1) / total)

@@ -3,19 +3,30 @@
 from monox_kit.store.builder import ShardBuilder
 from monox_kit.store.folder import begun_manifest
 from monox_kit.store.format import CompleteRecord, ShardRange, StoreManifest
+from monox_kit.store.interop import ExportedStore, export_store
+from monox_kit.store.merge import MergeReport, merge_stores
 from monox_kit.store.reader import LogitStore, StoreInfo
+from monox_kit.store.sampler import RowPermutation
+from monox_kit.store.stats import StoreStats, store_stats
 from monox_kit.store.verify import VerifyReport, verify_store
 from monox_kit.store.writer import StoreWriter
 
 __all__ = [
     "CompleteRecord",
+    "ExportedStore",
     "LogitStore",
+    "MergeReport",
+    "RowPermutation",
     "ShardBuilder",
     "ShardRange",
     "StoreInfo",
     "StoreManifest",
+    "StoreStats",
     "StoreWriter",
     "VerifyReport",
     "begun_manifest",
+    "export_store",
+    "merge_stores",
+    "store_stats",
     "verify_store",
 ]

@@ -171,21 +171,30 @@ class StoreManifest:
             found = str(error).partition(". ")[0]  # its next step is for whoever sets the value
             raise corrupt(path, "the manifest of a store", found, step) from error
 
+    def differences(self, other: StoreManifest) -> list[tuple[str, str, str]]:
+        """Every field that differs: its name, and how it is shown here and there."""
+        here, there = _flat(self), _flat(other)
+        return [
+            (key, _shown(here, key), _shown(there, key))
+            for key in {**here, **there}
+            if _tagged(here, key) != _tagged(there, key)
+        ]
+
     def require_equal(self, other: StoreManifest, where: Path) -> None:
         """Check that a run may continue the store: `self` is the store's, `other` the run's.
 
         Raises:
             StoreMismatch: they differ; the message names the first field that does and both values.
         """
-        here, there = _flat(self), _flat(other)
-        differing = [key for key in {**here, **there} if _tagged(here, key) != _tagged(there, key)]
+        differing = self.differences(other)
         if not differing:
             return
-        key = differing[0]
-        more = f" Also different: {', '.join(differing[1:9])}." if differing[1:] else ""
+        key, here, there = differing[0]
+        others = ", ".join(each[0] for each in differing[1:9])
+        more = f" Also different: {others}." if others else ""
         raise StoreMismatch(
-            f"{where}: expected {key} {_shown(here, key)} as this store was begun with, found "
-            f"{_shown(there, key)} in this run.{more} Run with the store's own settings, or give "
+            f"{where}: expected {key} {here} as this store was begun with, found "
+            f"{there} in this run.{more} Run with the store's own settings, or give "
             "another --store."
         )
 

@@ -280,7 +280,7 @@ def _require_own_folder(folder: Path) -> None:
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise StoreError(f"{folder}: expected a folder, found a file. Give another --store.")
+        raise StoreError(f"{folder}: expected a folder, found a file. Give another folder.")
     names = {name for name in os.listdir(folder) if not name.startswith(".tmp-")}
     foreign = names - {STORE_FILE, COMPLETE_FILE, SHARDS_FOLDER, LOCK_FILE}
     if STORE_FILE in names:
@@ -288,7 +288,7 @@ def _require_own_folder(folder: Path) -> None:
     if foreign:
         raise StoreError(
             f"{folder}: expected an empty folder or a logit store, found {min(foreign)!r}. "
-            "Give another --store."
+            "Give another folder."
         )
     shards = folder / SHARDS_FOLDER
     holds_shards = shards.is_dir() and any(

@@ -1,0 +1,303 @@
+"""A store's rows for other programs: one Parquet file, or a folder of Hugging Face datasets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from monox_kit.durable import (
+    make_folder,
+    new_file,
+    new_folder,
+    new_member,
+    remove_folder,
+    write_json,
+)
+from monox_kit.errors import ConfigError
+from monox_kit.progress import Progress, Silent
+from monox_kit.store.folder import StoreFolder
+from monox_kit.store.format import ShardRange
+from monox_kit.store.reader import LogitStore
+from monox_kit.store.shard import Array
+
+ExportFormat = Literal["parquet", "datasets"]
+
+# Where an export says what it is an export of: a key of Parquet's metadata, and a file's name.
+_ORIGIN_KEY = b"monoxkit"
+_ORIGIN_FILE = "monoxkit-store.json"
+# Arrow's plain strings count their bytes in 32 bits, for a whole column of a shard.
+_MOST_STRING_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportedStore:
+    """What an export wrote.
+
+    Attributes:
+        path: the file or the folder.
+        format: of the two.
+        num_rows: its rows.
+        num_bytes: of the file, or of the folder's files.
+        store_digest: of the store that it was made from.
+    """
+
+    path: str
+    format: ExportFormat
+    num_rows: int
+    num_bytes: int
+    store_digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return asdict(self)
+
+
+def export_store(
+    folder: Path,
+    out: Path,
+    format: ExportFormat = "parquet",
+    progress: Progress | None = None,
+) -> ExportedStore:
+    """Write a finished store's rows for other programs; labels stand there by name and by index.
+
+    Every byte and value is checked on the way. The memory is that of the largest shard. An export
+    of the same store that is already there is left as it is.
+
+    Args:
+        folder: the store's folder.
+        out: the file (`parquet`) or folder (`datasets`) to write.
+        format: `parquet` is one file with a row group for each shard, `datasets` a folder for
+            `datasets.load_from_disk`.
+        progress: where progress is reported.
+
+    Raises:
+        ConfigError: there is no such format, `out` is something else, or the package `datasets` is
+            not installed.
+        StoreIncomplete: labelling has not finished.
+        StoreCorrupt: a file of the store is not as its record says.
+        StorageError: the disk refused.
+    """
+    if format not in get_args(ExportFormat):
+        raise ConfigError(
+            f"--format: expected parquet or datasets, found {format!r}. Give one of the two."
+        )
+    datasets = _datasets_package() if format == "datasets" else None
+    rows = _Rows(LogitStore.open(folder), progress or Silent())
+    if not _is_export_of(out, format, rows.digest):
+        if datasets is None:
+            _write_parquet(rows, out)
+        else:
+            _write_dataset(rows, out, datasets)
+    files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
+    return ExportedStore(
+        path=str(out),
+        format=format,
+        num_rows=rows.num_rows,
+        num_bytes=sum(path.stat().st_size for path in files),
+        store_digest=rows.digest,
+    )
+
+
+class _Rows:
+    """The rows of a store as Arrow tables.
+
+    Attributes:
+        digest: the store's.
+        num_rows: of the store.
+        origin: what an export remembers of the store, as JSON values.
+        schema: of every table.
+    """
+
+    def __init__(self, store: LogitStore, progress: Progress) -> None:
+        import pyarrow as pa
+
+        manifest = store.manifest
+        self.digest = store.digest
+        self.num_rows = len(store)
+        self.origin = {
+            "digest": store.digest,
+            "labels": manifest.labels.to_json(),
+            "fingerprint": dict(manifest.fingerprint),
+        }
+        self._store = StoreFolder(store.folder)
+        self._shards = store.shards()
+        self._progress = progress
+        self._names = pa.array(manifest.labels.names, pa.string())
+        self._texts = {"id": "ids", "text": "text"}
+        if manifest.has_pairs:
+            self._texts["text_pair"] = "text_pair"
+        logit = pa.float32() if manifest.dtype == "float32" else pa.float16()
+        fields = {
+            "row": pa.int64(),
+            **{column: self._text_type(field) for column, field in self._texts.items()},
+            "label": pa.string(),
+            "label_index": pa.int64(),
+            "recomputed": pa.bool_(),
+            "logits": pa.list_(logit, manifest.num_classes),
+        }
+        features = {column: _feature(kind) for column, kind in fields.items()}
+        # Class labels are 64-bit numbers in datasets: a column of names would be plain text there.
+        features["label_index"] = {"names": list(manifest.labels.names), "_type": "ClassLabel"}
+        metadata = {
+            "huggingface": json.dumps({"info": {"features": features}}),
+            _ORIGIN_KEY: json.dumps(self.origin, ensure_ascii=False),
+        }
+        self.schema = pa.schema(list(fields.items()), metadata=metadata)
+
+    def tables(self) -> Iterator[Any]:
+        """A table for every shard, in order."""
+        with self._progress.task("exporting", self.num_rows, "rows") as task:
+            for shard in self._shards:
+                yield self._table(shard)
+                task.advance(len(shard))
+
+    def _table(self, shard: ShardRange) -> Any:
+        import pyarrow as pa
+
+        folder = self._store.shard_folder(shard)
+        record = self._store.shards.check(folder, shard)
+        arrays = {
+            name: self._store.shards.map_array(folder, record, name, check_digest=False)
+            for name in record.files
+        }
+        gold = arrays["labels.npy"]
+        logits = self.schema.field("logits").type
+        flat = pa.array(arrays["logits.npy"].reshape(-1), logits.value_type)
+        columns = {
+            "row": pa.array(arrays["rows.npy"]),
+            "label": self._names.take(pa.array(gold, mask=gold < 0)),
+            "label_index": pa.array(gold.astype(np.int64), mask=gold < 0),
+            "recomputed": pa.array(arrays["recomputed.npy"].astype(np.bool_)),
+            "logits": pa.FixedSizeListArray.from_arrays(flat, type=logits),
+        }
+        for column, field in self._texts.items():
+            kind = self.schema.field(column).type
+            offsets, content = arrays[f"{field}_offsets.npy"], arrays[f"{field}.npy"]
+            columns[column] = _strings(kind, offsets, content)
+        return pa.Table.from_arrays(
+            [columns[name] for name in self.schema.names], schema=self.schema
+        )
+
+    def _text_type(self, field: str) -> Any:
+        """A string, or a large one where a shard holds more text than a plain one can count."""
+        import pyarrow as pa
+
+        records = (self._store.read_shard(shard) for shard in self._shards)
+        most = max(record.files[f"{field}.npy"].num_bytes for record in records)
+        return pa.string() if most <= _MOST_STRING_BYTES else pa.large_string()
+
+
+def _strings(kind: Any, offsets: Array, content: Array) -> Any:
+    """The texts as an Arrow array, without a copy of their bytes."""
+    import pyarrow as pa
+
+    narrow = np.ascontiguousarray(offsets, np.int32 if kind == pa.string() else np.int64)
+    buffers = [None, pa.py_buffer(narrow), pa.py_buffer(content)]
+    return pa.Array.from_buffers(kind, len(offsets) - 1, buffers)
+
+
+def _feature(kind: Any) -> dict[str, Any]:
+    """How `datasets` describes a column of an Arrow type.
+
+    Source: `datasets.Features.to_dict`, of which version 4 and later read the same form.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(kind):
+        inner = _feature(kind.value_type)
+        return {"feature": inner, "length": kind.list_size, "_type": "List"}
+    names = {pa.float32(): "float32", pa.float16(): "float16"}  # Arrow's own: float, halffloat
+    return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
+
+
+def _write_parquet(rows: _Rows, out: Path) -> None:
+    import pyarrow.parquet as pq
+
+    # Names repeat; the other columns would only fill a dictionary before it is given up.
+    settings: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["label"]}
+    with new_file(out) as stream, pq.ParquetWriter(stream, rows.schema, **settings) as writer:
+        for table in rows.tables():
+            writer.write_table(table, row_group_size=table.num_rows)
+
+
+def _write_dataset(rows: _Rows, out: Path, datasets: Any) -> None:
+    """Write the rows as Arrow first, from where `datasets` maps them and writes them its way."""
+    import pyarrow as pa
+
+    with new_folder(out) as folder:
+        scratch = folder / ".scratch"
+        make_folder(scratch)
+        with (
+            new_member(scratch / "rows.arrow") as stream,
+            pa.ipc.new_stream(stream, rows.schema) as writer,
+        ):
+            for table in rows.tables():
+                writer.write_table(table)
+        with _no_bars(datasets):
+            dataset = datasets.Dataset.from_file(str(scratch / "rows.arrow"))
+            dataset.save_to_disk(str(folder))
+        del dataset
+        remove_folder(scratch)
+        write_json(folder / _ORIGIN_FILE, rows.origin)
+
+
+def _is_export_of(out: Path, format: ExportFormat, digest: str) -> bool:
+    """Whether an export of the store with this digest stands at `out`; False where nothing does.
+
+    Raises:
+        ConfigError: something else stands there.
+    """
+    if not out.exists() or (format == "datasets" and out.is_dir() and not any(out.iterdir())):
+        return False
+    found = _origin(out, format).get("digest")
+    if found != digest:
+        what = "something else" if found is None else f"an export of the store {found[:16]}..."
+        raise ConfigError(
+            f"--out {out}: expected nothing yet, or an export of the store {digest[:16]}... in the "
+            f"format {format}, found {what}. Give another --out, or delete it."
+        )
+    return True
+
+
+def _origin(out: Path, format: ExportFormat) -> Mapping[str, Any]:
+    """What an export at `out` remembers; nothing where there is none."""
+    try:
+        if format == "parquet":
+            import pyarrow.parquet as pq
+
+            content = (pq.read_schema(out).metadata or {}).get(_ORIGIN_KEY, b"{}")
+        else:
+            content = (out / _ORIGIN_FILE).read_bytes()
+        value = json.loads(content)
+    except (OSError, ValueError):  # Arrow's errors are ValueErrors
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _datasets_package() -> Any:
+    try:
+        import datasets  # an extra
+    except ImportError as error:
+        raise ConfigError(
+            "--format datasets: expected the package datasets, found none. "
+            'Run `pip install "monoxkit[hub]"`, or give --format parquet.'
+        ) from error
+    return datasets
+
+
+@contextmanager
+def _no_bars(datasets: Any) -> Iterator[None]:
+    """Keep `datasets` from drawing its own bars, which are the whole process's setting."""
+    were_off = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_off:
+            datasets.enable_progress_bars()

@@ -1,0 +1,155 @@
+"""Putting stores together: the parts of one store, or finished stores of several corpora."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from monox_kit.errors import ConfigError, StoreMismatch
+from monox_kit.progress import Progress, ProgressTask, Silent
+from monox_kit.store.folder import begun_manifest
+from monox_kit.store.format import STORE_FILE, ShardRange
+from monox_kit.store.parts import Piece, merge_plan
+from monox_kit.store.view import ShardView, text_bytes
+from monox_kit.store.writer import StoreWriter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeReport:
+    """What a merge did.
+
+    Attributes:
+        store: the merged store's folder.
+        parts: the folders that it was made from, in order.
+        kind: `shards` for the parts of one store, `rows` for stores one after the other.
+        num_rows: rows of the merged store.
+        num_shards: its shards.
+        num_resumed_rows: rows that an earlier run had already merged.
+        store_digest: the merged store's digest.
+    """
+
+    store: str
+    parts: tuple[str, ...]
+    kind: Literal["shards", "rows"]
+    num_rows: int
+    num_shards: int
+    num_resumed_rows: int
+    store_digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return asdict(self)
+
+
+def merge_stores(
+    parts: Sequence[Path],
+    out: Path,
+    shard_rows: int | None = None,
+    progress: Progress | None = None,
+) -> MergeReport:
+    """Put stores together into one new store; the parts are only read.
+
+    Parts whose `store.json` is the same are parts of one store: `out` is the store that labelling
+    it at once would have given, with the same digest. Other parts are stores of different corpora
+    under one teacher: their rows stand one after the other, in the parts' order.
+
+    Every byte that is copied is checked against its digest first. The memory is that of some
+    thousand rows. Run again, merged shards are kept.
+
+    Args:
+        parts: at least two folders.
+        out: the merged store's folder; absent, or of an earlier merge of the same parts.
+        shard_rows: of the merged store, where the parts are of different corpora; None for those
+            of the first part.
+        progress: where progress is reported.
+
+    Raises:
+        ConfigError: there are too few parts, or `out` is one of them.
+        StoreIncomplete: a shard is in none of the parts, or one of several corpora's stores has
+            not been finished.
+        StoreMismatch: the parts do not belong together, two of them hold a shard with different
+            content, or `out` was begun as something else.
+        StoreCorrupt: a file of a part is not as its record says.
+        StoreLocked: another process is writing to `out`.
+        StorageError: the disk refused.
+    """
+    if len(parts) < 2:
+        raise ConfigError(
+            f"store merge: expected at least 2 parts, found {len(parts)}. Give the folders of the "
+            "stores to put together."
+        )
+    for part in parts:
+        if part.resolve() == out.resolve():
+            raise ConfigError(
+                f"--out {out}: expected another folder than the parts, found one of them. "
+                "Give a new folder; parts are only read."
+            )
+    plan = merge_plan(parts, shard_rows)
+    begun = begun_manifest(out)
+    if begun is not None and (differing := begun.differences(plan.manifest)):
+        key, here, there = differing[0]
+        raise StoreMismatch(
+            f"{out / STORE_FILE}: expected {key} {here} as this store was begun with, found "
+            f"{there} for these parts. Give another --out, or the parts it was begun from."
+        )
+    plan.check(out)
+    with StoreWriter(out, plan.manifest) as writer:
+        missing = writer.missing
+        num_rows = plan.manifest.num_rows
+        resumed = num_rows - sum(map(len, missing))
+        with (progress or Silent()).task("merging", num_rows, "rows", done=resumed) as task:
+            copier = _Copier(writer, task)
+            for shard in missing:
+                copier.copy(shard, list(plan.pieces(shard)))
+        plan.check(out)
+        record = writer.complete(merged=plan.kind, parts=[part.resolve().name for part in parts])
+    assert record is not None  # this writer claimed all shards
+    return MergeReport(
+        store=str(out),
+        parts=tuple(map(str, parts)),
+        kind=plan.kind,
+        num_rows=record.num_rows,
+        num_shards=record.num_shards,
+        num_resumed_rows=resumed,
+        store_digest=record.digest,
+    )
+
+
+class _Copier:
+    """Copies rows into the shards of a writer; one shard of a part is open at a time."""
+
+    def __init__(self, writer: StoreWriter, task: ProgressTask) -> None:
+        self._writer = writer
+        self._task = task
+        self._view: tuple[Path, ShardView] | None = None
+
+    def copy(self, shard: ShardRange, pieces: Sequence[Piece]) -> None:
+        """Write one shard.
+
+        Raises:
+            StoreCorrupt: a file of a part is not as its record says.
+        """
+        sizes: dict[str, int] = {}
+        for piece in pieces:
+            found = text_bytes(piece.source.store, piece.shard, piece.first, piece.stop)
+            sizes = {name: sizes.get(name, 0) + size for name, size in found.items()}
+        with self._writer.shard(shard, sizes) as builder:
+            for piece in pieces:
+                view = self._opened(piece)
+                for part in view.parts(piece.first, piece.stop):
+                    builder.append(
+                        logits=part.logits,
+                        documents=view.documents(part, builder.next_row),
+                        labels=part.gold,
+                        recomputed=part.recomputed,
+                    )
+                    self._task.advance(len(part.rows))
+
+    def _opened(self, piece: Piece) -> ShardView:
+        folder = piece.source.store.shard_folder(piece.shard)
+        if self._view is None or self._view[0] != folder:
+            self._view = None  # unmapped before the next one is mapped
+            self._view = folder, ShardView(piece.source.store, piece.shard)
+        return self._view[1]

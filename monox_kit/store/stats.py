@@ -1,0 +1,235 @@
+"""What a store's rows are like: labels, confidence, precision, duplicates."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monox_kit.objectives import confidence, entropy, hard_labels
+from monox_kit.progress import Progress, Silent
+from monox_kit.store.folder import StoreFolder
+from monox_kit.store.view import RowsPart, ShardView
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Quantiles are right to half a millionth of the range, in 8 MiB each, however many rows there are.
+_BINS = 2**20
+# The precision of the guard's reference graph.
+_REFERENCE_PRECISION = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelCount:
+    """Rows of one class.
+
+    Attributes:
+        label: its name.
+        predicted: rows whose largest logit is the class's; the first class in a tie.
+        gold: rows that the corpus gives the label.
+        agreeing: rows of which both hold.
+    """
+
+    label: str
+    predicted: int
+    gold: int
+    agreeing: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """How a number is spread over the rows.
+
+    Attributes:
+        mean: over all rows.
+        quantiles: by fraction (`0.05` to `0.95`), the least value that so many rows do not exceed,
+            right to 2**-21 of the number's range.
+    """
+
+    mean: float
+    quantiles: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreStats:
+    """What the rows of a store are like, as far as it is labelled.
+
+    Attributes:
+        path: the store's folder.
+        complete: whether labelling has finished.
+        num_rows: rows of the finished store.
+        num_rows_done: rows that are there; everything below counts these.
+        labels: by class, in the order of the logits.
+        num_labelled: rows with a gold label.
+        num_agreeing: rows whose gold label is the predicted one.
+        agreement: the second over the first; None without gold labels.
+        confidence: the largest softmax probability at T = 1; None without rows.
+        entropy_nats: of the softmax at T = 1, in nats; None without rows.
+        num_recomputed: rows whose logits the fidelity guard's fp32 graph gave.
+        num_fast: rows whose logits the run's own graph gave.
+        precision_rows: by precision, rows computed in it.
+        num_duplicates: rows whose text, and pair if there is one, equal an earlier row's.
+    """
+
+    path: str
+    complete: bool
+    num_rows: int
+    num_rows_done: int
+    labels: tuple[LabelCount, ...]
+    num_labelled: int
+    num_agreeing: int
+    agreement: float | None
+    confidence: Spread | None
+    entropy_nats: Spread | None
+    num_recomputed: int
+    num_fast: int
+    precision_rows: Mapping[str, int]
+    num_duplicates: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return asdict(self)
+
+
+def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
+    """Read a store, complete or not, and count.
+
+    Every file's digest is checked on the way. Shards are read one at a time and in parts; what
+    grows with the store is 8 bytes of memory a row, for the texts' digests: 8 GB for 10**9 rows.
+    Digests have 64 bits: that two texts share one, and one too many counts as a duplicate, is
+    expected N**2 / 2**65 times, once in 37 stores of 10**9 rows.
+
+    Args:
+        folder: the store's folder.
+        progress: where progress is reported.
+
+    Raises:
+        StoreCorrupt: a file is not as its record says.
+        StoreError: the folder is no store.
+    """
+    store = StoreFolder(folder)
+    complete = store.read_complete()
+    shards = store.finished_shards()
+    if complete is not None:
+        digests = [store.read_shard(shard).digest for shard in shards]
+        store.require_complete(complete, shards, digests)
+    num_rows = sum(map(len, shards))
+    counts = _Counts(store.manifest.num_classes, num_rows)
+    with (progress or Silent()).task("counting", num_rows, "rows") as task:
+        for shard in shards:
+            for part in ShardView(store, shard).parts(shard.start, shard.stop):
+                counts.add(part)
+                task.advance(len(part.rows))
+    precision = str(store.manifest.fingerprint.get("precision") or "unknown")
+    num_fast = num_rows - counts.num_recomputed
+    precision_rows = {precision: num_fast}
+    if counts.num_recomputed:
+        already = precision_rows.get(_REFERENCE_PRECISION, 0)
+        precision_rows[_REFERENCE_PRECISION] = already + counts.num_recomputed
+    num_labelled, num_agreeing = int(counts.gold.sum()), int(counts.agreeing.sum())
+    names = store.manifest.labels.names
+    return StoreStats(
+        path=str(folder),
+        complete=complete is not None,
+        num_rows=store.manifest.num_rows,
+        num_rows_done=num_rows,
+        labels=tuple(
+            LabelCount(
+                label=name,
+                predicted=int(counts.predicted[index]),
+                gold=int(counts.gold[index]),
+                agreeing=int(counts.agreeing[index]),
+            )
+            for index, name in enumerate(names)
+        ),
+        num_labelled=num_labelled,
+        num_agreeing=num_agreeing,
+        agreement=num_agreeing / num_labelled if num_labelled else None,
+        confidence=counts.confidence.spread(),
+        entropy_nats=counts.entropy.spread(),
+        num_recomputed=counts.num_recomputed,
+        num_fast=num_fast,
+        precision_rows=precision_rows,
+        num_duplicates=counts.num_duplicates(),
+    )
+
+
+class _Counts:
+    """Running counts over the rows of a store."""
+
+    def __init__(self, num_classes: int, num_rows: int) -> None:
+        self._num_classes = num_classes
+        self.predicted = np.zeros(num_classes, np.int64)
+        self.gold = np.zeros(num_classes, np.int64)
+        self.agreeing = np.zeros(num_classes, np.int64)
+        self.confidence = _Histogram(1.0)
+        self.entropy = _Histogram(math.log(num_classes))
+        self.num_recomputed = 0
+        self._text_digests = np.empty(num_rows, np.uint64)
+        self._num_texts = 0
+
+    def add(self, part: RowsPart) -> None:
+        """Count some rows."""
+        predicted = hard_labels(part.logits)
+        self.predicted += self._by_class(predicted)
+        self.gold += self._by_class(part.gold[part.gold >= 0])
+        self.agreeing += self._by_class(predicted[predicted == part.gold])
+        self.confidence.add(confidence(part.logits))
+        self.entropy.add(entropy(part.logits))
+        self.num_recomputed += int(part.recomputed.sum())
+        pairs = part.texts.get("text_pair", ())
+        texts = zip(part.texts["text"], pairs) if pairs else zip(part.texts["text"])
+        digests = b"".join(_short_digest(*text) for text in texts)
+        until = self._num_texts + len(part.rows)
+        self._text_digests[self._num_texts : until] = np.frombuffer(digests, np.uint64)
+        self._num_texts = until
+
+    def num_duplicates(self) -> int:
+        """Rows whose texts an earlier row had. Orders the digests in place."""
+        self._text_digests.sort()
+        return int((self._text_digests[1:] == self._text_digests[:-1]).sum())
+
+    def _by_class(self, indices: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        return np.bincount(indices, minlength=self._num_classes)
+
+
+class _Histogram:
+    """Numbers from 0 to `most`, as counts in narrow bins."""
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._counts = np.zeros(_BINS, np.int64)
+        self._sum = 0.0
+        self._least, self._largest = math.inf, -math.inf
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        """Count some numbers."""
+        bins = np.clip(values / self._most * _BINS, 0, _BINS - 1).astype(np.int64)
+        np.add.at(self._counts, bins, 1)
+        self._sum += float(values.sum())
+        self._least = min(self._least, float(values.min()))
+        self._largest = max(self._largest, float(values.max()))
+
+    def spread(self) -> Spread | None:
+        """Mean and quantiles; None of nothing."""
+        up_to = np.cumsum(self._counts)
+        number = int(up_to[-1])
+        if not number:
+            return None
+        quantiles = {}
+        for fraction in QUANTILES:
+            index = int(np.searchsorted(up_to, max(1, math.ceil(fraction * number))))
+            middle = (index + 0.5) / _BINS * self._most
+            quantiles[str(fraction)] = min(max(middle, self._least), self._largest)
+        return Spread(mean=self._sum / number, quantiles=quantiles)
+
+
+def _short_digest(text: bytes, pair: bytes = b"") -> bytes:
+    """8 bytes that equal texts share."""
+    content = len(text).to_bytes(8, "little") + text + pair
+    return hashlib.blake2b(content, digest_size=8).digest()
