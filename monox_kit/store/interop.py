@@ -154,10 +154,10 @@ class _Rows:
         """A table for every shard, in order."""
         with self._progress.task("exporting", self.num_rows, "rows") as task:
             for shard in self._shards:
-                yield self._table(shard)
+                yield self._shard_table(shard)
                 task.advance(len(shard))
 
-    def _table(self, shard: ShardRange) -> Any:
+    def _shard_table(self, shard: ShardRange) -> Any:
         import pyarrow as pa
 
         folder = self._store.shard_folder(shard)

@@ -111,7 +111,7 @@ class PartsOfOne:
                 self._require_digest(index, self._holders.setdefault(index, source), source, digest)
         missing = [at for at in range(self.manifest.num_shards) if at not in self._holders]
         if missing:
-            ranges = [f"{start}:{stop}" for start, stop in _ranges(missing)]
+            ranges = [f"{start}:{stop}" for start, stop in _index_ranges(missing)]
             more = f" and {len(ranges) - 8} more" if len(ranges) > 8 else ""
             raise StoreIncomplete(
                 f"store merge: expected each of the {self.manifest.num_shards} shards in one of "
@@ -162,7 +162,7 @@ class OtherCorpora:
             _require_other_corpus(corpora, source)
             _require_same_teacher(sources[0], source)
         self._sources = sources
-        merged_from = _digest_of(_finished(source).digest for source in sources)
+        merged_from = _digest_of(_completed(source).digest for source in sources)
         first = sources[0].manifest
         fingerprints = [source.manifest.fingerprint for source in sources]
         fingerprint = dict(first.fingerprint)
@@ -259,7 +259,7 @@ def _require_same_teacher(first: Source, source: Source) -> None:
         )
 
 
-def _finished(source: Source) -> CompleteRecord:
+def _completed(source: Source) -> CompleteRecord:
     """The store's completion record.
 
     Raises:
@@ -279,7 +279,7 @@ def _digest_of(digests: Iterable[str]) -> str:
     return digest_bytes("".join(f"{each}\n" for each in digests).encode())
 
 
-def _ranges(indices: Sequence[int]) -> list[tuple[int, int]]:
+def _index_ranges(indices: Sequence[int]) -> list[tuple[int, int]]:
     """Ascending numbers as ranges: first, and behind the last."""
     cuts = [at for at, (a, b) in enumerate(pairwise(indices), 1) if b != a + 1]
     edges = [0, *cuts, len(indices)]

@@ -31,7 +31,8 @@ class RowPermutation:
     it leads outside of N ("cycle walking"): Black and Rogaway, "Ciphers with Arbitrary Finite
     Domains", CT-RSA 2002, methods 3 and 2. Its round function is the finalizer of SplitMix64
     (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014) under keys
-    from BLAKE2b. It shuffles; it is no encryption.
+    from BLAKE2b. It shuffles; it is no encryption: rows, pairs and triples fall evenly on their
+    positions, while even and odd permutations are not equally frequent for some N.
     """
 
     def __init__(self, num_rows: int, seed: int, epoch: int) -> None:

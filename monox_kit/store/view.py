@@ -75,7 +75,7 @@ class ShardView:
         """
         num_labelled = num_recomputed = 0
         for start in range(first, stop, _PART_ROWS):
-            part = self._part(range(start, min(start + _PART_ROWS, stop)))
+            part = self._rows_part(range(start, min(start + _PART_ROWS, stop)))
             num_labelled += int((part.gold >= 0).sum())
             num_recomputed += int(part.recomputed.sum())
             yield part
@@ -99,7 +99,7 @@ class ShardView:
             for at in range(len(texts))
         ]
 
-    def _part(self, rows: range) -> RowsPart:
+    def _rows_part(self, rows: range) -> RowsPart:
         at = slice(rows.start - self._shard.start, rows.stop - self._shard.start)
         logits = self._arrays["logits.npy"][at].astype(np.float32)
         gold = self._arrays["labels.npy"][at].astype(np.int32)

@@ -34,8 +34,8 @@ FORBIDDEN = {
 WRITERS = {
     "save", "savez", "savez_compressed", "savetxt", "tofile", "open_memmap", "memmap", "save_file",
     "save_model", "save_pretrained", "savefig", "write_table", "ParquetWriter", "to_csv",
-    "to_parquet", "main_export", "quantize_dynamic", "quantize_static", "save_model_to_file",
-    "onnx.export",
+    "to_parquet", "save_to_disk", "main_export", "quantize_dynamic", "quantize_static",
+    "save_model_to_file", "onnx.export",
     "mkdir", "makedirs", "os.mkdir", "rmtree", "copyfile", "copyfileobj", "copytree", "copy2",
     "shutil.copy", "shutil.move",
 }  # fmt: skip
