@@ -392,6 +392,19 @@ def test_a_guarded_run_goes_on_with_the_threshold_that_it_began_with(
             label_corpus(replace(changed, **change), tmp_path / "store")  # type: ignore[arg-type]
 
 
+def test_parts_begun_with_one_store_json_share_its_guard(
+    coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = label_corpus(guarded(coarse), tmp_path / "whole")
+    label_corpus(guarded(coarse, shard_range=(0, 2)), tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "a" / "store.json", tmp_path / "b")
+    monkeypatch.setattr(run, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
+    label_corpus(guarded(coarse, shard_range=(2, 4)), tmp_path / "b")
+    report = merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert report.store_digest == whole.store_digest
+
+
 def test_a_guard_needs_a_reduced_bundle_with_its_fp32_graph(
     files: Path, coarse: Path, tmp_path: Path
 ) -> None:
