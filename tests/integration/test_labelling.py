@@ -22,7 +22,7 @@ from monox_kit.data import Document
 from monox_kit.errors import ConfigError, CorpusError, ModelError, StoreLocked, StoreMismatch
 from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
-from monox_kit.store import LogitStore, StoreWriter
+from monox_kit.store import LogitStore, StoreWriter, merge_stores
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 

@@ -103,9 +103,15 @@ def test_an_export_is_a_corpus_again(tmp_path: Path) -> None:
                 replace(each, text=each.text.replace("\0", "") or "filled in")
                 for each in arguments["documents"]
             ]
+            # Every class, the first one too, which is not to be taken for no label.
+            rows = np.arange(shard.start, shard.stop)
+            arguments["labels"] = np.where(rows % 4 == 0, -1, rows % 3).astype(np.int32)
             writer.write_shard(shard, **arguments)
         writer.complete()
     export_store(tmp_path / "s", tmp_path / "s.parquet")
+    rows_found = pq.read_table(tmp_path / "s.parquet").to_pylist()
+    assert rows_found == expected_rows(LogitStore.open(tmp_path / "s"))
+    assert {row["label_index"] for row in rows_found} == {None, 0, 1, 2}
     config = CorpusConfig(paths=(str(tmp_path / "s.parquet"),))
     found = list(Corpus(config).documents())
     assert found == list(LogitStore.open(tmp_path / "s").documents())
