@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +27,11 @@ from monox_kit.store.format import (
 )
 from monox_kit.store.record import (
     DIGEST_KEY,
+    PlainFolder,
     check_record,
     corrupt,
-    open_plain,
-    plain_size,
     raise_unreadable,
-    read_record,
+    read_record_in,
     typed,
 )
 
@@ -47,6 +45,7 @@ _KEYS = frozenset(
         "num_labelled",
         "num_recomputed",
         "files",
+        DIGEST_KEY,
     }
 )
 _FILE_KEYS = {"bytes", "sha256"}
@@ -55,9 +54,8 @@ _UTF8_ROWS = 4096  # texts decoded at once while checking
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """Size and SHA-256 of one file of a shard."""
+class FileRecord(NamedTuple):
+    """Size and SHA-256 of one file of a shard; a tuple, as opening a store makes 80,000 of them."""
 
     num_bytes: int
     sha256: str
@@ -134,15 +132,23 @@ class ShardFiles:
             for num_rows, layout in self._layouts.items()
         }
 
-    def read_record(self, folder: Path, shard: ShardRange) -> ShardRecord:
+    def read_record(self, folder: Path | str, shard: ShardRange) -> ShardRecord:
         """The shard's record, its own digest checked, and every file found with its exact size.
 
         Raises:
             StoreCorrupt: the record or a file is absent, damaged or of another store or shard.
         """
-        path, step = folder / SHARD_FILE, repair_step(shard)
-        _require_real_folder(folder, step)
-        value = read_record(path, _KEYS, FORMAT_VERSION, step)
+        step = repair_step(shard)
+        with PlainFolder(folder, step) as opened:
+            value = read_record_in(opened, SHARD_FILE, _KEYS, FORMAT_VERSION, step)
+            record = self._shard_record(f"{folder}/{SHARD_FILE}", shard, value, step)
+            opened.require_sizes({name: file.num_bytes for name, file in record.files.items()})
+        return record
+
+    def _shard_record(
+        self, path: str, shard: ShardRange, value: Mapping[str, Any], step: str
+    ) -> ShardRecord:
+        """The values of the `shard.json` at `path`, checked against the manifest."""
         check_record(path, "store", self._digest, value["store"], step)
         check_record(path, "index", shard.index, value["index"], step)
         check_record(path, "start", shard.start, value["start"], step)
@@ -159,12 +165,13 @@ class ShardFiles:
             entry = listed[name]
             if type(entry) is not dict or entry.keys() != _FILE_KEYS:
                 raise corrupt(path, f"bytes and sha256 of {name}", repr(entry)[:60], step)
-            num_bytes = typed(entry, "bytes", int, path, step)
-            if num_bytes < HEADER_BYTES or exact not in (None, num_bytes):
+            num_bytes, sha256 = entry["bytes"], entry["sha256"]
+            if type(num_bytes) is not int or type(sha256) is not str:
+                raise corrupt(path, f"bytes and sha256 of {name}", repr(entry)[:60], step)
+            if num_bytes != exact and (exact is not None or num_bytes < HEADER_BYTES):
                 least = exact or f"at least {HEADER_BYTES}"
                 raise corrupt(path, f"{least} bytes of {name}", str(num_bytes), step)
-            _require_size(f"{folder}/{name}", num_bytes, step)
-            files[name] = FileRecord(num_bytes, typed(entry, "sha256", str, path, step))
+            files[name] = FileRecord(num_bytes, sha256)
         return ShardRecord(shard, num_labelled, num_recomputed, files, value[DIGEST_KEY])
 
     def map_array(
@@ -178,8 +185,7 @@ class ShardFiles:
         path, step, file = folder / name, repair_step(record.shard), record.files[name]
         descr, shape = self._layouts[len(record.shard)][name]
         exact = _known(shape, file.num_bytes - HEADER_BYTES)
-        with open_plain(path, step) as stream:
-            _require_size(path, file.num_bytes, step)
+        with PlainFolder(folder, step) as opened, opened.open_file(name, file.num_bytes) as stream:
             try:
                 mapped = mmap.mmap(stream.fileno(), file.num_bytes, access=mmap.ACCESS_READ)
                 # Read, not taken from the map: mapped pages stay in this process's memory.
@@ -293,19 +299,3 @@ def _check_text(
 def _known(shape: tuple[int | None, ...], num_bytes: int) -> tuple[int, ...]:
     """The shape with its unknown length filled in."""
     return tuple(num_bytes if size is None else size for size in shape)
-
-
-def _require_real_folder(folder: Path, step: str) -> None:
-    try:
-        mode = os.lstat(folder).st_mode
-    except OSError as error:
-        raise_unreadable(folder, error, step)
-    if not stat.S_ISDIR(mode):
-        raise corrupt(folder, "a folder", "a link or a file", step)
-
-
-def _require_size(path: Path | str, num_bytes: int, step: str) -> None:
-    found = plain_size(path, step)
-    if found != num_bytes:
-        cut = "The file was cut short. " if found < num_bytes else ""
-        raise corrupt(path, f"{num_bytes} bytes", str(found), cut + step)
