@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from monox_kit.data import Int64s
 from monox_kit.errors import StoreCorrupt
 from monox_kit.store.format import (
     FORMAT_VERSION,
@@ -253,6 +254,25 @@ def decode_text(content: Array, start: int, stop: int) -> str:
     if not 0 <= start <= stop <= len(content):
         raise ValueError(f"offsets {start} and {stop} into {len(content)} bytes")
     return content[start:stop].tobytes().decode()
+
+
+def decode_texts(content: Array, starts: Int64s, stops: Int64s) -> list[str]:
+    """The texts in bytes [starts[i], stops[i]) of a shard's `content`.
+
+    Args:
+        content: [num_bytes] uint8.
+        starts: [n] int64.
+        stops: [n] int64.
+
+    Raises:
+        ValueError: as in `decode_text`.
+    """
+    wrong = (starts < 0) | (starts > stops) | (stops > len(content))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise ValueError(f"offsets {starts[at]} and {stops[at]} into {len(content)} bytes")
+    view = content.data
+    return [str(view[a:b], "utf-8") for a, b in zip(starts.tolist(), stops.tolist())]
 
 
 def text_error(path: Path, row: int, shard: ShardRange, error: ValueError) -> StoreCorrupt:

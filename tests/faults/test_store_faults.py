@@ -628,6 +628,11 @@ def test_wrong_offsets_never_read_outside(copy: Path) -> None:
     for row in (4, 5):
         with pytest.raises(StoreCorrupt, match=rf"text in row {row}, found offsets .* into "):
             store.text(row)
+        for rows in (slice(0, 11), np.array([0, row])):
+            # The first wrong row is named; where row 5 alone is asked for, that is it.
+            named = row if isinstance(rows, np.ndarray) else 4
+            with pytest.raises(StoreCorrupt, match=rf"text in row {named}, found offsets .* into "):
+                store.texts(rows)
 
 
 def test_verify_lists_every_damaged_shard(copy: Path) -> None:
