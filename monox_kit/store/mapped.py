@@ -13,7 +13,14 @@ from monox_kit.data import Int64s
 from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import ShardRange
-from monox_kit.store.shard import Array, ShardRecord, decode_text, decode_texts, text_error
+from monox_kit.store.shard import (
+    Array,
+    ShardRecord,
+    decode_run,
+    decode_text,
+    decode_texts,
+    text_error,
+)
 
 Places = Int64s | slice
 
@@ -72,13 +79,11 @@ class MappedArrays:
         for where, shard, inside in self._parts(rows):
             offsets = self.array(shard.index, f"{field}_offsets.npy")
             content = self.array(shard.index, f"{field}.npy")
-            if isinstance(inside, slice):
-                bounds = offsets[inside.start : inside.stop + 1]
-                starts, stops = bounds[:-1], bounds[1:]
-            else:
-                starts, stops = offsets[inside], offsets[inside + 1]
             try:
-                found = decode_texts(content, starts, stops)
+                if isinstance(inside, slice):
+                    found = decode_run(content, offsets[inside.start : inside.stop + 1])
+                else:
+                    found = decode_texts(content, offsets[inside], offsets[inside + 1])
             except ValueError:
                 # One of them is wrong; reading them one by one names it.
                 at = range(len(shard))[inside] if isinstance(inside, slice) else inside.tolist()
@@ -137,7 +142,7 @@ class MappedArrays:
             return
         # In the files' order: what lies together is read together.
         order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
+        ordered = rows[order].astype(np.int64, copy=False)
         self.shard_of(int(ordered[0]))  # the extremes decide whether all rows exist
         self.shard_of(int(ordered[-1]))
         indices = ordered // size
