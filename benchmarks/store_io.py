@@ -65,12 +65,18 @@ class Rows:
         labels: [N] int32.
     """
 
-    def __init__(self, num_rows: int, seed: int) -> None:
-        """Make the rows up; equal arguments, equal rows."""
+    def __init__(self, num_rows: int, seed: int, num_scripts: int = len(ALPHABETS)) -> None:
+        """Make the rows up; equal arguments, equal rows.
+
+        Args:
+            num_rows: N.
+            seed: decides everything.
+            num_scripts: rows take turns among the first so many of `ALPHABETS`.
+        """
         generator, draw = random.Random(seed), np.random.default_rng(seed)
         words = [
             ["".join(generator.choices(alphabet, k=generator.randint(2, 9))) for _ in range(2000)]
-            for alphabet in ALPHABETS
+            for alphabet in ALPHABETS[:num_scripts]
         ]
         # Lengths of real texts are about log-normal.
         lengths = draw.lognormal(np.log(MEAN_WORDS) - 0.32, 0.8, num_rows).astype(int) + 1

@@ -13,14 +13,8 @@ from monox_kit.data import Int64s
 from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import ShardRange
-from monox_kit.store.shard import (
-    Array,
-    ShardRecord,
-    decode_run,
-    decode_text,
-    decode_texts,
-    text_error,
-)
+from monox_kit.store.shard import Array, ShardRecord, text_error
+from monox_kit.store.texts import decode_run, decode_text, decode_texts
 
 Places = Int64s | slice
 

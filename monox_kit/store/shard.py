@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from monox_kit.data import Int64s
 from monox_kit.errors import StoreCorrupt
 from monox_kit.store.format import (
     FORMAT_VERSION,
@@ -24,7 +22,6 @@ from monox_kit.store.format import (
     array_bytes,
     array_header,
     array_layout,
-    text_fields,
 )
 from monox_kit.store.record import (
     DIGEST_KEY,
@@ -50,7 +47,6 @@ _KEYS = frozenset(
     }
 )
 _FILE_KEYS = {"bytes", "sha256"}
-_UTF8_ROWS = 4096  # texts decoded at once while checking
 
 Array = npt.NDArray[Any]
 
@@ -117,7 +113,6 @@ class ShardFiles:
 
     def __init__(self, manifest: StoreManifest, manifest_digest: str) -> None:
         """Args: the store's manifest, and the `record_digest` of its file."""
-        self._manifest = manifest
         self._digest = manifest_digest
         # Only the last shard has another number of rows than the others.
         last = manifest.shard(manifest.num_shards - 1)
@@ -200,42 +195,6 @@ class ShardFiles:
             raise corrupt(path, f"SHA-256 {file.sha256[:16]}...", f"{found[:16]}...", step)
         return np.ndarray(exact, descr, buffer=mapped, offset=HEADER_BYTES)
 
-    def check(self, folder: Path, shard: ShardRange) -> ShardRecord:
-        """The shard's record after every byte and every value of the shard was checked.
-
-        Raises:
-            StoreCorrupt: anything is not as recorded, or breaks a rule of the format.
-        """
-        record, step = self.read_record(folder, shard), repair_step(shard)
-        extra = set(os.listdir(folder)) - record.files.keys() - {SHARD_FILE}
-        if extra:
-            raise corrupt(folder, "only the files of the format", repr(min(extra)), step)
-        arrays = {
-            name: self.map_array(folder, record, name, check_digest=True) for name in record.files
-        }
-        rows = np.arange(shard.start, shard.stop, dtype=np.int64)
-        if not np.array_equal(arrays["rows.npy"], rows):
-            wanted = f"the rows {shard.start} to {shard.stop - 1} in order"
-            raise corrupt(folder / "rows.npy", wanted, "others", step)
-        finite = np.isfinite(arrays["logits.npy"]).all(axis=1)
-        if not finite.all():
-            row = shard.start + int(np.argmin(finite))
-            raise corrupt(folder / "logits.npy", "finite logits", f"others in row {row}", step)
-        self._check_labels(folder, record, arrays["labels.npy"])
-        _check_recomputed(folder, record, arrays["recomputed.npy"])
-        for field in text_fields(self._manifest):
-            offsets, content = arrays[f"{field}_offsets.npy"], arrays[f"{field}.npy"]
-            _check_text(folder, shard, field, offsets, content)
-        return record
-
-    def _check_labels(self, folder: Path, record: ShardRecord, labels: Array) -> None:
-        step, num_classes = repair_step(record.shard), self._manifest.num_classes
-        if ((labels < -1) | (labels >= num_classes)).any():
-            wanted = f"labels from -1 to {num_classes - 1}"
-            raise corrupt(folder / "labels.npy", wanted, "others", step)
-        found = int((labels >= 0).sum())
-        check_record(folder / SHARD_FILE, "num_labelled", found, record.num_labelled, step)
-
 
 def repair_step(shard: ShardRange) -> str:
     """What the user should do about a damaged shard."""
@@ -245,99 +204,9 @@ def repair_step(shard: ShardRange) -> str:
     )
 
 
-def decode_text(content: Array, start: int, stop: int) -> str:
-    """The text in bytes [start, stop) of a shard's `content`.
-
-    Raises:
-        ValueError: there are no such bytes, or they are not UTF-8. Callers name file and row.
-    """
-    if not 0 <= start <= stop <= len(content):
-        raise ValueError(f"offsets {start} and {stop} into {len(content)} bytes")
-    return content[start:stop].tobytes().decode()
-
-
-def decode_texts(content: Array, starts: Int64s, stops: Int64s) -> list[str]:
-    """The texts in bytes [starts[i], stops[i]) of a shard's `content`.
-
-    Args:
-        content: [num_bytes] uint8.
-        starts: [n] int64.
-        stops: [n] int64.
-
-    Raises:
-        ValueError: as in `decode_text`.
-    """
-    _require_inside(content, starts, stops)
-    view = content.data
-    return [view[a:b].tobytes().decode() for a, b in zip(starts.tolist(), stops.tolist())]
-
-
-def decode_run(content: Array, offsets: Int64s) -> list[str]:
-    """The texts of consecutive rows, which is faster than each alone.
-
-    Args:
-        content: [num_bytes] uint8.
-        offsets: [n + 1] int64, contiguous; text i is the bytes [offsets[i], offsets[i + 1]).
-
-    Raises:
-        ValueError: as in `decode_text`.
-    """
-    import pyarrow
-
-    # pyarrow trusts offsets.
-    _require_inside(content, offsets[:-1], offsets[1:])
-    buffers = pyarrow.py_buffer(offsets), pyarrow.py_buffer(content)
-    # Its loop over rows is compiled: 0.09 us for a row of 280 ASCII bytes, 0.26 us in Python.
-    texts: list[str] = pyarrow.LargeStringArray.from_buffers(len(offsets) - 1, *buffers).to_pylist()
-    return texts
-
-
-def _require_inside(content: Array, starts: Int64s, stops: Int64s) -> None:
-    wrong = (starts < 0) | (starts > stops) | (stops > len(content))
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        raise ValueError(f"offsets {starts[at]} and {stops[at]} into {len(content)} bytes")
-
-
 def text_error(path: Path, row: int, shard: ShardRange, error: ValueError) -> StoreCorrupt:
     """The error for a text that `decode_text` refused."""
     return corrupt(path, f"UTF-8 text in row {row}", str(error), repair_step(shard))
-
-
-def _check_recomputed(folder: Path, record: ShardRecord, recomputed: Array) -> None:
-    step = repair_step(record.shard)
-    if (recomputed > 1).any():
-        row = record.shard.start + int(np.argmax(recomputed > 1))
-        raise corrupt(folder / "recomputed.npy", "0 or 1", f"another value in row {row}", step)
-    found = int(recomputed.sum(dtype=np.int64))
-    check_record(folder / SHARD_FILE, "num_recomputed", found, record.num_recomputed, step)
-
-
-def _check_text(
-    folder: Path, shard: ShardRange, field: str, offsets: Array, content: Array
-) -> None:
-    where, step = folder / f"{field}_offsets.npy", repair_step(shard)
-    if offsets[0] != 0 or offsets[-1] != len(content) or (np.diff(offsets) < 0).any():
-        wanted = f"ascending offsets from 0 to {len(content)}"
-        raise corrupt(where, wanted, "others", step)
-    for first in range(0, len(shard), _UTF8_ROWS):
-        bounds = offsets[first : first + _UTF8_ROWS + 1]
-        block = content[bounds[0] : bounds[-1]]
-        starts = bounds[:-1][np.diff(bounds) > 0] - bounds[0]
-        # Valid as a whole and no row begins within a character: then every row is valid.
-        inside = (block[starts] & 0xC0) == 0x80
-        try:
-            str(block.data, "utf-8")
-            whole = not inside.any()
-        except UnicodeDecodeError:
-            whole = False
-        if not whole:  # find the row: a concatenation is only invalid where a part is
-            for at in range(first, first + len(bounds) - 1):
-                try:
-                    decode_text(content, int(offsets[at]), int(offsets[at + 1]))
-                except ValueError as error:
-                    path = folder / f"{field}.npy"
-                    raise text_error(path, shard.start + at, shard, error) from error
 
 
 def _known(shape: tuple[int | None, ...], num_bytes: int) -> tuple[int, ...]:
