@@ -51,6 +51,7 @@ class StoreFolder:
             )
         value = read_record(file, MANIFEST_KEYS, FORMAT_VERSION, _MANIFEST_STEP)
         self.path = path
+        self._parent = str(path / SHARDS_FOLDER)
         self.manifest = StoreManifest.from_json(value, file, _MANIFEST_STEP)
         self.digest: str = value[DIGEST_KEY]
         self.shards = ShardFiles(self.manifest, self.digest)
@@ -61,7 +62,7 @@ class StoreFolder:
 
     def read_shard(self, shard: ShardRange) -> ShardRecord:
         """The shard's record; see `ShardFiles.read_record`."""
-        return self.shards.read_record(self.shard_folder(shard), shard)
+        return self.shards.read_record(f"{self._parent}/{shard.name}", shard)
 
     def read_complete(self) -> CompleteRecord | None:
         """The completion record; None where labelling has not finished.

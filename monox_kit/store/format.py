@@ -19,7 +19,7 @@ import numpy as np
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_bytes
 from monox_kit.errors import ConfigError, CorpusError, StoreMismatch
-from monox_kit.store.record import check_record, corrupt, read_record, typed
+from monox_kit.store.record import DIGEST_KEY, check_record, corrupt, read_record, typed
 
 FORMAT_VERSION = 1
 STORE_FILE = "store.json"
@@ -33,7 +33,16 @@ HEADER_BYTES = 128
 _MAGIC = b"\x93NUMPY\x01\x00"
 
 MANIFEST_KEYS = frozenset(
-    {"format_version", "labels", "num_rows", "shard_rows", "dtype", "has_pairs", "fingerprint"}
+    {
+        "format_version",
+        "labels",
+        "num_rows",
+        "shard_rows",
+        "dtype",
+        "has_pairs",
+        "fingerprint",
+        DIGEST_KEY,
+    }
 )
 
 LogitDtype = Literal["float32", "float16"]
@@ -232,7 +241,7 @@ class CompleteRecord:
         Raises:
             StoreCorrupt: the file is damaged or belongs to another store.
         """
-        names = frozenset(field.name for field in fields(cls)) | {"format_version"}
+        names = frozenset(field.name for field in fields(cls)) | {"format_version", DIGEST_KEY}
         value = read_record(path, names, FORMAT_VERSION, step)
         record = cls(
             num_rows=typed(value, "num_rows", int, path, step),

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from monox_kit.data import Document, Int64s, LabelSet, Logits
-from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
+from monox_kit.errors import ConfigError, StoreIncomplete
 from monox_kit.progress import Progress
 from monox_kit.store.arrays import Bools, Int32s
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import COMPLETE_FILE, CompleteRecord, ShardRange
-from monox_kit.store.shard import Array, ShardRecord, decode_text, text_error
+from monox_kit.store.mapped import MappedArrays
 from monox_kit.store.verify import VerifyReport, verify_store
 
 VerifyMode = Literal["open", "read", "full"]
 
-# Each mapped file holds a descriptor, and 1,024 per process is a common limit.
-_MAPPED_FILES = 128
-_CACHED_RECORDS = 64
+_DOCUMENTS = 1024  # decoded at once while all are read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,11 +84,8 @@ class LogitStore:
         self._folder = folder
         self._complete = complete
         self._done = done
-        self._check_digests = verify == "read"
+        self._arrays = MappedArrays(folder, done, check_digests=verify == "read")
         self._bodies = ("text", "text_pair") if self.manifest.has_pairs else ("text",)
-        self._digested: set[tuple[int, str]] = set()
-        self._record = lru_cache(_CACHED_RECORDS)(self._read_record)
-        self._array = lru_cache(_MAPPED_FILES)(self._map_array)
 
     @classmethod
     def open(
@@ -181,45 +175,57 @@ class LogitStore:
         Raises:
             StoreError: a row is outside of the store or in an unfinished shard.
         """
-        out = np.empty((self._count(rows), self.num_classes), np.float32)
-        self._gather("logits.npy", rows, out)
+        out = np.empty((self._arrays.count(rows), self.num_classes), np.float32)
+        self._arrays.gather("logits.npy", rows, out)
         return out
 
     def gold(self, rows: Int64s | slice) -> Int32s:
         """[n] int32 gold labels of n rows, -1 where there is none; see `logits`."""
-        out = np.empty(self._count(rows), np.int32)
-        self._gather("labels.npy", rows, out)
+        out = np.empty(self._arrays.count(rows), np.int32)
+        self._arrays.gather("labels.npy", rows, out)
         return out
 
     def recomputed(self, rows: Int64s | slice) -> Bools:
         """[n] bool, whether the fidelity guard recomputed a row's logits; see `logits`."""
-        out = np.empty(self._count(rows), np.bool_)
-        self._gather("recomputed.npy", rows, out)
+        out = np.empty(self._arrays.count(rows), np.bool_)
+        self._arrays.gather("recomputed.npy", rows, out)
         return out
 
     def label(self, row: int) -> int:
         """The gold label's index, or -1 where the corpus has none."""
-        shard = self._shard_of(row)
-        return int(self._array(shard.index, "labels.npy")[row - shard.start])
+        shard = self._arrays.shard_of(row)
+        return int(self._arrays.array(shard.index, "labels.npy")[row - shard.start])
+
+    def texts(self, rows: Int64s | slice) -> list[str]:
+        """The n texts, or premises of pairs, of n rows, in the order asked for; see `logits`."""
+        return self._arrays.texts("text", rows)
+
+    def text_pairs(self, rows: Int64s | slice) -> list[str] | None:
+        """The n hypotheses of n rows; None in a store of single texts; see `logits`."""
+        return self._arrays.texts("text_pair", rows) if self.manifest.has_pairs else None
+
+    def ids(self, rows: Int64s | slice) -> list[str]:
+        """The n ids in the corpus of n rows, in the order asked for; see `logits`."""
+        return self._arrays.texts("ids", rows)
 
     def text(self, row: int) -> str:
         """The text, or the premise of a pair."""
-        return self._text("text", row)
+        return self._arrays.text("text", row)
 
     def text_pair(self, row: int) -> str | None:
         """The hypothesis of a pair; None in a store of single texts."""
-        return self._text("text_pair", row) if self.manifest.has_pairs else None
+        return self._arrays.text("text_pair", row) if self.manifest.has_pairs else None
 
     def id(self, row: int) -> str:
         """The document's id in the corpus."""
-        return self._text("ids", row)
+        return self._arrays.text("ids", row)
 
     def text_bytes(self, row: int) -> int:
         """The length of the text, and of its pair if there is one, in bytes of UTF-8."""
-        shard = self._shard_of(row)
+        shard = self._arrays.shard_of(row)
         at, total = row - shard.start, 0
         for field in self._bodies:
-            offsets = self._array(shard.index, f"{field}_offsets.npy")
+            offsets = self._arrays.array(shard.index, f"{field}_offsets.npy")
             total += int(offsets[at + 1] - offsets[at])
         return total
 
@@ -231,9 +237,9 @@ class LogitStore:
         """
         lengths = np.zeros(len(self), np.int64)
         for index in range(self.manifest.num_shards):
-            shard = self._shard_of(index * self.manifest.shard_rows)
+            shard = self._arrays.shard_of(index * self.manifest.shard_rows)
             for field in self._bodies:
-                offsets = self._array(index, f"{field}_offsets.npy")
+                offsets = self._arrays.array(index, f"{field}_offsets.npy")
                 lengths[shard.start : shard.stop] += np.diff(offsets)
         return lengths
 
@@ -243,15 +249,16 @@ class LogitStore:
         Args:
             rows: a slice with step 1.
         """
-        for row in range(*rows.indices(len(self))):
-            label = self.label(row)
-            yield Document(
-                row=row,
-                id=self.id(row),
-                text=self.text(row),
-                text_pair=self.text_pair(row),
-                label=None if label < 0 else self.labels.names[label],
-            )
+        start, stop, _ = rows.indices(len(self))
+        names = self.labels.names
+        for first in range(start, stop, _DOCUMENTS):
+            part = slice(first, min(first + _DOCUMENTS, stop))
+            texts = self.texts(part)
+            pairs: Sequence[str | None] = self.text_pairs(part) or [None] * len(texts)
+            labels = (None if at < 0 else names[at] for at in self.gold(part).tolist())
+            here = range(part.start, part.stop)
+            for row, name, text, pair, label in zip(here, self.ids(part), texts, pairs, labels):
+                yield Document(row=row, id=name, text=text, text_pair=pair, label=label)
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every byte and check it against its record and the format's rules."""
@@ -259,7 +266,7 @@ class LogitStore:
 
     def info(self) -> StoreInfo:
         """What is in the store; reads the shards' records, not their arrays."""
-        records = [self._read_record(index) for index in sorted(self._done)]
+        records = [self._folder.read_shard(shard) for shard in self.shards()]
         return StoreInfo(
             path=str(self.folder),
             complete=self.complete,
@@ -278,75 +285,3 @@ class LogitStore:
             fingerprint=dict(self.manifest.fingerprint),
             summary=dict(self._complete.summary) if self._complete else {},
         )
-
-    def _text(self, field: str, row: int) -> str:
-        shard = self._shard_of(row)
-        at = row - shard.start
-        offsets = self._array(shard.index, f"{field}_offsets.npy")
-        content = self._array(shard.index, f"{field}.npy")
-        try:
-            return decode_text(content, int(offsets[at]), int(offsets[at + 1]))
-        except ValueError as error:
-            path = self._folder.shard_folder(shard) / f"{field}.npy"
-            raise text_error(path, row, shard, error) from error
-
-    def _count(self, rows: Int64s | slice) -> int:
-        return len(range(*rows.indices(len(self)))) if isinstance(rows, slice) else len(rows)
-
-    def _gather(self, name: str, rows: Int64s | slice, out: Array) -> None:
-        """Fill `out` [n, ...] with the array's values of n rows."""
-        size = self.manifest.shard_rows
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            if step == 1:
-                for index in range(start // size, -(-stop // size) if stop > start else 0):
-                    shard = self._shard_of(index * size)
-                    first, last = max(start, shard.start), min(stop, shard.stop)
-                    part = self._array(index, name)[first - shard.start : last - shard.start]
-                    out[first - start : last - start] = part
-                return
-            rows = np.arange(start, stop, step, dtype=np.int64)
-        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-            raise StoreError(
-                f"{self.folder}: expected whole-numbered rows [n], found {rows.dtype} "
-                f"{rows.shape}. Give a one-dimensional integer array or a slice."
-            )
-        indices = rows // size
-        for index in np.unique(indices).tolist():
-            mine = indices == index
-            inside = rows[mine]
-            # The extremes decide whether all rows of this shard exist.
-            shard = self._shard_of(int(inside.min()))
-            self._shard_of(int(inside.max()))
-            out[mine] = self._array(index, name)[inside - shard.start]
-
-    def _shard_of(self, row: int) -> ShardRange:
-        """The finished shard that holds the row.
-
-        Raises:
-            StoreError: there is no such row.
-            StoreIncomplete: its shard has not been labelled yet.
-        """
-        if not 0 <= row < self.manifest.num_rows:
-            raise StoreError(
-                f"{self.folder}: expected a row from 0 to {self.manifest.num_rows - 1}, found "
-                f"{row}. Rows are positions in the corpus."
-            )
-        shard = self.manifest.shard(row // self.manifest.shard_rows)
-        if shard.index not in self._done:
-            raise StoreIncomplete(
-                f"{self.folder}: expected row {row} to be labelled, found no shard {shard.name}. "
-                "Run the same `monoxkit label` command again to finish the store."
-            )
-        return shard
-
-    def _read_record(self, index: int) -> ShardRecord:
-        return self._folder.read_shard(self.manifest.shard(index))
-
-    def _map_array(self, index: int, name: str) -> Array:
-        record = self._record(index)
-        folder = self._folder.shard_folder(record.shard)
-        fresh = self._check_digests and (index, name) not in self._digested
-        array = self._folder.shards.map_array(folder, record, name, check_digest=fresh)
-        self._digested.add((index, name))
-        return array

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +22,14 @@ from monox_kit.store.format import (
     array_bytes,
     array_header,
     array_layout,
-    text_fields,
 )
 from monox_kit.store.record import (
     DIGEST_KEY,
+    PlainFolder,
     check_record,
     corrupt,
-    open_plain,
-    plain_size,
     raise_unreadable,
-    read_record,
+    read_record_in,
     typed,
 )
 
@@ -47,17 +43,16 @@ _KEYS = frozenset(
         "num_labelled",
         "num_recomputed",
         "files",
+        DIGEST_KEY,
     }
 )
 _FILE_KEYS = {"bytes", "sha256"}
-_UTF8_ROWS = 4096  # texts decoded at once while checking
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """Size and SHA-256 of one file of a shard."""
+class FileRecord(NamedTuple):
+    """Size and SHA-256 of one file of a shard; a tuple, as opening a store makes 80,000 of them."""
 
     num_bytes: int
     sha256: str
@@ -118,7 +113,6 @@ class ShardFiles:
 
     def __init__(self, manifest: StoreManifest, manifest_digest: str) -> None:
         """Args: the store's manifest, and the `record_digest` of its file."""
-        self._manifest = manifest
         self._digest = manifest_digest
         # Only the last shard has another number of rows than the others.
         last = manifest.shard(manifest.num_shards - 1)
@@ -134,15 +128,23 @@ class ShardFiles:
             for num_rows, layout in self._layouts.items()
         }
 
-    def read_record(self, folder: Path, shard: ShardRange) -> ShardRecord:
+    def read_record(self, folder: Path | str, shard: ShardRange) -> ShardRecord:
         """The shard's record, its own digest checked, and every file found with its exact size.
 
         Raises:
             StoreCorrupt: the record or a file is absent, damaged or of another store or shard.
         """
-        path, step = folder / SHARD_FILE, repair_step(shard)
-        _require_real_folder(folder, step)
-        value = read_record(path, _KEYS, FORMAT_VERSION, step)
+        step = repair_step(shard)
+        with PlainFolder(folder, step) as opened:
+            value = read_record_in(opened, SHARD_FILE, _KEYS, FORMAT_VERSION, step)
+            record = self._shard_record(f"{folder}/{SHARD_FILE}", shard, value, step)
+            opened.require_sizes({name: file.num_bytes for name, file in record.files.items()})
+        return record
+
+    def _shard_record(
+        self, path: str, shard: ShardRange, value: Mapping[str, Any], step: str
+    ) -> ShardRecord:
+        """The values of the `shard.json` at `path`, checked against the manifest."""
         check_record(path, "store", self._digest, value["store"], step)
         check_record(path, "index", shard.index, value["index"], step)
         check_record(path, "start", shard.start, value["start"], step)
@@ -159,12 +161,13 @@ class ShardFiles:
             entry = listed[name]
             if type(entry) is not dict or entry.keys() != _FILE_KEYS:
                 raise corrupt(path, f"bytes and sha256 of {name}", repr(entry)[:60], step)
-            num_bytes = typed(entry, "bytes", int, path, step)
-            if num_bytes < HEADER_BYTES or exact not in (None, num_bytes):
+            num_bytes, sha256 = entry["bytes"], entry["sha256"]
+            if type(num_bytes) is not int or type(sha256) is not str:
+                raise corrupt(path, f"bytes and sha256 of {name}", repr(entry)[:60], step)
+            if num_bytes != exact and (exact is not None or num_bytes < HEADER_BYTES):
                 least = exact or f"at least {HEADER_BYTES}"
                 raise corrupt(path, f"{least} bytes of {name}", str(num_bytes), step)
-            _require_size(f"{folder}/{name}", num_bytes, step)
-            files[name] = FileRecord(num_bytes, typed(entry, "sha256", str, path, step))
+            files[name] = FileRecord(num_bytes, sha256)
         return ShardRecord(shard, num_labelled, num_recomputed, files, value[DIGEST_KEY])
 
     def map_array(
@@ -178,8 +181,7 @@ class ShardFiles:
         path, step, file = folder / name, repair_step(record.shard), record.files[name]
         descr, shape = self._layouts[len(record.shard)][name]
         exact = _known(shape, file.num_bytes - HEADER_BYTES)
-        with open_plain(path, step) as stream:
-            _require_size(path, file.num_bytes, step)
+        with PlainFolder(folder, step) as opened, opened.open_file(name, file.num_bytes) as stream:
             try:
                 mapped = mmap.mmap(stream.fileno(), file.num_bytes, access=mmap.ACCESS_READ)
                 # Read, not taken from the map: mapped pages stay in this process's memory.
@@ -193,42 +195,6 @@ class ShardFiles:
             raise corrupt(path, f"SHA-256 {file.sha256[:16]}...", f"{found[:16]}...", step)
         return np.ndarray(exact, descr, buffer=mapped, offset=HEADER_BYTES)
 
-    def check(self, folder: Path, shard: ShardRange) -> ShardRecord:
-        """The shard's record after every byte and every value of the shard was checked.
-
-        Raises:
-            StoreCorrupt: anything is not as recorded, or breaks a rule of the format.
-        """
-        record, step = self.read_record(folder, shard), repair_step(shard)
-        extra = set(os.listdir(folder)) - record.files.keys() - {SHARD_FILE}
-        if extra:
-            raise corrupt(folder, "only the files of the format", repr(min(extra)), step)
-        arrays = {
-            name: self.map_array(folder, record, name, check_digest=True) for name in record.files
-        }
-        rows = np.arange(shard.start, shard.stop, dtype=np.int64)
-        if not np.array_equal(arrays["rows.npy"], rows):
-            wanted = f"the rows {shard.start} to {shard.stop - 1} in order"
-            raise corrupt(folder / "rows.npy", wanted, "others", step)
-        finite = np.isfinite(arrays["logits.npy"]).all(axis=1)
-        if not finite.all():
-            row = shard.start + int(np.argmin(finite))
-            raise corrupt(folder / "logits.npy", "finite logits", f"others in row {row}", step)
-        self._check_labels(folder, record, arrays["labels.npy"])
-        _check_recomputed(folder, record, arrays["recomputed.npy"])
-        for field in text_fields(self._manifest):
-            offsets, content = arrays[f"{field}_offsets.npy"], arrays[f"{field}.npy"]
-            _check_text(folder, shard, field, offsets, content)
-        return record
-
-    def _check_labels(self, folder: Path, record: ShardRecord, labels: Array) -> None:
-        step, num_classes = repair_step(record.shard), self._manifest.num_classes
-        if ((labels < -1) | (labels >= num_classes)).any():
-            wanted = f"labels from -1 to {num_classes - 1}"
-            raise corrupt(folder / "labels.npy", wanted, "others", step)
-        found = int((labels >= 0).sum())
-        check_record(folder / SHARD_FILE, "num_labelled", found, record.num_labelled, step)
-
 
 def repair_step(shard: ShardRange) -> str:
     """What the user should do about a damaged shard."""
@@ -238,74 +204,11 @@ def repair_step(shard: ShardRange) -> str:
     )
 
 
-def decode_text(content: Array, start: int, stop: int) -> str:
-    """The text in bytes [start, stop) of a shard's `content`.
-
-    Raises:
-        ValueError: there are no such bytes, or they are not UTF-8. Callers name file and row.
-    """
-    if not 0 <= start <= stop <= len(content):
-        raise ValueError(f"offsets {start} and {stop} into {len(content)} bytes")
-    return content[start:stop].tobytes().decode()
-
-
 def text_error(path: Path, row: int, shard: ShardRange, error: ValueError) -> StoreCorrupt:
     """The error for a text that `decode_text` refused."""
     return corrupt(path, f"UTF-8 text in row {row}", str(error), repair_step(shard))
 
 
-def _check_recomputed(folder: Path, record: ShardRecord, recomputed: Array) -> None:
-    step = repair_step(record.shard)
-    if (recomputed > 1).any():
-        row = record.shard.start + int(np.argmax(recomputed > 1))
-        raise corrupt(folder / "recomputed.npy", "0 or 1", f"another value in row {row}", step)
-    found = int(recomputed.sum(dtype=np.int64))
-    check_record(folder / SHARD_FILE, "num_recomputed", found, record.num_recomputed, step)
-
-
-def _check_text(
-    folder: Path, shard: ShardRange, field: str, offsets: Array, content: Array
-) -> None:
-    where, step = folder / f"{field}_offsets.npy", repair_step(shard)
-    if offsets[0] != 0 or offsets[-1] != len(content) or (np.diff(offsets) < 0).any():
-        wanted = f"ascending offsets from 0 to {len(content)}"
-        raise corrupt(where, wanted, "others", step)
-    for first in range(0, len(shard), _UTF8_ROWS):
-        bounds = offsets[first : first + _UTF8_ROWS + 1]
-        block = content[bounds[0] : bounds[-1]]
-        starts = bounds[:-1][np.diff(bounds) > 0] - bounds[0]
-        # Valid as a whole and no row begins within a character: then every row is valid.
-        inside = (block[starts] & 0xC0) == 0x80
-        try:
-            str(block.data, "utf-8")
-            whole = not inside.any()
-        except UnicodeDecodeError:
-            whole = False
-        if not whole:  # find the row: a concatenation is only invalid where a part is
-            for at in range(first, first + len(bounds) - 1):
-                try:
-                    decode_text(content, int(offsets[at]), int(offsets[at + 1]))
-                except ValueError as error:
-                    path = folder / f"{field}.npy"
-                    raise text_error(path, shard.start + at, shard, error) from error
-
-
 def _known(shape: tuple[int | None, ...], num_bytes: int) -> tuple[int, ...]:
     """The shape with its unknown length filled in."""
     return tuple(num_bytes if size is None else size for size in shape)
-
-
-def _require_real_folder(folder: Path, step: str) -> None:
-    try:
-        mode = os.lstat(folder).st_mode
-    except OSError as error:
-        raise_unreadable(folder, error, step)
-    if not stat.S_ISDIR(mode):
-        raise corrupt(folder, "a folder", "a link or a file", step)
-
-
-def _require_size(path: Path | str, num_bytes: int, step: str) -> None:
-    found = plain_size(path, step)
-    if found != num_bytes:
-        cut = "The file was cut short. " if found < num_bytes else ""
-        raise corrupt(path, f"{num_bytes} bytes", str(found), cut + step)

@@ -8,6 +8,7 @@ from typing import Any
 
 from monox_kit.errors import StoreCorrupt
 from monox_kit.progress import Progress, Silent
+from monox_kit.store.check import check_shard
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import COMPLETE_FILE, CompleteRecord
 from monox_kit.store.shard import ShardRecord
@@ -65,7 +66,8 @@ def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport
     with (progress or Silent()).task("verify", sum(map(len, shards)), "rows") as task:
         for shard in shards:
             try:
-                records.append(store.shards.check(store.shard_folder(shard), shard))
+                place = store.shard_folder(shard)
+                records.append(check_shard(store.shards, store.manifest, place, shard))
             except StoreCorrupt as error:
                 problems.append(str(error))
             task.advance(len(shard))

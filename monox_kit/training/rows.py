@@ -190,10 +190,10 @@ def select_pseudo_labels(
         rows = np.arange(start, min(start + _BLOCK_ROWS, len(store)), dtype=np.int64)
         sure = confidence(store.logits(rows)) >= threshold
         num_below += int((~sure).sum())
+        texts = store.texts(rows[sure])
+        pairs: Sequence[str | None] = store.text_pairs(rows[sure]) or [None] * len(texts)
         fresh = np.fromiter(
-            ((store.text(int(r)), store.text_pair(int(r))) not in gold_texts for r in rows[sure]),
-            bool,
-            int(sure.sum()),
+            (both not in gold_texts for both in zip(texts, pairs)), bool, len(texts)
         )
         num_gold += int((~fresh).sum())
         kept.append(rows[sure][fresh])

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from monox_kit.errors import MonoxError, StorageError, StoreCorrupt, StoreError, StoreIncomplete
-from monox_kit.store import LogitStore, StoreWriter, verify_store
+from monox_kit.store import LogitStore, StoreWriter, check, verify_store
 from monox_kit.store import builder as builder_module
 from tests.store_samples import manifest, part, shard_arguments, text_bytes, tree, write_store
 
@@ -613,9 +613,17 @@ def put(index: Any, value: Any) -> Callable[[Any], Any]:
         ("text_offsets.npy", put(3, 15), "UTF-8 text in row 6, found"),
     ],
 )
+@pytest.mark.parametrize("rows_at_once", [1, 3, 4096])
 def test_the_rules_hold_even_under_fitting_digests(
-    copy: Path, name: str, change: Callable[[Any], Any], says: str
+    copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    change: Callable[[Any], Any],
+    says: str,
+    rows_at_once: int,
 ) -> None:
+    monkeypatch.setattr(check, "_BLOCK_BYTES", 8 * rows_at_once)
+    monkeypatch.setattr(check, "_TEXT_ROWS", rows_at_once)
     forge(copy, name, change)
     assert len(LogitStore.open(copy)) == 11
     with pytest.raises(StoreCorrupt, match=says):
@@ -628,6 +636,11 @@ def test_wrong_offsets_never_read_outside(copy: Path) -> None:
     for row in (4, 5):
         with pytest.raises(StoreCorrupt, match=rf"text in row {row}, found offsets .* into "):
             store.text(row)
+        for rows in (slice(0, 11), np.array([0, row])):
+            # The first wrong row is named; where row 5 alone is asked for, that is it.
+            named = row if isinstance(rows, np.ndarray) else 4
+            with pytest.raises(StoreCorrupt, match=rf"text in row {named}, found offsets .* into "):
+                store.texts(rows)
 
 
 def test_verify_lists_every_damaged_shard(copy: Path) -> None:
@@ -655,6 +668,6 @@ def test_an_unreadable_file_is_a_storage_error(copy: Path, monkeypatch: pytest.M
         raise PermissionError(errno.EACCES, "refused", str(path))
 
     store = LogitStore.open(copy)
-    monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(StorageError, match=r"shard\.json: expected to read the file, found"):
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StorageError, match="000000: expected to read the file, found"):
         store.text(0)
