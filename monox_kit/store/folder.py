@@ -86,6 +86,7 @@ class StoreFolder:
             StoreCorrupt: `shards/` is lost, or holds an entry that is no shard of this store.
         """
         parent = self.path / SHARDS_FOLDER
+        require_own_shards(parent)
         try:
             names = os.listdir(parent)
         except OSError as error:
@@ -128,6 +129,16 @@ class StoreFolder:
         if found != complete.digest:
             wanted = f"shards with the digest {complete.digest[:16]}..."
             raise corrupt(path, wanted, f"{found[:16]}...: one was written later", _COMPLETE_STEP)
+
+
+def require_own_shards(path: Path) -> None:
+    """Check that `shards/` is not a link to somewhere else; absent is fine.
+
+    Raises:
+        StoreCorrupt: it is one.
+    """
+    if path.is_symlink():
+        raise corrupt(path, "a folder of the store itself", "a link", _MANIFEST_STEP)
 
 
 def begun_manifest(path: Path) -> StoreManifest | None:

@@ -175,14 +175,15 @@ class StoreManifest:
         """Check that a run may continue the store: `self` is the store's, `other` the run's.
 
         Raises:
-            StoreMismatch: they differ; the message names the first field that does and both values.
+            StoreMismatch: they differ; the message names the fields that do, with both values.
         """
         here, there = _flat(self), _flat(other)
         differing = [key for key in {**here, **there} if _tagged(here, key) != _tagged(there, key)]
         if not differing:
             return
         key = differing[0]
-        more = f" Also different: {', '.join(differing[1:9])}." if differing[1:] else ""
+        others = (f"{name} ({_shown(here, name)}, now {_shown(there, name)})" for name in differing)
+        more = f" Also different: {', '.join(list(others)[1:9])}." if differing[1:] else ""
         raise StoreMismatch(
             f"{where}: expected {key} {_shown(here, key)} as this store was begun with, found "
             f"{_shown(there, key)} in this run.{more} Run with the store's own settings, or give "

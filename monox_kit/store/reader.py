@@ -17,7 +17,8 @@ from monox_kit.progress import Progress
 from monox_kit.store.arrays import Bools, Int32s
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import COMPLETE_FILE, CompleteRecord, ShardRange
-from monox_kit.store.shard import Array, ShardRecord, decode_text, text_error
+from monox_kit.store.record import corrupt
+from monox_kit.store.shard import Array, ShardRecord, decode_text, repair_step, text_error
 from monox_kit.store.verify import VerifyReport, verify_store
 
 VerifyMode = Literal["open", "read", "full"]
@@ -198,9 +199,19 @@ class LogitStore:
         return out
 
     def label(self, row: int) -> int:
-        """The gold label's index, or -1 where the corpus has none."""
+        """The gold label's index, or -1 where the corpus has none.
+
+        Raises:
+            StoreError: see `logits`.
+            StoreCorrupt: the file holds a label that the store has not.
+        """
         shard = self._shard_of(row)
-        return int(self._array(shard.index, "labels.npy")[row - shard.start])
+        label = int(self._array(shard.index, "labels.npy")[row - shard.start])
+        if not -1 <= label < self.num_classes:
+            path = self._folder.shard_folder(shard) / "labels.npy"
+            wanted = f"labels from -1 to {self.num_classes - 1}"
+            raise corrupt(path, wanted, f"{label} in row {row}", repair_step(shard))
+        return label
 
     def text(self, row: int) -> str:
         """The text, or the premise of a pair."""
