@@ -132,13 +132,14 @@ class StoreFolder:
 
 
 def require_own_shards(path: Path) -> None:
-    """Check that `shards/` is not a link to somewhere else; absent is fine.
+    """Check that `shards/` is a folder of the store itself; absent is fine.
 
     Raises:
-        StoreCorrupt: it is one.
+        StoreCorrupt: it is a link to somewhere else, or a file.
     """
-    if path.is_symlink():
-        raise corrupt(path, "a folder of the store itself", "a link", _MANIFEST_STEP)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        found = "a link" if path.is_symlink() else "a file"
+        raise corrupt(path, "a folder of the store itself", found, _MANIFEST_STEP)
 
 
 def begun_manifest(path: Path) -> StoreManifest | None:

@@ -113,6 +113,8 @@ def _decoded(content: bytes) -> Any:
     Raises:
         ValueError: it is none, or holds what no record is written with.
     """
+    if not content.strip(b"\0"):
+        raise ValueError("zeros alone" if content else "an empty file")
     value = _DECODER.decode(content.decode())
     if b"\\u" in content:  # an escape may stand for half of a surrogate pair, which is no text
         json.dumps(value, ensure_ascii=False).encode()
