@@ -313,10 +313,7 @@ class RangeLocks:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._descriptor is not None:
-            with contextlib.suppress(StorageError):  # closing the last copy releases them as well
-                self._set(fcntl.F_UNLCK, 0, 0, wait=False)  # no length: to the end
-        self.let_go()
+        self.let_go()  # of the only copy: the kernel releases the locks
 
     @property
     def held(self) -> bool:

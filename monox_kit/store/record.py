@@ -23,6 +23,7 @@ DIGEST_KEY = "record_digest"
 # Above what a run writes (10,000 label names of 60 letters are 0.7 MB). Parsed, hostile JSON takes
 # up to 31 bytes of memory for each of its own.
 MAX_RECORD_BYTES = 1 << 20
+_MAX_BRACKETS = 100_000
 
 T = TypeVar("T")
 
@@ -113,6 +114,8 @@ def _decoded(content: bytes) -> Any:
     Raises:
         ValueError: it is none, or holds what no record is written with.
     """
+    if content.count(b"{") + content.count(b"[") > _MAX_BRACKETS:  # each costs time and memory
+        raise ValueError(f"more than {_MAX_BRACKETS} objects and lists")
     if not content.strip(b"\0"):
         raise ValueError("zeros alone" if content else "an empty file")
     value = _DECODER.decode(content.decode())

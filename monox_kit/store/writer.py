@@ -283,14 +283,14 @@ def _require_own_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise StoreError(f"{folder}: expected a folder, found a file. Give another --store.")
+    # Shards are looked for first: another writer may create the store meanwhile, and they come last.
     shards = folder / SHARDS_FOLDER
     holds_shards = shards.is_dir() and any(
         not name.startswith(".tmp-") for name in os.listdir(shards)
     )
     names = {name for name in os.listdir(folder) if not name.startswith(".tmp-")}
     foreign = names - {STORE_FILE, COMPLETE_FILE, SHARDS_FOLDER, LOCK_FILE}
-    # Looked for last: another writer may create the store, which begins with this file.
-    if os.path.lexists(folder / STORE_FILE):
+    if STORE_FILE in names:
         return
     if foreign:
         raise StoreError(

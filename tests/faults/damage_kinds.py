@@ -52,7 +52,14 @@ def _manifest(says: str, *keys: Any, to: Any) -> Damage:
 
 
 _LATER = '"format_version": 1', '"format_version": 7'
-_MANY = b'"fingerprint": {"a": [' + b"{}," * (MAX_RECORD_BYTES // 3 - 500) + b'0], "b": 1, '
+
+
+def _many(item: bytes, num_items: int = MAX_RECORD_BYTES) -> Act:
+    """Fill the manifest with a list."""
+    num_items = min(num_items, (MAX_RECORD_BYTES - 1500) // len(item))
+    new = b'"fingerprint": {"many": [' + item * num_items + b'"last"], '
+    return sign(STORE, b'"fingerprint": {', new)
+
 
 OPENED: dict[str, Damage] = {
     # store.json
@@ -66,8 +73,12 @@ OPENED: dict[str, Damage] = {
     "manifest of zeros": Damage(put(STORE, bytes(900)), STORE, "found zeros alone"),
     "manifest not in UTF-8": Damage(replace(STORE, b"gam", b"\xff\xfe\xfd"), STORE, "utf-8"),
     "manifest too large": Damage(resize(STORE, 2**40), STORE, f"found {2**40} bytes"),
-    "manifest too deep": Damage(put(STORE, b"[" * 10**6), STORE, "recursion"),
-    "manifest of many objects": Damage(sign(STORE, b'"fingerprint": {', _MANY), STORE, "'a'"),
+    "manifest too deep": Damage(put(STORE, b"[" * 10**5), STORE, "recursion"),
+    "manifest of too many objects": Damage(_many(b"{},"), STORE, "100000 objects and lists"),
+    "manifest of many objects": Damage(_many(b'{"a":0},', 99_990), STORE, "'many', found [{"),
+    "manifest of many lists": Damage(_many(b"[],", 99_990), STORE, "'many', found [[]"),
+    "manifest of many names": Damage(_many(b'"ab",'), STORE, "'many', found ['ab'"),
+    "manifest of many numbers": Damage(_many(b"3.4,"), STORE, "'many', found [3.4"),
     "manifest is a list": Damage(put(STORE, b"[1]"), STORE, "a JSON object, found list"),
     "manifest with a key twice": Damage(
         sign(STORE, b'"shard_rows": 4', b'"shard_rows": 8, "shard_rows": 4'), STORE, "given twice"
