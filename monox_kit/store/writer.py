@@ -283,7 +283,7 @@ def _require_own_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise StoreError(f"{folder}: expected a folder, found a file. Give another --store.")
-    # Shards are looked for first: another writer may create the store meanwhile, and they come last.
+    # Shards are looked for first: another writer may create the store meanwhile, them last.
     shards = folder / SHARDS_FOLDER
     holds_shards = shards.is_dir() and any(
         not name.startswith(".tmp-") for name in os.listdir(shards)

@@ -117,7 +117,9 @@ def test_drift_is_refused_by_name_with_both_values(
 def test_several_differences_are_all_named(tmp_path: Path) -> None:
     write_store(tmp_path / "s")
     other = manifest(num_rows=12, fingerprint={**FINGERPRINT, "corpus_digest": "x"})
-    with pytest.raises(StoreMismatch, match=r"corpus_digest.*Also different: num_rows \(11, now 12\)\."):
+    with pytest.raises(
+        StoreMismatch, match=r"corpus_digest.*Also different: num_rows \(11, now 12\)\."
+    ):
         StoreWriter(tmp_path / "s", other).__enter__()
 
 
