@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import re
 import shutil
+import stat
 import struct
 import tempfile
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from monox_kit.errors import ConfigError, MonoxError, StorageError, StoreLocked
+from monox_kit.errors import ConfigError, MonoxError, StorageError, StoreError, StoreLocked
 
 # Errors of the disk, as opposed to errors of the caller.
 _DISK_ERRNOS = frozenset(
@@ -293,7 +296,9 @@ class RangeLocks:
     """Advisory locks on single bytes and ranges of one empty file, each for a thing of its own.
 
     The kernel releases them when the process ends, however it ends, and NFS knows them too. Use as
-    a context manager; leaving it releases all.
+    a context manager; leaving it releases all. They are this process's alone: a program that it
+    starts never has them, and a child that it forks lets go of them without releasing them, so
+    that neither keeps a lock alive.
     """
 
     def __init__(self, path: Path) -> None:
@@ -303,11 +308,20 @@ class RangeLocks:
 
     def __enter__(self) -> Self:
         make_folder(self._path.parent)
-        with disk_errors(self._path):
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._descriptor = _open_lock(self._path)
+        _range_locks().add(self)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.let_go()  # of the only copy: the kernel releases the locks
+
+    @property
+    def held(self) -> bool:
+        """Whether this process, and not its parent, is in the block."""
+        return self._descriptor is not None
+
+    def let_go(self) -> None:
+        """Close the file; the locks stay with a process that shares it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
@@ -361,6 +375,41 @@ class RangeLocks:
                 "own and put together by `monoxkit store merge`."
             ) from error
         return True
+
+
+@functools.cache
+def _range_locks() -> weakref.WeakSet[RangeLocks]:
+    """The locks that this process may hold; children that it forks let go of them."""
+    locks: weakref.WeakSet[RangeLocks] = weakref.WeakSet()
+
+    def let_all_go() -> None:
+        for one in list(locks):
+            one.let_go()
+
+    os.register_at_fork(after_in_child=let_all_go)
+    return locks
+
+
+def _open_lock(path: Path) -> int:
+    """A descriptor of the plain file at `path`, created where absent; programs do not inherit it.
+
+    Raises:
+        StoreError: a link or something else stands there.
+        StorageError: the disk refused.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    found = "a link or a folder"
+    with disk_errors(path):
+        try:
+            descriptor = os.open(path, flags, 0o666)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor
+            os.close(descriptor)
+            found = "a special file"
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR):
+                raise
+    raise StoreError(f"{path}: expected a plain file, found {found}. Delete it: it holds nothing.")
 
 
 @contextlib.contextmanager

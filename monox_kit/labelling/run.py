@@ -130,7 +130,7 @@ class _Run:
         if begun is not None:
             # The guard that the store was begun with; other settings are refused before any work.
             guard = Guard.from_fingerprint(begun.fingerprint) if config.guard else None
-            begun.require_equal(self._manifest(summary, guard), self._store / STORE_FILE)
+            begun.require_equal(self._manifest(summary, guard, begun), self._store / STORE_FILE)
         plan = self._default_plan() if is_finished else self._plan(summary)
         learns = config.guard is not None and guard is None
         teacher = None
@@ -145,7 +145,7 @@ class _Run:
         work = Assignment(
             config=config,
             store=self._store,
-            manifest=self._manifest(summary, guard),
+            manifest=self._manifest(summary, guard, begun),
             marks=dict(enumerate(summary.marks)),
             plan=plan,
             guard=guard,
@@ -245,19 +245,30 @@ class _Run:
             )
         return guard
 
+    def _teacher_name(self, begun: StoreManifest | None) -> Any:
+        """What people know the teacher by; the digest tells teachers apart.
+
+        A store that the same teacher began keeps its name, whatever the folder is called by now.
+        """
+        folder, model = self._model.folder, self._config.model
+        if begun is not None and begun.fingerprint.get("teacher_digest") == folder.model_digest:
+            return begun.fingerprint.get("teacher")
+        return folder.path.name if Path(model).exists() else model
+
     def _guard_report(self, guard: Guard | None) -> Mapping[str, Any] | None:
         if guard is None:
             return None
         return {**guard.to_fingerprint(), **self._totals.guard_price()}
 
-    def _manifest(self, summary: CorpusSummary, guard: Guard | None) -> StoreManifest:
-        """What the store is made from; a resumed run must agree in every field."""
+    def _manifest(
+        self, summary: CorpusSummary, guard: Guard | None, begun: StoreManifest | None
+    ) -> StoreManifest:
+        """What the store is made from; a resumed run must agree with `begun` in every field."""
         config, folder = self._config, self._model.folder
         record = folder.record
         exported = record.precision if record else "fp32"
         fingerprint = {
-            # Not the path as typed: a moved run can go on. The digest tells teachers apart.
-            "teacher": folder.path.name if Path(config.model).exists() else config.model,
+            "teacher": self._teacher_name(begun),
             "teacher_digest": folder.model_digest,
             "tokenizer_digest": folder.tokenizer_digest,
             "backend": config.teacher,

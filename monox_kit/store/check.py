@@ -105,12 +105,12 @@ def _check_recomputed(folder: Path, record: ShardRecord, recomputed: Array) -> N
 def _check_text(
     folder: Path, shard: ShardRange, field: str, offsets: Array, content: Array
 ) -> None:
-    last = 0
+    last, is_ascending = 0, offsets[0] == 0
     for _, block in _blocks(offsets):
-        if block[0] < last or (block[1:] < block[:-1]).any():
-            break
+        # Neighbours are compared: their difference may overflow into a positive one.
+        is_ascending &= block[0] >= last and bool((block[1:] >= block[:-1]).all())
         last = int(block[-1])
-    if offsets[0] != 0 or last != offsets[-1] or last != len(content):
+    if not is_ascending or last != len(content):
         wanted = f"ascending offsets from 0 to {len(content)}"
         raise corrupt(folder / f"{field}_offsets.npy", wanted, "others", repair_step(shard))
     for first in range(0, len(shard), _TEXT_ROWS):

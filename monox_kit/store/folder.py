@@ -87,6 +87,7 @@ class StoreFolder:
             StoreCorrupt: `shards/` is lost, or holds an entry that is no shard of this store.
         """
         parent = self.path / SHARDS_FOLDER
+        require_own_shards(parent)
         try:
             names = os.listdir(parent)
         except OSError as error:
@@ -129,6 +130,17 @@ class StoreFolder:
         if found != complete.digest:
             wanted = f"shards with the digest {complete.digest[:16]}..."
             raise corrupt(path, wanted, f"{found[:16]}...: one was written later", _COMPLETE_STEP)
+
+
+def require_own_shards(path: Path) -> None:
+    """Check that `shards/` is a folder of the store itself; absent is fine.
+
+    Raises:
+        StoreCorrupt: it is a link to somewhere else, or a file.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        found = "a link" if path.is_symlink() else "a file"
+        raise corrupt(path, "a folder of the store itself", found, _MANIFEST_STEP)
 
 
 def begun_manifest(path: Path) -> StoreManifest | None:

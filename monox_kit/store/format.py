@@ -193,13 +193,13 @@ class StoreManifest:
         """Check that a run may continue the store: `self` is the store's, `other` the run's.
 
         Raises:
-            StoreMismatch: they differ; the message names the first field that does and both values.
+            StoreMismatch: they differ; the message names the fields that do, with both values.
         """
         differing = self.differences(other)
         if not differing:
             return
         key, here, there = differing[0]
-        others = ", ".join(each[0] for each in differing[1:9])
+        others = ", ".join(f"{name} ({one}, now {now})" for name, one, now in differing[1:9])
         more = f" Also different: {others}." if others else ""
         raise StoreMismatch(
             f"{where}: expected {key} {here} as this store was begun with, found "

@@ -15,8 +15,10 @@ from monox_kit.errors import ConfigError, StoreIncomplete
 from monox_kit.progress import Progress
 from monox_kit.store.arrays import Bools, Int32s
 from monox_kit.store.folder import StoreFolder
-from monox_kit.store.format import COMPLETE_FILE, CompleteRecord, ShardRange
+from monox_kit.store.format import COMPLETE_FILE, SHARDS_FOLDER, CompleteRecord, ShardRange
 from monox_kit.store.mapped import MappedArrays
+from monox_kit.store.record import corrupt
+from monox_kit.store.shard import repair_step
 from monox_kit.store.verify import VerifyReport, verify_store
 
 VerifyMode = Literal["open", "read", "full"]
@@ -192,9 +194,19 @@ class LogitStore:
         return out
 
     def label(self, row: int) -> int:
-        """The gold label's index, or -1 where the corpus has none."""
+        """The gold label's index, or -1 where the corpus has none.
+
+        Raises:
+            StoreError: see `logits`.
+            StoreCorrupt: the file holds a label that the store has not.
+        """
         shard = self._arrays.shard_of(row)
-        return int(self._arrays.array(shard.index, "labels.npy")[row - shard.start])
+        label = int(self._arrays.array(shard.index, "labels.npy")[row - shard.start])
+        if not -1 <= label < self.num_classes:
+            path = self.folder / SHARDS_FOLDER / shard.name / "labels.npy"
+            wanted = f"labels from -1 to {self.num_classes - 1}"
+            raise corrupt(path, wanted, f"{label} in row {row}", repair_step(shard))
+        return label
 
     def texts(self, rows: Int64s | slice) -> list[str]:
         """The n texts, or premises of pairs, of n rows, in the order asked for; see `logits`."""

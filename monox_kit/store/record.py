@@ -10,6 +10,7 @@ import contextlib
 import errno
 import io
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -20,8 +21,10 @@ from monox_kit.digest import digest_bytes
 from monox_kit.errors import StorageError, StoreCorrupt, StoreError
 
 DIGEST_KEY = "record_digest"
-# Far above what a run writes (100,000 label names are 2 MB); keeps hostile files out of memory.
-MAX_RECORD_BYTES = 4 << 20
+# Above what a run writes (10,000 label names of 60 letters are 0.7 MB). Parsed, hostile JSON takes
+# up to 31 bytes of memory for each of its own.
+MAX_RECORD_BYTES = 1 << 20
+_MAX_BRACKETS = 100_000
 
 T = TypeVar("T")
 
@@ -30,8 +33,22 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"the value {name}")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_constant(text)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):  # readers of JSON differ in which of two they take
+        raise ValueError("a key that is given twice")
+    return value
+
+
 # Made once: a store may have 10,000 records to open.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_distinct
+)
 
 
 def encode_record(value: Mapping[str, Any], where: Path) -> bytes:
@@ -80,8 +97,7 @@ def read_record_in(
     """
     path = f"{folder.path}/{name}"
     try:
-        content = folder.read_small(name)
-        value = _DECODER.decode(content.decode())
+        value = _decoded(folder.read_small(name))
     except (ValueError, RecursionError) as error:
         raise corrupt(path, "a JSON record", str(error) or "too deep a nesting", step) from error
     if not isinstance(value, dict):
@@ -99,6 +115,22 @@ def read_record_in(
         raise corrupt(path, "the keys of the format", what, step)
     if content[-_DIGEST_BYTES:] != _digest_lines(content[:-_DIGEST_BYTES]):
         raise corrupt(path, f"the content that {DIGEST_KEY} belongs to", "another", step)
+    return value
+
+
+def _decoded(content: bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or holds what no record is written with.
+    """
+    if content.count(b"{") + content.count(b"[") > _MAX_BRACKETS:  # each costs time and memory
+        raise ValueError(f"more than {_MAX_BRACKETS} objects and lists")
+    if not content.strip(b"\0"):
+        raise ValueError("zeros alone" if content else "an empty file")
+    value = _DECODER.decode(content.decode())
+    if b"\\u" in content:  # an escape may stand for half of a surrogate pair, which is no text
+        json.dumps(value, ensure_ascii=False).encode()
     return value
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from monox_kit.errors import StoreCorrupt
+from monox_kit.errors import StoreCorrupt, StoreError
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.check import check_shard
 from monox_kit.store.folder import StoreFolder
@@ -59,7 +59,7 @@ def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport
     complete: CompleteRecord | None = None
     try:
         complete = store.read_complete()
-    except StoreCorrupt as error:
+    except StoreError as error:  # damage may also look like a later version
         problems.append(str(error))
     shards = store.finished_shards(problems)
     records: list[ShardRecord] = []
@@ -68,7 +68,7 @@ def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport
             try:
                 place = store.shard_folder(shard)
                 records.append(check_shard(store.shards, store.manifest, place, shard))
-            except StoreCorrupt as error:
+            except StoreError as error:
                 problems.append(str(error))
             task.advance(len(shard))
     # With a damaged shard the store's digest cannot be computed; an absent one is still told.

@@ -23,7 +23,7 @@ from monox_kit.durable import (
 from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.store.arrays import Bools, Int32s, text_sizes
 from monox_kit.store.builder import ShardBuilder, new_shard
-from monox_kit.store.folder import StoreFolder
+from monox_kit.store.folder import StoreFolder, require_own_shards
 from monox_kit.store.format import (
     COMPLETE_FILE,
     LOCK_FILE,
@@ -216,6 +216,7 @@ class StoreWriter:
         with locks.turn(_WHOLE):
             _require_own_folder(self.folder)
             locks.take(*_bytes_of(self._claimed), _shown(self._claimed))
+            require_own_shards(self.folder / SHARDS_FOLDER)
             shards = make_folder(self.folder / SHARDS_FOLDER)
             remove_all_leftovers(self.folder)  # written by whoever has this turn
             names = {self.manifest.shard(index).name for index in self._claimed}
@@ -229,8 +230,9 @@ class StoreWriter:
                 # A killed writer may have renamed a shard without its fsync of the parent.
                 fsync_folder(shards)
                 fsync_folder(self.folder.absolute().parent)
-        present = store.finished_shards()
+        # In this order: another writer may commit the last shard and complete the store meanwhile.
         record = store.read_complete()
+        present = store.finished_shards()
         done = [shard for shard in present if record is not None or shard.index in self._claimed]
         digests = [store.read_shard(shard).digest for shard in done]
         if record is not None:
@@ -253,7 +255,7 @@ class StoreWriter:
 
     def _begun(self) -> StoreFolder:
         """The folder, whose claimed shards are held."""
-        if self._store is None:
+        if self._store is None or self._locks is None or not self._locks.held:
             raise StoreError(
                 f"{self.folder}: expected to hold the store's shards, found none. "
                 "Use StoreWriter in a with statement."
@@ -281,6 +283,11 @@ def _require_own_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise StoreError(f"{folder}: expected a folder, found a file. Give another folder.")
+    # Shards are looked for first: another writer may create the store meanwhile, them last.
+    shards = folder / SHARDS_FOLDER
+    holds_shards = shards.is_dir() and any(
+        not name.startswith(".tmp-") for name in os.listdir(shards)
+    )
     names = {name for name in os.listdir(folder) if not name.startswith(".tmp-")}
     foreign = names - {STORE_FILE, COMPLETE_FILE, SHARDS_FOLDER, LOCK_FILE}
     if STORE_FILE in names:
@@ -290,10 +297,6 @@ def _require_own_folder(folder: Path) -> None:
             f"{folder}: expected an empty folder or a logit store, found {min(foreign)!r}. "
             "Give another folder."
         )
-    shards = folder / SHARDS_FOLDER
-    holds_shards = shards.is_dir() and any(
-        not name.startswith(".tmp-") for name in os.listdir(shards)
-    )
     if COMPLETE_FILE in names or holds_shards:
         step = "Restore it from a copy, or delete the folder and run `monoxkit label` again."
         raise corrupt(folder / STORE_FILE, "the file", "none", step)

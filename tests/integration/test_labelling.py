@@ -117,23 +117,6 @@ def test_a_finished_store_is_left_as_it_is(files: Path, tmp_path: Path) -> None:
     assert (again.num_resumed_rows, again.rows_per_s) == (50, None)
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"max_length": 16}, "max_length"),
-        ({"dtype": "float16"}, "dtype"),
-        ({"shard_rows": 8}, "shard_rows"),
-        ({"ignore_labels": True}, "gold_labels"),
-    ],
-)
-def test_another_configuration_is_refused_by_field(
-    files: Path, tmp_path: Path, change: dict[str, object], field: str
-) -> None:
-    label_corpus(config_for(files), tmp_path / "store")
-    with pytest.raises(StoreMismatch, match=field):
-        label_corpus(replace(config_for(files), **change), tmp_path / "store")  # type: ignore[arg-type]
-
-
 def test_parts_labelled_apart_make_the_store_of_one_run(files: Path, tmp_path: Path) -> None:
     label_corpus(config_for(files), tmp_path / "whole")
     parts = [(2, 4), (0, 1), (1, 2)]
@@ -190,24 +173,6 @@ def test_only_the_rows_of_missing_shards_are_read_again(
     label_corpus(config, tmp_path / "store")
     assert read[-16:] == list(range(48, 64))
     assert len(read) < 24
-
-
-def test_another_teacher_is_refused(files: Path, tmp_path: Path) -> None:
-    label_corpus(config_for(files), tmp_path / "store")
-    other = bert_classifier(tmp_path / "model", seed=5)
-    with pytest.raises(StoreMismatch, match="teacher_digest"):
-        label_corpus(replace(config_for(files), model=str(other)), tmp_path / "store")
-
-
-def test_a_changed_corpus_is_refused_at_resume(files: Path, tmp_path: Path) -> None:
-    rows = labelled_rows(20, seed=4)
-    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
-    config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
-    label_corpus(config, tmp_path / "store")
-    rows[3]["text"] += " omicron"
-    write_jsonl(corpus, rows)
-    with pytest.raises(StoreMismatch, match="corpus_digest"):
-        label_corpus(config, tmp_path / "store")
 
 
 def test_a_corpus_that_changes_while_it_is_labelled_never_completes(
