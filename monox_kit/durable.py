@@ -19,6 +19,7 @@ import struct
 import tempfile
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -94,7 +95,7 @@ def fsync_tree(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> Path:
-    """Create `folder` and its parents where absent.
+    """Create `folder` and its parents where absent, durably: the name of each in the one above.
 
     Raises:
         ConfigError: a file stands at the path.
@@ -102,12 +103,29 @@ def make_folder(folder: Path) -> Path:
     """
     with disk_errors(folder):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            absent = list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+            if absent:
+                # Of a killed process that came no further, the name of this one may not be durable.
+                _fsync_name(absent[-1].parent)
+            for path in reversed(absent):
+                path.mkdir(exist_ok=True)
+                fsync_folder(path.parent)
+            if not folder.is_dir():
+                raise FileExistsError(folder)
         except (FileExistsError, NotADirectoryError) as error:
             raise ConfigError(
                 f"{folder}: expected a folder, found a file. Give another output folder."
             ) from error
     return folder
+
+
+def _fsync_name(folder: Path) -> None:
+    """Make the name of a folder that stood already durable, where it lies in one of our own."""
+    above = folder.absolute().parent
+    # A mount point's name is in no folder; one in a folder that we may not list is not of our make.
+    if folder.stat().st_dev == above.stat().st_dev:
+        with contextlib.suppress(PermissionError):
+            fsync_folder(above)
 
 
 @contextlib.contextmanager

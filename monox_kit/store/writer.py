@@ -195,11 +195,14 @@ class StoreWriter:
         assert self._locks is not None  # held as long as the store
         with self._locks.turn(_WHOLE):
             record = store.read_complete()
-            if record is None:
+            if record is not None:
+                _fsync_names(self.folder)
+            else:
                 # As they lie on disk now: nobody may have touched them since they were written.
                 shards = store.finished_shards()
                 if len(shards) < self.manifest.num_shards:
                     return None
+                _fsync_names(self.folder / SHARDS_FOLDER)
                 digests = [store.read_shard(shard).digest for shard in shards]
                 record = CompleteRecord(
                     num_rows=self.manifest.num_rows,
@@ -227,8 +230,9 @@ class StoreWriter:
             store = StoreFolder(self.folder)
             store.manifest.require_equal(self.manifest, path)
             with disk_errors(self.folder):
-                # A killed writer may have renamed a shard without its fsync of the parent.
+                # A killed writer may have made names without its fsync of the folder they are in.
                 fsync_folder(shards)
+                fsync_folder(self.folder)
                 fsync_folder(self.folder.absolute().parent)
         # In this order: another writer may commit the last shard and complete the store meanwhile.
         record = store.read_complete()
@@ -270,6 +274,12 @@ def _bytes_of(claimed: range) -> tuple[int, int]:
 
 def _shown(claimed: range) -> str:
     return f"shards {claimed.start} to {claimed.stop - 1}"
+
+
+def _fsync_names(folder: Path) -> None:
+    """Make durable what another writer, since killed, may have renamed without its fsync."""
+    with disk_errors(folder):
+        fsync_folder(folder)
 
 
 def _require_own_folder(folder: Path) -> None:

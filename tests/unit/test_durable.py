@@ -123,6 +123,49 @@ def test_folder_reaches_the_disk_before_its_name_does(
     ]
 
 
+def test_new_folders_reach_the_disk_from_the_top_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process can have left one name that is not durable: that of the last one there."""
+    (tmp_path / "root" / "here").mkdir(parents=True)
+    calls = Calls(monkeypatch)
+    mkdir = os.mkdir
+
+    def record_mkdir(path: Any, *arguments: Any) -> None:
+        calls.seen.append(f"mkdir {Path(path).name}")
+        mkdir(path, *arguments)
+
+    monkeypatch.setattr(os, "mkdir", record_mkdir)
+    durable.make_folder(tmp_path / "root" / "here" / "a" / "b")
+    assert calls.seen == ["fsync root", "mkdir a", "fsync here", "mkdir b", "fsync a"]
+    calls.seen.clear()
+    durable.make_folder(tmp_path / "root" / "here" / "a" / "b")
+    assert calls.seen == []
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2, 3])
+def test_a_failed_fsync_is_fatal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """The kernel tells once, and forgets the pages that it could not write."""
+    fsync, calls = os.fsync, iter(range(9))
+
+    def failing_fsync(descriptor: int) -> None:
+        if next(calls) == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    def write() -> None:
+        with durable.new_folder(tmp_path / "shard") as folder:
+            (folder / "a").write_text("a")
+        durable.write_file(tmp_path / "file", b"new")
+
+    monkeypatch.setattr(os, "fsync", failing_fsync)
+    with pytest.raises(StorageError, match="expected to write here, found: Input/output error"):
+        write()
+    assert names(tmp_path) == (["shard"] if failing > 1 else [])
+
+
 def test_a_folder_appears_only_when_finished(tmp_path: Path) -> None:
     final = tmp_path / "shard"
     with durable.new_folder(final) as folder:

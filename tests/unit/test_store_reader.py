@@ -207,6 +207,16 @@ def test_when_a_changed_byte_is_noticed(
         assert store.text(6) == "plane"  # what `open` promises is less
 
 
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_file_of_another_size_is_noticed_at_once(tmp_path: Path, change: int) -> None:
+    folder = write_store(tmp_path / "s")
+    path = folder / "shards" / "000001" / "text.npy"
+    size = path.stat().st_size
+    os.truncate(path, size + change)
+    with pytest.raises(StoreCorrupt, match=rf"text\.npy: expected {size} bytes, found"):
+        LogitStore.open(folder)
+
+
 def test_an_unknown_verify_mode_is_refused(tmp_path: Path) -> None:
     mode: Any = "always"
     with pytest.raises(ConfigError, match="expected open, read or full, found 'always'"):

@@ -22,7 +22,7 @@ from monox_kit.errors import (
     StoreLocked,
 )
 from monox_kit.store import LogitStore, ShardRange, StoreWriter
-from tests.store_samples import manifest, shard_arguments, tree, write_store
+from tests.store_samples import manifest, shard_arguments, text_bytes, tree, write_store
 
 
 def test_missing_shards_are_the_corpus_in_order(tmp_path: Path) -> None:
@@ -131,6 +131,19 @@ def test_a_shard_that_does_not_fit_is_refused_whole(tmp_path: Path, kind: str) -
         writer.write_shard(shard, **shard_arguments(store, shard))
 
 
+def test_rows_of_equal_texts_stay_as_many_and_in_order(tmp_path: Path) -> None:
+    """Nothing is keyed by content."""
+    store = manifest(num_rows=4)
+    with StoreWriter(tmp_path / "s", store) as writer:
+        arguments = shard_arguments(store, writer.missing[0])
+        arguments["documents"] = [replace(one, text="same") for one in arguments["documents"]]
+        writer.write_shard(writer.missing[0], **arguments)
+        writer.complete()
+    found = LogitStore.open(tmp_path / "s", verify="full")
+    assert list(found.documents()) == arguments["documents"]
+    np.testing.assert_array_equal(found.logits(slice(None)), arguments["logits"])
+
+
 def test_a_single_text_is_refused_in_a_store_of_pairs(tmp_path: Path) -> None:
     store = manifest(has_pairs=True)
     with StoreWriter(tmp_path / "s", store) as writer:
@@ -179,6 +192,44 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
         owner.kill()
     with StoreWriter(tmp_path / "s", manifest()) as writer:
         assert writer.missing == []
+
+
+def test_writers_of_different_shards_work_side_by_side(tmp_path: Path) -> None:
+    """Each claims exactly its own shards and removes nothing of the other's."""
+    write_store(tmp_path / "whole")
+    folder = tmp_path / "s"
+    with StoreWriter(folder, manifest(), range(1, 3)) as second:
+        shard = second.missing[0]
+        arguments = shard_arguments(manifest(), shard)
+        with second.shard(shard, text_bytes(arguments["documents"])) as builder:
+            for claimed in (range(2, 3), range(1, 2), range(2), None):
+                with pytest.raises(StoreLocked, match="expected no other writer of shards"):
+                    StoreWriter(folder, manifest(), claimed).__enter__()
+            with StoreWriter(folder, manifest(), range(1)) as first:
+                first.write_shard(first.missing[0], **shard_arguments(manifest(), first.missing[0]))
+                assert first.missing == []
+                assert first.complete() is None
+            assert len(list((folder / "shards").glob(".tmp-000001-*"))) == 1
+            assert not (folder / "complete.json").exists()
+            builder.append(**arguments)
+        second.write_shard(second.missing[0], **shard_arguments(manifest(), second.missing[0]))
+        assert second.complete(command="label") is not None
+    assert tree(folder) == tree(tmp_path / "whole")
+
+
+def test_leaving_completes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), StoreWriter(tmp_path / "s", manifest()) as writer:
+        for shard in writer.missing:
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        raise ZeroDivisionError
+    assert not (tmp_path / "s" / "complete.json").exists()
+
+
+def test_a_shard_folder_without_its_record_is_no_finished_shard(tmp_path: Path) -> None:
+    (write_store(tmp_path / "s") / "complete.json").unlink()
+    (tmp_path / "s" / "shards" / "000001" / "shard.json").unlink()
+    with pytest.raises(StoreCorrupt, match=r"000001/shard\.json: expected the file, found none"):
+        StoreWriter(tmp_path / "s", manifest()).__enter__()
 
 
 def test_a_failed_start_gives_the_lock_back(tmp_path: Path) -> None:

@@ -1,0 +1,397 @@
+"""Faults put into our own code one at a time, each with the test that must notice it.
+
+A mutant is a replacement of text that occurs once in one file of the package. The tests are node
+ids as pytest takes them; one with parameters stands for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DURABLE = "monox_kit/durable.py"
+WRITER = "monox_kit/store/writer.py"
+BUILDER = "monox_kit/store/builder.py"
+ARRAYS = "monox_kit/store/arrays.py"
+SHARD = "monox_kit/store/shard.py"
+READER = "monox_kit/store/reader.py"
+WINDOWS = "monox_kit/labelling/windows.py"
+SHARDS = "monox_kit/labelling/shards.py"
+SCORING = "monox_kit/scoring.py"
+CORPUS = "monox_kit/corpora/corpus.py"
+MARKS = "monox_kit/corpora/marks.py"
+
+IN_DURABLE = "tests/unit/test_durable.py::"
+IN_WRITER = "tests/unit/test_store_writer.py::"
+IN_BUILDER = "tests/unit/test_store_builder.py::"
+IN_READER = "tests/unit/test_store_reader.py::"
+IN_FORMAT = "tests/unit/test_store_format.py::"
+IN_WINDOWS = "tests/unit/test_windows.py::"
+IN_SCORING = "tests/integration/test_scoring.py::"
+IN_LABELLING = "tests/integration/test_labelling.py::"
+IN_POWER = "tests/faults/test_power_loss.py::"
+
+FILE_ORDER = IN_DURABLE + "test_file_reaches_the_disk_before_its_name_does"
+FOLDER_ORDER = IN_DURABLE + "test_folder_reaches_the_disk_before_its_name_does"
+SIDE_BY_SIDE = IN_WRITER + "test_writers_of_different_shards_work_side_by_side"
+AFTER_A_KILL = IN_POWER + "test_a_power_loss_after_a_kill_between_a_name_and_its_fsync"
+COMPLETING_OTHERS = IN_POWER + "test_a_power_loss_after_completing_what_a_killed_writer_left"
+REFUSED_WHOLE = IN_WRITER + "test_a_shard_that_does_not_fit_is_refused_whole"
+CHANGED_ROWS = IN_WINDOWS + "test_rows_that_changed_since_the_scan_are_an_error"
+OWN_LOGITS = IN_SCORING + "test_every_document_gets_its_own_logits_and_equal_ones_are_computed_once"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mutant:
+    """One fault.
+
+    Attributes:
+        name: what is wrong.
+        file: the file that is changed, below the root of the checkout.
+        old: text that occurs once in it.
+        new: what stands in its place.
+        test: the node id that must fail.
+        is_sampled: whether it is among the few that run by default.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+    is_sampled: bool = False
+
+
+MUTANTS = (
+    # Durable writes
+    Mutant(
+        name="no fsync of a file",
+        file=DURABLE,
+        old="                os.fsync(stream.fileno())\n",
+        new="",
+        test=FILE_ORDER,
+        is_sampled=True,
+    ),
+    Mutant(
+        name="no fsync of a shard's files",
+        file=DURABLE,
+        old="                os.fsync(descriptor)\n            finally:",
+        new="                pass\n            finally:",
+        test=FOLDER_ORDER,
+    ),
+    Mutant(
+        name="no fsync of a shard's folder",
+        file=DURABLE,
+        old="        fsync_folder(Path(parent))\n",
+        new="",
+        test=FOLDER_ORDER,
+    ),
+    Mutant(
+        name="no fsync of a shard, under power losses",
+        file=DURABLE,
+        old="            fsync_tree(temporary)\n",
+        new="",
+        test=IN_POWER + "test_a_run_cut_by_a_power_loss_goes_on",
+    ),
+    Mutant(
+        name="no fsync of the parent after a file's rename",
+        file=DURABLE,
+        old="            fsync_folder(path.parent)\n        except BaseException:",
+        new="        except BaseException:",
+        test=FILE_ORDER,
+    ),
+    Mutant(
+        name="no fsync of the parent after a folder's rename",
+        file=DURABLE,
+        old="    os.rename(temporary, final)\n    fsync_folder(final.parent)\n",
+        new="    os.rename(temporary, final)\n",
+        test=FOLDER_ORDER,
+    ),
+    Mutant(
+        name="a file is renamed before its fsync",
+        file=DURABLE,
+        old="                stream.flush()\n                os.fsync(stream.fileno())\n",
+        new="                stream.flush()\n                os.replace(temporary, path)\n"
+        "                os.fsync(stream.fileno())\n                return\n",
+        test=FILE_ORDER,
+    ),
+    Mutant(
+        name="a folder is renamed before its fsync",
+        file=DURABLE,
+        old="            fsync_tree(temporary)\n            if verify is not None:\n"
+        "                verify(temporary)\n            _rename_folder(temporary, final)\n",
+        new="            if verify is not None:\n                verify(temporary)\n"
+        "            _rename_folder(temporary, final)\n            fsync_tree(final)\n",
+        test=FOLDER_ORDER,
+    ),
+    Mutant(
+        name="new folders without fsync of those above",
+        file=DURABLE,
+        old="(exist_ok=True)\n                fsync_folder(path.parent)\n",
+        new="(exist_ok=True)\n",
+        test=IN_POWER + "test_a_run_cut_by_a_power_loss_goes_on",
+    ),
+    Mutant(
+        name="a failed fsync is passed over",
+        file=DURABLE,
+        old="    try:\n        os.fsync(descriptor)\n    finally:\n        os.close(descriptor)\n",
+        new="    with contextlib.suppress(OSError):\n        os.fsync(descriptor)\n"
+        "    os.close(descriptor)\n",
+        test=IN_DURABLE + "test_a_failed_fsync_is_fatal",
+    ),
+    Mutant(
+        name="a folder is committed on an exception",
+        file=DURABLE,
+        old="            shutil.rmtree(temporary, ignore_errors=True)\n",
+        new="            _rename_folder(temporary, final)\n",
+        test=IN_DURABLE + "test_an_error_leaves_the_old_folder",
+    ),
+    Mutant(
+        name="leftovers of names that begin alike are removed",
+        file=DURABLE,
+        old='ours["name"] not in of):',
+        new='not ours["name"].startswith(tuple(of))):',
+        test=IN_DURABLE + "test_leftovers_of_a_killed_writer_are_removed",
+    ),
+    # The writer
+    Mutant(
+        name="no lock on the shards",
+        file=WRITER,
+        old="            locks.take(*_bytes_of(self._claimed), _shown(self._claimed))\n",
+        new="",
+        test=IN_WRITER + "test_a_second_writer_is_refused_until_the_first_is_gone",
+    ),
+    Mutant(
+        name="the last claimed shard is not locked",
+        file=WRITER,
+        old="_WHOLE + 1 + claimed.stop",
+        new="_WHOLE + claimed.stop",
+        test=SIDE_BY_SIDE,
+    ),
+    Mutant(
+        name="one shard too many is locked",
+        file=WRITER,
+        old="_WHOLE + 1 + claimed.stop",
+        new="_WHOLE + 2 + claimed.stop",
+        test=SIDE_BY_SIDE,
+    ),
+    Mutant(
+        name="leftovers of other writers are removed",
+        file=WRITER,
+        old="            remove_all_leftovers(shards, names)\n",
+        new="            remove_all_leftovers(shards)\n",
+        test=SIDE_BY_SIDE,
+    ),
+    Mutant(
+        name="a store is completed by whoever is done, without the others' shards",
+        file=WRITER,
+        old="                if len(shards) < self.manifest.num_shards:\n"
+        "                    return None\n",
+        new="",
+        test=SIDE_BY_SIDE,
+    ),
+    Mutant(
+        name="a store is completed without the writer's own shards",
+        file=WRITER,
+        old="        if self._missing:\n",
+        new="        if False:\n",
+        test=IN_WRITER + "test_completing_needs_every_shard",
+    ),
+    Mutant(
+        name="complete.json is written first",
+        file=WRITER,
+        old="        store = self._begun()\n        if self._missing:\n",
+        new="        store = self._begun()\n"
+        '        write_file(self.folder / COMPLETE_FILE, b"{}")\n        if self._missing:\n',
+        test=IN_WRITER + "test_completing_needs_every_shard",
+    ),
+    Mutant(
+        name="an exception completes the store",
+        file=WRITER,
+        old="        if self._locks is not None:\n            self._locks.__exit__()\n"
+        "        self._locks = self._store = None\n",
+        new="        if self._locks is not None:\n            self.complete()\n"
+        "            self._locks.__exit__()\n        self._locks = self._store = None\n",
+        test=IN_WRITER + "test_leaving_completes_nothing",
+    ),
+    Mutant(
+        name="a shard's folder is believed without its record",
+        file=WRITER,
+        old="[store.read_shard(shard).digest for shard in done]\n        if record",
+        new="[]\n        if record",
+        test=IN_WRITER + "test_a_shard_folder_without_its_record_is_no_finished_shard",
+    ),
+    Mutant(
+        name="the manifest is not compared",
+        file=WRITER,
+        old="            store.manifest.require_equal(self.manifest, path)\n",
+        new="",
+        test=IN_FORMAT + "test_drift_is_refused_by_name_with_both_values",
+    ),
+    Mutant(
+        name="the store's own names are not synced at resume",
+        file=WRITER,
+        old="fsync_folder(shards)\n                fsync_folder(self.folder)\n",
+        new="fsync_folder(shards)\n",
+        test=AFTER_A_KILL + "[store.json]",
+    ),
+    Mutant(
+        name="the shards' names are not synced at resume",
+        file=WRITER,
+        old="                fsync_folder(shards)\n",
+        new="",
+        test=AFTER_A_KILL + "[000002]",
+    ),
+    Mutant(
+        name="a killed writer's shards are not synced before completing",
+        file=WRITER,
+        old="                _fsync_names(self.folder / SHARDS_FOLDER)\n",
+        new="",
+        test=COMPLETING_OTHERS + "[000005]",
+    ),
+    Mutant(
+        name="a killed writer's complete.json is not synced",
+        file=WRITER,
+        old="                _fsync_names(self.folder)\n",
+        new="                pass\n",
+        test=COMPLETING_OTHERS + "[complete.json]",
+    ),
+    # A shard's content
+    Mutant(
+        name="nothing is read back",
+        file=BUILDER,
+        old="with new_folder(final, verify=read_back) as temporary:",
+        new="with new_folder(final) as temporary:",
+        test=IN_WRITER + "test_a_disk_that_gives_back_other_bytes_is_noticed",
+    ),
+    Mutant(
+        name="a shard's rows are not counted",
+        file=BUILDER,
+        old="        if self.next_row != shard.stop:\n",
+        new="        if False:\n",
+        test=IN_BUILDER + "test_too_few_rows_commit_nothing",
+    ),
+    Mutant(
+        name="rows are keyed by their text",
+        file=BUILDER,
+        old='            "rows.npy": np.arange(rows.start, rows.stop, dtype="<i8"),\n',
+        new='            "rows.npy": np.array('
+        "[{d.text: d.row for d in documents}[d.text] for d in documents]),\n",
+        test=IN_WRITER + "test_rows_of_equal_texts_stay_as_many_and_in_order",
+    ),
+    Mutant(
+        name="a shard's digest does not cover its last part",
+        file=BUILDER,
+        old="        self._digest.update(content)\n",
+        new="        self._digest.update(content[:1])\n",
+        test=IN_BUILDER + "test_parts_give_the_store_of_whole_shards",
+    ),
+    Mutant(
+        name="gold labels are shifted by one row",
+        file=ARRAYS,
+        old='    return np.ascontiguousarray(labels, dtype="<i4")\n',
+        new='    return np.ascontiguousarray(np.roll(labels, 1), dtype="<i4")\n',
+        test=IN_READER + "test_rows_come_in_the_order_asked_for",
+        is_sampled=True,
+    ),
+    Mutant(
+        name="logits may be NaN",
+        file=ARRAYS,
+        old="    if not finite.all():\n",
+        new="    if False:\n",
+        test=REFUSED_WHOLE,
+    ),
+    Mutant(
+        name="the documents' rows are not compared",
+        file=ARRAYS,
+        old="        if document.row != row:\n",
+        new="        if False:\n",
+        test=REFUSED_WHOLE,
+    ),
+    # Reading
+    Mutant(
+        name="no digest is checked",
+        file=SHARD,
+        old="        if found is not None and found != file.sha256:\n",
+        new="        if False:\n",
+        test=IN_READER + "test_when_a_changed_byte_is_noticed",
+    ),
+    Mutant(
+        name="no size is checked",
+        file=SHARD,
+        old="    if found != num_bytes:\n",
+        new="    if False:\n",
+        test=IN_READER + "test_a_file_of_another_size_is_noticed_at_once",
+    ),
+    Mutant(
+        name="an incomplete store is taken for complete",
+        file=READER,
+        old="        if complete is None and not allow_incomplete:\n",
+        new="        if False:\n",
+        test=IN_READER + "test_an_incomplete_store_is_refused_unless_asked_for",
+    ),
+    # Labelling
+    Mutant(
+        name="a corpus that changes is not noticed",
+        file=WINDOWS,
+        old="                if digest.hexdigest() != mark.digest or",
+        new="                if",
+        test=CHANGED_ROWS,
+    ),
+    Mutant(
+        name="rows that were appended are not noticed",
+        file=WINDOWS,
+        old=" or (is_last and any(True for _ in documents)):\n",
+        new=":\n",
+        test=CHANGED_ROWS,
+    ),
+    Mutant(
+        name="a shard is compared with another one's mark",
+        file=WINDOWS,
+        old="        mark = marks[shard.index]\n",
+        new="        mark = marks[max(shard.index - 1, 0)]\n",
+        test=IN_WINDOWS + "test_the_rows_of_missing_shards_come_once_and_in_order",
+    ),
+    Mutant(
+        name="a scan's mark covers all rows before it, not its own",
+        file=MARKS,
+        old="digest=self._block.hexdigest()",
+        new="digest=self.digest.hexdigest()",
+        test=IN_WINDOWS + "test_the_rows_of_missing_shards_come_once_and_in_order",
+    ),
+    Mutant(
+        name="rows that repeat are dropped from the corpus",
+        file=CORPUS,
+        old="            for raw in source.rows(self._columns, meter):\n",
+        new="            by_text = {raw[1]: raw for raw in source.rows(self._columns, meter)}\n"
+        "            for raw in by_text.values():\n",
+        test=IN_LABELLING + "test_equal_texts_go_through_the_model_once",
+    ),
+    Mutant(
+        name="logits of the distinct texts alone: a set, no multiset",
+        file=SCORING,
+        old="    return Scored(logits[inverse], ",
+        new="    return Scored(logits, ",
+        test=OWN_LOGITS,
+    ),
+    Mutant(
+        name="texts are keyed by part of their content",
+        file=SCORING,
+        old="first.setdefault((d.text, d.text_pair), len(first))",
+        new="first.setdefault((d.text[:4], d.text_pair), len(first))",
+        test=OWN_LOGITS,
+    ),
+    Mutant(
+        name="logits stand in the order of the batches",
+        file=SCORING,
+        old="        logits[batch_rows] = classifier.logits(batch)\n",
+        new="        logits[np.sort(batch_rows)] = classifier.logits(batch)\n",
+        test=OWN_LOGITS,
+    ),
+    Mutant(
+        name="gold labels are those of the row before",
+        file=SHARDS,
+        old="for d in documents)\n    indices",
+        new="for d in [documents[-1], *documents[:-1]])\n    indices",
+        test=IN_LABELLING + "test_stored_logits_are_those_of_one_text_at_a_time",
+    ),
+)
