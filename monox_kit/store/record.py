@@ -97,7 +97,8 @@ def read_record_in(
     """
     path = f"{folder.path}/{name}"
     try:
-        value = _decoded(folder.read_small(name))
+        content = folder.read_small(name)
+        value = _decoded(content)
     except (ValueError, RecursionError) as error:
         raise corrupt(path, "a JSON record", str(error) or "too deep a nesting", step) from error
     if not isinstance(value, dict):
