@@ -2,7 +2,7 @@
 
 Opening is timed in fresh processes, with the page cache warm; with `--before` the same is done in
 turn under an older checkout of the package. Verifying is timed as bytes per second of processor
-time, for texts in five scripts and in English alone, and its memory is read for shards of two sizes.
+time, for texts in five scripts and in English alone; its memory is read for shards of two sizes.
 
     python benchmarks/store_checks.py --before ../older-checkout
 """
