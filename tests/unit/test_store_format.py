@@ -152,7 +152,7 @@ def test_every_byte_of_a_record_counts(record: Path, bit: int) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", "Expecting value"),
+        (b"", "an empty file"),
         (b"[1]", "expected a JSON object, found list"),
         (b"\xff\xfe", "decode"),
         (b"[" * 100_000, "expected a JSON record"),
