@@ -267,7 +267,11 @@ class LogitStore:
             part = slice(first, min(first + _DOCUMENTS, stop))
             texts = self.texts(part)
             pairs: Sequence[str | None] = self.text_pairs(part) or [None] * len(texts)
-            labels = (None if at < 0 else names[at] for at in self.gold(part).tolist())
+            gold = self.gold(part)
+            if ((gold < -1) | (gold >= len(names))).any():
+                for row in range(part.start, part.stop):
+                    self.label(row)  # names the file and the row
+            labels = (None if at < 0 else names[at] for at in gold.tolist())
             here = range(part.start, part.stop)
             for row, name, text, pair, label in zip(here, self.ids(part), texts, pairs, labels):
                 yield Document(row=row, id=name, text=text, text_pair=pair, label=label)

@@ -162,8 +162,9 @@ class ShardFiles:
             if type(entry) is not dict or entry.keys() != _FILE_KEYS:
                 raise corrupt(path, f"bytes and sha256 of {name}", repr(entry)[:60], step)
             num_bytes, sha256 = entry["bytes"], entry["sha256"]
-            if type(num_bytes) is not int or type(sha256) is not str:
-                raise corrupt(path, f"bytes and sha256 of {name}", repr(entry)[:60], step)
+            if type(num_bytes) is not int or type(sha256) is not str:  # `typed` names which
+                typed(entry, "bytes", int, path, step)
+                typed(entry, "sha256", str, path, step)
             if num_bytes != exact and (exact is not None or num_bytes < HEADER_BYTES):
                 least = exact or f"at least {HEADER_BYTES}"
                 raise corrupt(path, f"{least} bytes of {name}", str(num_bytes), step)
