@@ -13,6 +13,7 @@ WRITER = "monox_kit/store/writer.py"
 BUILDER = "monox_kit/store/builder.py"
 ARRAYS = "monox_kit/store/arrays.py"
 SHARD = "monox_kit/store/shard.py"
+RECORD = "monox_kit/store/record.py"
 READER = "monox_kit/store/reader.py"
 WINDOWS = "monox_kit/labelling/windows.py"
 SHARDS = "monox_kit/labelling/shards.py"
@@ -317,9 +318,9 @@ MUTANTS = (
     ),
     Mutant(
         name="no size is checked",
-        file=SHARD,
-        old="    if found != num_bytes:\n",
-        new="    if False:\n",
+        file=RECORD,
+        old=" or status.st_size != num_bytes:\n",
+        new=":\n",
         test=IN_READER + "test_a_file_of_another_size_is_noticed_at_once",
     ),
     Mutant(
