@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # Ray's name for a cluster of its own on this machine, whatever else runs here.
 _OWN = "local"
 _ADDRESS_VARIABLE = "RAY_ADDRESS"
+_ANSWER_S = 5.0
 # Ray reports how it is used to its makers unless told otherwise; nothing of ours does.
 _NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}
 
@@ -61,6 +63,28 @@ def label_on_cluster(
         shared = ray.put(replace(assignment, marks={}))
         scheduler = Scheduler(ray, lambda: remote.remote(needs["CPU"]), most, task)
         return scheduler.run(missing, shared, assignment.marks)
+
+
+def require_cluster(config: LabelConfig) -> None:
+    """Check before any work that Ray is here, and that something answers at the address given.
+
+    Ray itself would try for a quarter of an hour, and only after the corpus has been read.
+
+    Raises:
+        ClusterError: one of them is not so.
+    """
+    ray = _require_ray()
+    if ray.is_initialized():
+        _require_same(ray, config.address)
+        return
+    address = _address(config.address)
+    if address in (_OWN, "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
 
 
 def absolute(config: LabelConfig, corpus: Corpus) -> LabelConfig:
@@ -125,12 +149,7 @@ def _connected(ray: ModuleType, asked: str | None) -> Iterator[bool]:
         _require_same(ray, asked)
         yield False
         return
-    address = asked or os.environ.get(_ADDRESS_VARIABLE) or _OWN
-    if "://" in address:
-        raise ClusterError(
-            f"--address {address}: expected HOST:PORT of a cluster's head, or auto, found an "
-            "address of Ray Client. Run the command on a machine of the cluster."
-        )
+    address = _address(asked)
     is_own = address == _OWN
     with _environment(_NO_REPORTS):
         _connect(ray, address, {"include_dashboard": False} if is_own else {})
@@ -154,18 +173,40 @@ def _connect(ray: ModuleType, address: str, options: Mapping[str, Any]) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises whatever its parts do
         ray.shutdown()
-        step = "Start one with `ray start --head`, or leave --address out to use this machine alone"
-        if "AF_UNIX" in str(error):
-            step = "Give Ray a folder with a shorter path in the variable RAY_TMPDIR"
-        elif address == _OWN:
-            step = "See the newest logs below /tmp/ray, or leave --engine ray out"
-        raise ClusterError(
-            f"--address {address}: expected a Ray cluster, found: {first_line(error)}. {step}."
-        ) from error
+        raise _no_cluster(address, error) from error
     finally:
         # Ray puts its own in, which ends the process with the signal's number as its status.
-        if in_main and callable(handler):
+        if in_main and handler is not None:
             signal.signal(signal.SIGTERM, handler)
+
+
+def _address(asked: str | None) -> str:
+    """The address asked for, else the environment's, else a cluster of its own.
+
+    Ray, asked for none, would take whatever cluster was started here last.
+
+    Raises:
+        ClusterError: it is one of Ray Client, whose driver sees none of the files.
+    """
+    address = asked or os.environ.get(_ADDRESS_VARIABLE) or _OWN
+    if "://" in address:
+        raise ClusterError(
+            f"--address {address}: expected HOST:PORT of a cluster's head, or auto, found an "
+            "address of Ray Client. Run the command on a machine of the cluster."
+        )
+    return address
+
+
+def _no_cluster(address: str, error: Exception) -> ClusterError:
+    step = "Start one with `ray start --head`, or leave --address out to use this machine alone"
+    if "AF_UNIX" in str(error):
+        step = "Give Ray a folder with a shorter path in the variable RAY_TMPDIR"
+    elif address == _OWN:
+        step = "See the newest logs below /tmp/ray, or leave --engine ray out"
+    return ClusterError(
+        f"--address {address}: expected a Ray cluster, found: {first_line(error).rstrip('.')}. "
+        f"{step}."
+    )
 
 
 def _require_same(ray: ModuleType, asked: str | None) -> None:

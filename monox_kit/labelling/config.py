@@ -97,6 +97,11 @@ class LabelConfig:
                     f"{option} {value}: expected with --engine ray only, found --engine "
                     f"{self.engine}. Leave it out, or give --engine ray."
                 )
+        if self.engine == "ray" and ":" in self.device:
+            raise ConfigError(
+                f"--device {self.device}: expected cpu or cuda with --engine ray, which gives each "
+                "worker a GPU of its own, found a number. Leave the number out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """The logit store: a teacher's logits with their texts, on disk, crash-safe and checkable."""
 
 from monox_kit.store.builder import ShardBuilder
-from monox_kit.store.folder import begun_manifest
+from monox_kit.store.folder import begun_manifest, require_local
 from monox_kit.store.format import CompleteRecord, ShardRange, StoreManifest
 from monox_kit.store.reader import LogitStore, StoreInfo
 from monox_kit.store.verify import VerifyReport, verify_store
@@ -17,5 +17,6 @@ __all__ = [
     "StoreWriter",
     "VerifyReport",
     "begun_manifest",
+    "require_local",
     "verify_store",
 ]
