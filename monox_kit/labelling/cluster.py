@@ -11,11 +11,12 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.errors import ClusterError, first_line
@@ -151,7 +152,8 @@ def _connected(ray: ModuleType, asked: str | None) -> Iterator[bool]:
         return
     address = _address(asked)
     is_own = address == _OWN
-    with _environment(_NO_REPORTS):
+    quiet = cast(IO[str], _WithoutRay(sys.stdout))
+    with _environment(_NO_REPORTS), redirect_stdout(quiet):
         _connect(ray, address, {"include_dashboard": False} if is_own else {})
         try:
             yield is_own
@@ -223,6 +225,25 @@ def _require_same(ray: ModuleType, asked: str | None) -> None:
         )
 
 
+class _WithoutRay:
+    """Standard output without what Ray's threads print: of each lost worker, 1,000 characters.
+
+    They do so whatever Ray was told. Results go there; the progress counts lost workers.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what any other thread gives."""
+        if threading.current_thread().name.startswith("ray_"):
+            return len(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for the block, and for the processes started in it."""
@@ -251,4 +272,4 @@ def _require_ray() -> ModuleType:
         raise ClusterError(
             'ray: expected it to be installed, found none. Run: pip install "monoxkit[ray]"'
         ) from error
-    return ray  # type: ignore[no-any-return]
+    return ray

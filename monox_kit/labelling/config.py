@@ -125,7 +125,8 @@ class LabelSummary:
         plan: batches at once, threads (ONNX Runtime alone), padded tokens per batch, and how they
             were chosen; empty where nothing was left to do.
         guard: what the guard learned, and its price; None without one.
-        cluster: workers at once, workers lost, seconds that they were busy; None without Ray.
+        cluster: workers at once, workers lost, seconds that they were busy and that their shards
+            were handed out; None without Ray.
         complete: whether every shard is there; always without a shard range.
         store_digest: the finished store's digest; None while it is incomplete.
     """

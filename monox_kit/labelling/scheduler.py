@@ -42,12 +42,15 @@ class ClusterRun:
         num_workers: ready at once, at most.
         num_lost: workers that were lost and replaced.
         busy_s: seconds that workers spent in shards, added up.
+        handed_s: seconds from handing a shard out to hearing that it is done, added up; less
+            `busy_s`, it is the price of scheduling.
     """
 
     totals: Totals = field(default_factory=Totals)
     num_workers: int = 0
     num_lost: int = 0
     busy_s: float = 0.0
+    handed_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The counts as plain JSON values, without the totals."""
@@ -55,7 +58,17 @@ class ClusterRun:
             "num_workers": self.num_workers,
             "num_lost_workers": self.num_lost,
             "busy_s": round(self.busy_s, 3),
+            "handed_s": round(self.handed_s, 3),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """A shard in a worker's hands, since a time of `time.perf_counter`."""
+
+    worker: Any
+    shard: ShardRange
+    at: float
 
 
 class Scheduler:
@@ -88,7 +101,7 @@ class Scheduler:
         self._run = ClusterRun()
         self._starting: dict[Future[Any], Any] = {}
         self._idle: list[Any] = []
-        self._busy: dict[Future[Any], tuple[Any, ShardRange]] = {}
+        self._busy: dict[Future[Any], _Handed] = {}
         self._waiting: deque[ShardRange] = deque()
         self._locked: dict[ShardRange, float] = {}  # to be tried again at that time
         self._locked_since: dict[ShardRange, float] = {}
@@ -118,8 +131,9 @@ class Scheduler:
                 self._fill_up()
                 while self._idle and self._waiting:
                     worker, shard = self._idle.pop(), self._waiting.popleft()
+                    handed = _Handed(worker, shard, time.perf_counter())
                     result = worker.label.remote(assignment, shard.index, marks[shard.index])
-                    self._busy[result.future()] = worker, shard
+                    self._busy[result.future()] = handed
                 self._settle()
         finally:
             self._dismiss()
@@ -145,7 +159,7 @@ class Scheduler:
             if future in self._starting:
                 self._welcome(self._starting.pop(future), future)
             else:
-                self._take_in(*self._busy.pop(future), future)
+                self._take_in(self._busy.pop(future), future)
         self._require_workers()
 
     def _welcome(self, worker: Any, future: Future[Any]) -> None:
@@ -174,8 +188,9 @@ class Scheduler:
             self._run.num_workers = max(self._run.num_workers, ready)
             self._show()
 
-    def _take_in(self, worker: Any, shard: ShardRange, future: Future[Any]) -> None:
+    def _take_in(self, handed: _Handed, future: Future[Any]) -> None:
         """Take in what came of a shard."""
+        worker, shard = handed.worker, handed.shard
         try:
             done: ShardDone = future.result()
         except self._ray.exceptions.RayError as error:
@@ -192,6 +207,7 @@ class Scheduler:
             self._locked_since.pop(shard, None)
             self._run.totals.add(done.totals)
             self._run.busy_s += done.busy_s
+            self._run.handed_s += time.perf_counter() - handed.at
             self._task.advance(len(shard))
             self._show()
 
@@ -273,7 +289,7 @@ class Scheduler:
 
     def _dismiss(self) -> None:
         """End every worker; what they have not committed is not in the store."""
-        staff = [*self._starting.values(), *self._idle, *(w for w, _ in self._busy.values())]
+        staff = [*self._starting.values(), *self._idle, *(h.worker for h in self._busy.values())]
         for worker in staff:
             self._kill(worker)
 

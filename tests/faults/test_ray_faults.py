@@ -5,6 +5,7 @@ The sampled run is `tests/integration/test_ray.py`, where one worker dies in the
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -116,10 +117,8 @@ def test_a_store_of_100000_rows_is_the_one_process_store_whatever_workers_are_ki
     with killer:
         summary = label_corpus(config, tmp_path / "many")
     assert summary.cluster is not None
-    print(
-        f"\n{ROWS} rows, {summary.num_shards} shards, {summary.labelled_s:.0f} s: {killer.num_killed} kills,"
-    )
-    print(f"{summary.cluster}")
+    seen = {"rows": ROWS, "kills": killer.num_killed, "s": summary.labelled_s, **summary.cluster}
+    (tmp_path / "seen.json").write_text(json.dumps(seen))
     assert killer.num_killed >= min(KILLS, ROWS // 10_000)
     assert summary.cluster["num_lost_workers"] >= killer.num_killed - WORKERS
     one, many = (LogitStore.open(tmp_path / name, verify="full") for name in ("one", "many"))

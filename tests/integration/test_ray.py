@@ -213,7 +213,7 @@ def test_another_model_on_a_workers_machine_is_refused(
         export_model(ExportConfig(model=str(tmp_path / "other"), max_length=32), bundle)
 
     before_the_workers(monkeypatch, swap)
-    with pytest.raises(ModelError, match="found .* on a worker's machine") as caught:
+    with pytest.raises(ModelError, match=r"found .* on a worker's machine") as caught:
         label_corpus(config_for(files, model=str(bundle)), tmp_path / "store")
     assert type(caught.value) is ModelError
     assert not os.listdir(tmp_path / "store" / "shards")
@@ -280,50 +280,56 @@ def command_line(files: Path, store: Path, *more: str) -> list[str]:
     ]
 
 
+def started(files: Path, store: Path, *more: str) -> subprocess.Popen[str]:
+    """The command with a cluster of its own, in a process of its own."""
+    return subprocess.Popen(
+        command_line(files, store, *more),
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(is_so: Callable[[], object], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert is_so()
+
+
 def test_the_command_prints_its_result_and_nothing_of_rays(
     files: Path, local: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """With a cluster of its own, in a process of its own."""
-    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    found = subprocess.run(
-        command_line(files, tmp_path / "store", "--workers", "1", "--json"),
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout)["cluster"]["num_workers"] == 1
-    foreign = [
-        line
-        for line in found.stderr.splitlines()
-        if not line.startswith(("checking the corpus: ", "labelling (onnx): "))
-    ]
-    assert foreign == []
+    """Of a lost worker neither: Ray tells of it on stdout."""
+    process = started(files, tmp_path / "store", "--workers", "1", "--json")
+    workers: list[int] = []
+
+    def found() -> list[int]:
+        workers[:] = [pid for pid in descendants(process.pid) if is_worker(pid)]
+        return workers
+
+    wait_until(found, 120)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    result, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    assert json.loads(result)["cluster"]["num_lost_workers"] == len(workers) == 1
+    ours = ("checking the corpus: ", "labelling (onnx): ")
+    assert [line for line in messages.splitlines() if not line.startswith(ours)] == []
     assert arrays(tmp_path / "store") == local
 
 
 def test_a_signal_ends_the_command_and_its_cluster(files: Path, tmp_path: Path) -> None:
-    """The raylet and the others are the command's children: none is left in its process group."""
-    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = command_line(files, tmp_path / "store", "--workers", "1")
-    process = subprocess.Popen(
-        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    shards = tmp_path / "store" / "shards"
-    deadline = time.monotonic() + 120
-    while not (shards / "000000").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    process = started(files, tmp_path / "store", "--workers", "1")
+    wait_until((tmp_path / "store" / "shards" / "000000").exists, 120)
     children = descendants(process.pid)
     process.terminate()
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 143
     assert messages.splitlines()[-1].startswith("Stopped by SIGTERM. Finished work is kept")
     assert len(children) > 2
-    while any(map(is_alive, children)) and time.monotonic() < deadline + 30:
-        time.sleep(0.1)
-    assert not any(map(is_alive, children))
+    wait_until(lambda: not any(map(is_alive, children)), 30)
 
 
 def descendants(pid: int) -> set[int]:
@@ -344,3 +350,10 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ShardWorker")
+    except (FileNotFoundError, ProcessLookupError):
+        return False

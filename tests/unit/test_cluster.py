@@ -155,7 +155,7 @@ def test_a_shard_that_loses_every_worker_ends_the_run() -> None:
 
 def test_workers_that_never_start_end_the_run() -> None:
     site = Site(lambda worker, index: RayActorError("no such image"))
-    with pytest.raises(ClusterError, match="10 in a row that did not.*no such image"):
+    with pytest.raises(ClusterError, match=r"10 in a row that did not.*no such image"):
         site.run(3)
 
 
@@ -185,7 +185,7 @@ def test_what_a_worker_raises_comes_through_as_it_is() -> None:
 
 def test_what_nobody_expected_names_the_shard() -> None:
     site = Site(lambda worker, index: RayTaskError(ZeroDivisionError("by 0")) if index else "done")
-    with pytest.raises(ClusterError, match="shard 000001: .*ZeroDivisionError: by 0"):
+    with pytest.raises(ClusterError, match=r"shard 000001: .*ZeroDivisionError: by 0"):
         site.run(3, most_workers=1)
     site = Site(lambda worker, index: RayError("odd") if index else "done")
     with pytest.raises(ClusterError, match="shard 000001: expected Ray to run it, found: RayErr"):
