@@ -91,8 +91,8 @@ def _global_options(
     """Turn an English classifier into a fast multilingual one.
 
     Results go to stdout, progress and messages to stderr. Exit codes: 0 success, 1 unexpected
-    error, 2 usage, 3 data, 4 store, 5 model or runtime, 6 storage, 7 quality gate, 130 and 143
-    stopped by a signal.
+    error, 2 usage, 3 data, 4 store, 5 model or runtime, 6 storage, 7 quality gate, 8 cluster, 130
+    and 143 stopped by a signal.
 
     Example: monoxkit demo
     """

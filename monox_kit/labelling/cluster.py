@@ -7,129 +7,36 @@ whatever becomes of workers and machines.
 
 from __future__ import annotations
 
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from monox_kit import __version__
 from monox_kit.corpora.corpus import Corpus
-from monox_kit.errors import (
-    ClusterError,
-    ConfigError,
-    ModelError,
-    MonoxError,
-    StoreLocked,
-    first_line,
-)
-from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
-from monox_kit.labelling.teacher import Teacher, Totals
-from monox_kit.progress import ProgressTask, Silent
-from monox_kit.store import ShardRange, StoreWriter
+from monox_kit.errors import ClusterError, first_line
+from monox_kit.labelling.config import LabelConfig
+from monox_kit.labelling.scheduler import ClusterRun, Scheduler
+from monox_kit.labelling.shard_worker import ShardWorker
+from monox_kit.labelling.shards import Assignment
+from monox_kit.progress import ProgressTask
+from monox_kit.store import ShardRange
 from monox_kit.tuning import GPU_PROVIDERS
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-# A shard that so many workers were lost over is at fault itself: too large for their memory, say.
-_MOST_ATTEMPTS = 10
-# Between tries for a shard that another process still holds: a lost worker that is not dead yet.
-_LOCKED_PAUSE_S = 0.5
-_MOST_LOCKED_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class ShardDone:
-    """What a worker reports of one shard.
-
-    Attributes:
-        totals: of labelling it; of nothing where it was there already.
-        busy_s: seconds from the task's start in the worker to its end.
-    """
-
-    totals: Totals
-    busy_s: float
-
-
-class ShardWorker:
-    """Labels one shard after the other in a process of the cluster; the graphs are loaded once."""
-
-    def __init__(self, version: str, assignment: Assignment) -> None:
-        """Nothing is loaded yet: what a constructor raises, Ray reports as a lost worker."""
-        self._version = version
-        self._assignment = assignment
-        self._loaded: tuple[Corpus, TeacherModel, Teacher] | None = None
-
-    def label(self, index: int) -> ShardDone:
-        """Commit a shard, unless it stands there already.
-
-        Raises:
-            StoreLocked: another process is writing it.
-            MonoxError: by kind, see `monox_kit.errors`.
-        """
-        started = time.perf_counter()
-        assignment, totals = self._assignment, Totals()
-        claim = range(index, index + 1)
-        with StoreWriter(assignment.store, assignment.manifest, claim) as writer:
-            if writer.missing:
-                corpus, model, teacher = self._load()
-                label_shards(
-                    assignment,
-                    writer,
-                    corpus=corpus,
-                    tokenizer=model.tokenizer,
-                    teacher=teacher,
-                    task=Silent().task("", None, ""),
-                    totals=totals,
-                )
-        return ShardDone(totals, time.perf_counter() - started)
-
-    def _load(self) -> tuple[Corpus, TeacherModel, Teacher]:
-        if self._loaded is None:
-            if self._version != __version__:
-                raise ConfigError(
-                    f"a worker: expected monoxkit {self._version} as where the run was started, "
-                    f"found {__version__}. Install the same version on every machine."
-                )
-            assignment = self._assignment
-            model = TeacherModel(assignment.config, Silent())
-            expected = assignment.manifest.fingerprint["teacher_digest"]
-            if model.folder.model_digest != expected:
-                raise ModelError(
-                    f"{assignment.config.model}: expected the teacher {str(expected)[:16]} as "
-                    f"where the run was started, found {model.folder.model_digest[:16]} on a "
-                    "worker's machine. Put the same folder there, or share it."
-                )
-            teacher = model.teacher(assignment.plan, assignment.guard)
-            self._loaded = Corpus(assignment.config.corpus), model, teacher
-        return self._loaded
-
-
-@dataclass(slots=True)
-class ClusterRun:
-    """What a run on the cluster did.
-
-    Attributes:
-        totals: of all workers; `seconds` is the time that the run took here.
-        num_workers: at work at once, at most.
-        num_lost: workers that were lost and replaced.
-        busy_s: seconds that workers spent in shards, added up.
-    """
-
-    totals: Totals = field(default_factory=Totals)
-    num_workers: int = 0
-    num_lost: int = 0
-    busy_s: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """The counts as plain JSON values, without the totals."""
-        return {
-            "num_workers": self.num_workers,
-            "num_lost_workers": self.num_lost,
-            "busy_s": round(self.busy_s, 3),
-        }
+# Ray's name for a cluster of its own on this machine, whatever else runs here.
+_OWN = "local"
+_ADDRESS_VARIABLE = "RAY_ADDRESS"
+_ANSWER_S = 5.0
+# Ray reports how it is used to its makers unless told otherwise; nothing of ours does.
+_NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def label_on_cluster(
@@ -144,147 +51,212 @@ def label_on_cluster(
         task: told the rows of every committed shard.
 
     Raises:
-        ClusterError: Ray is not installed or not reached, or workers were lost over one shard
-            again and again.
+        ClusterError: Ray is not installed or not reached, has no room for a worker, or workers
+            were lost over one shard again and again.
         MonoxError: what a worker met, as it met it.
     """
     ray = _require_ray()
-    with _connected(ray, assignment.config.address):
-        return _Scheduler(ray, assignment, task).run(missing)
+    needs = _needs(assignment)
+    with _connected(ray, assignment.config.address) as is_own:
+        most = _most_workers(ray, assignment.config, needs, is_own)
+        remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(ShardWorker)
+        # Sent to a machine once; marks of 600,000 shards would fill the memory of each worker.
+        shared = ray.put(replace(assignment, marks={}))
+        scheduler = Scheduler(ray, lambda: remote.remote(needs["CPU"]), most, task)
+        return scheduler.run(missing, shared, assignment.marks)
 
 
-class _Scheduler:
-    """Hands shards to workers until all are committed."""
+def require_cluster(config: LabelConfig) -> None:
+    """Check before any work that Ray is here, and that something answers at the address given.
 
-    def __init__(self, ray: ModuleType, assignment: Assignment, task: ProgressTask) -> None:
-        self._ray = ray
-        self._task = task
-        self._make = self._maker(assignment)
-        self._most = _most_workers(ray, assignment)
-        self._run = ClusterRun()
-        self._attempts: Counter[int] = Counter()
-        self._locked_since: dict[int, float] = {}
+    Ray itself would try for a quarter of an hour, and only after the corpus has been read.
 
-    def run(self, missing: Sequence[ShardRange]) -> ClusterRun:
-        """See `label_on_cluster`."""
-        started = time.perf_counter()
-        waiting = deque(missing)
-        idle: list[Any] = []
-        running: dict[Any, tuple[Any, ShardRange]] = {}
-        workers = min(self._most, len(missing))
-        self._run.num_workers = workers
-        while waiting or running:
-            while waiting and len(running) < workers:
-                worker, shard = idle.pop() if idle else self._make(), waiting.popleft()
-                running[worker.label.remote(shard.index)] = worker, shard
-            done, _ = self._ray.wait(list(running), num_returns=1)
-            worker, shard = running.pop(done[0])
-            if self._settled(done[0], shard):
-                self._task.advance(len(shard))
-                self._task.detail(f"{workers} workers, {self._run.num_lost} lost")
-                idle.append(worker)
-            else:
-                waiting.append(shard)
-                if shard.index in self._locked_since:
-                    idle.append(worker)
-                    time.sleep(_LOCKED_PAUSE_S)
-        self._run.totals.seconds = time.perf_counter() - started
-        return self._run
-
-    def _settled(self, result: Any, shard: ShardRange) -> bool:
-        """Whether the shard is committed; False where it is to be tried again."""
-        errors = self._ray.exceptions
-        try:
-            done: ShardDone = self._ray.get(result)
-        except errors.RayTaskError as error:
-            self._require_locked(error, shard)
-            return False
-        except (errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError) as error:
-            self._locked_since.pop(shard.index, None)
-            self._run.num_lost += 1
-            self._attempts[shard.index] += 1
-            if self._attempts[shard.index] == _MOST_ATTEMPTS:
-                raise ClusterError(
-                    f"shard {shard.name}: expected a worker to label it, found {_MOST_ATTEMPTS} "
-                    f"that were lost over it, the last one: {first_line(error)}. Give workers more "
-                    "memory or smaller --batch-tokens, then run the same command again."
-                ) from error
-            return False
-        self._locked_since.pop(shard.index, None)
-        self._run.totals.add(done.totals)
-        self._run.busy_s += done.busy_s
-        return True
-
-    def _require_locked(self, error: Any, shard: ShardRange) -> None:
-        """Raise what the worker met, unless it is another's lock that may yet go."""
-        cause = error.cause
-        if isinstance(cause, StoreLocked):
-            since = self._locked_since.setdefault(shard.index, time.monotonic())
-            if time.monotonic() - since < _MOST_LOCKED_S:
-                return
-        if isinstance(cause, MonoxError):
-            raise cause from error
-        raise ClusterError(
-            f"shard {shard.name}: expected a worker to label it, found: {cause!r}. "
-            "The log of the Ray worker tells where."
-        ) from error
-
-    def _maker(self, assignment: Assignment) -> Callable[[], Any]:
-        """A function that starts a worker."""
-        shared = self._ray.put(assignment)  # sent to a machine once
-        remote = self._ray.remote(**_resources(assignment))(ShardWorker)
-        return lambda: remote.remote(__version__, shared)
+    Raises:
+        ClusterError: one of them is not so.
+    """
+    ray = _require_ray()
+    if ray.is_initialized():
+        _require_same(ray, config.address)
+        return
+    address = _address(config.address)
+    if address in (_OWN, "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
 
 
-def _most_workers(ray: ModuleType, assignment: Assignment) -> int:
-    """How many workers were asked for; else how many the cluster has room for now."""
-    if assignment.config.workers is not None:
-        return assignment.config.workers
-    room = ray.cluster_resources()
-    needs = {"CPU": "num_cpus", "GPU": "num_gpus"}
-    each = _resources(assignment)
-    fitting = [int(room.get(name, 0) // each[key]) for name, key in needs.items() if each[key]]
-    if min(fitting) < 1:
-        shown = ", ".join(f"{each[key]} {name}" for name, key in needs.items() if each[key])
-        raise ClusterError(
-            f"ray: expected room for a worker of {shown}, found {_shown(room)}. Give --threads, "
-            "or --workers where the cluster grows by itself."
-        )
-    return min(fitting)
+def absolute(config: LabelConfig, corpus: Corpus) -> LabelConfig:
+    """The configuration as workers elsewhere need it: they start in folders of their own.
+
+    A glob becomes the files that it stood for when they were scanned.
+
+    Args:
+        config: the run's.
+        corpus: its corpus, which has found its files.
+    """
+    files = tuple(map(_absolute, corpus.files))
+    return replace(
+        config, model=_absolute(config.model), corpus=replace(config.corpus, paths=files)
+    )
 
 
-def _resources(assignment: Assignment) -> dict[str, int]:
-    """What Ray reserves for a worker."""
+def _absolute(path: str) -> str:
+    """A local path from the root on; names of models and URLs as they are."""
+    return os.path.abspath(path) if os.path.lexists(path) else path
+
+
+def _needs(assignment: Assignment) -> dict[str, int]:
+    """What Ray reserves for a worker, by Ray's names."""
     session = assignment.plan.session
     config = assignment.config
     is_on_gpu = config.provider in GPU_PROVIDERS or config.device.startswith("cuda")
-    return {
-        "num_cpus": session.sessions * session.threads if session else config.threads or 1,
-        "num_gpus": int(is_on_gpu),
-    }
+    return {"CPU": session.sessions * session.threads if session else 1, "GPU": int(is_on_gpu)}
 
 
-def _shown(room: Mapping[str, float]) -> str:
-    return ", ".join(f"{room.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+def _most_workers(
+    ray: ModuleType, config: LabelConfig, needs: Mapping[str, int], is_own: bool
+) -> int:
+    """How many workers were asked for; else how many the cluster has room for now.
+
+    Raises:
+        ClusterError: it has none, and grows no more as far as is known.
+    """
+    room = ray.cluster_resources()
+    fitting = min(int(room.get(name, 0) // need) for name, need in needs.items() if need)
+    if fitting < 1 and (is_own or config.workers is None):
+        wanted = ", ".join(f"{need} {name}" for name, need in needs.items() if need)
+        found = ", ".join(f"{room.get(name, 0):g} {name}" for name, need in needs.items() if need)
+        raise ClusterError(
+            f"ray: expected room for a worker of {wanted}, found {found}. Give fewer --sessions "
+            "and --threads, or --workers where the cluster grows by itself."
+        )
+    return config.workers or fitting
 
 
 @contextmanager
-def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
-    """Be connected to a cluster for the block: the one at hand, else the one named or its own."""
+def _connected(ray: ModuleType, asked: str | None) -> Iterator[bool]:
+    """Be connected to a cluster for the block: the one at hand, else the one named, else its own.
+
+    Yields:
+        Whether the cluster is its own, which ends with the block.
+
+    Raises:
+        ClusterError: there is no such cluster.
+    """
     if ray.is_initialized():
-        yield
+        _require_same(ray, asked)
+        yield False
         return
+    address = _address(asked)
+    is_own = address == _OWN
+    quiet = cast(IO[str], _WithoutRay(sys.stdout))
+    with _environment(_NO_REPORTS), redirect_stdout(quiet):
+        _connect(ray, address, {"include_dashboard": False} if is_own else {})
+        try:
+            yield is_own
+        finally:
+            ray.shutdown()
+
+
+def _connect(ray: ModuleType, address: str, options: Mapping[str, Any]) -> None:
+    """Connect, quietly.
+
+    Raises:
+        ClusterError: Ray cannot.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    # Set here too: before `init` sets it, Ray says on stderr that its cluster asks for a token.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises whatever its parts do
+        ray.shutdown()
+        raise _no_cluster(address, error) from error
+    finally:
+        # Ray puts its own in, which ends the process with the signal's number as its status.
+        if in_main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _address(asked: str | None) -> str:
+    """The address asked for, else the environment's, else a cluster of its own.
+
+    Ray, asked for none, would take whatever cluster was started here last.
+
+    Raises:
+        ClusterError: it is one of Ray Client, whose driver sees none of the files.
+    """
+    address = asked or os.environ.get(_ADDRESS_VARIABLE) or _OWN
+    if "://" in address:
         raise ClusterError(
-            f"--address {address}: expected a Ray cluster, found: {first_line(error)}. "
-            "Start one with `ray start --head`, or leave --address out to use this machine alone."
-        ) from error
+            f"--address {address}: expected HOST:PORT of a cluster's head, or auto, found an "
+            "address of Ray Client. Run the command on a machine of the cluster."
+        )
+    return address
+
+
+def _no_cluster(address: str, error: Exception) -> ClusterError:
+    step = "Start one with `ray start --head`, or leave --address out to use this machine alone"
+    if "AF_UNIX" in str(error):
+        step = "Give Ray a folder with a shorter path in the variable RAY_TMPDIR"
+    elif address == _OWN:
+        step = "See the newest logs below /tmp/ray, or leave --engine ray out"
+    return ClusterError(
+        f"--address {address}: expected a Ray cluster, found: {first_line(error).rstrip('.')}. "
+        f"{step}."
+    )
+
+
+def _require_same(ray: ModuleType, asked: str | None) -> None:
+    """Check that the cluster at hand is the one asked for.
+
+    Raises:
+        ClusterError: it is another.
+    """
+    found = ray.get_runtime_context().gcs_address
+    if asked not in (None, "auto", found):
+        raise ClusterError(
+            f"--address {asked}: expected this process to be free, found it connected to {found}. "
+            "Call ray.shutdown() first, or leave the address out."
+        )
+
+
+class _WithoutRay:
+    """Standard output without what Ray's threads print: of each lost worker, 1,000 characters.
+
+    They do so whatever Ray was told. Results go there; the progress counts lost workers.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what any other thread gives."""
+        if threading.current_thread().name.startswith("ray_"):
+            return len(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the block, and for the processes started in it."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _require_ray() -> ModuleType:
@@ -300,4 +272,4 @@ def _require_ray() -> ModuleType:
         raise ClusterError(
             'ray: expected it to be installed, found none. Run: pip install "monoxkit[ray]"'
         ) from error
-    return ray  # type: ignore[no-any-return]
+    return ray

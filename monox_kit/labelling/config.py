@@ -97,6 +97,11 @@ class LabelConfig:
                     f"{option} {value}: expected with --engine ray only, found --engine "
                     f"{self.engine}. Leave it out, or give --engine ray."
                 )
+        if self.engine == "ray" and ":" in self.device:
+            raise ConfigError(
+                f"--device {self.device}: expected cpu or cuda with --engine ray, which gives each "
+                "worker a GPU of its own, found a number. Leave the number out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +125,8 @@ class LabelSummary:
         plan: batches at once, threads (ONNX Runtime alone), padded tokens per batch, and how they
             were chosen; empty where nothing was left to do.
         guard: what the guard learned, and its price; None without one.
-        cluster: workers at once, workers lost, seconds that they were busy; None without Ray.
+        cluster: workers at once, workers lost, seconds that they were busy and that their shards
+            were handed out; None without Ray.
         complete: whether every shard is there; always without a shard range.
         store_digest: the finished store's digest; None while it is incomplete.
     """

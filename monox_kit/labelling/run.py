@@ -10,7 +10,7 @@ from typing import Any
 
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
 from monox_kit.errors import ConfigError
-from monox_kit.labelling.cluster import label_on_cluster
+from monox_kit.labelling.cluster import absolute, label_on_cluster, require_cluster
 from monox_kit.labelling.config import LabelConfig, LabelSummary
 from monox_kit.labelling.guard import Guard, learn_guard
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
@@ -23,6 +23,7 @@ from monox_kit.store import (
     StoreManifest,
     StoreWriter,
     begun_manifest,
+    require_local,
 )
 from monox_kit.store.format import COMPLETE_FILE, STORE_FILE
 from monox_kit.tuning import RunPlan, default_plan, measured_plan
@@ -54,6 +55,9 @@ def label_corpus(
     """
     checked(config)
     config.require_consistent()
+    require_local(store)
+    if config.engine == "ray":
+        require_cluster(config)
     return _Run(config, store, progress or Silent()).label()
 
 
@@ -62,7 +66,6 @@ class _Run:
 
     def __init__(self, config: LabelConfig, store: Path, progress: Progress) -> None:
         self._config = config
-        # Absolute: workers elsewhere start in folders of their own.
         self._store = store.absolute() if config.engine == "ray" else store
         self._progress = progress
         self._model = TeacherModel(config, progress)
@@ -171,7 +174,10 @@ class _Run:
         self, work: Assignment, missing: Sequence[ShardRange], task: ProgressTask
     ) -> dict[str, Any]:
         marks = {shard.index: work.marks[shard.index] for shard in missing}
-        run = label_on_cluster(replace(work, marks=marks), missing, task)
+        config = absolute(work.config, self._corpus)
+        if config.teacher == "onnx":
+            config = replace(config, provider=self._model.provider)  # what `auto` stands for
+        run = label_on_cluster(replace(work, config=config, marks=marks), missing, task)
         self._totals.add(run.totals)
         return run.to_json()
 

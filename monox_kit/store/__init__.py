@@ -1,7 +1,7 @@
 """The logit store: a teacher's logits with their texts, on disk, crash-safe and checkable."""
 
 from monox_kit.store.builder import ShardBuilder
-from monox_kit.store.folder import begun_manifest
+from monox_kit.store.folder import begun_manifest, require_local
 from monox_kit.store.format import CompleteRecord, ShardRange, StoreManifest
 from monox_kit.store.interop import ExportedStore, export_store
 from monox_kit.store.merge import MergeReport, merge_stores
@@ -27,6 +27,7 @@ __all__ = [
     "begun_manifest",
     "export_store",
     "merge_stores",
+    "require_local",
     "store_stats",
     "verify_store",
 ]

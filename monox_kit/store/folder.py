@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from monox_kit.errors import StoreError
+from monox_kit.errors import ConfigError, StoreError
 from monox_kit.store.format import (
     COMPLETE_FILE,
     FORMAT_VERSION,
@@ -23,6 +24,23 @@ from monox_kit.store.shard import ShardFiles, ShardRecord
 
 _MANIFEST_STEP = "Restore it from a copy, or delete the store and run `monoxkit label` again."
 _COMPLETE_STEP = "Delete complete.json and run `monoxkit label` again: finished shards are kept."
+# `Path` makes one slash of two. A drive's letter is no scheme.
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.:-]+):/+(?P<rest>.*)", re.DOTALL)
+
+
+def require_local(path: Path) -> None:
+    """Check that a store's path is one of a file system, and no URL.
+
+    Raises:
+        ConfigError: it is a URL. Objects can be neither locked nor renamed.
+    """
+    url = _URL.fullmatch(str(path))
+    if url is not None and not os.path.lexists(path.parts[0]):
+        raise ConfigError(
+            f"{url['scheme']}://{url['rest']}: expected a store's folder on a file system with "
+            "locks, found a URL. Give a folder, on a shared disk where several machines write to "
+            "it; or label parts into local stores and put them together by `monoxkit store merge`."
+        )
 
 
 class StoreFolder:
@@ -41,7 +59,9 @@ class StoreFolder:
         Raises:
             StoreError: there is no store at `path`, or one of a later format.
             StoreCorrupt: `store.json` is lost or damaged.
+            ConfigError: `path` is a URL.
         """
+        require_local(path)
         file = path / STORE_FILE
         if not os.path.lexists(file) and not (path / SHARDS_FOLDER).is_dir():
             what = "no store.json" if path.is_dir() else "a file" if path.exists() else "nothing"
@@ -148,7 +168,9 @@ def begun_manifest(path: Path) -> StoreManifest | None:
 
     Raises:
         StoreCorrupt: its `store.json` is damaged.
+        ConfigError: `path` is a URL.
     """
+    require_local(path)
     if not os.path.lexists(path / STORE_FILE):
         return None
     return StoreFolder(path).manifest

@@ -23,7 +23,7 @@ from monox_kit.durable import (
 from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.store.arrays import Bools, Int32s, text_sizes
 from monox_kit.store.builder import ShardBuilder, new_shard
-from monox_kit.store.folder import StoreFolder, require_own_shards
+from monox_kit.store.folder import StoreFolder, require_local, require_own_shards
 from monox_kit.store.format import (
     COMPLETE_FILE,
     LOCK_FILE,
@@ -288,7 +288,9 @@ def _require_own_folder(folder: Path) -> None:
     Raises:
         StoreCorrupt: it holds shards without a `store.json`.
         StoreError: it holds something else, or is a file.
+        ConfigError: it is a URL.
     """
+    require_local(folder)
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():

@@ -1,0 +1,347 @@
+"""Connecting to Ray and handing out shards, with a Ray that does what the test says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.errors import ClusterError, ConfigError, CorpusError, StoreLocked
+from monox_kit.labelling import LabelConfig, cluster, scheduler
+from monox_kit.labelling.scheduler import ClusterRun, Scheduler
+from monox_kit.labelling.shard_worker import ShardDone
+from monox_kit.labelling.teacher import Totals
+from monox_kit.progress import Silent
+from monox_kit.store import ShardRange
+
+CONFIG = LabelConfig(
+    teacher="onnx", model="M", corpus=CorpusConfig(paths=("c.jsonl",)), engine="ray"
+)
+
+
+class RayError(Exception):
+    """Ray's base class."""
+
+
+class RayTaskError(RayError):
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(f"ray::ShardWorker.label()\n{cause}")
+        self.cause = cause
+
+
+class RayActorError(RayError):
+    def __init__(self, text: str, actor_init_failed: bool = False) -> None:
+        super().__init__(text)
+        self.actor_init_failed = actor_init_failed
+
+
+class Worker:
+    """A handle whose calls answer at once; `behave` decides with what, None for never."""
+
+    def __init__(self, behave: Callable[[Worker, int | None], Any]) -> None:
+        self.behave = behave
+        self.is_killed = False
+        self.ready = SimpleNamespace(remote=lambda version: self._answer(None))
+        self.label = SimpleNamespace(remote=lambda work, index, mark: self._answer(index))
+
+    def _answer(self, index: int | None) -> Any:
+        future: Future[Any] = Future()
+        found = RayActorError("killed") if self.is_killed else self.behave(self, index)
+        if isinstance(found, Exception):
+            future.set_exception(found)
+        elif found is not None:
+            future.set_result(found)
+        return SimpleNamespace(future=lambda: future)
+
+
+class Site:
+    """A cluster of such workers, and what became of the shards."""
+
+    def __init__(self, behave: Callable[[Worker, int | None], Any]) -> None:
+        self.workers: list[Worker] = []
+        self.committed: list[int] = []
+        self._behave = behave
+        names = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
+        errors = {name: type(name, (RayError,), {}) for name in names}
+        errors |= {"RayError": RayError, "RayTaskError": RayTaskError}
+        self.errors = SimpleNamespace(**errors, RayActorError=RayActorError)
+        self.ray = SimpleNamespace(exceptions=self.errors, kill=self._kill)
+
+    def hire(self) -> Worker:
+        worker = Worker(self._do)
+        self.workers.append(worker)
+        return worker
+
+    def run(self, num_shards: int, most_workers: int = 2) -> ClusterRun:
+        shards = [ShardRange(index, 10 * index, 10 * index + 10) for index in range(num_shards)]
+        marks: Any = dict.fromkeys(range(num_shards))
+        ray: Any = self.ray
+        with Silent().task("", None, "") as task:
+            return Scheduler(ray, self.hire, most_workers, task).run(shards, "work", marks)
+
+    def _do(self, worker: Worker, index: int | None) -> Any:
+        found = self._behave(worker, index)
+        if found == "done":
+            if index is None:
+                return 1
+            self.committed.append(index)
+            return ShardDone(Totals(), 0.5)
+        return found
+
+    def _kill(self, worker: Worker) -> None:
+        worker.is_killed = True
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "_LOCKED_PAUSE_S", 0.01)
+
+
+def test_every_shard_is_done_once_and_every_worker_ended() -> None:
+    site = Site(lambda worker, index: "done")
+    run = site.run(7, most_workers=3)
+    assert sorted(site.committed) == list(range(7))
+    assert (run.num_workers, run.num_lost, run.busy_s) == (3, 0, 3.5)
+    assert len(site.workers) == 3
+    assert all(worker.is_killed for worker in site.workers)
+
+
+def test_no_more_workers_than_shards() -> None:
+    site = Site(lambda worker, index: "done")
+    site.run(2, most_workers=50)
+    assert len(site.workers) == 2
+
+
+def test_a_worker_that_the_cluster_has_no_room_for_holds_no_shard() -> None:
+    site = Site(lambda worker, index: "done" if worker is site.workers[0] else None)
+    run = site.run(5, most_workers=4)
+    assert sorted(site.committed) == list(range(5))
+    assert run.num_workers == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError"]
+)
+def test_a_lost_worker_is_replaced_and_its_shard_done_by_another(name: str) -> None:
+    first: list[int] = []
+
+    def behave(worker: Worker, index: int | None) -> Any:
+        if index in (1, 3) and index not in first:
+            first.append(index)
+            return getattr(site.errors, name)("gone")
+        return "done"
+
+    site = Site(behave)
+    run = site.run(5)
+    assert sorted(site.committed) == list(range(5))
+    assert run.num_lost == 2
+    assert len(site.workers) == 4
+
+
+def test_a_shard_that_loses_every_worker_ends_the_run() -> None:
+    site = Site(lambda worker, index: RayActorError("out of memory") if index == 2 else "done")
+    with pytest.raises(ClusterError, match=r"shard 000002: .* 10 that were lost .*out of memory"):
+        site.run(3)
+    assert sorted(site.committed) == [0, 1]
+    assert all(worker.is_killed for worker in site.workers)
+
+
+def test_workers_that_never_start_end_the_run() -> None:
+    site = Site(lambda worker, index: RayActorError("no such image"))
+    with pytest.raises(ClusterError, match=r"10 in a row that did not.*no such image"):
+        site.run(3)
+
+
+def test_a_machine_without_the_package_is_told_at_once() -> None:
+    broken = RayActorError("\tid: 1\nNo module named 'monox_kit'", actor_init_failed=True)
+    site = Site(lambda worker, index: broken)
+    with pytest.raises(ClusterError, match=r"on every machine .*No module named 'monox_kit'"):
+        site.run(3, most_workers=1)
+    assert len(site.workers) == 1
+
+
+def test_no_room_at_all_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "_MOST_PENDING_S", 0.05)
+    site = Site(lambda worker, index: None)
+    with pytest.raises(ClusterError, match="has no room"):
+        site.run(3)
+
+
+def test_what_a_worker_raises_comes_through_as_it_is() -> None:
+    for index in (None, 2):
+        error = CorpusError("c.jsonl: expected text, found none. Put it there.")
+        site = Site(lambda worker, i, at=index, e=error: RayTaskError(e) if i == at else "done")
+        with pytest.raises(CorpusError) as caught:
+            site.run(3)
+        assert caught.value is error
+
+
+def test_what_nobody_expected_names_the_shard() -> None:
+    site = Site(lambda worker, index: RayTaskError(ZeroDivisionError("by 0")) if index else "done")
+    with pytest.raises(ClusterError, match=r"shard 000001: .*ZeroDivisionError: by 0"):
+        site.run(3, most_workers=1)
+    site = Site(lambda worker, index: RayError("odd") if index else "done")
+    with pytest.raises(ClusterError, match="shard 000001: expected Ray to run it, found: RayErr"):
+        site.run(3, most_workers=1)
+
+
+def test_a_locked_shard_is_tried_again_while_others_go_on() -> None:
+    tries: list[int] = []
+
+    def behave(worker: Worker, index: int | None) -> Any:
+        if index == 0:
+            tries.append(0)
+            if len(tries) < 4:
+                return RayTaskError(StoreLocked("held"))
+        return "done"
+
+    site = Site(behave)
+    run = site.run(4, most_workers=1)
+    assert site.committed == [1, 2, 3, 0]
+    assert run.num_lost == 0
+
+
+def test_a_shard_that_stays_locked_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "_MOST_LOCKED_S", 0.05)
+    site = Site(lambda worker, index: RayTaskError(StoreLocked("held")) if index == 1 else "done")
+    with pytest.raises(StoreLocked, match="held"):
+        site.run(3)
+    assert sorted(site.committed) == [0, 2]
+
+
+class FakeRay(ModuleType):
+    """Notes how it was started, and does to the process what Ray's `init` does."""
+
+    def __init__(self) -> None:
+        super().__init__("ray")
+        self.started: dict[str, Any] = {}
+        self.reports: str | None = None
+        self.is_up = False
+        self.fails: Exception | None = None
+
+    def init(self, **options: Any) -> None:
+        self.started, self.is_up = options, True
+        self.reports = os.environ.get("RAY_USAGE_STATS_ENABLED")
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        if self.fails is not None:
+            raise self.fails
+
+    def is_initialized(self) -> bool:
+        return self.is_up
+
+    def shutdown(self) -> None:
+        self.is_up = False
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address="10.0.0.1:6379")
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield FakeRay()
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_nothing_is_reported_and_the_process_stays_its_own(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    handler = signal.getsignal(signal.SIGTERM)
+    with cluster._connected(ray, None) as is_own:
+        assert is_own
+        assert signal.getsignal(signal.SIGTERM) is handler
+    assert ray.reports == "0"
+    assert ray.started["address"] == "local"
+    assert not ray.started["include_dashboard"]
+    assert not ray.started["log_to_driver"]
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
+    assert not ray.is_up
+
+
+def test_the_address_is_the_one_given_then_the_environments(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    for asked, expected in ((None, "10.0.0.2:6379"), ("auto", "auto")):
+        with cluster._connected(ray, asked) as is_own:
+            assert not is_own
+        assert ray.started["address"] == expected
+        assert "include_dashboard" not in ray.started
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (OSError("AF_UNIX path length cannot exceed 107 bytes"), "RAY_TMPDIR"),
+        (RuntimeError("Failed to start GCS. \nmore"), "logs below /tmp/ray"),
+    ],
+)
+def test_a_cluster_that_does_not_start_is_told(ray: FakeRay, error: Exception, step: str) -> None:
+    ray.fails = error
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ClusterError, match=f"expected a Ray cluster, found: .*{step}"):
+        cluster._connected(ray, None).__enter__()
+    assert not ray.is_up
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_process_at_another_cluster_is_refused(ray: FakeRay) -> None:
+    ray.is_up = True
+    for asked in (None, "auto", "10.0.0.1:6379"):
+        with cluster._connected(ray, asked) as is_own:
+            assert not is_own
+    assert ray.is_up
+    with pytest.raises(ClusterError, match=r"found it connected to 10\.0\.0\.1:6379"):
+        cluster._connected(ray, "10.0.0.2:6379").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "--address 127.0.0.1:1: expected a Ray cluster, found: .*refused"),
+        ("somewhere", "--address somewhere: expected a Ray cluster, found: "),
+        ("ray://localhost:10001", "expected HOST:PORT .* found an address of Ray Client"),
+    ],
+)
+def test_an_address_is_tried_before_any_work(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", ModuleType("ray.exceptions"))
+    config = LabelConfig(
+        teacher="onnx", model="M", corpus=CONFIG.corpus, engine="ray", address=address
+    )
+    with pytest.raises(ClusterError, match=message):
+        cluster.require_cluster(config)
+    cluster.require_cluster(CONFIG)
+
+
+def test_without_ray_the_command_to_install_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ClusterError, match=r'pip install "monoxkit\[ray\]"'):
+        cluster.require_cluster(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"address": "auto", "engine": "local"}, "--address auto: expected with --engine ray"),
+        ({"workers": 2, "engine": "local"}, "--workers 2: expected with --engine ray"),
+        ({"teacher": "torch", "device": "cuda:1"}, "--device cuda:1: expected cpu or cuda with"),
+    ],
+)
+def test_options_that_do_not_go_with_the_engine_are_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    values = {"teacher": "onnx", "model": "M", "corpus": CONFIG.corpus, "engine": "ray", **change}
+    with pytest.raises(ConfigError, match=message):
+        LabelConfig(**values).require_consistent()
