@@ -126,11 +126,15 @@ def read_small(path: Path, step: str) -> bytes:
         StorageError: the system refused to read it.
     """
     with open_plain(path, step) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size > MAX_RECORD_BYTES:
-            most = f"a record of at most {MAX_RECORD_BYTES} bytes"
-            raise corrupt(path, most, f"{size} bytes", step)
-        return stream.read(size) or b""
+        try:
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(min(size, MAX_RECORD_BYTES)) or b""
+        except OSError as error:
+            raise_unreadable(path, error, step)
+    if size > MAX_RECORD_BYTES:
+        most = f"a record of at most {MAX_RECORD_BYTES} bytes"
+        raise corrupt(path, most, f"{size} bytes", step)
+    return content
 
 
 def open_plain(path: Path | str, step: str) -> io.FileIO:
@@ -162,6 +166,21 @@ def plain_size(path: Path | str, step: str) -> int:
         is_link = stat.S_ISLNK(status.st_mode)
         raise corrupt(path, "a plain file", "a link" if is_link else "something else", step)
     return status.st_size
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything stands at `path`, a broken link too; unlike `os.path.lexists`, no guess.
+
+    Raises:
+        StorageError: the system refused to look.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise_unreadable(path, error, "")
+    return True
 
 
 def raise_unreadable(path: Path | str, error: OSError, step: str) -> NoReturn:
