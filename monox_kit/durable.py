@@ -84,7 +84,7 @@ def fsync_folder(folder: Path) -> None:
 
 def fsync_tree(folder: Path) -> None:
     """Make every file below `folder`, and every folder's entries, durable."""
-    for parent, _, names in os.walk(folder, topdown=False):
+    for parent, _, names in os.walk(folder, topdown=False, onerror=_raise):
         for name in names:
             descriptor = os.open(os.path.join(parent, name), os.O_RDONLY)
             try:
@@ -150,8 +150,14 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
+            is_new = not os.path.lexists(path)
             os.replace(temporary, path)
-            fsync_folder(path.parent)
+            try:
+                fsync_folder(path.parent)
+            except OSError:
+                if is_new:  # as `_rename_folder`; of an older file nothing is left to go back to
+                    os.rename(path, temporary)
+                raise
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -249,7 +255,14 @@ def _rename_folder(temporary: Path, final: Path) -> None:
         retired = Path(tempfile.mkdtemp(prefix=prefix, suffix="-old", dir=final.parent))
         os.rename(final, retired)
     os.rename(temporary, final)
-    fsync_folder(final.parent)
+    try:
+        fsync_folder(final.parent)
+    except OSError:
+        # A failed fsync is not believed later either: a second one may succeed without the data.
+        os.rename(final, temporary)
+        if retired is not None:
+            os.rename(retired, final)
+        raise
     if retired is not None:
         shutil.rmtree(retired, ignore_errors=True)
 
@@ -269,7 +282,9 @@ def remove_all_leftovers(parent: Path, of: Collection[str] | None = None) -> Non
         parent: where to look.
         of: the names of the folders whose temporary siblings go; None for all there are.
     """
-    for leftover in parent.glob(f"{_TEMPORARY_PREFIX}*"):
+    with disk_errors(parent):
+        leftovers = list(parent.glob(f"{_TEMPORARY_PREFIX}*"))
+    for leftover in leftovers:
         # mkdtemp ends a name with 8 characters that hold no hyphen: `data` does not match `data-2`.
         ours = _SIBLING.fullmatch(leftover.name)
         if of is not None and (ours is None or ours["name"] not in of):
@@ -448,9 +463,14 @@ def _apply_umask(folder: Path) -> None:
     safetensors, for one, creates its files readable by their owner alone.
     """
     mode = 0o666 & ~_umask()
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, onerror=_raise):
         for name in names:
             Path(parent, name).chmod(mode)
+
+
+def _raise(error: OSError) -> None:
+    """For `os.walk`, which passes over folders that it cannot list: their files would be missed."""
+    raise error
 
 
 def _umask() -> int:

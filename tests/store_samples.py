@@ -101,7 +101,11 @@ def build_shard(writer: StoreWriter, shard: ShardRange, cuts: Sequence[int]) -> 
 
 
 def write_store(
-    folder: Path, store: StoreManifest | None = None, *, cuts: Sequence[int] | None = None
+    folder: Path,
+    store: StoreManifest | None = None,
+    *,
+    cuts: Sequence[int] | None = None,
+    shards: range | None = None,
 ) -> Path:
     """Write what is missing, complete the store and give its folder back.
 
@@ -109,9 +113,10 @@ def write_store(
         folder: the store's folder.
         store: `manifest()` where it is None.
         cuts: where every shard is split into parts; None writes each at once.
+        shards: which to write alone; None for all.
     """
     store = store or manifest()
-    with StoreWriter(folder, store) as writer:
+    with StoreWriter(folder, store, shards) as writer:
         for shard in writer.missing:
             if cuts is None:
                 writer.write_shard(shard, **shard_arguments(store, shard))

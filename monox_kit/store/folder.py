@@ -19,7 +19,7 @@ from monox_kit.store.format import (
     StoreManifest,
     store_digest,
 )
-from monox_kit.store.record import DIGEST_KEY, corrupt, read_record
+from monox_kit.store.record import DIGEST_KEY, corrupt, is_there, raise_unreadable, read_record
 from monox_kit.store.shard import ShardFiles, ShardRecord
 
 _MANIFEST_STEP = "Restore it from a copy, or delete the store and run `monoxkit label` again."
@@ -91,7 +91,7 @@ class StoreFolder:
             StoreCorrupt: it is damaged or belongs to another store.
         """
         path = self.path / COMPLETE_FILE
-        if not os.path.lexists(path):
+        if not is_there(path):
             return None
         return CompleteRecord.read(path, self.manifest, _COMPLETE_STEP)
 
@@ -105,12 +105,15 @@ class StoreFolder:
 
         Raises:
             StoreCorrupt: `shards/` is lost, or holds an entry that is no shard of this store.
+            StorageError: the system refused to list it.
         """
         parent = self.path / SHARDS_FOLDER
         require_own_shards(parent)
         try:
             names = os.listdir(parent)
         except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise_unreadable(parent, error, _MANIFEST_STEP)
             found = os.strerror(error.errno or 0)
             raise corrupt(parent, "a folder", found, _MANIFEST_STEP) from error
         last = self.manifest.shard(self.manifest.num_shards - 1)
@@ -171,6 +174,6 @@ def begun_manifest(path: Path) -> StoreManifest | None:
         ConfigError: `path` is a URL.
     """
     require_local(path)
-    if not os.path.lexists(path / STORE_FILE):
+    if not is_there(path / STORE_FILE):
         return None
     return StoreFolder(path).manifest

@@ -272,6 +272,21 @@ def _require_plain(path: str, status: os.stat_result, step: str) -> None:
         raise corrupt(path, "a plain file", "a link" if is_link else "something else", step)
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything stands at `path`, a broken link too; unlike `os.path.lexists`, no guess.
+
+    Raises:
+        StorageError: the system refused to look.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise_unreadable(path, error, "")
+    return True
+
+
 def raise_unreadable(path: Path | str, error: OSError, step: str) -> NoReturn:
     """Raise what a failed look at a file of the store means.
 

@@ -33,7 +33,7 @@ from monox_kit.store.format import (
     ShardRange,
     StoreManifest,
 )
-from monox_kit.store.record import corrupt, encode_record
+from monox_kit.store.record import corrupt, encode_record, is_there
 
 # Bytes of the lock file: the first for what is the whole store's, then one for each shard.
 _WHOLE = 0
@@ -77,13 +77,14 @@ class StoreWriter:
             StoreError: the folder holds something else.
             StorageError: the disk refused.
         """
-        _require_own_folder(self.folder)
-        self._locks = RangeLocks(self.folder / LOCK_FILE)
-        try:
-            self._store = self._begin(self._locks.__enter__())
-        except BaseException:
-            self._locks.__exit__()
-            raise
+        with disk_errors(self.folder):
+            _require_own_folder(self.folder)
+            self._locks = RangeLocks(self.folder / LOCK_FILE)
+            try:
+                self._store = self._begin(self._locks.__enter__())
+            except BaseException:
+                self._locks.__exit__()
+                raise
         return self
 
     def __exit__(
@@ -225,15 +226,14 @@ class StoreWriter:
             names = {self.manifest.shard(index).name for index in self._claimed}
             remove_all_leftovers(shards, names)
             path = self.folder / STORE_FILE
-            if not os.path.lexists(path):
+            if not is_there(path):
                 write_file(path, encode_record(self.manifest.to_json(), path))
             store = StoreFolder(self.folder)
             store.manifest.require_equal(self.manifest, path)
-            with disk_errors(self.folder):
-                # A killed writer may have made names without its fsync of the folder they are in.
-                fsync_folder(shards)
-                fsync_folder(self.folder)
-                fsync_folder(self.folder.absolute().parent)
+            # A killed writer may have made names without its fsync of the folder they are in.
+            fsync_folder(shards)
+            fsync_folder(self.folder)
+            fsync_folder(self.folder.absolute().parent)
         # In this order: another writer may commit the last shard and complete the store meanwhile.
         record = store.read_complete()
         present = store.finished_shards()

@@ -1,0 +1,85 @@
+"""A process that forks one run at a time and tells how it ended: imports are paid once.
+
+Started as a script by `runs.RunServer`, with `writing` or `labelling FILES`. A run waits for a word
+before it begins, so that a tracer has time to attach: what it counts is the run's own from its
+first system call on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from monox_kit.errors import MonoxError
+from tests.store_samples import write_store
+
+# prctl(2): let any process trace this one, where the kernel asks for it (Yama).
+_PR_SET_PTRACER = 0x59616D61
+_ANY = ctypes.c_ulong(-1)
+
+Run = Callable[[Mapping[str, Any]], None]
+
+
+def six_shards(request: Mapping[str, Any]) -> None:
+    """Write what a sample store of six shards misses; or its shards of a range alone."""
+    from tests.faults.states import SIX_SHARDS
+
+    shards = range(*request["shards"]) if request["shards"] else None
+    write_store(Path(request["store"]), SIX_SHARDS, cuts=[2], shards=shards)
+
+
+def labelling(request: Mapping[str, Any]) -> None:
+    """Label a corpus with a model."""
+    from monox_kit.labelling import label_corpus
+    from tests.faults.states import label_config
+
+    label_corpus(label_config(Path(sys.argv[2])), Path(request["store"]))
+
+
+def _serve(run: Run) -> None:
+    while line := os.read(0, 1 << 16):
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _run_and_exit(run, request)
+        _, status = os.waitpid(child, 0)
+        killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        _tell({"killed_by": killed_by})
+
+
+def _run_and_exit(run: Run, request: Mapping[str, Any]) -> None:
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _ANY, 0, 0, 0)
+        if not request["synced"]:
+            # A killed process loses no page cache: a killed run is the same without.
+            os.fsync = lambda descriptor: None
+        _tell({"pid": os.getpid()})
+        os.readv(0, [bytearray(1)])
+        run(request)
+    except MonoxError as error:
+        _tell({"exit_code": error.exit_code, "message": str(error)})
+    except BaseException as error:
+        _tell({"exit_code": 1, "message": repr(error)})
+    finally:
+        os._exit(0)
+
+
+def _tell(value: Mapping[str, Any]) -> None:
+    # Not write(2) and read(2), on which faults are laid.
+    os.writev(1, [json.dumps(value).encode() + b"\n"])
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "labelling":
+        # What a run imports late. No run is made here: it would leave threads, which no fork has.
+        for name in ("monox_kit.torch_model", "transformers.models.bert.modeling_bert"):
+            import_module(name)
+        _serve(labelling)
+    else:
+        _serve(six_shards)
