@@ -74,19 +74,19 @@ def encode_record(value: Mapping[str, Any], where: Path) -> bytes:
 
 
 def read_record(path: Path, names: frozenset[str], version: int, step: str) -> dict[str, Any]:
-    """The values of the record at `path`; see `read_record_in`."""
+    """The values of the record at `path`; see `parse_record`."""
     with PlainFolder(path.parent, step, may_be_link=True) as folder:
-        return read_record_in(folder, path.name, names, version, step)
+        return parse_record(folder.read_small(path.name), path, names, version, step)
 
 
-def read_record_in(
-    folder: PlainFolder, name: str, names: frozenset[str], version: int, step: str
+def parse_record(
+    content: bytes, path: Path | str, names: frozenset[str], version: int, step: str
 ) -> dict[str, Any]:
     """The values of a record's file, `record_digest` included, which is checked.
 
     Args:
-        folder: where the file is.
-        name: the file's name in it.
+        content: the file's bytes.
+        path: the file, for messages.
         names: exactly the keys that it must have, `DIGEST_KEY` among them.
         version: the `format_version` that it must state.
         step: what the user should do about a damaged file, for the message.
@@ -95,9 +95,7 @@ def read_record_in(
         StoreError: the file states another format version.
         StoreCorrupt: anything else about it is not as written.
     """
-    path = f"{folder.path}/{name}"
     try:
-        content = folder.read_small(name)
         value = _decoded(content)
     except (ValueError, RecursionError) as error:
         raise corrupt(path, "a JSON record", str(error) or "too deep a nesting", step) from error
@@ -114,7 +112,7 @@ def read_record_in(
         missing, unknown = names - value.keys(), value.keys() - names
         what = f"no key {min(missing)!r}" if missing else f"an unknown key {min(unknown)!r}"
         raise corrupt(path, "the keys of the format", what, step)
-    if content[-_DIGEST_BYTES:] != _digest_lines(content[:-_DIGEST_BYTES]):
+    if sealed_body(content) is None:
         raise corrupt(path, f"the content that {DIGEST_KEY} belongs to", "another", step)
     return value
 
@@ -133,6 +131,17 @@ def _decoded(content: bytes) -> Any:
     if b"\\u" in content:  # an escape may stand for half of a surrogate pair, which is no text
         json.dumps(value, ensure_ascii=False).encode()
     return value
+
+
+def record_digest(content: bytes) -> str:
+    """The `record_digest` that stands in a record's file with a `sealed_body`."""
+    return content[-_DIGEST_END - 64 : -_DIGEST_END].decode()
+
+
+def sealed_body(content: bytes) -> bytes | None:
+    """All of a record's file but its last two lines; None where those do not belong to it."""
+    body = content[:-_DIGEST_BYTES]
+    return body if content[-_DIGEST_BYTES:] == _digest_lines(body) else None
 
 
 def typed(value: Mapping[str, Any], key: str, kind: type[T], path: Path | str, step: str) -> T:
@@ -308,3 +317,4 @@ def _digest_lines(body: bytes) -> bytes:
 
 
 _DIGEST_BYTES = len(_digest_lines(b""))
+_DIGEST_END = len(b'"\n}\n')  # behind the digest itself

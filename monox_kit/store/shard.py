@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,11 @@ from monox_kit.store.record import (
     PlainFolder,
     check_record,
     corrupt,
+    encode_record,
+    parse_record,
     raise_unreadable,
-    read_record_in,
+    record_digest,
+    sealed_body,
     typed,
 )
 
@@ -104,6 +108,48 @@ def shard_json(
     }
 
 
+class _ShardForm:
+    """Reads a `shard.json` that is, byte for byte, as `shard_json` and `encode_record` write it.
+
+    One match takes a third of the time of parsing and checking JSON: opening a store of 10,000
+    shards does it 10,000 times.
+    """
+
+    def __init__(self, manifest_digest: str, sizes: Mapping[str, int | None]) -> None:
+        """Args: the store's, and every array file's size in bytes, None where any will do."""
+        self._sizes = sizes
+        # What the writer would write, with values that stand for "any here".
+        any_number, any_sha256 = 10**18, "*"
+        files = {
+            name: FileRecord(any_number if size is None else size, any_sha256)
+            for name, size in sizes.items()
+        }
+        rows = ShardRange(any_number, any_number, any_number)
+        value = shard_json(manifest_digest, rows, any_number, any_number, files)
+        body = sealed_body(encode_record(value, Path(SHARD_FILE))) or b""
+        number, sha256 = rb"(0|[1-9][0-9]{0,17})", rb'"([0-9a-f]{64})"'
+        pattern = re.escape(body).replace(str(any_number).encode(), number)
+        self._pattern = re.compile(pattern.replace(re.escape(b'"*"'), sha256))
+
+    def read(self, content: bytes, shard: ShardRange) -> ShardRecord | None:
+        """The record, its digest checked; None where it is not written so or of another shard."""
+        match = self._pattern.match(content)
+        body = sealed_body(content)
+        if match is None or body is None or match.end() != len(body):
+            return None
+        found = iter(match.groups())
+        numbers = [int(next(found)) for _ in range(5)]
+        if numbers[:3] != [shard.index, shard.start, shard.stop]:
+            return None
+        files = {}
+        for name, exact in self._sizes.items():
+            num_bytes = int(next(found)) if exact is None else exact
+            if num_bytes < HEADER_BYTES:
+                return None
+            files[name] = FileRecord(num_bytes, next(found).decode())
+        return ShardRecord(shard, numbers[3], numbers[4], files, record_digest(content))
+
+
 class ShardFiles:
     """Access to the shard folders of one store. Holds no open files itself.
 
@@ -127,6 +173,9 @@ class ShardFiles:
             }
             for num_rows, layout in self._layouts.items()
         }
+        self._forms = {
+            num_rows: _ShardForm(manifest_digest, sizes) for num_rows, sizes in self._sizes.items()
+        }
 
     def read_record(self, folder: Path | str, shard: ShardRange) -> ShardRecord:
         """The shard's record, its own digest checked, and every file found with its exact size.
@@ -136,8 +185,12 @@ class ShardFiles:
         """
         step = repair_step(shard)
         with PlainFolder(folder, step) as opened:
-            value = read_record_in(opened, SHARD_FILE, _KEYS, FORMAT_VERSION, step)
-            record = self._shard_record(f"{folder}/{SHARD_FILE}", shard, value, step)
+            content = opened.read_small(SHARD_FILE)
+            record = self._forms[len(shard)].read(content, shard)
+            if record is None:  # says what is wrong with it, or takes another writer's spacing
+                path = f"{folder}/{SHARD_FILE}"
+                value = parse_record(content, path, _KEYS, FORMAT_VERSION, step)
+                record = self._shard_record(path, shard, value, step)
             opened.require_sizes({name: file.num_bytes for name, file in record.files.items()})
         return record
 
