@@ -231,14 +231,14 @@ MUTANTS = (
     Mutant(
         name="the store's own names are not synced at resume",
         file=WRITER,
-        old="fsync_folder(shards)\n                fsync_folder(self.folder)\n",
+        old="fsync_folder(shards)\n            fsync_folder(self.folder)\n",
         new="fsync_folder(shards)\n",
         test=AFTER_A_KILL + "[store.json]",
     ),
     Mutant(
         name="the shards' names are not synced at resume",
         file=WRITER,
-        old="                fsync_folder(shards)\n",
+        old="            fsync_folder(shards)\n",
         new="",
         test=AFTER_A_KILL + "[000002]",
     ),
