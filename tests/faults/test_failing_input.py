@@ -106,6 +106,24 @@ def test_a_row_that_goes_bad_after_the_check_completes_nothing(
     assert entries(store) == entries(files / "whole")
 
 
+@pytest.mark.parametrize("row", [0, 12, 58])
+def test_a_corpus_cut_short_after_the_check_completes_nothing(
+    files: Path, tmp_path: Path, row: int
+) -> None:
+    corpus, store = files / "corpus.jsonl", tmp_path / "store"
+    good = corpus.read_bytes()
+    cut = b"".join(good.splitlines(keepends=True)[:row])
+    try:
+        with pytest.raises(CorpusError, match=r"expected the 60 rows .* found other content"):
+            shorten = AtLabelling(lambda: void(corpus.write_bytes(cut)))
+            label_corpus(label_config(files), store, progress=shorten)
+    finally:
+        corpus.write_bytes(good)
+    expect_unfinished(store, files / "whole", row)
+    label_corpus(label_config(files), store)
+    assert entries(store) == entries(files / "whole")
+
+
 def void(value: object) -> None:
     """For a callback that may give nothing back."""
 

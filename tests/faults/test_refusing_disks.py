@@ -135,8 +135,10 @@ def test_a_disk_that_cannot_be_read_is_named_or_does_no_harm(
     looking = [c for c in calls if not c.changes and c.name != "close" and str(tmp_path) in c.line]
     removing = [c for c in calls if c.name in ("unlink", "unlinkat", "rmdir")]
     assert len(looking) > 300 and len(removing) > 10
+    # A folder under construction that cannot be listed: nothing in it would be synced.
+    listing = [c for c in looking if c.name == "getdents64" and "/.tmp-" in c.line]
     num_named = 0
-    for call in some(looking + removing, number):
+    for call in dict.fromkeys([*listing[-2:], *some(looking + removing, number)]):
         folder = Path(shutil.copytree(half, tmp_path / f"{call.name}-{call.number}"))
         outcome = server.run(folder, synced=True, faults=[call.fault("error=EIO")])
         if outcome.exit_code == 0:  # as a leftover that stayed, or the block size of a stream
