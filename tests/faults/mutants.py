@@ -140,6 +140,13 @@ MUTANTS = (
         test=IN_DURABLE + "test_a_failed_fsync_is_fatal",
     ),
     Mutant(
+        name="a shard whose name failed to reach the disk stays",
+        file=DURABLE,
+        old="        os.rename(final, temporary)\n        if retired",
+        new="        if retired",
+        test=IN_DURABLE + "test_a_failed_fsync_is_fatal",
+    ),
+    Mutant(
         name="a folder is committed on an exception",
         file=DURABLE,
         old="            shutil.rmtree(temporary, ignore_errors=True)\n",
