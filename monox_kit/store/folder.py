@@ -95,13 +95,17 @@ class StoreFolder:
             return None
         return CompleteRecord.read(path, self.manifest, _COMPLETE_STEP)
 
-    def finished_shards(self, problems: list[str] | None = None) -> list[ShardRange]:
+    def finished_shards(
+        self, problems: list[str] | None = None, of: range | None = None
+    ) -> list[ShardRange]:
         """The shards whose folders stand in place, in order.
 
         A writer's temporary folders are passed over; it may be at work.
 
         Args:
             problems: where entries that are no shards are noted; None raises them.
+            of: the only indices to look for; None for all. Each is looked for by its name, where
+                they are not most of the store: listing 100,000 names takes a tenth of a second.
 
         Raises:
             StoreCorrupt: `shards/` is lost, or holds an entry that is no shard of this store.
@@ -109,6 +113,9 @@ class StoreFolder:
         """
         parent = self.path / SHARDS_FOLDER
         require_own_shards(parent)
+        if of is not None and 2 * len(of) < self.manifest.num_shards:
+            ranges = map(self.manifest.shard, of)
+            return [shard for shard in ranges if os.path.lexists(parent / shard.name)]
         try:
             names = os.listdir(parent)
         except OSError as error:
@@ -121,7 +128,8 @@ class StoreFolder:
         for name in sorted(names):
             index = int(name) if len(name) == 6 and name.isascii() and name.isdigit() else -1
             if 0 <= index <= last.index:
-                shards.append(self.manifest.shard(index))
+                if of is None or index in of:
+                    shards.append(self.manifest.shard(index))
             elif not name.startswith(".tmp-"):
                 wanted = f"only shards 000000 to {last.name}"
                 problem = corrupt(parent, wanted, repr(name), "Move it elsewhere.")
