@@ -136,19 +136,24 @@ def test_a_killed_writer_holds_up_nobody_and_its_shards_can_be_taken_at_once(
     assert len(calls) > 90
     # The neighbour is as slow, in turns, as to be at work, begin or end when the other is killed.
     delays_us = cycle([0, 2_000, 8_000])
+    num_killed = num_runs = 0
     with RunServer("writing") as neighbour:
         for call in some(calls, number):
+            num_runs += 1
             folder = tmp_path / f"{call.name}-{call.number}"
             slow = f"--inject=mkdir:delay_enter={next(delays_us)}"
             beside = neighbour.start(folder, shards=second, faults=[slow])
             killed = server.run(folder, shards=first, faults=[call.fault(KILL)])
             taken_over = server.run(folder, shards=first)
             ended = beside.outcome()
-            assert killed.killed
+            # Where the neighbour has begun the store, a run has some calls less.
+            assert killed.killed or killed.exit_code == 0, killed
+            num_killed += killed.killed
             assert (taken_over.exit_code, ended.exit_code) == (0, 0), (taken_over, ended)
             # Whichever ended last has completed the store.
             assert entries(folder) == entries(whole), f"killed at {call.line}"
             shutil.rmtree(folder)
+    assert num_killed > num_runs * 0.8
 
 
 def killed_at(folder: Path, point: int) -> None:
