@@ -200,7 +200,10 @@ def _address(asked: str | None) -> str:
 
 
 def _no_cluster(address: str, error: Exception) -> ClusterError:
-    step = "Start one with `ray start --head`, or leave --address out to use this machine alone"
+    step = (
+        "Start one with `ray start --head`, set RAY_AUTH_MODE=token where it asks for a token, or "
+        "leave --address out to use this machine alone"
+    )
     if "AF_UNIX" in str(error):
         step = "Give Ray a folder with a shorter path in the variable RAY_TMPDIR"
     elif address == _OWN:
