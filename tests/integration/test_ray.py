@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -333,14 +334,14 @@ def test_a_signal_ends_the_command_and_its_cluster(files: Path, tmp_path: Path) 
 
 
 def descendants(pid: int) -> set[int]:
-    """The processes below one, by their ids."""
+    """The processes below one, by their ids; threads may end while they are looked at."""
     found, open_ids = set(), [pid]
     while open_ids:
-        path = Path(f"/proc/{open_ids.pop()}/task")
-        for children in path.glob("*/children"):
-            below = {int(child) for child in children.read_text().split()}
-            open_ids.extend(below - found)
-            found |= below
+        for children in Path(f"/proc/{open_ids.pop()}/task").glob("*/children"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                below = {int(child) for child in children.read_text().split()}
+                open_ids.extend(below - found)
+                found |= below
     return found
 
 
