@@ -22,6 +22,7 @@ from tests.store_samples import write_store
 # prctl(2): let any process trace this one, where the kernel asks for it (Yama).
 _PR_SET_PTRACER = 0x59616D61
 _ANY = ctypes.c_ulong(-1)
+_BEGIN = b"!"
 
 Run = Callable[[Mapping[str, Any]], None]
 
@@ -44,7 +45,9 @@ def labelling(request: Mapping[str, Any]) -> None:
 
 def _serve(run: Run) -> None:
     while line := os.read(0, 1 << 16):
-        request = json.loads(line)
+        if line == _BEGIN:
+            continue  # of a run that was killed before it could read it
+        request = json.loads(line.removeprefix(_BEGIN))
         child = os.fork()
         if child == 0:
             _run_and_exit(run, request)
