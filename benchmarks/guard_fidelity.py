@@ -62,7 +62,7 @@ def main() -> None:
                 corpus=corpus,
                 guard=guard,
                 guard_rows=arguments.guard_rows if guard else None,
-                batch_tokens=2048,
+                batch_tokens=1024,
             )
             started = time.perf_counter()
             summary = label_corpus(config, Path(scratch) / name, progress=progress)

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     folder = open_folder(arguments.bundle)

@@ -130,7 +130,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--shard-rows", type=int, default=128)
-    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULT)
     return parser.parse_args()

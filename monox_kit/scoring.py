@@ -15,8 +15,8 @@ from monox_kit.errors import CorpusError
 from monox_kit.tokenizing import Encoded, Tokenizer
 
 # Padded tokens per batch. On CPUs larger batches leave the cache and run slower, see
-# benchmarks/LOG.md; a GPU wants 16 times as many.
-DEFAULT_BATCH_TOKENS = 2048
+# benchmarks/LOG.md; a GPU wants 32 times as many.
+DEFAULT_BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)

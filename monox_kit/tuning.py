@@ -27,7 +27,7 @@ _SAMPLE_TOKENS = 8_192
 _LEAST_SAMPLES = 50
 # A candidate must win by this much over the plain default: less is noise.
 _LEAST_GAIN = 1.03
-_GPU_BATCH_TOKENS = 16 * DEFAULT_BATCH_TOKENS
+_GPU_BATCH_TOKENS = 32 * DEFAULT_BATCH_TOKENS
 GPU_PROVIDERS = ("cuda", "tensorrt")
 _VERSION = 1
 

@@ -40,7 +40,7 @@ def evaluate(
     ] = "en",
     labels: LabelsFile = None,
     max_length: MaxLength = None,
-    batch_tokens: BatchTokens = 2048,
+    batch_tokens: BatchTokens = 1024,
     provider: Provider = "cpu",
     device: Device = "cpu",
     num_resamples: Annotated[

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +140,8 @@ def _nncf(source: Path, folder: Path, calibration: Calibration) -> None:
     import onnx
 
     feeds = list(calibration.feeds())
-    with quiet_exporter():
+    # Its bars go to stdout, which belongs to the command's result.
+    with quiet_exporter(), redirect_stdout(StringIO()):
         quantized = nncf.quantize(
             onnx.load(str(source / ONNX_FILE)),
             nncf.Dataset(feeds),

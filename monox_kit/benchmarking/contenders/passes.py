@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from monox_kit.benchmarking.contenders.contract import Clock, Job, OverLimit
 
-BATCH_TOKENS = 2048  # padded tokens per batch of the OpenVINO rows, the same as ours
+BATCH_TOKENS = 1024  # padded tokens per batch of the OpenVINO rows, the same as ours
 CHOICE_LIMIT_S = 60.0  # of the warm-up, for each setting that is tried
 
 T = TypeVar("T")

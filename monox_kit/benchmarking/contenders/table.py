@@ -45,15 +45,15 @@ ROWS: Mapping[str, Row] = {
         prepare_optimum,
     ),
     "openvino-fp32": Row(
-        "OpenVINO's own API, f32, batches of 2,048 tokens, best number of streams",
+        "OpenVINO's own API, f32, batches of 1,024 tokens, best number of streams",
         functools.partial(load_openvino, precision="f32"),
     ),
     "openvino-bf16": Row(
-        "OpenVINO's own API, bf16, batches of 2,048 tokens, best number of streams",
+        "OpenVINO's own API, bf16, batches of 1,024 tokens, best number of streams",
         functools.partial(load_openvino, precision="bf16"),
     ),
     "openvino-int8": Row(
-        "OpenVINO's own API, NNCF int8, batches of 2,048 tokens, best number of streams",
+        "OpenVINO's own API, NNCF int8, batches of 1,024 tokens, best number of streams",
         load_int8,
         prepare_int8,
     ),
