@@ -13,7 +13,6 @@ import numpy as np
 
 from monox_kit.data import Document, Logits
 from monox_kit.durable import (
-    RangeLocks,
     disk_errors,
     fsync_folder,
     make_folder,
@@ -21,6 +20,7 @@ from monox_kit.durable import (
     write_file,
 )
 from monox_kit.errors import StoreError, StoreIncomplete
+from monox_kit.locks import RangeLocks
 from monox_kit.store.arrays import Bools, Int32s, text_sizes
 from monox_kit.store.builder import ShardBuilder, new_shard
 from monox_kit.store.folder import StoreFolder, require_local, require_own_shards
@@ -37,6 +37,9 @@ from monox_kit.store.record import corrupt, encode_record, is_there
 
 # Bytes of the lock file: the first for what is the whole store's, then one for each shard.
 _WHOLE = 0
+_WITHOUT_LOCKS = (
+    "; parts can be labelled into stores of their own and put together by `monoxkit store merge`"
+)
 
 
 class StoreWriter:
@@ -79,7 +82,7 @@ class StoreWriter:
         """
         with disk_errors(self.folder):
             _require_own_folder(self.folder)
-            self._locks = RangeLocks(self.folder / LOCK_FILE)
+            self._locks = RangeLocks(self.folder / LOCK_FILE, _WITHOUT_LOCKS)
             try:
                 self._store = self._begin(self._locks.__enter__())
             except BaseException:
