@@ -291,6 +291,12 @@ def remove_all_leftovers(parent: Path, of: Collection[str] | None = None) -> Non
                 leftover.unlink(missing_ok=True)
 
 
+def remove_file(path: Path) -> None:
+    """Remove the file at `path`, durably with the next fsync of its folder; absent is fine."""
+    with disk_errors(path):
+        path.unlink(missing_ok=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Remove `folder` and everything in it; absent is fine."""
     with disk_errors(folder), contextlib.suppress(FileNotFoundError):
