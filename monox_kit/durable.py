@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import functools
 import json
 import os
 import re
 import shutil
-import stat
-import struct
 import tempfile
-import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
-from monox_kit.errors import ConfigError, MonoxError, StorageError, StoreError, StoreLocked
+from monox_kit.errors import ConfigError, MonoxError, StorageError
 
 # Errors of the disk, as opposed to errors of the caller.
 _DISK_ERRNOS = frozenset(
@@ -296,165 +291,16 @@ def remove_all_leftovers(parent: Path, of: Collection[str] | None = None) -> Non
                 leftover.unlink(missing_ok=True)
 
 
+def remove_file(path: Path) -> None:
+    """Remove the file at `path`, durably with the next fsync of its folder; absent is fine."""
+    with disk_errors(path):
+        path.unlink(missing_ok=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Remove `folder` and everything in it; absent is fine."""
     with disk_errors(folder), contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold an advisory lock for the block; the kernel releases it when the process ends.
-
-    Raises:
-        StoreLocked: another process holds it.
-    """
-    make_folder(path.parent)
-    with disk_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreLocked(
-                f"{path.parent}: expected no other writer, found one holding {path.name}. "
-                "Wait for it to end or choose another folder."
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-class RangeLocks:
-    """Advisory locks on single bytes and ranges of one empty file, each for a thing of its own.
-
-    The kernel releases them when the process ends, however it ends, and NFS knows them too. Use as
-    a context manager; leaving it releases all. They are this process's alone: a program that it
-    starts never has them, and a child that it forks lets go of them without releasing them, so
-    that neither keeps a lock alive.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Args: the file; created with its folder where absent."""
-        self._path = path
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> Self:
-        make_folder(self._path.parent)
-        self._descriptor = _open_lock(self._path)
-        _range_locks().add(self)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.let_go()  # of the only copy: the kernel releases the locks
-
-    @property
-    def held(self) -> bool:
-        """Whether this process, and not its parent, is in the block."""
-        return self._descriptor is not None
-
-    def let_go(self) -> None:
-        """Close the file; the locks stay with a process that shares it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-        self._descriptor = None
-
-    def take(self, start: int, stop: int, what: str) -> None:
-        """Hold bytes [start, stop) until `give_back` or the end.
-
-        Args:
-            start: first byte.
-            stop: behind the last; nothing is locked where it is not greater.
-            what: what the bytes stand for, for the message.
-
-        Raises:
-            StoreLocked: another holds one of them.
-            StorageError: the file system has no locks.
-        """
-        if stop > start and not self._set(fcntl.F_WRLCK, start, stop, wait=False):
-            raise StoreLocked(
-                f"{self._path.parent}: expected no other writer of {what}, found one. "
-                "Wait for it to end, or take what it leaves."
-            )
-
-    @contextlib.contextmanager
-    def turn(self, byte: int) -> Iterator[None]:
-        """Hold one byte for the block; others wait for their turn.
-
-        Raises:
-            StorageError: the file system has no locks.
-        """
-        self._set(fcntl.F_WRLCK, byte, byte + 1, wait=True)
-        try:
-            yield
-        finally:
-            self._set(fcntl.F_UNLCK, byte, byte + 1, wait=True)
-
-    def _set(self, kind: int, start: int, stop: int, *, wait: bool) -> bool:
-        """Set or release a lock; False where another holds it and `wait` is off."""
-        if self._descriptor is None:
-            raise ValueError("expected to be used in a with statement")
-        # struct flock of Linux: type, whence, start, length, pid.
-        request = struct.pack("hhqqi", kind, os.SEEK_SET, start, stop - start, 0)
-        command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
-        try:
-            fcntl.fcntl(self._descriptor, command, request)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                return False
-            raise StorageError(
-                f"{self._path}: expected a file system with locks, found: {error.strerror}. "
-                "Give a folder on one that has them; parts can be labelled into stores of their "
-                "own and put together by `monoxkit store merge`."
-            ) from error
-        return True
-
-
-@functools.cache
-def _range_locks() -> weakref.WeakSet[RangeLocks]:
-    """The locks that this process may hold; children that it forks let go of them."""
-    locks: weakref.WeakSet[RangeLocks] = weakref.WeakSet()
-
-    def let_all_go() -> None:
-        for one in list(locks):
-            one.let_go()
-
-    os.register_at_fork(after_in_child=let_all_go)
-    return locks
-
-
-def _open_lock(path: Path) -> int:
-    """A descriptor of the plain file at `path`, created where absent; programs do not inherit it.
-
-    Raises:
-        StoreError: a link or something else stands there.
-        StorageError: the disk refused.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    found = "a link or a folder"
-    with disk_errors(path):
-        try:
-            descriptor = os.open(path, flags, 0o666)
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return descriptor
-            os.close(descriptor)
-            found = "a special file"
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.EISDIR):
-                raise
-    raise StoreError(f"{path}: expected a plain file, found {found}. Delete it: it holds nothing.")
-
-
-@contextlib.contextmanager
-def owned_folder(final: Path) -> Iterator[None]:
-    """Be the only process that builds the folder `final`; what killed ones left is removed.
-
-    Raises:
-        StoreLocked: another process is building it.
-    """
-    with exclusive_lock(final.parent / f".{final.name}.lock"):
-        remove_leftovers(final)
-        yield
 
 
 def _apply_umask(folder: Path) -> None:

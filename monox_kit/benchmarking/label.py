@@ -28,9 +28,10 @@ from monox_kit.benchmarking.worker import NotInstalled, Worker
 from monox_kit.bundle import open_folder
 from monox_kit.data import Logits
 from monox_kit.digest import digest_bytes
-from monox_kit.durable import exclusive_lock, make_folder, remove_folder
+from monox_kit.durable import make_folder, remove_folder
 from monox_kit.errors import ContenderError
 from monox_kit.hardware import read_hardware
+from monox_kit.locks import exclusive_lock
 from monox_kit.progress import Progress, Silent
 from monox_kit.validation import checked
 

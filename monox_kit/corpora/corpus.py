@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from monox_kit.corpora.checks import DocumentCheck
 from monox_kit.corpora.formats import FormatName, row_source
-from monox_kit.corpora.marks import CorpusMark, Marker, Place
-from monox_kit.corpora.paths import lang_from_name, resolve_paths
+from monox_kit.corpora.marks import Marker, Marks, Place
+from monox_kit.corpora.paths import file_states, lang_from_name, resolve_paths
 from monox_kit.corpora.rows import Columns, Meter, Start
 from monox_kit.corpora.sample import Sample
 from monox_kit.data import Document, LabelSet
@@ -20,7 +20,6 @@ __all__ = [
     "MAX_LABEL_NAMES",
     "Corpus",
     "CorpusConfig",
-    "CorpusMark",
     "CorpusSummary",
     "PairMode",
     "lang_from_name",
@@ -87,12 +86,12 @@ class CorpusConfig:
     def columns(self) -> Columns:
         """What readers pick; named columns and the pair of `required` must exist."""
         required = []
-        for field, default in _OPTIONAL_COLUMNS.items():
-            column = getattr(self, field)
-            is_pair = field == "pair_column"
+        for name, default in _OPTIONAL_COLUMNS.items():
+            column = getattr(self, name)
+            is_pair = name == "pair_column"
             must_exist = column != default or (is_pair and self.pair == "required")
             if must_exist and not (is_pair and self.pair == "none"):
-                required.append((f"--{field.replace('_', '-')}", column))
+                required.append((f"--{name.replace('_', '-')}", column))
         return Columns(
             text=self.text_column,
             pair=None if self.pair == "none" else self.pair_column,
@@ -128,12 +127,12 @@ class CorpusSummary:
     num_labelled: int
     label_names: tuple[str, ...] | None
     text_bytes: int
-    marks: tuple[CorpusMark, ...] = ()
+    marks: Marks = field(default_factory=Marks)
     sample: tuple[Document, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""
-        return asdict(self)
+        return {**asdict(replace(self, marks=Marks())), "marks": list(map(asdict, self.marks))}
 
 
 class Corpus:
@@ -153,7 +152,8 @@ class Corpus:
         """
         self.config = config
         self._columns = config.columns()
-        self._sources = [row_source(file, config.format) for file in resolve_paths(config.paths)]
+        self._resolved = resolve_paths(config.paths)
+        self._sources = [row_source(file, config.format) for file in self._resolved]
         self.files = tuple(source.name for source in self._sources)
 
     @property
@@ -164,6 +164,20 @@ class Corpus:
             CorpusError: the first row is bad.
         """
         return next(self.documents()).text_pair is not None
+
+    def state(self) -> dict[str, Any] | None:
+        """What a pass over the rows depends on: equal for files that nobody has touched since.
+
+        Returns:
+            Plain JSON values: the settings but for the paths, and of each file its name, below the
+            folder that holds all of them, its size and what changes with its content. None where a
+            file does not tell the latter.
+        """
+        states = file_states(self._resolved)
+        if states is None:
+            return None
+        settings = {key: value for key, value in asdict(self.config).items() if key != "paths"}
+        return {"settings": settings, "files": states}
 
     def documents(self, place: Place | None = None) -> Iterator[Document]:
         """One pass over all documents, rows counted from 0 across the files.
@@ -232,7 +246,7 @@ class Corpus:
             num_labelled=num_labelled,
             label_names=None if names is None else tuple(sorted(names)),
             text_bytes=marker.text_bytes,
-            marks=tuple(marker.marks),
+            marks=marker.marks,
             sample=sample.documents(),
         )
 

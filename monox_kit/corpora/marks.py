@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias, overload
 
 from monox_kit.corpora.rows import Start
 from monox_kit.data import Document
@@ -54,6 +56,67 @@ class CorpusMark:
     text_bytes: Mapping[str, int]
 
 
+class Marks(Sequence[CorpusMark]):
+    """The marks of a scan in 92 bytes each: a corpus may have a million blocks.
+
+    As a sequence it makes each mark when it is asked for.
+    """
+
+    # File, its first row; row, line and offset of the start; digest; bytes of ids, text and pairs,
+    # -1 for a corpus without pairs.
+    _FORM = struct.Struct("<iqqqq32sqqq")
+
+    def __init__(self, packed: bytes = b"") -> None:
+        """Args: what `packed` gave.
+
+        Raises:
+            ValueError: it is not that.
+        """
+        if len(packed) % self._FORM.size:
+            raise ValueError(f"{len(packed)} bytes, no multiple of {self._FORM.size}")
+        self._packed = bytearray(packed)
+
+    @property
+    def packed(self) -> bytes:
+        """All marks as bytes."""
+        return bytes(self._packed)
+
+    def append(self, mark: CorpusMark) -> None:
+        """Add the mark of the next block."""
+        place, sizes = mark.place, mark.text_bytes
+        start = place.start
+        numbers = (place.file, place.first_row, start.row, start.line, start.offset)
+        texts = (sizes["ids"], sizes["text"], sizes.get("text_pair", -1))
+        self._packed += self._FORM.pack(*numbers, bytes.fromhex(mark.digest), *texts)
+
+    def __len__(self) -> int:
+        return len(self._packed) // self._FORM.size
+
+    @overload
+    def __getitem__(self, index: int) -> CorpusMark: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[CorpusMark]: ...
+    def __getitem__(self, index: int | slice) -> CorpusMark | Sequence[CorpusMark]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        at = range(len(self))[index] * self._FORM.size
+        file, first, row, line, offset, digest, *texts = self._FORM.unpack_from(self._packed, at)
+        sizes = dict(zip(("ids", "text", "text_pair"), texts))
+        if sizes["text_pair"] < 0:
+            del sizes["text_pair"]
+        place = Place(file, first, Start(row, line, offset))
+        return CorpusMark(place=place, digest=digest.hex(), text_bytes=sizes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Marks) and self._packed == other._packed
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
+
+
+# Marks by the index of a block; those of a whole scan, or of some blocks.
+MarksByIndex: TypeAlias = Mapping[int, CorpusMark] | Sequence[CorpusMark]
+
+
 class Marker:
     """Digests every row of a scan, and leaves a mark after every block.
 
@@ -69,7 +132,7 @@ class Marker:
         self._block = DocumentDigest()
         self._place: Place | None = None
         self.text_bytes = 0
-        self.marks: list[CorpusMark] = []
+        self.marks = Marks()
         self._block_rows = block_rows
         self._rows = 0
         self._ids = self._text = self._pair = 0

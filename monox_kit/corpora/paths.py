@@ -19,6 +19,9 @@ HUB_PREFIX = "hub:"
 _GLOB_CHARACTERS = frozenset("*?[")
 # `de`, `ast`, `pt_BR`, `zh-Hans`: ISO 639 in lower case, then script or region.
 _LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(?:[_-][A-Z][A-Za-z]{1,3}){0,2}")
+# Keys of an fsspec file system's `info`, in lower case, under which it tells what changes with a
+# file's content: S3 and web servers, Google, Azure, others.
+_CHECKSUMS = ("etag", "md5hash", "crc32c", "content-md5", "content_md5", "md5", "checksum")
 # Parts of file names that look like tags of three letters and are usually not meant as such.
 _NOT_LANGUAGES = frozenset({"all", "dev", "new", "old", "out", "raw", "tmp", "txt", "val"})
 
@@ -55,6 +58,27 @@ class SourceFile:
         if self.filesystem is None:
             return open(self.location, "rb")
         return cast(BinaryIO, self.filesystem.open(self.location, "rb"))
+
+    def state(self) -> tuple[int, int | str] | None:
+        """Size in bytes, and what changes with the content; None where that is not told.
+
+        The latter is a local file's time of modification in nanoseconds, and of others the ETag
+        or checksum that their file system knows.
+        """
+        try:
+            if self.filesystem is None:
+                status = os.stat(self.location)
+                return status.st_size, status.st_mtime_ns
+            told = self.filesystem.info(self.location)
+        except Exception:  # each protocol has errors of its own; reading will say what is wrong
+            return None
+        info = {key.lower(): value for key, value in told.items()}
+        if type(info.get("size")) is int:
+            for value in map(info.get, _CHECKSUMS):
+                # A weak ETag is that of equal meaning, not of equal bytes.
+                if isinstance(value, str) and value and not value.startswith("W/"):
+                    return info["size"], value
+        return None
 
     def unreadable(self, error: Exception) -> CorpusError:
         """The error for a failure to open, read or decompress the file."""
@@ -94,6 +118,27 @@ def resolve_paths(paths: Sequence[str]) -> tuple[SourceFile | str, ...]:
             seen[key] = path
             files.append(file)
     return tuple(files)
+
+
+def file_states(files: Sequence[SourceFile | str]) -> list[tuple[str, int, int | str]] | None:
+    """Name and `SourceFile.state` of every file; None where one has none, as hub datasets.
+
+    A local file's name is its path from the folder that holds all of them: a corpus may be mounted
+    elsewhere on another machine.
+    """
+    local = {
+        file.name: os.path.abspath(file.location)
+        for file in files
+        if isinstance(file, SourceFile) and file.filesystem is None
+    }
+    above = os.path.commonpath([os.path.dirname(path) for path in local.values()]) if local else ""
+    states = []
+    for file in files:
+        if isinstance(file, str) or (state := file.state()) is None:
+            return None
+        name = os.path.relpath(local[file.name], above) if file.name in local else file.name
+        states.append((name, *state))
+    return states
 
 
 def lang_from_name(path: str) -> str | None:

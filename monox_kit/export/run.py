@@ -25,7 +25,7 @@ from monox_kit.bundle import (
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
-from monox_kit.durable import is_free, new_folder, owned_folder
+from monox_kit.durable import is_free, new_folder
 from monox_kit.errors import ConfigError
 from monox_kit.export.candidates import AUTO, FP32, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import FORMS, save_graph
@@ -33,6 +33,7 @@ from monox_kit.export.quantize import Calibration
 from monox_kit.export.sample_texts import check_documents
 from monox_kit.export.search import Search
 from monox_kit.hardware import read_hardware
+from monox_kit.locks import owned_folder
 from monox_kit.onnx_model import require_provider, runtime_version
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import score_texts, tokenize

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from monox_kit.errors import ConfigError
 from monox_kit.labelling.cluster import absolute, label_on_cluster, require_cluster
 from monox_kit.labelling.config import LabelConfig, LabelSummary
 from monox_kit.labelling.guard import Guard, learn_guard
+from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
 from monox_kit.progress import Progress, ProgressTask, Silent
@@ -74,8 +76,14 @@ class _Run:
 
     def label(self) -> LabelSummary:
         """Do all of it; see `label_corpus`."""
+        with ExitStack() as turn:
+            return self._label(turn, *self._prepared(turn))
+
+    def _label(
+        self, turn: ExitStack, work: Assignment, teacher: Teacher | None, scan: bytes | None
+    ) -> LabelSummary:
+        """Label what is missing; others have their turn when the store has been begun."""
         config = self._config
-        work, teacher = self._prepared()
         manifest = work.manifest
         shards = range(*(config.shard_range or (0, manifest.num_shards)))
         manifest.require_shards(shards)
@@ -84,6 +92,9 @@ class _Run:
         claim = shards if config.engine == "local" else range(0)
         plan, cluster = {}, None
         with StoreWriter(self._store, manifest, claim) as writer:
+            if scan is not None:
+                writer.keep_scan(scan)
+            turn.close()
             missing = [shard for shard in writer.absent() if shard.index in shards]
             resumed = num_rows - sum(map(len, missing))
             if missing:
@@ -114,20 +125,26 @@ class _Run:
             store_digest=found.digest,
         )
 
-    def _prepared(self) -> tuple[Assignment, Teacher | None]:
-        """All that comes before the store is touched: the scan, the run plan and the guard.
+    def _prepared(self, turn: ExitStack) -> tuple[Assignment, Teacher | None, bytes | None]:
+        """All that comes before there is a store: the scan, the run plan and the guard.
 
-        The teacher is None where no shard is to be labelled in this process.
+        The first of several runs does so in its `turn`, and the others take what it found. The
+        teacher is None where no shard is to be labelled in this process; the scan's bytes are None
+        where there is nothing to keep.
         """
         config, folder = self._config, self._model.folder
-        begun = begun_manifest(self._store)
+        kept = KeptScan(self._corpus, config.shard_rows, self._store, self._progress)
+        begun = kept.begun(turn)
         is_finished = (self._store / COMPLETE_FILE).exists()
-        summary = self._corpus.scan(
-            progress=self._progress,
-            labels=None if config.ignore_labels else folder.labels,
-            mark_every=config.shard_rows,
-            sample_rows=0 if is_finished else self._sample_rows(is_new=begun is None),
-        )
+        summary, scan = kept.take(begun), None
+        if summary is None:
+            summary = self._corpus.scan(
+                progress=self._progress,
+                labels=None if config.ignore_labels else folder.labels,
+                mark_every=config.shard_rows,
+                sample_rows=0 if is_finished else self._sample_rows(is_new=begun is None),
+            )
+            scan = None if is_finished else kept.encode(summary, summary.sample[:_PLAN_ROWS])
         folder.require_pairs(summary.has_pairs, ", ".join(self._corpus.files))
         guard = None
         if begun is not None:
@@ -149,11 +166,11 @@ class _Run:
             config=config,
             store=self._store,
             manifest=self._manifest(summary, guard, begun),
-            marks=dict(enumerate(summary.marks)),
+            marks=summary.marks,
             plan=plan,
             guard=guard,
         )
-        return work, teacher
+        return work, teacher, scan
 
     def _label_here(
         self, work: Assignment, teacher: Teacher | None, writer: StoreWriter, task: ProgressTask
@@ -173,11 +190,10 @@ class _Run:
     def _label_on_cluster(
         self, work: Assignment, missing: Sequence[ShardRange], task: ProgressTask
     ) -> dict[str, Any]:
-        marks = {shard.index: work.marks[shard.index] for shard in missing}
         config = absolute(work.config, self._corpus)
         if config.teacher == "onnx":
             config = replace(config, provider=self._model.provider)  # what `auto` stands for
-        run = label_on_cluster(replace(work, config=config, marks=marks), missing, task)
+        run = label_on_cluster(replace(work, config=config), missing, task)
         self._totals.add(run.totals)
         return run.to_json()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from monox_kit import __version__
-from monox_kit.corpora.marks import CorpusMark
+from monox_kit.corpora.marks import MarksByIndex
 from monox_kit.errors import ClusterError, MonoxError, StoreLocked
 from monox_kit.labelling.shard_worker import ShardDone
 from monox_kit.labelling.teacher import Totals
@@ -110,7 +110,7 @@ class Scheduler:
         self._nobody_since = time.monotonic()
 
     def run(
-        self, missing: Sequence[ShardRange], assignment: Any, marks: Mapping[int, CorpusMark]
+        self, missing: Sequence[ShardRange], assignment: Any, marks: MarksByIndex
     ) -> ClusterRun:
         """Have all of them committed.
 

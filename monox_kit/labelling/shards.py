@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from monox_kit.bundle import FP32_FILE, ONNX_FILE, ModelFolder, open_folder
 from monox_kit.corpora.corpus import Corpus
-from monox_kit.corpora.marks import CorpusMark
+from monox_kit.corpora.marks import MarksByIndex
 from monox_kit.data import Classifier, Document, LabelSet
 from monox_kit.inference import load_backend, require_runnable
 from monox_kit.labelling.config import LabelConfig
@@ -94,7 +94,7 @@ class Assignment:
     config: LabelConfig
     store: Path
     manifest: StoreManifest
-    marks: Mapping[int, CorpusMark]
+    marks: MarksByIndex
     plan: RunPlan
     guard: Guard | None
 

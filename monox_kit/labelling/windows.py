@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from monox_kit.corpora.corpus import Corpus
-from monox_kit.corpora.marks import CorpusMark, DocumentDigest
+from monox_kit.corpora.marks import DocumentDigest, MarksByIndex
 from monox_kit.data import Document
 from monox_kit.errors import CorpusError
 from monox_kit.scoring import Texts, tokenize
@@ -50,7 +50,7 @@ class Window:
 def windows(
     corpus: Corpus,
     missing: Iterable[ShardRange],
-    marks: Mapping[int, CorpusMark],
+    marks: MarksByIndex,
     num_rows: int,
     tokenizer: Tokenizer,
 ) -> Iterator[Window]:
@@ -104,6 +104,6 @@ def _parts(documents: Iterator[Document], shard: ShardRange) -> Iterator[list[Do
 def _changed(corpus: Corpus, num_rows: int) -> CorpusError:
     return CorpusError(
         f"{', '.join(corpus.files)}: expected the {num_rows} rows that were checked before "
-        "labelling, found other content. The corpus changed while it was labelled: run again with "
-        "a new --store."
+        "labelling, found other content. The corpus changed while it was labelled, or since the "
+        "run that checked it: put it back, or run again with a new --store."
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from monox_kit import durable
 from monox_kit.errors import ModelError, StoreLocked
+from monox_kit.locks import exclusive_lock
 from monox_kit.packaged import e5, mpnet
 from monox_kit.packaged.installed import installed_file
 from monox_kit.progress import Progress, Silent
@@ -98,7 +99,7 @@ def _cached(folder: Path, build: Callable[[Path], None], progress: Progress) -> 
     waited = False
     while True:
         try:
-            with durable.exclusive_lock(lock):
+            with exclusive_lock(lock):
                 if not _stands_whole(folder):
                     durable.remove_leftovers(folder)
                     with durable.new_folder(folder, replace=True) as temporary:

@@ -1,5 +1,6 @@
 """The logit store: a teacher's logits with their texts, on disk, crash-safe and checkable."""
 
+from monox_kit.store.beginning import beginning
 from monox_kit.store.builder import ShardBuilder
 from monox_kit.store.folder import begun_manifest, require_local
 from monox_kit.store.format import CompleteRecord, ShardRange, StoreManifest
@@ -24,6 +25,7 @@ __all__ = [
     "StoreStats",
     "StoreWriter",
     "VerifyReport",
+    "beginning",
     "begun_manifest",
     "export_store",
     "merge_stores",

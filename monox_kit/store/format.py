@@ -3,7 +3,8 @@
 store.json                 `StoreManifest`
 shards/000000/             `ShardRange` 0, with the arrays of `array_layout` and shard.json
 complete.json              `CompleteRecord`, written last
-lock                       empty; held by the writer
+lock                       empty; held by writers
+scan                       what labelling keeps of the corpus's scan until the store is complete
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ COMPLETE_FILE = "complete.json"
 SHARD_FILE = "shard.json"
 SHARDS_FOLDER = "shards"
 LOCK_FILE = "lock"
+SCAN_FILE = "scan"
 MAX_SHARDS = 1_000_000  # shard names have six digits
 
 HEADER_BYTES = 128

@@ -55,16 +55,21 @@ def encode_record(value: Mapping[str, Any], where: Path) -> bytes:
     """The bytes of a record's file.
 
     Raises:
-        StoreError: a value is no JSON, or the record is too large to be read back.
+        StoreError: a value is no JSON, or the record could not be read back: it is too large, or
+            holds a key twice or too many objects and lists.
     """
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         body = (text.removesuffix("\n}") + ",\n").encode()
-    except (TypeError, ValueError) as error:
+        content = body + _digest_lines(body)
+        if len(content) <= MAX_RECORD_BYTES:
+            _decoded(content)  # the reader has limits and dislikes of its own
+    except (TypeError, ValueError, RecursionError) as error:
+        found = str(error) or "too deep a nesting"
         raise StoreError(
-            f"{where}: expected plain JSON values, found: {error}. Give text and finite numbers."
+            f"{where}: expected plain JSON values, found: {found}. Give text and finite numbers, "
+            "fewer of them or less nested."
         ) from error
-    content = body + _digest_lines(body)
     if len(content) > MAX_RECORD_BYTES:
         raise StoreError(
             f"{where}: expected a record of at most {MAX_RECORD_BYTES} bytes, found "

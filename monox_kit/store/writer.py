@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,30 +12,29 @@ import numpy as np
 
 from monox_kit.data import Document, Logits
 from monox_kit.durable import (
-    RangeLocks,
     disk_errors,
     fsync_folder,
     make_folder,
     remove_all_leftovers,
+    remove_file,
     write_file,
 )
 from monox_kit.errors import StoreError, StoreIncomplete
+from monox_kit.locks import RangeLocks
 from monox_kit.store.arrays import Bools, Int32s, text_sizes
+from monox_kit.store.beginning import WHOLE, require_own_folder, shard_bytes, store_locks
 from monox_kit.store.builder import ShardBuilder, new_shard
-from monox_kit.store.folder import StoreFolder, require_local, require_own_shards
+from monox_kit.store.folder import StoreFolder, require_own_shards
 from monox_kit.store.format import (
     COMPLETE_FILE,
-    LOCK_FILE,
+    SCAN_FILE,
     SHARDS_FOLDER,
     STORE_FILE,
     CompleteRecord,
     ShardRange,
     StoreManifest,
 )
-from monox_kit.store.record import corrupt, encode_record, is_there
-
-# Bytes of the lock file: the first for what is the whole store's, then one for each shard.
-_WHOLE = 0
+from monox_kit.store.record import encode_record, is_there
 
 
 class StoreWriter:
@@ -78,8 +76,8 @@ class StoreWriter:
             StorageError: the disk refused.
         """
         with disk_errors(self.folder):
-            _require_own_folder(self.folder)
-            self._locks = RangeLocks(self.folder / LOCK_FILE)
+            require_own_folder(self.folder)
+            self._locks = store_locks(self.folder)
             try:
                 self._store = self._begin(self._locks.__enter__())
             except BaseException:
@@ -170,6 +168,20 @@ class StoreWriter:
         with self.shard(shard, text_sizes(self.manifest, documents, where)) as builder:
             builder.append(logits=logits, documents=documents, labels=labels, recomputed=recomputed)
 
+    def keep_scan(self, content: bytes) -> None:
+        """Keep what a scan of the corpus has found beside the shards, until the store is complete.
+
+        Runs that come meanwhile need no scan of their own. It is no part of the store.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        self._begun()
+        assert self._locks is not None  # held as long as the store
+        with self._locks.turn(WHOLE):
+            if not is_there(self.folder / COMPLETE_FILE):
+                write_file(self.folder / SCAN_FILE, content)
+
     def complete(self, **summary: Any) -> CompleteRecord | None:
         """Declare the store finished; on a finished store nothing changes.
 
@@ -194,9 +206,10 @@ class StoreWriter:
                 f"{claimed} rows. Write the {len(self._missing)} missing shards."
             )
         assert self._locks is not None  # held as long as the store
-        with self._locks.turn(_WHOLE):
+        with self._locks.turn(WHOLE):
             record = store.read_complete()
             if record is not None:
+                remove_file(self.folder / SCAN_FILE)
                 _fsync_names(self.folder)
             else:
                 # As they lie on disk now: nobody may have touched them since they were written.
@@ -211,15 +224,16 @@ class StoreWriter:
                     digest=store.digest_of(digests),
                     summary=summary,
                 )
+                remove_file(self.folder / SCAN_FILE)
                 path = self.folder / COMPLETE_FILE
                 write_file(path, encode_record(record.to_json(), path))
         return record
 
     def _begin(self, locks: RangeLocks) -> StoreFolder:
         """Claim the shards and bring the folder into a state to write them in."""
-        with locks.turn(_WHOLE):
-            _require_own_folder(self.folder)
-            locks.take(*_bytes_of(self._claimed), _shown(self._claimed))
+        with locks.turn(WHOLE):
+            require_own_folder(self.folder)
+            locks.take(*shard_bytes(self._claimed), _shown(self._claimed))
             require_own_shards(self.folder / SHARDS_FOLDER)
             shards = make_folder(self.folder / SHARDS_FOLDER)
             remove_all_leftovers(self.folder)  # written by whoever has this turn
@@ -266,11 +280,6 @@ class StoreWriter:
         return self._store
 
 
-def _bytes_of(claimed: range) -> tuple[int, int]:
-    """Where the shards' bytes lie in the lock file."""
-    return _WHOLE + 1 + claimed.start, _WHOLE + 1 + claimed.stop
-
-
 def _shown(claimed: range) -> str:
     return f"shards {claimed.start} to {claimed.stop - 1}"
 
@@ -279,37 +288,3 @@ def _fsync_names(folder: Path) -> None:
     """Make durable what another writer, since killed, may have renamed without its fsync."""
     with disk_errors(folder):
         fsync_folder(folder)
-
-
-def _require_own_folder(folder: Path) -> None:
-    """Check that a store may be created or continued in `folder`; absent and empty are fine.
-
-    Raises:
-        StoreCorrupt: it holds shards without a `store.json`.
-        StoreError: it holds something else, or is a file.
-        ConfigError: it is a URL.
-    """
-    require_local(folder)
-    if not os.path.lexists(folder):
-        return
-    if not folder.is_dir():
-        raise StoreError(f"{folder}: expected a folder, found a file. Give another folder.")
-    if os.path.lexists(folder / STORE_FILE):
-        return  # listing 100,000 shards takes 50 ms
-    # Shards are looked for first: another writer may create the store meanwhile, them last.
-    shards = folder / SHARDS_FOLDER
-    holds_shards = shards.is_dir() and any(
-        not name.startswith(".tmp-") for name in os.listdir(shards)
-    )
-    names = {name for name in os.listdir(folder) if not name.startswith(".tmp-")}
-    foreign = names - {STORE_FILE, COMPLETE_FILE, SHARDS_FOLDER, LOCK_FILE}
-    if STORE_FILE in names:
-        return
-    if foreign:
-        raise StoreError(
-            f"{folder}: expected an empty folder or a logit store, found {min(foreign)!r}. "
-            "Give another folder."
-        )
-    if COMPLETE_FILE in names or holds_shards:
-        step = "Restore it from a copy, or delete the folder and run `monoxkit label` again."
-        raise corrupt(folder / STORE_FILE, "the file", "none", step)

@@ -17,8 +17,9 @@ from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document, LabelSet
 from monox_kit.digest import digest_json
-from monox_kit.durable import is_free, new_folder, owned_folder
+from monox_kit.durable import is_free, new_folder
 from monox_kit.errors import ConfigError
+from monox_kit.locks import owned_folder
 from monox_kit.progress import Progress, Silent
 from monox_kit.store import LogitStore
 from monox_kit.tokenizing import Tokenizer

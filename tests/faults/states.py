@@ -11,6 +11,7 @@ import pytest
 
 from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.store import LogitStore
+from monox_kit.store.format import SCAN_FILE
 from tests.store_samples import manifest
 
 if TYPE_CHECKING:
@@ -55,8 +56,12 @@ def entries(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def finished(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """The entries that a reader would look at: no unfinished work of a writer."""
-    return {name: entry for name, entry in entries(folder).items() if ".tmp-" not in name}
+    """The entries that a reader would look at: no unfinished work of a writer, no kept scan."""
+    return {
+        name: entry
+        for name, entry in entries(folder).items()
+        if ".tmp-" not in name and name != SCAN_FILE
+    }
 
 
 def expect_right_or_incomplete(folder: Path, whole: Path) -> None:

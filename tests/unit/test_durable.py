@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from monox_kit import durable
-from monox_kit.errors import ConfigError, StorageError, StoreLocked
+from monox_kit.errors import ConfigError, StorageError
 
 
 def names(folder: Path) -> list[str]:
@@ -287,30 +287,6 @@ def test_remove_folder_accepts_an_absent_one(tmp_path: Path) -> None:
     durable.remove_folder(tmp_path / "a")
     durable.remove_folder(tmp_path / "a")
     assert names(tmp_path) == []
-
-
-def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    lock = tmp_path / "store" / "lock"
-    with (
-        durable.exclusive_lock(lock),
-        pytest.raises(StoreLocked, match="expected no other writer"),
-        durable.exclusive_lock(lock),
-    ):
-        pytest.fail("the block must not run")
-    with durable.exclusive_lock(lock):
-        pass
-
-
-def test_an_owned_folder_has_one_builder_and_starts_clean(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-model-abcdefgh").mkdir()
-    final = tmp_path / "model"
-    with durable.owned_folder(final):
-        assert names(tmp_path) == [".model.lock"]
-        with (
-            pytest.raises(StoreLocked, match="expected no other writer"),
-            durable.owned_folder(final),
-        ):
-            pytest.fail("the block must not run")
 
 
 def test_files_that_a_library_makes_private_become_as_readable_as_the_rest(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from packaged_files import e5_bytes, install, install_e5, tiny_tensors
 
-from monox_kit.durable import exclusive_lock
 from monox_kit.errors import ModelError
+from monox_kit.locks import exclusive_lock
 from monox_kit.packaged import PACKAGED_NAMES, default_cache, e5, packaged_folder
 from monox_kit.progress import Silent
 

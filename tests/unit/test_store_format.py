@@ -181,9 +181,37 @@ def test_a_later_format_asks_for_an_upgrade(record: Path) -> None:
     assert not isinstance(caught.value, StoreCorrupt)
 
 
+def nested(depth: int) -> Any:
+    """A list in a list in a list."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
-    "value", [{"a": float("inf")}, {"a": object()}, {"a": "\ud800"}, {"a": "x" * MAX_RECORD_BYTES}]
+    ("value", "found"),
+    [
+        ({"a": float("inf")}, "not JSON compliant"),
+        ({"a": object()}, "not JSON serializable"),
+        ({"a": "\ud800"}, "surrogates not allowed"),
+        ({"a": "x" * MAX_RECORD_BYTES}, "at most 1048576 bytes"),
+        # Brackets count wherever they stand, as they do for the reader.
+        ({"a": [[]] * 99_999}, "more than 100000 objects and lists"),
+        ({"a": "[" * 100_000}, "more than 100000 objects and lists"),
+        ({"a": {1: 0, "1": 0}}, "a key that is given twice"),
+        ({"record_digest": "5d41"}, "a key that is given twice"),
+        ({"a": nested(100_000)}, "recursion|too deep a nesting"),
+    ],
+    ids=["inf", "object", "surrogate", "large", "lists", "text", "twice", "digest", "deep"],
 )
-def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, value: Any) -> None:
-    with pytest.raises(StoreError, match=r"a\.json: expected"):
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, value: Any, found: str) -> None:
+    with pytest.raises(StoreError, match=rf"a\.json: expected .*({found})"):
         encode_record(value, tmp_path / "a.json")
+
+
+def test_as_many_brackets_as_may_be_read_may_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    value = {"format_version": 1, "a": "[" * (100_000 - 1)}
+    path.write_bytes(encode_record(value, path))
+    assert read_record(path, frozenset({"format_version", "a", DIGEST_KEY}), 1, "")["a"]

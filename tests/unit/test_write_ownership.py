@@ -1,4 +1,4 @@
-"""Only `monox_kit.durable` writes: every other module goes through it.
+"""Only `monox_kit.durable` writes: every other module goes through it; `locks` makes empty files.
 
 The source is read, not run. Two kinds of call are looked for in each module but `durable.py`:
 
@@ -238,13 +238,16 @@ def test_only_durable_writes() -> None:
     modules = dict(package_modules())
     assert "monox_kit/data.py" in modules
     found = violations(modules)
+    locks = [place for place in found if re.fullmatch(r"monox_kit/locks\.py:\d+: os\.open", place)]
+    assert len(locks) == 1, "locks.py opens the file that it locks, in one place"
+    found = [place for place in found if place not in locks]
     assert not found, "written past monox_kit.durable:\n" + "\n".join(found)
 
 
 def test_durable_itself_would_be_found() -> None:
     found = violations({"durable.py": (PACKAGE / "durable.py").read_text(encoding="utf-8")})
     called = {place.rpartition(" ")[2] for place in found}
-    assert {"tempfile.mkstemp", "os.fdopen", "os.replace", "os.rename", "os.open"} <= called
+    assert {"tempfile.mkstemp", "os.fdopen", "os.replace", "os.rename"} <= called
 
 
 @pytest.mark.parametrize(

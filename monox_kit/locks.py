@@ -1,0 +1,195 @@
+"""Locks between processes and machines: on bytes of a file, released by the kernel, never left.
+
+They are open file description locks of Linux (`F_OFD_SETLK`): NFS knows them, threads of one
+process are as strange to each other as processes are, and a process that dies has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import stat
+import struct
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+from monox_kit.durable import disk_errors, make_folder, remove_leftovers
+from monox_kit.errors import StorageError, StoreError, StoreLocked
+
+# No link is followed, and no program that is started inherits it.
+_ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class RangeLocks:
+    """Advisory locks on single bytes and ranges of one empty file, each for a thing of its own.
+
+    Use as a context manager; leaving it releases all. They are this process's alone: a program
+    that it starts never has them, and a child that it forks lets go of them without releasing
+    them, so that neither keeps a lock alive.
+    """
+
+    def __init__(self, path: Path, advice: str = "") -> None:
+        """Names the file; it is created with its folder where absent.
+
+        Args:
+            path: the file.
+            advice: what else can be done on a file system without locks, for the message.
+        """
+        self._path = path
+        self._advice = advice
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        make_folder(self._path.parent)
+        self._descriptor = _open_lock(self._path)
+        _range_locks().add(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.let_go()  # of the only copy: the kernel releases the locks
+
+    @property
+    def held(self) -> bool:
+        """Whether this process, and not its parent, is in the block."""
+        return self._descriptor is not None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file is still the one at its path, which others lock."""
+        try:
+            return os.path.samestat(os.fstat(self._open_descriptor()), os.stat(self._path))
+        except OSError:  # it was removed; NFS then knows the open one no more either
+            return False
+
+    def let_go(self) -> None:
+        """Close the file; the locks stay with a process that shares it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+
+    def take(self, start: int, stop: int, what: str) -> None:
+        """Hold bytes [start, stop) until the end of the block.
+
+        Args:
+            start: first byte.
+            stop: behind the last; nothing is locked where it is not greater.
+            what: what the bytes stand for, for the message.
+
+        Raises:
+            StoreLocked: another holds one of them.
+            StorageError: the file system has no locks.
+        """
+        if stop > start and not self._set(fcntl.F_WRLCK, start, stop, wait=False):
+            raise StoreLocked(
+                f"{self._path.parent}: expected no other writer of {what}, found one. "
+                "Wait for it to end, or take what it leaves."
+            )
+
+    @contextlib.contextmanager
+    def turn(self, byte: int, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold one byte for the block; others wait for their turn.
+
+        Args:
+            byte: which.
+            waiting: called where another holds it, before the wait.
+
+        Raises:
+            StorageError: the file system has no locks.
+        """
+        if waiting is not None and not self._set(fcntl.F_WRLCK, byte, byte + 1, wait=False):
+            waiting()
+        self._set(fcntl.F_WRLCK, byte, byte + 1, wait=True)
+        try:
+            yield
+        finally:
+            self._set(fcntl.F_UNLCK, byte, byte + 1, wait=True)
+
+    def _open_descriptor(self) -> int:
+        if self._descriptor is None:
+            raise ValueError("expected to be used in a with statement")
+        return self._descriptor
+
+    def _set(self, kind: int, start: int, stop: int, *, wait: bool) -> bool:
+        """Set or release a lock; False where another holds it and `wait` is off."""
+        descriptor = self._open_descriptor()
+        # struct flock of Linux: type, whence, start, length, pid.
+        request = struct.pack("hhqqi", kind, os.SEEK_SET, start, stop - start, 0)
+        command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+        try:
+            fcntl.fcntl(descriptor, command, request)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise StorageError(
+                f"{self._path}: expected a file system with locks, found: {error.strerror}. "
+                f"Give a folder on one that has them{self._advice}."
+            ) from error
+        return True
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold the one lock of the file at `path` for the block, as `RangeLocks` holds a byte.
+
+    Raises:
+        StoreLocked: another process, or another part of this one, holds it.
+        StorageError: the file system has no locks.
+    """
+    with RangeLocks(path) as locks:
+        if not locks._set(fcntl.F_WRLCK, 0, 1, wait=False):
+            raise StoreLocked(
+                f"{path.parent}: expected no other writer, found one holding {path.name}. "
+                "Wait for it to end or choose another folder."
+            )
+        yield
+
+
+@contextlib.contextmanager
+def owned_folder(final: Path) -> Iterator[None]:
+    """Be the only process that builds the folder `final`; what killed ones left is removed.
+
+    Raises:
+        StoreLocked: another process is building it.
+    """
+    with exclusive_lock(final.parent / f".{final.name}.lock"):
+        remove_leftovers(final)
+        yield
+
+
+@functools.cache
+def _range_locks() -> weakref.WeakSet[RangeLocks]:
+    """The locks that this process may hold; children that it forks let go of them."""
+    locks: weakref.WeakSet[RangeLocks] = weakref.WeakSet()
+
+    def let_all_go() -> None:
+        for one in list(locks):
+            one.let_go()
+
+    os.register_at_fork(after_in_child=let_all_go)
+    return locks
+
+
+def _open_lock(path: Path) -> int:
+    """A descriptor of the plain file at `path`, created where absent; programs do not inherit it.
+
+    Raises:
+        StoreError: a link or something else stands there.
+        StorageError: the disk refused.
+    """
+    found = "a link or a folder"
+    with disk_errors(path):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _ITSELF, 0o666)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor
+            os.close(descriptor)
+            found = "a special file"
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR):
+                raise
+    raise StoreError(f"{path}: expected a plain file, found {found}. Delete it: it holds nothing.")

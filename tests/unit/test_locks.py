@@ -1,0 +1,134 @@
+"""Locks: one holder at a time, gone with its process, and never kept alive by a child of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from monox_kit.errors import StoreLocked
+from monox_kit.locks import RangeLocks, exclusive_lock, owned_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    lock = tmp_path / "store" / "lock"
+    with (
+        exclusive_lock(lock),
+        pytest.raises(StoreLocked, match="store: expected no other writer, found one holding lock"),
+        exclusive_lock(lock),
+    ):
+        pytest.fail("the block must not run")
+    with exclusive_lock(lock):
+        pass
+
+
+def test_an_owned_folder_has_one_builder_and_starts_clean(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-model-abcdefgh").mkdir()
+    final = tmp_path / "model"
+    with owned_folder(final):
+        assert names(tmp_path) == [".model.lock"]
+        with (
+            pytest.raises(StoreLocked, match="expected no other writer"),
+            owned_folder(final),
+        ):
+            pytest.fail("the block must not run")
+
+
+def fork(run: Callable[[], object]) -> int:
+    """The id of a child that runs `run` and ends."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork beside native threads
+        child = os.fork()
+    if child == 0:
+        try:
+            run()
+        finally:
+            os._exit(0)
+    return child
+
+
+def sleep_in_a_fork() -> int:
+    """A child that has every descriptor of its parent, as `multiprocessing`'s forked ones do."""
+    return fork(signal.pause)
+
+
+def sleep_in_a_program() -> int:
+    """A child that runs another program, as `subprocess` and spawned ones do."""
+    return subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]).pid
+
+
+@pytest.mark.parametrize("start_child", [sleep_in_a_fork, sleep_in_a_program])
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_child_does_not_keep_its_parents_folder(
+    tmp_path: Path, start_child: Callable[[], int], is_killed: bool
+) -> None:
+    """As a worker of a training run would that outlives it."""
+    final = tmp_path / "model"
+    reports, reporting = os.pipe()
+
+    def own() -> None:
+        with owned_folder(final):
+            os.write(reporting, f"{start_child()}\n".encode())
+            if is_killed:
+                signal.pause()
+
+    owner = fork(own)
+    child = int(os.read(reports, 20))
+    try:
+        if is_killed:
+            with pytest.raises(StoreLocked), owned_folder(final):
+                pytest.fail("the block must not run")
+            os.kill(owner, signal.SIGKILL)
+        os.waitpid(owner, 0)
+        os.kill(child, 0)  # still there
+        with owned_folder(final):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_child_that_leaves_the_block_gives_nothing_back(tmp_path: Path) -> None:
+    with RangeLocks(tmp_path / "lock") as locks:
+        locks.take(0, 1, "the file")
+        os.waitpid(fork(locks.__exit__), 0)
+        with RangeLocks(tmp_path / "lock") as other, pytest.raises(StoreLocked):
+            other.take(0, 1, "the file")
+
+
+def test_who_waits_for_a_turn_is_told_so_once(tmp_path: Path) -> None:
+    """And nobody who gets it at once."""
+    path, waits, gone = tmp_path / "lock", Event(), Event()
+
+    def second() -> None:
+        with RangeLocks(path) as locks, locks.turn(7, waits.set):
+            gone.set()
+
+    with RangeLocks(path) as locks:
+        with locks.turn(7, lambda: pytest.fail("nobody holds it")):
+            thread = Thread(target=second)
+            thread.start()
+            assert waits.wait(60)
+            assert not gone.wait(0.05)
+        thread.join(60)
+    assert gone.is_set()
+
+
+def test_a_lock_file_that_another_removed_is_not_current(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with RangeLocks(path) as locks:
+        assert locks.is_current
+        path.unlink()
+        assert not locks.is_current
+        path.touch()
+        assert not locks.is_current
