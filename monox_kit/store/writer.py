@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from monox_kit.durable import (
 )
 from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.store.arrays import Bools, Int32s, text_sizes
-from monox_kit.store.builder import ShardBuilder, new_shard
+from monox_kit.store.builder import ShardBuilder, copy_shard, new_shard
 from monox_kit.store.folder import StoreFolder, require_local, require_own_shards
 from monox_kit.store.format import (
     COMPLETE_FILE,
@@ -98,6 +98,11 @@ class StoreWriter:
         self._locks = self._store = None
 
     @property
+    def digest(self) -> str:
+        """The `record_digest` of the store's `store.json`, which its shards name."""
+        return self._begun().digest
+
+    @property
     def missing(self) -> list[ShardRange]:
         """The claimed shards that are still to be written, in order."""
         self._begun()
@@ -169,6 +174,22 @@ class StoreWriter:
             recomputed = np.zeros(len(shard), np.bool_)
         with self.shard(shard, text_sizes(self.manifest, documents, where)) as builder:
             builder.append(logits=logits, documents=documents, labels=labels, recomputed=recomputed)
+
+    def copy_shard(
+        self, shard: ShardRange, content: bytes, files: Iterable[tuple[str, bytes]]
+    ) -> None:
+        """Write one of the missing shards as it stands in another copy of the same store.
+
+        Args:
+            shard: one of `missing`.
+            content: the bytes of its `shard.json` there.
+            files: names of array files with their next bytes, in order.
+
+        Raises:
+            StorageError: the disk refused, or gave back other bytes than `content` states.
+        """
+        copy_shard(self._require_missing(shard), shard, content, files)
+        del self._missing[shard.index]
 
     def complete(self, **summary: Any) -> CompleteRecord | None:
         """Declare the store finished; on a finished store nothing changes.

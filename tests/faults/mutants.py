@@ -267,8 +267,8 @@ MUTANTS = (
     Mutant(
         name="nothing is read back",
         file=BUILDER,
-        old="with new_folder(final, verify=read_back) as temporary:",
-        new="with new_folder(final) as temporary:",
+        old="        record = store.shards.read_record(folder, shard)\n",
+        new="        return\n",
         test=IN_WRITER + "test_a_disk_that_gives_back_other_bytes_is_noticed",
     ),
     Mutant(
