@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="store")
 
 
-def info(place: Place, as_json: AsJson = False) -> None:
+def info(folder: Place, as_json: AsJson = False) -> None:
     """Rows, labels, teacher and settings of a store.
 
     Works on unfinished stores too, and says so.
@@ -59,11 +59,11 @@ def info(place: Place, as_json: AsJson = False) -> None:
     from monox_kit.store import store_info
     from monoxkit_cli.render import emit
 
-    found = store_info(place)
+    found = store_info(folder)
     emit(found, as_json, lambda: _info_table(found))
 
 
-def verify(place: Place, as_json: AsJson = False) -> None:
+def verify(folder: Place, as_json: AsJson = False) -> None:
     """Read every byte of a store and check its digests.
 
     Exits with 4 and names the file where something differs.
@@ -75,10 +75,10 @@ def verify(place: Place, as_json: AsJson = False) -> None:
     from monox_kit.store import store_url, verify_remote, verify_store
     from monoxkit_cli.render import RichProgress, emit
 
-    if store_url(place) is None:
-        report = verify_store(Path(place), RichProgress())
+    if store_url(folder) is None:
+        report = verify_store(Path(folder), RichProgress())
     else:
-        report = verify_remote(place, RichProgress())
+        report = verify_remote(folder, RichProgress())
     emit(report, as_json, lambda: _verify_table(report))
     report.require_intact()
 

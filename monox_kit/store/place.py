@@ -16,7 +16,7 @@ from monox_kit.store.writer import StoreWriter
 
 
 class StorePlace(Protocol):
-    """What labelling needs of the place that a store lies at; `str` of it is what people call it."""
+    """What labelling needs of the place of a store; `str` of it is what people call it."""
 
     def require_writable(self) -> None:
         """Check what can be checked before any work.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from monox_kit.durable import remove_folder
-from monox_kit.errors import ConfigError, StoreCorrupt
+from monox_kit.errors import ConfigError, StoreCorrupt, StoreMismatch
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.check import check_shard
 from monox_kit.store.folder import StoreFolder, require_local, store_url
@@ -77,19 +78,17 @@ def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchR
     complete, heads = store.finished()
     with StoreWriter(out, store.manifest) as writer:
         require_same_record(store, writer, out)
-        missing = {shard.index for shard in writer.missing}
-        resumed = sum(len(head.record.shard) for head in heads) - sum(map(len, writer.missing))
+        missing = set(writer.missing)
+        _require_same_shards(out, [head for head in heads if head.record.shard not in missing])
         num_rows = store.manifest.num_rows
+        resumed = num_rows - sum(map(len, missing))
         with (progress or Silent()).task("fetching", num_rows, "rows", done=resumed) as task:
             for head in heads:
-                if head.record.shard.index in missing:
+                if head.record.shard in missing:
                     _fetch_shard(store, head, writer)
                     task.advance(len(head.record.shard))
         record = writer.complete(**complete.summary)
-    local = StoreFolder(out)
-    shards = local.finished_shards()
-    local.require_complete(complete, shards, [local.read_shard(shard).digest for shard in shards])
-    assert record is not None  # this writer claimed all shards
+    assert record is not None and record.digest == complete.digest  # all of them are here
     return FetchReport(
         url=store.objects.url,
         store=str(out),
@@ -103,6 +102,22 @@ def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchR
 
 def _fetch_shard(store: RemoteStore, head: ShardHead, writer: StoreWriter) -> None:
     writer.copy_shard(head.record.shard, head.content, store.files(head))
+
+
+def _require_same_shards(out: Path, heads: Sequence[ShardHead]) -> None:
+    """Check that shards which stand in `out` are those of the URL.
+
+    Raises:
+        StoreMismatch: one differs.
+    """
+    local = StoreFolder(out)
+    for head in heads:
+        expected, found = head.record.digest, local.read_shard(head.record.shard).digest
+        if found != expected:
+            raise StoreMismatch(
+                f"{local.shard_folder(head.record.shard)}: expected the digest "
+                f"{expected[:16]}... as at the URL, found {found[:16]}.... Give another --out."
+            )
 
 
 def remote_info(url: str) -> StoreInfo:
