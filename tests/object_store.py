@@ -88,6 +88,25 @@ class DiskObjects(AbstractFileSystem):  # type: ignore[misc]
         return act()
 
 
+def do(service: DiskObjects, path: str, act: Callable[[], Any]) -> Any:
+    return act()
+
+
+def lose_answer(service: DiskObjects, path: str, act: Callable[[], Any]) -> None:
+    act()
+    raise TimeoutError("no answer")
+
+
+def refuse(service: DiskObjects, path: str, act: Callable[[], Any]) -> None:
+    raise ConnectionError("connection reset")
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
 @contextmanager
 def object_store() -> Iterator[type[DiskObjects]]:
     """Let stores lie at `objects://` and `memory://` for the block."""

@@ -33,7 +33,7 @@ from monox_kit.store.shard import ShardFiles, ShardRecord
 MANIFEST_STEP = "Restore it from a copy, or delete the store and run `monoxkit label` again."
 COMPLETE_STEP = "Delete complete.json and run `monoxkit label` again: finished shards are kept."
 # `Path` makes one slash of two. A drive's letter is no scheme.
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.:-]+):/+(?P<rest>.*)", re.DOTALL)
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.:-]+)://?(?P<rest>.*)", re.DOTALL)
 
 
 def store_url(path: Path | str) -> str | None:

@@ -108,6 +108,7 @@ def test_a_store_at_a_url_is_shown_checked_and_fetched(
     [
         (Path("s3://bucket/a b"), "s3://bucket/a b"),
         ("s3://bucket/store/", "s3://bucket/store"),
+        ("memory:///store", "memory:///store"),
         ("runs/store", None),
         ("C:/store", None),
     ],

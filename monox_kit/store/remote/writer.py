@@ -32,6 +32,7 @@ from monox_kit.store.writer import StoreWriter
 # What may differ between two labellings of the same rows: the last bits of a product depend on the
 # machine and on the batch.
 _COMPUTED = frozenset({"logits.npy", "recomputed.npy"})
+_DISK_STEP = "Check the disk of the staging folder, then run the same command again."
 
 
 class RemoteWriter:
@@ -168,7 +169,7 @@ class RemoteWriter:
         folder = local.shard_folder(shard)
         ours = local.read_shard(shard)
         name = store.shard_name(shard)
-        is_ours = self._objects.put(name, pack_shard(folder, ours, store.step(shard)))
+        is_ours = self._objects.put(name, pack_shard(folder, ours, _DISK_STEP))
         where = self._objects.where(name)
         try:
             head = store.head(shard)
