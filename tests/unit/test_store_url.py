@@ -154,13 +154,13 @@ def test_an_answer_that_is_lost_is_no_error(
 def test_an_object_that_was_put_in_part_is_no_shard(
     url: str, tmp_path: Path, bucket: Path, service: type[DiskObjects]
 ) -> None:
-    def put_half(service: DiskObjects, path: str, act: Callable[[], Any]) -> None:
+    def put_in_part(service: DiskObjects, path: str, act: Callable[[], Any]) -> None:
         act()
         content = Path(path).read_bytes()
-        Path(path).write_bytes(content[: len(content) // 2])
+        Path(path).write_bytes(content[:-100])
         raise ConnectionError("connection reset")
 
-    service.faults.append(("put", "000001.shard", put_half))
+    service.faults.append(("put", "000001.shard", put_in_part))
     for _ in range(2):
         with pytest.raises(StoreCorrupt, match=r"000001\.shard: expected \d+ bytes, found \d+\. "):
             write_url(url, tmp_path / "staging")

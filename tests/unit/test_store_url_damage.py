@@ -75,7 +75,7 @@ def test_an_object_of_another_length_is_found(
     path = bucket / "shards" / "000001.shard"
     content = path.read_bytes()
     path.write_bytes(content + b"x" if size == 1 else content[:size])
-    with pytest.raises(StoreCorrupt, match=r"000001\.shard: expected"):
+    with pytest.raises(StoreCorrupt, match=r"000001\.shard: (shard\.json: )?expected"):
         fetch_store(url, tmp_path / "fetched")
 
 
@@ -86,6 +86,22 @@ def test_a_record_that_claims_to_be_large_is_not_read(
     (bucket / "shards" / "000001.shard").write_bytes(MAGIC + b"\xff" * 8 + b"{}")
     with pytest.raises(StoreCorrupt, match=r"a shard\.json of at most 1048576 bytes, found one of"):
         store_info(url)
+
+
+def test_a_record_that_is_longer_than_ours_is_read_whole(
+    url: str, tmp_path: Path, bucket: Path
+) -> None:
+    """JSON allows spaces anywhere; the digest is over the bytes as they are."""
+    write_url(url, tmp_path / "staging", shards=range(1, 2))
+    path = bucket / "shards" / "000001.shard"
+    content = path.read_bytes()
+    length = int.from_bytes(content[8:PREFIX_BYTES], "little")
+    record, files = content[PREFIX_BYTES:][:length], content[PREFIX_BYTES + length :]
+    body = b"{" + b" " * 9000 + record.removeprefix(b"{").partition(b'  "record_digest"')[0]
+    record = body + f'  "record_digest": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
+    path.write_bytes(MAGIC + len(record).to_bytes(8, "little") + record + files)
+    assert store_info(url).num_rows_done == 4
+    assert verify_remote(url, staging=tmp_path / "staging").problems == ()
 
 
 def test_a_shard_of_values_that_no_run_writes(url: str, tmp_path: Path, bucket: Path) -> None:
