@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
 def label(
     model: Annotated[str, typer.Option("--model", help="Teacher: ONNX bundle, or model folder.")],
     corpus: Annotated[list[str], typer.Option("--corpus", help="Text files, globs or URLs.")],
-    store: Annotated[str, typer.Option("--store", help="Logit store to write or to finish.")],
+    store: Annotated[
+        str, typer.Option("--store", help="Logit store to write or to finish: a folder or a URL.")
+    ],
     teacher: Annotated[
         str, typer.Option("--teacher", help="Backend: onnx, or torch, the reference.")
     ] = "onnx",
@@ -105,6 +107,12 @@ def label(
         int | None,
         typer.Option("--workers", help="Of the cluster at once [default: all it has room for]."),
     ] = None,
+    staging: Annotated[
+        str | None,
+        typer.Option(
+            "--staging", help="Folder for shards on their way to a URL [default: in the cache]."
+        ),
+    ] = None,
     format: Format = "auto",
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
@@ -118,12 +126,11 @@ def label(
 
     Every row, exactly once and in order; run again after an interruption, finished shards are
     kept. The corpus is checked whole before the first batch. Several runs, each with a
-    --shard-range of its own, may write to one store on a shared disk; the last one completes it.
+    --shard-range of its own, may write to one store on a shared disk or at a URL of an object
+    store; the last one completes it. Read a store at a URL after `monoxkit store fetch`.
 
     Example: monoxkit label --teacher onnx --model BUNDLE --corpus data/*.jsonl --store runs/store
     """
-    from pathlib import Path
-
     from monox_kit.labelling import LabelConfig, label_corpus
     from monoxkit_cli.options import corpus_config, shard_bounds
     from monoxkit_cli.render import RichProgress, emit
@@ -158,8 +165,9 @@ def label(
         engine=engine,  # type: ignore[arg-type]
         address=address,
         workers=workers,
+        staging=staging,
     )
-    summary = label_corpus(config, Path(store), progress=RichProgress())
+    summary = label_corpus(config, store, progress=RichProgress())
     emit(summary, as_json, lambda: _table(summary))
 
 

@@ -12,13 +12,21 @@ from monoxkit_cli.options import AsJson
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monox_kit.store import ExportedStore, MergeReport, StoreInfo, StoreStats, VerifyReport
+    from monox_kit.store import (
+        ExportedStore,
+        FetchReport,
+        MergeReport,
+        StoreInfo,
+        StoreStats,
+        VerifyReport,
+    )
     from monox_kit.store.stats import Spread
 
 # A store may have a thousand classes.
 _SHOWN_LABELS = 20
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="The store's folder.")]
+Place = Annotated[str, typer.Argument(metavar="DIR|URL", help="The store's folder or URL.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +36,7 @@ def register(app: typer.Typer) -> None:
     group.command("verify")(verify)
     group.command("stats")(stats)
     group.command("merge")(merge)
+    group.command("fetch")(fetch)
     group.command("export")(export)
 
     @group.callback()
@@ -40,23 +49,21 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="store")
 
 
-def info(folder: Folder, as_json: AsJson = False) -> None:
+def info(folder: Place, as_json: AsJson = False) -> None:
     """Rows, labels, teacher and settings of a store.
 
     Works on unfinished stores too, and says so.
 
     Example: monoxkit store info runs/store
     """
-    from pathlib import Path
-
-    from monox_kit.store import LogitStore
+    from monox_kit.store import store_info
     from monoxkit_cli.render import emit
 
-    found = LogitStore.open(Path(folder), allow_incomplete=True).info()
+    found = store_info(folder)
     emit(found, as_json, lambda: _info_table(found))
 
 
-def verify(folder: Folder, as_json: AsJson = False) -> None:
+def verify(folder: Place, as_json: AsJson = False) -> None:
     """Read every byte of a store and check its digests.
 
     Exits with 4 and names the file where something differs.
@@ -65,10 +72,13 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     """
     from pathlib import Path
 
-    from monox_kit.store import verify_store
+    from monox_kit.store import store_url, verify_remote, verify_store
     from monoxkit_cli.render import RichProgress, emit
 
-    report = verify_store(Path(folder), RichProgress())
+    if store_url(folder) is None:
+        report = verify_store(Path(folder), RichProgress())
+    else:
+        report = verify_remote(folder, RichProgress())
     emit(report, as_json, lambda: _verify_table(report))
     report.require_intact()
 
@@ -116,6 +126,27 @@ def merge(
 
     report = merge_stores([Path(part) for part in parts], Path(out), shard_rows, RichProgress())
     emit(report, as_json, lambda: _merge_table(report))
+
+
+def fetch(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The store's URL.")],
+    out: Annotated[str, typer.Option("--out", help="Folder to write or to finish.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a store that was labelled to a URL into a folder.
+
+    The folder is what labelling into it would have given. Every byte is checked against its
+    digest. Run again after an interruption, shards that are there are kept.
+
+    Example: monoxkit store fetch s3://bucket/store --out runs/store
+    """
+    from pathlib import Path
+
+    from monox_kit.store import fetch_store
+    from monoxkit_cli.render import RichProgress, emit
+
+    report = fetch_store(url, Path(out), RichProgress())
+    emit(report, as_json, lambda: _fetch_table(report))
 
 
 def export(
@@ -230,6 +261,19 @@ def _merge_table(report: MergeReport) -> Table:
     table.add_row("rows", f"{report.num_rows:,}")
     table.add_row("shards", f"{report.num_shards:,}")
     table.add_row("rows merged by an earlier run", f"{report.num_resumed_rows:,}")
+    table.add_row("digest", report.store_digest)
+    return table
+
+
+def _fetch_table(report: FetchReport) -> Table:
+    from rich.table import Table
+
+    table = Table("what", "value", title=report.store)
+    table.add_row("fetched from", report.url)
+    table.add_row("rows", f"{report.num_rows:,}")
+    table.add_row("shards", f"{report.num_shards:,}")
+    table.add_row("rows fetched by an earlier run", f"{report.num_resumed_rows:,}")
+    table.add_row("size", f"{report.num_bytes / 1e6:.1f} MB")
     table.add_row("digest", report.store_digest)
     return table
 

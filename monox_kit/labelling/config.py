@@ -45,6 +45,8 @@ class LabelConfig:
         engine: `ray` gives the shards to the workers of a Ray cluster.
         address: of the cluster; None for one on this machine, or where RAY_ADDRESS says.
         workers: of the cluster at once; None for as many as it has room for.
+        staging: a folder on each machine for shards on their way to a URL; None for one in the
+            cache.
     """
 
     teacher: Backend
@@ -67,6 +69,7 @@ class LabelConfig:
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
+    staging: str | None = None
 
     def require_consistent(self) -> None:
         """Check that no option was given that the chosen backend would ignore.
@@ -109,7 +112,7 @@ class LabelSummary:
     """What a labelling run did.
 
     Attributes:
-        store: the store's folder.
+        store: the store's folder or URL.
         num_rows: rows of the finished store; `num_rows_done` of them are there.
         num_rows_done: rows of the shards that are there.
         num_shards: shards of the finished store.
@@ -131,7 +134,7 @@ class LabelSummary:
         store_digest: the finished store's digest; None while it is incomplete.
     """
 
-    store: Path
+    store: Path | str
     num_rows: int
     num_rows_done: int
     num_shards: int

@@ -20,14 +20,16 @@ from monox_kit.labelling.teacher import Teacher, Totals
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import tokenize
 from monox_kit.store import (
-    LogitStore,
+    RemoteWriter,
     ShardRange,
     StoreManifest,
+    StorePlace,
     StoreWriter,
-    begun_manifest,
-    require_local,
+    staging_root,
+    store_place,
+    store_url,
 )
-from monox_kit.store.format import COMPLETE_FILE, STORE_FILE
+from monox_kit.store.format import STORE_FILE
 from monox_kit.tuning import RunPlan, default_plan, measured_plan
 from monox_kit.validation import checked
 
@@ -40,7 +42,7 @@ _PLAN_ROWS = 512
 
 
 def label_corpus(
-    config: LabelConfig, store: Path, *, progress: Progress | None = None
+    config: LabelConfig, store: Path | str, *, progress: Progress | None = None
 ) -> LabelSummary:
     """Write the teacher's logits of every row of a corpus, exactly once and in order, to `store`.
 
@@ -49,7 +51,8 @@ def label_corpus(
 
     Args:
         config: what to label with what.
-        store: the store's folder; absent, or of an earlier run with the same configuration.
+        store: the store's folder, or a URL whose driver puts an object only where none is; absent,
+            or of an earlier run with the same configuration.
         progress: where progress is reported.
 
     Raises:
@@ -57,18 +60,33 @@ def label_corpus(
     """
     checked(config)
     config.require_consistent()
-    require_local(store)
+    url = store_url(store)
+    if url is None and config.staging is not None:
+        raise ConfigError(
+            f"--staging {config.staging}: expected with a URL in --store only, found the folder "
+            f"{store}. Leave it out."
+        )
+    named: Path | str = url or Path(store)
+    if config.engine == "ray":  # its workers start in folders of their own
+        named = url or Path(store).absolute()
+        staging = config.staging and str(Path(config.staging).absolute())
+        config = replace(config, staging=staging)
+    place = store_place(named, staging_root(config.staging))
     if config.engine == "ray":
         require_cluster(config)
-    return _Run(config, store, progress or Silent()).label()
+    place.require_writable()
+    return _Run(config, named, place, progress or Silent()).label()
 
 
 class _Run:
     """One labelling run: what its steps share."""
 
-    def __init__(self, config: LabelConfig, store: Path, progress: Progress) -> None:
+    def __init__(
+        self, config: LabelConfig, store: Path | str, place: StorePlace, progress: Progress
+    ) -> None:
         self._config = config
-        self._store = store.absolute() if config.engine == "ray" else store
+        self._store = store
+        self._place = place
         self._progress = progress
         self._model = TeacherModel(config, progress)
         self._corpus = Corpus(config.corpus)
@@ -91,8 +109,8 @@ class _Run:
         # Workers of a cluster claim each shard by themselves.
         claim = shards if config.engine == "local" else range(0)
         plan, cluster = {}, None
-        with StoreWriter(self._store, manifest, claim) as writer:
-            if scan is not None:
+        with self._place.writer(manifest, claim) as writer:
+            if scan is not None and isinstance(writer, StoreWriter):
                 writer.keep_scan(scan)
             turn.close()
             missing = [shard for shard in writer.absent() if shard.index in shards]
@@ -106,7 +124,7 @@ class _Run:
                     else:
                         self._label_here(work, teacher, writer, task)
             record = writer.complete(**self._totals.to_json(), plan=plan, cluster=cluster)
-        found = LogitStore.open(self._store, allow_incomplete=True).info()
+        found = self._place.info()
         return LabelSummary(
             store=self._store,
             num_rows=found.num_rows,
@@ -133,10 +151,12 @@ class _Run:
         where there is nothing to keep.
         """
         config, folder = self._config, self._model.folder
-        kept = KeptScan(self._corpus, config.shard_rows, self._store, self._progress)
-        begun = kept.begun(turn)
-        is_finished = (self._store / COMPLETE_FILE).exists()
-        summary, scan = kept.take(begun), None
+        kept = None  # a store at a URL keeps no scan: nobody can be made to wait for it there
+        if isinstance(self._store, Path):
+            kept = KeptScan(self._corpus, config.shard_rows, self._store, self._progress)
+        begun = self._place.begun() if kept is None else kept.begun(turn)
+        is_finished = self._place.is_finished()
+        summary, scan = None if kept is None else kept.take(begun), None
         if summary is None:
             summary = self._corpus.scan(
                 progress=self._progress,
@@ -144,13 +164,16 @@ class _Run:
                 mark_every=config.shard_rows,
                 sample_rows=0 if is_finished else self._sample_rows(is_new=begun is None),
             )
-            scan = None if is_finished else kept.encode(summary, summary.sample[:_PLAN_ROWS])
+            if kept is not None and not is_finished:
+                scan = kept.encode(summary, summary.sample[:_PLAN_ROWS])
         folder.require_pairs(summary.has_pairs, ", ".join(self._corpus.files))
         guard = None
         if begun is not None:
             # The guard that the store was begun with; other settings are refused before any work.
             guard = Guard.from_fingerprint(begun.fingerprint) if config.guard else None
-            begun.require_equal(self._manifest(summary, guard, begun), self._store / STORE_FILE)
+            begun.require_equal(
+                self._manifest(summary, guard, begun), f"{self._place}/{STORE_FILE}"
+            )
         plan = self._default_plan() if is_finished else self._plan(summary)
         learns = config.guard is not None and guard is None
         teacher = None
@@ -159,7 +182,7 @@ class _Run:
             if config.guard is not None and guard is None:
                 learned = self._learn(teacher, summary, config.guard)
                 # Another writer of the same store may have begun it meanwhile, with its guard.
-                now_begun = begun_manifest(self._store)
+                now_begun = self._place.begun()
                 begun_guard = now_begun and Guard.from_fingerprint(now_begun.fingerprint)
                 guard = teacher.guard = begun_guard or learned
         work = Assignment(
@@ -173,7 +196,11 @@ class _Run:
         return work, teacher, scan
 
     def _label_here(
-        self, work: Assignment, teacher: Teacher | None, writer: StoreWriter, task: ProgressTask
+        self,
+        work: Assignment,
+        teacher: Teacher | None,
+        writer: StoreWriter | RemoteWriter,
+        task: ProgressTask,
     ) -> None:
         # Only a store whose complete.json was deleted meanwhile has shards left to label here.
         teacher = teacher or self._model.teacher(work.plan, work.guard)

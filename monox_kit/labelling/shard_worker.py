@@ -13,7 +13,7 @@ from monox_kit.errors import ConfigError, ModelError
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
 from monox_kit.progress import Silent
-from monox_kit.store import StoreWriter
+from monox_kit.store import staging_root, store_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,11 @@ class ShardWorker:
         """
         started, totals = time.perf_counter(), Totals()
         claim = range(index, index + 1)
-        with StoreWriter(assignment.store, assignment.manifest, claim) as writer:
+        place = store_place(assignment.store, staging_root(assignment.config.staging))
+        with place.writer(assignment.manifest, claim) as writer:
             if writer.missing:
+                if self._loaded is None:  # the service may look otherwise from here
+                    place.require_writable()
                 corpus, model, teacher = self._load(assignment)
                 label_shards(
                     replace(assignment, marks={index: mark}),

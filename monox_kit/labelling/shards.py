@@ -25,7 +25,7 @@ from monox_kit.labelling.windows import Window, windows
 from monox_kit.onnx_model import SessionPlan
 from monox_kit.overlap import Behind, ahead
 from monox_kit.progress import Progress, ProgressTask
-from monox_kit.store import ShardBuilder, StoreManifest, StoreWriter
+from monox_kit.store import RemoteWriter, ShardBuilder, StoreManifest, StoreWriter
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.tuning import RunPlan
 
@@ -84,7 +84,7 @@ class Assignment:
 
     Attributes:
         config: the run's.
-        store: the store's folder.
+        store: the store's folder or URL.
         manifest: what the store is a store of.
         marks: what the scan found of each shard's rows, by index.
         plan: how batches are run.
@@ -92,7 +92,7 @@ class Assignment:
     """
 
     config: LabelConfig
-    store: Path
+    store: Path | str
     manifest: StoreManifest
     marks: MarksByIndex
     plan: RunPlan
@@ -101,7 +101,7 @@ class Assignment:
 
 def label_shards(
     assignment: Assignment,
-    writer: StoreWriter,
+    writer: StoreWriter | RemoteWriter,
     *,
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -138,7 +138,9 @@ class _ShardSink:
     Use as a context manager: left by an error, the shard at hand is given up.
     """
 
-    def __init__(self, writer: StoreWriter, labels: LabelSet, ignore_labels: bool) -> None:
+    def __init__(
+        self, writer: StoreWriter | RemoteWriter, labels: LabelSet, ignore_labels: bool
+    ) -> None:
         self._writer = writer
         self._labels = labels
         self._ignore_labels = ignore_labels

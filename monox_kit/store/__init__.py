@@ -2,11 +2,15 @@
 
 from monox_kit.store.beginning import beginning
 from monox_kit.store.builder import ShardBuilder
-from monox_kit.store.folder import begun_manifest, require_local
+from monox_kit.store.folder import begun_manifest, require_local, store_url
 from monox_kit.store.format import CompleteRecord, ShardRange, StoreManifest
 from monox_kit.store.interop import ExportedStore, export_store
 from monox_kit.store.merge import MergeReport, merge_stores
+from monox_kit.store.place import StorePlace, store_info, store_place
 from monox_kit.store.reader import LogitStore, StoreInfo
+from monox_kit.store.remote.fetch import FetchReport, fetch_store, verify_remote
+from monox_kit.store.remote.staging import staging_root
+from monox_kit.store.remote.writer import RemoteWriter
 from monox_kit.store.sampler import RowPermutation
 from monox_kit.store.stats import StoreStats, store_stats
 from monox_kit.store.verify import VerifyReport, verify_store
@@ -15,21 +19,30 @@ from monox_kit.store.writer import StoreWriter
 __all__ = [
     "CompleteRecord",
     "ExportedStore",
+    "FetchReport",
     "LogitStore",
     "MergeReport",
+    "RemoteWriter",
     "RowPermutation",
     "ShardBuilder",
     "ShardRange",
     "StoreInfo",
     "StoreManifest",
+    "StorePlace",
     "StoreStats",
     "StoreWriter",
     "VerifyReport",
     "beginning",
     "begun_manifest",
     "export_store",
+    "fetch_store",
     "merge_stores",
     "require_local",
+    "staging_root",
+    "store_info",
+    "store_place",
     "store_stats",
+    "store_url",
+    "verify_remote",
     "verify_store",
 ]

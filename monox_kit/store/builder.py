@@ -7,8 +7,10 @@ because the rows and the bytes of text are known before any of them is there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -171,23 +173,11 @@ def new_shard(
     where = f"{store.path} shard {shard.name}"
     announced = _checked_text_bytes(store.manifest, text_bytes, where)
     content = b""
-
-    def read_back(folder: Path) -> None:
-        try:
-            record = store.shards.read_record(folder, shard)
-            for name in record.files:
-                store.shards.map_array(folder, record, name, check_digest=True)
-            if (folder / SHARD_FILE).read_bytes() != content:
-                raise corrupt(folder / SHARD_FILE, "the bytes written", "others", "")
-        except StoreCorrupt as error:
-            raise StorageError(
-                f"{final}: expected the disk to give back what was written, found: {error} "
-                "Check the disk, then run the same command again."
-            ) from error
-
     abandoned: BaseException | None = None
     try:
-        with new_folder(final, verify=read_back) as temporary:
+        with new_folder(
+            final, verify=lambda folder: _read_back(store, shard, folder, content)
+        ) as temporary:
             with ExitStack() as stack:
                 files = _begin_files(store.manifest, shard, announced, temporary, stack)
                 builder = ShardBuilder(store.manifest, shard, announced, files, where)
@@ -209,6 +199,50 @@ def new_shard(
             raise
     if abandoned is not None:
         raise abandoned
+
+
+def copy_shard(
+    store: StoreFolder, shard: ShardRange, content: bytes, files: Iterable[tuple[str, bytes]]
+) -> None:
+    """Commit a shard of another copy of the store, byte for byte.
+
+    Args:
+        store: where to.
+        shard: which.
+        content: the bytes of its `shard.json`.
+        files: names of array files with their next bytes, in order.
+
+    Raises:
+        StorageError: the disk refused, or gave back other bytes than `content` states.
+    """
+    with new_folder(
+        store.shard_folder(shard), verify=lambda folder: _read_back(store, shard, folder, content)
+    ) as temporary:
+        for name, parts in groupby(files, key=itemgetter(0)):
+            with new_member(temporary / name) as stream:
+                for _, part in parts:
+                    stream.write(part)
+        with new_member(temporary / SHARD_FILE) as stream:
+            stream.write(content)
+
+
+def _read_back(store: StoreFolder, shard: ShardRange, folder: Path, content: bytes) -> None:
+    """Check a finished shard before its commit.
+
+    Raises:
+        StorageError: something is not as `content`, the bytes of its `shard.json`, states.
+    """
+    try:
+        record = store.shards.read_record(folder, shard)
+        for name in record.files:
+            store.shards.map_array(folder, record, name, check_digest=True)
+        if (folder / SHARD_FILE).read_bytes() != content:
+            raise corrupt(folder / SHARD_FILE, "the bytes written", "others", "")
+    except StoreCorrupt as error:
+        raise StorageError(
+            f"{store.shard_folder(shard)}: expected the disk to give back what was written, found: "
+            f"{error} Check the disk, then run the same command again."
+        ) from error
 
 
 class _ArrayFile:

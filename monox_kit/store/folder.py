@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from monox_kit.errors import ConfigError, StoreError
@@ -19,38 +20,121 @@ from monox_kit.store.format import (
     StoreManifest,
     store_digest,
 )
-from monox_kit.store.record import DIGEST_KEY, corrupt, is_there, raise_unreadable, read_record
+from monox_kit.store.record import (
+    DIGEST_KEY,
+    corrupt,
+    is_there,
+    parse_record,
+    raise_unreadable,
+    read_record,
+)
 from monox_kit.store.shard import ShardFiles, ShardRecord
 
-_MANIFEST_STEP = "Restore it from a copy, or delete the store and run `monoxkit label` again."
-_COMPLETE_STEP = "Delete complete.json and run `monoxkit label` again: finished shards are kept."
+MANIFEST_STEP = "Restore it from a copy, or delete the store and run `monoxkit label` again."
+COMPLETE_STEP = "Delete complete.json and run `monoxkit label` again: finished shards are kept."
 # `Path` makes one slash of two. A drive's letter is no scheme.
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.:-]+):/+(?P<rest>.*)", re.DOTALL)
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.:-]+)://?(?P<rest>.*)", re.DOTALL)
 
 
-def require_local(path: Path) -> None:
+def store_url(path: Path | str) -> str | None:
+    """The URL that a store's path stands for; None for one of a file system."""
+    url = _URL.fullmatch(str(path))
+    if url is None or os.path.lexists(Path(path).parts[0]):
+        return None
+    return f"{url['scheme']}://{url['rest'].rstrip('/')}"
+
+
+def require_local(path: Path | str) -> None:
     """Check that a store's path is one of a file system, and no URL.
 
     Raises:
-        ConfigError: it is a URL. Objects can be neither locked nor renamed.
+        ConfigError: it is a URL. Objects can be neither mapped nor locked nor renamed.
     """
-    url = _URL.fullmatch(str(path))
-    if url is not None and not os.path.lexists(path.parts[0]):
+    url = store_url(path)
+    if url is not None:
         raise ConfigError(
-            f"{url['scheme']}://{url['rest']}: expected a store's folder on a file system with "
-            "locks, found a URL. Give a folder, on a shared disk where several machines write to "
-            "it; or label parts into local stores and put them together by `monoxkit store merge`."
+            f"{url}: expected a store's folder, found a URL. Copy a store that was labelled to a "
+            f"URL into a folder first: `monoxkit store fetch {url} --out DIR`."
         )
 
 
-class StoreFolder:
-    """The folder of a store that has been begun. Reads records when asked, and keeps none.
+class StoreRecords(ABC):
+    """A store that has been begun, wherever it lies. Reads records when asked, and keeps none.
+
+    Attributes:
+        where: the folder or URL, for messages.
+        manifest: the content of its `store.json`.
+        digest: the `record_digest` of its `store.json`.
+        shards: access to its shards.
+    """
+
+    def __init__(self, where: Path | str, content: bytes) -> None:
+        """Args: the folder or URL, and the bytes of its `store.json`.
+
+        Raises:
+            StoreError: it is of a later format.
+            StoreCorrupt: `store.json` is damaged.
+        """
+        file = f"{where}/{STORE_FILE}"
+        value = parse_record(content, file, MANIFEST_KEYS, FORMAT_VERSION, MANIFEST_STEP)
+        self.where = where
+        self.manifest = StoreManifest.from_json(value, file, MANIFEST_STEP)
+        self.digest: str = value[DIGEST_KEY]
+        self.shards = ShardFiles(self.manifest, self.digest)
+
+    @abstractmethod
+    def read_complete(self) -> CompleteRecord | None:
+        """The completion record; None where labelling has not finished.
+
+        Raises:
+            StoreCorrupt: it is damaged or belongs to another store.
+        """
+
+    @abstractmethod
+    def finished_shards(
+        self, problems: list[str] | None = None, of: range | None = None
+    ) -> Collection[ShardRange]:
+        """The shards that are there, in order.
+
+        Args:
+            problems: where entries that are no shards are noted; None raises them.
+            of: the only indices to look for; None for all.
+
+        Raises:
+            StoreCorrupt: something else lies among them.
+            StorageError: the system refused to list it.
+        """
+
+    def digest_of(self, shard_digests: Sequence[str]) -> str:
+        """The digest of the store with these shard records, in shard order."""
+        return store_digest(self.digest, shard_digests)
+
+    def require_complete(
+        self, complete: CompleteRecord, shards: Collection[ShardRange], digests: Sequence[str]
+    ) -> None:
+        """Check that every shard is there, each as it was when the store was completed.
+
+        Raises:
+            StoreCorrupt: one is absent or differs.
+        """
+        path = f"{self.where}/{COMPLETE_FILE}"
+        if len(shards) < self.manifest.num_shards:
+            present = {shard.index for shard in shards}
+            absent = next(index for index in range(len(shards) + 1) if index not in present)
+            wanted = f"all {self.manifest.num_shards} shards"
+            found = f"no shards/{self.manifest.shard(absent).name}"
+            raise corrupt(path, wanted, found, COMPLETE_STEP)
+        found = self.digest_of(digests)
+        if found != complete.digest:
+            wanted = f"shards with the digest {complete.digest[:16]}..."
+            raise corrupt(path, wanted, f"{found[:16]}...: one was written later", COMPLETE_STEP)
+
+
+class StoreFolder(StoreRecords):
+    """The folder of a store that has been begun.
 
     Attributes:
         path: the folder.
-        manifest: the content of its `store.json`.
-        digest: the `record_digest` of its `store.json`.
-        shards: access to the files in its shards.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,12 +153,9 @@ class StoreFolder:
                 f"{path}: expected a logit store, found {what}. "
                 "Give the folder that `monoxkit label --store` wrote."
             )
-        value = read_record(file, MANIFEST_KEYS, FORMAT_VERSION, _MANIFEST_STEP)
+        super().__init__(path, read_record(file, MANIFEST_STEP))
         self.path = path
         self._parent = str(path / SHARDS_FOLDER)
-        self.manifest = StoreManifest.from_json(value, file, _MANIFEST_STEP)
-        self.digest: str = value[DIGEST_KEY]
-        self.shards = ShardFiles(self.manifest, self.digest)
 
     def shard_folder(self, shard: ShardRange) -> Path:
         """Where the shard lies."""
@@ -93,7 +174,8 @@ class StoreFolder:
         path = self.path / COMPLETE_FILE
         if not is_there(path):
             return None
-        return CompleteRecord.read(path, self.manifest, _COMPLETE_STEP)
+        content = read_record(path, COMPLETE_STEP)
+        return CompleteRecord.parse(content, path, self.manifest, COMPLETE_STEP)
 
     def finished_shards(
         self, problems: list[str] | None = None, of: range | None = None
@@ -120,9 +202,9 @@ class StoreFolder:
             names = os.listdir(parent)
         except OSError as error:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                raise_unreadable(parent, error, _MANIFEST_STEP)
+                raise_unreadable(parent, error, MANIFEST_STEP)
             found = os.strerror(error.errno or 0)
-            raise corrupt(parent, "a folder", found, _MANIFEST_STEP) from error
+            raise corrupt(parent, "a folder", found, MANIFEST_STEP) from error
         last = self.manifest.shard(self.manifest.num_shards - 1)
         shards = []
         for name in sorted(names):
@@ -138,30 +220,6 @@ class StoreFolder:
                 problems.append(str(problem))
         return shards
 
-    def digest_of(self, shard_digests: Sequence[str]) -> str:
-        """The digest of the store with these shard records, in shard order."""
-        return store_digest(self.digest, shard_digests)
-
-    def require_complete(
-        self, complete: CompleteRecord, shards: Sequence[ShardRange], digests: Sequence[str]
-    ) -> None:
-        """Check that every shard is there, each as it was when the store was completed.
-
-        Raises:
-            StoreCorrupt: one is absent or differs.
-        """
-        path = self.path / COMPLETE_FILE
-        if len(shards) < self.manifest.num_shards:
-            present = {shard.index for shard in shards}
-            absent = next(index for index in range(len(shards) + 1) if index not in present)
-            wanted = f"all {self.manifest.num_shards} shards"
-            found = f"no shards/{self.manifest.shard(absent).name}"
-            raise corrupt(path, wanted, found, _COMPLETE_STEP)
-        found = self.digest_of(digests)
-        if found != complete.digest:
-            wanted = f"shards with the digest {complete.digest[:16]}..."
-            raise corrupt(path, wanted, f"{found[:16]}...: one was written later", _COMPLETE_STEP)
-
 
 def require_own_shards(path: Path) -> None:
     """Check that `shards/` is a folder of the store itself; absent is fine.
@@ -171,7 +229,7 @@ def require_own_shards(path: Path) -> None:
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         found = "a link" if path.is_symlink() else "a file"
-        raise corrupt(path, "a folder of the store itself", found, _MANIFEST_STEP)
+        raise corrupt(path, "a folder of the store itself", found, MANIFEST_STEP)
 
 
 def begun_manifest(path: Path) -> StoreManifest | None:

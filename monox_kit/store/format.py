@@ -20,7 +20,7 @@ import numpy as np
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_bytes
 from monox_kit.errors import ConfigError, CorpusError, StoreMismatch
-from monox_kit.store.record import DIGEST_KEY, check_record, corrupt, read_record, typed
+from monox_kit.store.record import DIGEST_KEY, check_record, corrupt, parse_record, typed
 
 FORMAT_VERSION = 1
 STORE_FILE = "store.json"
@@ -158,7 +158,7 @@ class StoreManifest:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], path: Path, step: str) -> StoreManifest:
+    def from_json(cls, value: Mapping[str, Any], path: Path | str, step: str) -> StoreManifest:
         """The inverse of `to_json`.
 
         Args:
@@ -191,7 +191,7 @@ class StoreManifest:
             if _tagged(here, key) != _tagged(there, key)
         ]
 
-    def require_equal(self, other: StoreManifest, where: Path) -> None:
+    def require_equal(self, other: StoreManifest, where: Path | str) -> None:
         """Check that a run may continue the store: `self` is the store's, `other` the run's.
 
         Raises:
@@ -237,14 +237,22 @@ class CompleteRecord:
         }
 
     @classmethod
-    def read(cls, path: Path, manifest: StoreManifest, step: str) -> CompleteRecord:
+    def parse(
+        cls, content: bytes, path: Path | str, manifest: StoreManifest, step: str
+    ) -> CompleteRecord:
         """The completion record of the store that `manifest` describes.
+
+        Args:
+            content: the bytes of `complete.json`.
+            path: where they come from, for messages.
+            manifest: the store's.
+            step: what to do about a damaged file, for messages.
 
         Raises:
             StoreCorrupt: the file is damaged or belongs to another store.
         """
         names = frozenset(field.name for field in fields(cls)) | {"format_version", DIGEST_KEY}
-        value = read_record(path, names, FORMAT_VERSION, step)
+        value = parse_record(content, path, names, FORMAT_VERSION, step)
         record = cls(
             num_rows=typed(value, "num_rows", int, path, step),
             num_shards=typed(value, "num_shards", int, path, step),

@@ -14,11 +14,11 @@ from monox_kit.data import Document, Int64s, LabelSet, Logits
 from monox_kit.errors import ConfigError, StoreIncomplete
 from monox_kit.progress import Progress
 from monox_kit.store.arrays import Bools, Int32s
-from monox_kit.store.folder import StoreFolder
+from monox_kit.store.folder import StoreFolder, StoreRecords
 from monox_kit.store.format import COMPLETE_FILE, SHARDS_FOLDER, CompleteRecord, ShardRange
 from monox_kit.store.mapped import MappedArrays
 from monox_kit.store.record import corrupt
-from monox_kit.store.shard import repair_step
+from monox_kit.store.shard import ShardRecord, repair_step
 from monox_kit.store.verify import VerifyReport, verify_store
 
 VerifyMode = Literal["open", "read", "full"]
@@ -56,6 +56,31 @@ class StoreInfo:
     digest: str | None
     fingerprint: Mapping[str, Any]
     summary: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, store: StoreRecords, complete: CompleteRecord | None, records: Sequence[ShardRecord]
+    ) -> StoreInfo:
+        """What the records of a store, and of its finished shards, tell."""
+        manifest = store.manifest
+        return cls(
+            path=str(store.where),
+            complete=complete is not None,
+            num_rows=manifest.num_rows,
+            num_rows_done=sum(len(record.shard) for record in records),
+            num_shards=manifest.num_shards,
+            num_shards_done=len(records),
+            num_classes=manifest.num_classes,
+            labels=manifest.labels.names,
+            num_labelled=sum(record.num_labelled for record in records),
+            num_recomputed=sum(record.num_recomputed for record in records),
+            dtype=manifest.dtype,
+            has_pairs=manifest.has_pairs,
+            num_bytes=sum(record.num_bytes for record in records),
+            digest=complete.digest if complete else None,
+            fingerprint=dict(manifest.fingerprint),
+            summary=dict(complete.summary) if complete else {},
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
@@ -283,21 +308,4 @@ class LogitStore:
     def info(self) -> StoreInfo:
         """What is in the store; reads the shards' records, not their arrays."""
         records = [self._folder.read_shard(shard) for shard in self.shards()]
-        return StoreInfo(
-            path=str(self.folder),
-            complete=self.complete,
-            num_rows=self.manifest.num_rows,
-            num_rows_done=sum(len(record.shard) for record in records),
-            num_shards=self.manifest.num_shards,
-            num_shards_done=len(records),
-            num_classes=self.num_classes,
-            labels=self.labels.names,
-            num_labelled=sum(record.num_labelled for record in records),
-            num_recomputed=sum(record.num_recomputed for record in records),
-            dtype=self.manifest.dtype,
-            has_pairs=self.manifest.has_pairs,
-            num_bytes=sum(record.num_bytes for record in records),
-            digest=self._complete.digest if self._complete else None,
-            fingerprint=dict(self.manifest.fingerprint),
-            summary=dict(self._complete.summary) if self._complete else {},
-        )
+        return StoreInfo.of(self._folder, self._complete, records)

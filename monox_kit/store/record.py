@@ -51,7 +51,7 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def encode_record(value: Mapping[str, Any], where: Path) -> bytes:
+def encode_record(value: Mapping[str, Any], where: Path | str) -> bytes:
     """The bytes of a record's file.
 
     Raises:
@@ -78,10 +78,15 @@ def encode_record(value: Mapping[str, Any], where: Path) -> bytes:
     return content
 
 
-def read_record(path: Path, names: frozenset[str], version: int, step: str) -> dict[str, Any]:
-    """The values of the record at `path`; see `parse_record`."""
+def read_record(path: Path, step: str) -> bytes:
+    """The bytes of the record's file at `path`, for `parse_record`.
+
+    Raises:
+        StoreCorrupt: it is absent, not a plain file or too large to be one.
+        StorageError: the system refused to read it.
+    """
     with PlainFolder(path.parent, step, may_be_link=True) as folder:
-        return parse_record(folder.read_small(path.name), path, names, version, step)
+        return folder.read_small(path.name)
 
 
 def parse_record(

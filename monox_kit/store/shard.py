@@ -186,12 +186,26 @@ class ShardFiles:
         step = repair_step(shard)
         with PlainFolder(folder, step) as opened:
             content = opened.read_small(SHARD_FILE)
-            record = self._forms[len(shard)].read(content, shard)
-            if record is None:  # says what is wrong with it, or takes another writer's spacing
-                path = f"{folder}/{SHARD_FILE}"
-                value = parse_record(content, path, _KEYS, FORMAT_VERSION, step)
-                record = self._shard_record(path, shard, value, step)
+            record = self.parse_record(content, f"{folder}/{SHARD_FILE}", shard, step)
             opened.require_sizes({name: file.num_bytes for name, file in record.files.items()})
+        return record
+
+    def parse_record(self, content: bytes, path: str, shard: ShardRange, step: str) -> ShardRecord:
+        """The record in the bytes of a `shard.json`, its own digest checked.
+
+        Args:
+            content: the bytes.
+            path: where they come from, for messages.
+            shard: the rows that it must be of.
+            step: what the user should do about a damaged shard, for messages.
+
+        Raises:
+            StoreCorrupt: the record is damaged or of another store or shard.
+        """
+        record = self._forms[len(shard)].read(content, shard)
+        if record is None:  # says what is wrong with it, or takes another writer's spacing
+            value = parse_record(content, path, _KEYS, FORMAT_VERSION, step)
+            record = self._shard_record(path, shard, value, step)
         return record
 
     def _shard_record(

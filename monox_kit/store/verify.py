@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from monox_kit.errors import StoreCorrupt, StoreError
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.check import check_shard
-from monox_kit.store.folder import StoreFolder
-from monox_kit.store.format import COMPLETE_FILE, CompleteRecord
+from monox_kit.store.folder import StoreFolder, StoreRecords
+from monox_kit.store.format import CompleteRecord, ShardRange
 from monox_kit.store.shard import ShardRecord
 
 
@@ -55,10 +56,25 @@ def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport
         StoreError: the folder is no store, or its manifest cannot be read.
     """
     store = StoreFolder(folder)
+
+    def check(shard: ShardRange) -> ShardRecord:
+        return check_shard(store.shards, store.manifest, store.shard_folder(shard), shard)
+
+    return verify_records(store, check, progress)
+
+
+def verify_records(
+    store: StoreRecords,
+    check: Callable[[ShardRange], ShardRecord],
+    progress: Progress | None,
+) -> VerifyReport:
+    """Check a store's records, and every shard that is there by `check`."""
     problems: list[str] = []
     complete: CompleteRecord | None = None
+    is_complete = True
     try:
         complete = store.read_complete()
+        is_complete = complete is not None
     except StoreError as error:  # damage may also look like a later version
         problems.append(str(error))
     shards = store.finished_shards(problems)
@@ -66,8 +82,7 @@ def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport
     with (progress or Silent()).task("verify", sum(map(len, shards)), "rows") as task:
         for shard in shards:
             try:
-                place = store.shard_folder(shard)
-                records.append(check_shard(store.shards, store.manifest, place, shard))
+                records.append(check(shard))
             except StoreError as error:
                 problems.append(str(error))
             task.advance(len(shard))
@@ -78,10 +93,10 @@ def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport
         except StoreCorrupt as error:
             problems.append(str(error))
     return VerifyReport(
-        path=str(folder),
+        path=str(store.where),
         num_rows=sum(len(record.shard) for record in records),
         num_shards=len(records),
         num_bytes=sum(record.num_bytes for record in records),
-        complete=(folder / COMPLETE_FILE).exists(),
+        complete=is_complete,
         problems=tuple(problems),
     )

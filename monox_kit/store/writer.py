@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.locks import RangeLocks
 from monox_kit.store.arrays import Bools, Int32s, text_sizes
 from monox_kit.store.beginning import WHOLE, require_own_folder, shard_bytes, store_locks
-from monox_kit.store.builder import ShardBuilder, new_shard
+from monox_kit.store.builder import ShardBuilder, copy_shard, new_shard
 from monox_kit.store.folder import StoreFolder, require_own_shards
 from monox_kit.store.format import (
     COMPLETE_FILE,
@@ -94,6 +94,11 @@ class StoreWriter:
         if self._locks is not None:
             self._locks.__exit__()
         self._locks = self._store = None
+
+    @property
+    def digest(self) -> str:
+        """The `record_digest` of the store's `store.json`, which its shards name."""
+        return self._begun().digest
 
     @property
     def missing(self) -> list[ShardRange]:
@@ -181,6 +186,22 @@ class StoreWriter:
         with self._locks.turn(WHOLE):
             if not is_there(self.folder / COMPLETE_FILE):
                 write_file(self.folder / SCAN_FILE, content)
+
+    def copy_shard(
+        self, shard: ShardRange, content: bytes, files: Iterable[tuple[str, bytes]]
+    ) -> None:
+        """Write one of the missing shards as it stands in another copy of the same store.
+
+        Args:
+            shard: one of `missing`.
+            content: the bytes of its `shard.json` there.
+            files: names of array files with their next bytes, in order.
+
+        Raises:
+            StorageError: the disk refused, or gave back other bytes than `content` states.
+        """
+        copy_shard(self._require_missing(shard), shard, content, files)
+        del self._missing[shard.index]
 
     def complete(self, **summary: Any) -> CompleteRecord | None:
         """Declare the store finished; on a finished store nothing changes.

@@ -20,6 +20,9 @@ SHARDS = "monox_kit/labelling/shards.py"
 SCORING = "monox_kit/scoring.py"
 CORPUS = "monox_kit/corpora/corpus.py"
 MARKS = "monox_kit/corpora/marks.py"
+OBJECTS = "monox_kit/store/remote/objects.py"
+SHARD_OBJECT = "monox_kit/store/remote/shard_object.py"
+URL_WRITER = "monox_kit/store/remote/writer.py"
 
 IN_DURABLE = "tests/unit/test_durable.py::"
 IN_WRITER = "tests/unit/test_store_writer.py::"
@@ -30,6 +33,8 @@ IN_WINDOWS = "tests/unit/test_windows.py::"
 IN_SCORING = "tests/integration/test_scoring.py::"
 IN_LABELLING = "tests/integration/test_labelling.py::"
 IN_POWER = "tests/faults/test_power_loss.py::"
+IN_URL = "tests/unit/test_store_url.py::"
+IN_URL_DAMAGE = "tests/unit/test_store_url_damage.py::"
 
 FILE_ORDER = IN_DURABLE + "test_file_reaches_the_disk_before_its_name_does"
 FOLDER_ORDER = IN_DURABLE + "test_folder_reaches_the_disk_before_its_name_does"
@@ -267,8 +272,8 @@ MUTANTS = (
     Mutant(
         name="nothing is read back",
         file=BUILDER,
-        old="with new_folder(final, verify=read_back) as temporary:",
-        new="with new_folder(final) as temporary:",
+        old="        record = store.shards.read_record(folder, shard)\n",
+        new="        return\n",
         test=IN_WRITER + "test_a_disk_that_gives_back_other_bytes_is_noticed",
     ),
     Mutant(
@@ -401,5 +406,90 @@ MUTANTS = (
         old="for d in documents)\n    indices",
         new="for d in [documents[-1], *documents[:-1]])\n    indices",
         test=IN_LABELLING + "test_stored_logits_are_those_of_one_text_at_a_time",
+    ),
+    # A store at a URL
+    Mutant(
+        name="objects are put over others",
+        file=OBJECTS,
+        old='put(self._path(name), content, mode="create", ',
+        new="put(self._path(name), content, ",
+        test=IN_URL + "test_of_two_that_label_a_shard_the_first_one_wins",
+    ),
+    Mutant(
+        name="a second put may succeed",
+        file=OBJECTS,
+        old="        if self.put(PROBE_NAME, _PROBE):\n",
+        new="        if False:\n",
+        test=IN_URL + "test_a_service_without_put_if_absent_is_refused_before_any_work",
+    ),
+    Mutant(
+        name="a lost answer is taken for a failure",
+        file=OBJECTS,
+        old="if _is_taken(error) or self.size(name) is not None:",
+        new="if False:",
+        test=IN_URL + "test_an_answer_that_is_lost_is_no_error",
+    ),
+    Mutant(
+        name="a short read is taken for the whole",
+        file=OBJECTS,
+        old="            if len(block) != last - first:\n",
+        new="            if False:\n",
+        test=IN_URL + "test_a_read_that_ends_early_is_an_error",
+    ),
+    Mutant(
+        name="objects are not read back",
+        file=URL_WRITER,
+        old="            for _ in store.files(head):\n",
+        new="            for _ in ():\n",
+        test=IN_URL + "test_a_service_that_changes_what_is_put_is_found_out",
+    ),
+    Mutant(
+        name="the winner's rows are not compared",
+        file=URL_WRITER,
+        old="        if name not in _COMPUTED and found != file:\n",
+        new="        if False:\n",
+        test=IN_URL + "test_a_shard_of_other_rows_is_no_winner",
+    ),
+    Mutant(
+        name="the winner's logits must be equal",
+        file=URL_WRITER,
+        old="        if name not in _COMPUTED and found != file:\n",
+        new="        if found != file:\n",
+        test=IN_URL + "test_of_two_that_label_a_shard_the_first_one_wins",
+    ),
+    Mutant(
+        name="the URL's settings are not compared",
+        file=URL_WRITER,
+        old="    store.manifest.require_equal(manifest, objects.where(STORE_FILE))\n",
+        new="",
+        test=IN_URL + "test_other_settings_are_refused_by_name",
+    ),
+    Mutant(
+        name="shards stay in the staging folder",
+        file="monox_kit/store/remote/staging.py",
+        old="        finally:\n            remove_folder(folder)\n",
+        new="        finally:\n            pass\n",
+        test=IN_URL + "test_what_is_fetched_is_what_a_local_run_writes",
+    ),
+    Mutant(
+        name="the files of an object are not checked",
+        file=SHARD_OBJECT,
+        old='        _require_digest(f"{where}: {name}", digest.hexdigest(), file.sha256, step)\n',
+        new="",
+        test=IN_URL_DAMAGE + "test_a_flipped_bit_anywhere_is_found_by_fetch_and_verify",
+    ),
+    Mutant(
+        name="what follows an object's files is passed over",
+        file=SHARD_OBJECT,
+        old="    if num_bytes != found.object_bytes:\n",
+        new="    if num_bytes < found.object_bytes:\n",
+        test=IN_URL_DAMAGE + "test_an_object_of_another_length_is_found",
+    ),
+    Mutant(
+        name="fetched shards are not compared with the URL's",
+        file="monox_kit/store/remote/fetch.py",
+        old="        if found != expected:\n",
+        new="        if False:\n",
+        test=IN_URL_DAMAGE + "test_a_fetch_over_shards_with_other_logits_is_refused",
     ),
 )

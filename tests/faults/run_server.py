@@ -1,8 +1,8 @@
 """A process that forks one run at a time and tells how it ended: imports are paid once.
 
-Started as a script by `runs.RunServer`, with `writing` or `labelling FILES`. A run waits for a word
-before it begins, so that a tracer has time to attach: what it counts is the run's own from its
-first system call on.
+Started as a script by `runs.RunServer`, with `writing`, `putting` or `labelling FILES`. A run waits
+for a word before it begins, so that a tracer has time to attach: what it counts is the run's own
+from its first system call on.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ def six_shards(request: Mapping[str, Any]) -> None:
 
     shards = range(*request["shards"]) if request["shards"] else None
     write_store(Path(request["store"]), SIX_SHARDS, cuts=[2], shards=shards)
+
+
+def six_objects(request: Mapping[str, Any]) -> None:
+    """The same at a URL: below the folder that is given."""
+    from tests.faults.states import SIX_SHARDS
+    from tests.object_store import object_store, write_url
+
+    folder = Path(request["store"])
+    with object_store():
+        write_url(f"objects://{folder}/objects", folder / "staging", SIX_SHARDS)
 
 
 def labelling(request: Mapping[str, Any]) -> None:
@@ -84,5 +94,8 @@ if __name__ == "__main__":
         for name in ("monox_kit.torch_model", "transformers.models.bert.modeling_bert"):
             import_module(name)
         _serve(labelling)
+    elif sys.argv[1] == "putting":
+        import_module("tests.object_store")
+        _serve(six_objects)
     else:
         _serve(six_shards)

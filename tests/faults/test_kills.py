@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from monox_kit.store import LogitStore
+from monox_kit.store import LogitStore, fetch_store
 from tests.faults.runs import Call, Outcome, RunServer, needs_strace
 from tests.faults.states import COMPLETE, SIX_SHARDS, entries, expect_right_or_incomplete, some
 from tests.faults.stepping import CUTS, before_each_step, steps_of_a_run
+from tests.object_store import object_store
 from tests.store_samples import write_store
 
 KILL = "signal=SIGKILL"
@@ -77,6 +78,33 @@ def test_kills_at_random_times_change_nothing(
     server: RunServer, tmp_path: Path, whole: Path, number: int
 ) -> None:
     expect_nothing_of_random_kills(server, tmp_path, whole, number)
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    "number", [pytest.param(6, id="sampled"), pytest.param(None, id="all", marks=COMPLETE)]
+)
+def test_a_kill_while_a_store_is_put_to_a_url_changes_nothing(
+    tmp_path: Path, whole: Path, number: int | None
+) -> None:
+    with RunServer("putting") as server:
+        calls = changing(server.run(tmp_path / "counted", faults=[]))
+        assert len(calls) >= 250
+        draw, num_killed = random.Random(6), 0
+        for call in some(calls, number):
+            folder = tmp_path / f"{call.name}-{call.number}"
+            for point in (call, draw.choice(calls)):
+                # Each thread counts its own calls: some points are never reached.
+                outcome = server.run(folder, faults=[point.fault(KILL)])
+                assert outcome.killed or outcome.exit_code == 0, outcome
+                num_killed += outcome.killed
+            assert server.run(folder).exit_code == 0
+            with object_store():
+                fetch_store(f"objects://{folder}/objects", folder / "fetched")
+            assert entries(folder / "fetched") == entries(whole), f"killed at {call.line}"
+            assert [path.name for path in (folder / "staging").iterdir()] == ["lock"]
+            shutil.rmtree(folder)
+        assert num_killed >= len(some(calls, number)) // 2
 
 
 @pytest.fixture(scope="module")

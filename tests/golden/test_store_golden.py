@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from monox_kit.data import LabelSet
-from monox_kit.store import LogitStore
+from monox_kit.store import LogitStore, fetch_store
+from monox_kit.store.folder import StoreFolder
+from monox_kit.store.remote.shard_object import pack_shard
 from tests.golden.make_store_1 import GOLD, LOGITS, RECOMPUTED, documents, write
+from tests.object_store import object_store
 from tests.store_samples import tree
 
 STORE = Path(__file__).parent / "store-1"
+OBJECTS = Path(__file__).parent / "store-1-objects"
 PAGE = Path(__file__).parents[2] / "docs" / "store-format.md"
 
 
@@ -41,6 +45,21 @@ def test_format_1_opens() -> None:
 def test_format_1_is_still_written_byte_for_byte(tmp_path: Path) -> None:
     write(tmp_path / "s")
     assert tree(tmp_path / "s") == tree(STORE)
+
+
+def test_format_1_is_fetched_from_objects(tmp_path: Path) -> None:
+    with object_store():
+        fetch_store(f"objects://{OBJECTS}", tmp_path / "s")
+    assert tree(tmp_path / "s") == tree(STORE)
+
+
+def test_format_1_is_still_put_byte_for_byte() -> None:
+    store = StoreFolder(STORE)
+    for shard in store.finished_shards():
+        content = pack_shard(store.shard_folder(shard), store.read_shard(shard), "")
+        assert content == (OBJECTS / "shards" / f"{shard.name}.shard").read_bytes()
+    begins = (OBJECTS / "shards" / "000001.shard").read_bytes()[:24].hex(" ")
+    assert begins in PAGE.read_text(encoding="utf-8")
 
 
 def test_the_page_quotes_the_golden_store() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from monox_kit.data import Document
-from monox_kit.store import LogitStore, StoreManifest, StoreWriter
+from monox_kit.store import LogitStore, StoreManifest, StoreWriter, fetch_store, store_place
+from tests.object_store import object_store
 from tests.store_samples import LABELS, manifest, part, shard_arguments, text_bytes, tree
 
 # Any text that UTF-8 can hold: empty, NUL, line ends, beyond the basic plane.
@@ -105,6 +106,31 @@ def test_no_split_into_parts_shows_in_the_bytes(
                     for start, stop in pairwise([shard.start, *cuts, shard.stop]):
                         builder.append(**part(values, start, stop))
         assert tree(Path(parent) / "parts") == tree(Path(parent) / "whole")
+
+
+@settings(max_examples=25, deadline=None)
+@given(corpus=corpora(), data=st.data())
+def test_what_is_fetched_from_a_url_is_what_a_local_run_writes(
+    corpus: tuple[StoreManifest, dict[str, Any]], data: st.DataObject
+) -> None:
+    store, values = corpus
+    with tempfile.TemporaryDirectory() as parent, object_store():
+        url, staging, most = "memory://bucket/store", Path(parent) / "staging", 0
+        while most < store.num_shards:  # in several runs
+            most += data.draw(st.integers(1, store.num_shards))
+            with store_place(url, staging).writer(store) as remote:
+                for shard in remote.missing[:most]:
+                    sizes = text_bytes(values["documents"][shard.start : shard.stop])
+                    with remote.shard(shard, sizes) as builder:
+                        builder.append(**part(values, shard.start, shard.stop))
+                if not remote.missing:
+                    remote.complete(command="label")
+        fetch_store(url, Path(parent) / "fetched")
+        with StoreWriter(Path(parent) / "local", store) as writer:
+            for shard in writer.missing:
+                writer.write_shard(shard, **part(values, shard.start, shard.stop))
+            writer.complete(command="label")
+        assert tree(Path(parent) / "fetched") == tree(Path(parent) / "local")
 
 
 @settings(max_examples=15, deadline=None)

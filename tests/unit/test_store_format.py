@@ -16,7 +16,13 @@ from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, StoreCorrupt, StoreError, StoreMismatch
 from monox_kit.store import StoreWriter
 from monox_kit.store.format import MAX_SHARDS, array_bytes, array_header
-from monox_kit.store.record import DIGEST_KEY, MAX_RECORD_BYTES, encode_record, read_record
+from monox_kit.store.record import (
+    DIGEST_KEY,
+    MAX_RECORD_BYTES,
+    encode_record,
+    parse_record,
+    read_record,
+)
 from tests.store_samples import FINGERPRINT, LABELS, manifest, tree, write_store
 
 
@@ -124,7 +130,8 @@ def test_several_differences_are_all_named(tmp_path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    return read_record(path, frozenset({"format_version", "text", "list", DIGEST_KEY}), 1, "Next.")
+    names = frozenset({"format_version", "text", "list", DIGEST_KEY})
+    return parse_record(read_record(path, "Next."), path, names, 1, "Next.")
 
 
 @pytest.fixture

@@ -1,0 +1,117 @@
+"""Where a store is labelled to: a folder, or a URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from monox_kit.store.folder import begun_manifest, store_url
+from monox_kit.store.format import COMPLETE_FILE, StoreManifest
+from monox_kit.store.reader import LogitStore, StoreInfo
+from monox_kit.store.remote.fetch import remote_info
+from monox_kit.store.remote.objects import ObjectFolder
+from monox_kit.store.remote.store import RemoteStore
+from monox_kit.store.remote.writer import RemoteWriter
+from monox_kit.store.writer import StoreWriter
+
+
+class StorePlace(Protocol):
+    """What labelling needs of the place of a store; `str` of it is what people call it."""
+
+    def require_writable(self) -> None:
+        """Check what can be checked before any work.
+
+        Raises:
+            StorageError: no store can be written there.
+        """
+
+    def begun(self) -> StoreManifest | None:
+        """What the store was begun as; None where none has been begun.
+
+        Raises:
+            StoreCorrupt: its `store.json` is damaged.
+        """
+
+    def is_finished(self) -> bool:
+        """Whether a completion record is there."""
+
+    def writer(
+        self, manifest: StoreManifest, shards: range | None = None
+    ) -> StoreWriter | RemoteWriter:
+        """A writer of these shards, or of all."""
+
+    def info(self) -> StoreInfo:
+        """What is in the store, complete or not."""
+
+
+class _Folder:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def require_writable(self) -> None:
+        pass  # the writer looks, before it takes the first shard
+
+    def begun(self) -> StoreManifest | None:
+        return begun_manifest(self._path)
+
+    def is_finished(self) -> bool:
+        return (self._path / COMPLETE_FILE).exists()
+
+    def writer(self, manifest: StoreManifest, shards: range | None = None) -> StoreWriter:
+        return StoreWriter(self._path, manifest, shards)
+
+    def info(self) -> StoreInfo:
+        return LogitStore.open(self._path, allow_incomplete=True).info()
+
+
+class _Url:
+    def __init__(self, url: str, staging: Path) -> None:
+        self._objects = ObjectFolder(url)
+        self._staging = staging
+
+    def __str__(self) -> str:
+        return self._objects.url
+
+    def require_writable(self) -> None:
+        self._objects.require_put_if_absent()
+
+    def begun(self) -> StoreManifest | None:
+        store = RemoteStore.begun(self._objects)
+        return None if store is None else store.manifest
+
+    def is_finished(self) -> bool:
+        return self._objects.size(COMPLETE_FILE) is not None
+
+    def writer(self, manifest: StoreManifest, shards: range | None = None) -> RemoteWriter:
+        return RemoteWriter(self._objects, manifest, shards, self._staging)
+
+    def info(self) -> StoreInfo:
+        return remote_info(self._objects.url)
+
+
+def store_place(store: Path | str, staging: Path) -> StorePlace:
+    """The place that a path or a URL stands for.
+
+    Args:
+        store: a folder, or a URL.
+        staging: a folder for shards on their way to a URL; not looked at for a folder.
+
+    Raises:
+        ConfigError: no store may lie at the URL, or its driver is not installed.
+    """
+    url = store_url(store)
+    return _Folder(Path(store)) if url is None else _Url(url, staging)
+
+
+def store_info(store: Path | str) -> StoreInfo:
+    """What is in a store, complete or not, in a folder or at a URL.
+
+    Raises:
+        StoreError: there is none, or it is damaged.
+        StorageError: the disk or the service refused.
+    """
+    url = store_url(store)
+    return _Folder(Path(store)).info() if url is None else remote_info(url)

@@ -1,0 +1,174 @@
+"""A store at a URL made a folder, told about, and checked; every byte that is read is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from monox_kit.durable import remove_folder
+from monox_kit.errors import ConfigError, StoreCorrupt, StoreMismatch
+from monox_kit.progress import Progress, Silent
+from monox_kit.store.check import check_shard
+from monox_kit.store.folder import StoreFolder, require_local, store_url
+from monox_kit.store.format import ShardRange
+from monox_kit.store.reader import StoreInfo
+from monox_kit.store.record import corrupt
+from monox_kit.store.remote.shard_object import ShardHead
+from monox_kit.store.remote.staging import staging_folder, staging_root
+from monox_kit.store.remote.store import RemoteStore
+from monox_kit.store.remote.writer import require_same_record
+from monox_kit.store.shard import ShardRecord, repair_step
+from monox_kit.store.verify import VerifyReport, verify_records
+from monox_kit.store.writer import StoreWriter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchReport:
+    """What a fetch did.
+
+    Attributes:
+        url: the store that was read.
+        store: the folder that it is in now.
+        num_bytes: bytes of the store's arrays.
+        num_resumed_rows: rows that an earlier run had already fetched.
+        store_digest: the store's digest, there as here.
+    """
+
+    url: str
+    store: str
+    num_rows: int
+    num_shards: int
+    num_bytes: int
+    num_resumed_rows: int
+    store_digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        return asdict(self)
+
+
+def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchReport:
+    """Copy a finished store from a URL into a folder, as a local run would have written it.
+
+    Run again, shards that are there are kept.
+
+    Args:
+        url: the store's.
+        out: the folder; absent, or of an earlier fetch of the same store.
+        progress: where progress is reported.
+
+    Raises:
+        ConfigError: `url` is none, or `out` is one; or the driver is not installed.
+        StoreIncomplete: labelling has not finished.
+        StoreMismatch: `out` holds another store.
+        StoreCorrupt: an object is not as its record says, or a shard in `out` is not.
+        StoreLocked: another process is writing to `out`.
+        StorageError: the service or the disk refused.
+    """
+    require_local(out)
+    address = store_url(url)
+    if address is None:
+        raise ConfigError(
+            f"store fetch {url}: expected a URL, found a path. A store in a folder is read where "
+            "it lies, and copied by any program."
+        )
+    store = RemoteStore.at(address)
+    complete, heads = store.finished()
+    with StoreWriter(out, store.manifest) as writer:
+        require_same_record(store, writer, out)
+        missing = set(writer.missing)
+        _require_same_shards(out, [head for head in heads if head.record.shard not in missing])
+        num_rows = store.manifest.num_rows
+        resumed = num_rows - sum(map(len, missing))
+        with (progress or Silent()).task("fetching", num_rows, "rows", done=resumed) as task:
+            for head in heads:
+                if head.record.shard in missing:
+                    _fetch_shard(store, head, writer)
+                    task.advance(len(head.record.shard))
+        record = writer.complete(**complete.summary)
+    assert record is not None and record.digest == complete.digest  # all of them are here
+    return FetchReport(
+        url=store.objects.url,
+        store=str(out),
+        num_rows=record.num_rows,
+        num_shards=record.num_shards,
+        num_bytes=sum(head.record.num_bytes for head in heads),
+        num_resumed_rows=resumed,
+        store_digest=record.digest,
+    )
+
+
+def _fetch_shard(store: RemoteStore, head: ShardHead, writer: StoreWriter) -> None:
+    writer.copy_shard(head.record.shard, head.content, store.files(head))
+
+
+def _require_same_shards(out: Path, heads: Sequence[ShardHead]) -> None:
+    """Check that shards which stand in `out` are those of the URL.
+
+    Raises:
+        StoreMismatch: one differs.
+    """
+    local = StoreFolder(out)
+    for head in heads:
+        expected, found = head.record.digest, local.read_shard(head.record.shard).digest
+        if found != expected:
+            raise StoreMismatch(
+                f"{local.shard_folder(head.record.shard)}: expected the digest "
+                f"{expected[:16]}... as at the URL, found {found[:16]}.... Give another --out."
+            )
+
+
+def remote_info(url: str) -> StoreInfo:
+    """What is in a store at a URL; reads the shards' records, not their arrays.
+
+    Raises:
+        StoreCorrupt: a record is damaged.
+        StorageError: the service refused.
+    """
+    store = RemoteStore.at(url)
+    complete, heads = store.checked_complete()
+    return StoreInfo.of(store, complete, [head.record for head in heads])
+
+
+def verify_remote(
+    url: str, progress: Progress | None = None, staging: Path | None = None
+) -> VerifyReport:
+    """Read every byte of a store at a URL, complete or not, and check it.
+
+    Args:
+        url: the store's.
+        progress: where progress is reported.
+        staging: a folder for one shard at a time; None for one in the cache.
+
+    Raises:
+        StoreError: there is no store, or its `store.json` cannot be read.
+        StorageError: the service or the staging's disk refused.
+    """
+    store = RemoteStore.at(url)
+    with (
+        staging_folder(staging or staging_root()) as folder,
+        StoreWriter(folder, store.manifest) as writer,
+    ):
+        require_same_record(store, writer, folder)
+        local = StoreFolder(folder)
+
+        def check(shard: ShardRange) -> ShardRecord:
+            head = store.head(shard)
+            if head is None:
+                where = store.objects.where(store.shard_name(shard))
+                raise corrupt(where, "the object that was listed", "none", store.step(shard))
+            _fetch_shard(store, head, writer)
+            place = local.shard_folder(shard)
+            try:
+                return check_shard(local.shards, local.manifest, place, shard)
+            except StoreCorrupt as error:
+                where = store.objects.where(store.shard_name(shard))
+                message = str(error).replace(f"{place}/", f"{where}: ")
+                step = store.step(shard)
+                raise StoreCorrupt(message.replace(repair_step(shard), step)) from error
+            finally:
+                remove_folder(place)
+
+        return verify_records(store, check, progress)
