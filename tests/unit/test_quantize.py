@@ -1,0 +1,52 @@
+"""What quantizing leaves alone: stdout, which holds the command's result."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monox_kit.export.quantize import Calibration, write_quantized
+from monox_kit.scoring import Texts
+from monox_kit.tokenizing import Encoded
+
+
+def one_node() -> Any:
+    """A graph that gives its input back."""
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.INT64, [1, None]) for name in "ab"]
+    node = helper.make_node("Identity", ["a"], ["b"])
+    return helper.make_model(helper.make_graph([node], "one", ends[:1], ends[1:]))
+
+
+def test_bars_of_nncf_stay_off_stdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnx
+
+    seen: list[int] = []
+
+    def quantize(graph: Any, dataset: list[Any], **_options: Any) -> Any:
+        print("Statistics collection 100%")
+        seen.append(len(dataset))
+        return graph
+
+    fake = SimpleNamespace(
+        Dataset=list, quantize=quantize, ModelType=SimpleNamespace(TRANSFORMER="transformer")
+    )
+    monkeypatch.setitem(sys.modules, "nncf", fake)
+    source, folder = tmp_path / "fp32", tmp_path / "int8"
+    source.mkdir()
+    folder.mkdir()
+    onnx.save(one_node(), str(source / "model.onnx"))
+    encoded = Encoded(np.array([5, 6, 7]), None, lengths=np.array([2, 1]))
+    texts = Texts(encoded, np.array([0, 1]), pad_id=0)
+    write_quantized("int8-nncf", source, folder, Calibration(texts, has_token_types=False))
+    assert capsys.readouterr().out == ""
+    assert seen == [2]
+    assert (folder / "model.onnx").is_file()
