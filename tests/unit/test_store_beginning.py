@@ -46,8 +46,7 @@ def test_who_begins_nothing_leaves_nothing_and_the_next_has_its_turn(tmp_path: P
 
     def next_one(number: int) -> list[str]:
         with beginning(folder, waits[number].set):
-            found = os.listdir(folder)
-        return found
+            return os.listdir(folder)
 
     def fail() -> None:
         with beginning(folder, nobody):
