@@ -26,7 +26,7 @@ from monox_kit.errors import StorageError, StoreCorrupt
 from monox_kit.progress import Progress
 from monox_kit.store import StoreManifest, beginning, begun_manifest
 from monox_kit.store.format import SCAN_FILE
-from monox_kit.store.record import PlainFolder
+from monox_kit.store.record import PlainFolder, is_there
 
 _FORM = b"monoxkit scan 1\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -68,7 +68,9 @@ class KeptScan:
             StorageError: the disk refused, or has no locks.
         """
         begun = begun_manifest(self._store)
-        if begun is None and self._key is not None:
+        # In its turn a run puts first the store, then the scan.
+        is_begun = begun is not None and is_there(self._store / SCAN_FILE)
+        if self._key is not None and not is_begun:
             turn.enter_context(beginning(self._store, self._tell_of_wait))
             begun = begun_manifest(self._store)
             if begun is not None:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 DURABLE = "monox_kit/durable.py"
 WRITER = "monox_kit/store/writer.py"
+BEGINNING = "monox_kit/store/beginning.py"
 BUILDER = "monox_kit/store/builder.py"
 ARRAYS = "monox_kit/store/arrays.py"
 SHARD = "monox_kit/store/shard.py"
 RECORD = "monox_kit/store/record.py"
 READER = "monox_kit/store/reader.py"
+KEPT_SCAN = "monox_kit/labelling/kept_scan.py"
 WINDOWS = "monox_kit/labelling/windows.py"
 SHARDS = "monox_kit/labelling/shards.py"
 SCORING = "monox_kit/scoring.py"
@@ -29,6 +31,7 @@ IN_WRITER = "tests/unit/test_store_writer.py::"
 IN_BUILDER = "tests/unit/test_store_builder.py::"
 IN_READER = "tests/unit/test_store_reader.py::"
 IN_FORMAT = "tests/unit/test_store_format.py::"
+IN_KEPT_SCAN = "tests/unit/test_kept_scan.py::"
 IN_WINDOWS = "tests/unit/test_windows.py::"
 IN_SCORING = "tests/integration/test_scoring.py::"
 IN_LABELLING = "tests/integration/test_labelling.py::"
@@ -169,22 +172,22 @@ MUTANTS = (
     Mutant(
         name="no lock on the shards",
         file=WRITER,
-        old="            locks.take(*_bytes_of(self._claimed), _shown(self._claimed))\n",
+        old="            locks.take(*shard_bytes(self._claimed), _shown(self._claimed))\n",
         new="",
         test=IN_WRITER + "test_a_second_writer_is_refused_until_the_first_is_gone",
     ),
     Mutant(
         name="the last claimed shard is not locked",
-        file=WRITER,
-        old="_WHOLE + 1 + claimed.stop",
-        new="_WHOLE + claimed.stop",
+        file=BEGINNING,
+        old="WHOLE + 1 + claimed.stop",
+        new="WHOLE + claimed.stop",
         test=SIDE_BY_SIDE,
     ),
     Mutant(
         name="one shard too many is locked",
-        file=WRITER,
-        old="_WHOLE + 1 + claimed.stop",
-        new="_WHOLE + 2 + claimed.stop",
+        file=BEGINNING,
+        old="WHOLE + 1 + claimed.stop",
+        new="WHOLE + 2 + claimed.stop",
         test=SIDE_BY_SIDE,
     ),
     Mutant(
@@ -343,6 +346,27 @@ MUTANTS = (
         test=IN_READER + "test_an_incomplete_store_is_refused_unless_asked_for",
     ),
     # Labelling
+    Mutant(
+        name="a kept scan is believed whatever its bytes are",
+        file=KEPT_SCAN,
+        old="    if hashlib.sha256(body).digest() != digest:\n",
+        new="    if False:\n",
+        test=IN_KEPT_SCAN + "test_a_damaged_one_is_never_believed",
+    ),
+    Mutant(
+        name="a kept scan of other files is taken",
+        file=KEPT_SCAN,
+        old='        if header["key"] != self._key:\n',
+        new="        if False:\n",
+        test=IN_KEPT_SCAN + "test_files_that_were_touched_are_scanned_again",
+    ),
+    Mutant(
+        name="a complete store keeps the scan",
+        file=WRITER,
+        old="                remove_file(self.folder / SCAN_FILE)\n                path = ",
+        new="                path = ",
+        test=IN_KEPT_SCAN + "test_a_complete_store_keeps_none",
+    ),
     Mutant(
         name="a corpus that changes is not noticed",
         file=WINDOWS,

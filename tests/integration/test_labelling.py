@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from monox_kit.errors import ConfigError, CorpusError, ModelError, StoreLocked, 
 from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
 from monox_kit.store import LogitStore, StoreWriter, merge_stores
+from tests.store_samples import tree
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 
@@ -173,6 +177,66 @@ def test_only_the_rows_of_missing_shards_are_read_again(
     label_corpus(config, tmp_path / "store")
     assert read[-16:] == list(range(48, 64))
     assert len(read) < 24
+
+
+def counted_scans(monkeypatch: pytest.MonkeyPatch, pause_s: float = 0) -> list[int]:
+    """The number of scans from now on, as the length of a list."""
+    scan, scans = Corpus.scan, []
+
+    def counting(self: Corpus, **kwargs: object) -> object:
+        scans.append(1)
+        time.sleep(pause_s)
+        return scan(self, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Corpus, "scan", counting)
+    return scans
+
+
+def test_one_run_scans_and_the_others_take_what_it_found(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_corpus(config_for(files), tmp_path / "whole")
+    scans = counted_scans(monkeypatch)
+    for part in [(2, 3), (0, 1), (0, 2)]:
+        label_corpus(replace(config_for(files), shard_range=part), tmp_path / "store")
+        assert (tmp_path / "store" / "scan").is_file()
+    assert label_corpus(config_for(files), tmp_path / "store").num_resumed_rows == 48
+    assert len(scans) == 1
+    found, whole = tree(tmp_path / "store"), tree(tmp_path / "whole")
+    assert found.keys() == whole.keys()
+    assert [name for name in found if found[name] != whole[name]] in ([], ["complete.json"])
+
+
+def test_runs_that_begin_at_once_wait_for_the_one_that_scans(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = counted_scans(monkeypatch, pause_s=0.2)
+    parts = [replace(config_for(files, "onnx"), shard_range=(i, i + 1)) for i in range(4)]
+    with ThreadPoolExecutor() as pool:
+        runs = list(pool.map(lambda config: label_corpus(config, tmp_path / "store"), parts))
+    assert len(scans) == 1
+    assert [run.complete for run in runs].count(True) >= 1
+    assert len(LogitStore.open(tmp_path / "store", verify="full")) == 50
+
+
+def test_a_corpus_changed_under_its_size_and_time_gets_no_row_into_the_store(
+    files: Path, tmp_path: Path
+) -> None:
+    rows = labelled_rows(50, seed=4)
+    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
+    status = corpus.stat()
+    config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
+    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
+    rows[40]["text"] = rows[40]["text"][:-1] + "#"
+    write_jsonl(corpus, rows)
+    os.utime(corpus, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert corpus.stat().st_size == status.st_size
+    with pytest.raises(CorpusError, match="or since the run that checked it: put it back"):
+        label_corpus(config, tmp_path / "store")
+    assert LogitStore.open(tmp_path / "store", allow_incomplete=True).info().num_rows_done <= 32
+    (tmp_path / "store" / "scan").unlink()
+    with pytest.raises(StoreMismatch, match="corpus_digest"):
+        label_corpus(config, tmp_path / "store")
 
 
 def test_a_corpus_that_changes_while_it_is_labelled_never_completes(
@@ -347,7 +411,9 @@ def test_a_guarded_run_goes_on_with_the_threshold_that_it_began_with(
         with pytest.raises(RuntimeError, match="power cut"):
             label_corpus(guarded(coarse), tmp_path / "store")
     monkeypatch.setattr(run, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
+    scans = counted_scans(monkeypatch)
     summary = label_corpus(guarded(coarse), tmp_path / "store")
+    assert not scans  # the sample that the guard was learned on is not needed again
     assert summary.num_resumed_rows == 400
     whole, resumed = (LogitStore.open(tmp_path / n, verify="full") for n in ("whole", "store"))
     assert whole.digest == resumed.digest
