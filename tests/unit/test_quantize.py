@@ -32,7 +32,6 @@ def test_bars_of_nncf_stay_off_stdout(
     seen: list[int] = []
 
     def quantize(graph: Any, dataset: list[Any], **_options: Any) -> Any:
-        print("Statistics collection 100%")
         seen.append(len(dataset))
         return graph
 
