@@ -247,6 +247,52 @@ def new_member(path: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
+class AppendedFile:
+    """A file that grows at its end, such as a log. Use as a context manager.
+
+    What was appended before `sync` returned is on the disk; of what came later, a lost power may
+    leave any part.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; created with its folder where absent.
+
+        Raises:
+            StoreError: a link or something else stands there.
+            StorageError: the disk refused.
+        """
+        self._path = path
+        make_folder(path.parent)
+        self._descriptor = _open_plain(path, os.O_WRONLY | os.O_APPEND, "Move it away.")
+        with disk_errors(path):
+            fsync_folder(path.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._descriptor)
+
+    def append(self, content: bytes) -> None:
+        """Add `content` at the end.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        with disk_errors(self._path):
+            while content:
+                content = content[os.write(self._descriptor, content) :]
+
+    def sync(self) -> None:
+        """Make what was appended durable.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        with disk_errors(self._path):
+            os.fsync(self._descriptor)
+
+
 def _rename_folder(temporary: Path, final: Path) -> None:
     """Put `temporary` at `final`; an old folder there is moved aside first and removed last."""
     retired: Path | None = None
@@ -341,7 +387,7 @@ class RangeLocks:
 
     def __enter__(self) -> Self:
         make_folder(self._path.parent)
-        self._descriptor = _open_lock(self._path)
+        self._descriptor = _open_plain(self._path, os.O_RDWR, "Delete it: it holds nothing.")
         _range_locks().add(self)
         return self
 
@@ -423,18 +469,22 @@ def _range_locks() -> weakref.WeakSet[RangeLocks]:
     return locks
 
 
-def _open_lock(path: Path) -> int:
+def _open_plain(path: Path, flags: int, step: str) -> int:
     """A descriptor of the plain file at `path`, created where absent; programs do not inherit it.
+
+    Args:
+        path: the file.
+        flags: how to open it.
+        step: what the user should do where something else stands there, for the message.
 
     Raises:
         StoreError: a link or something else stands there.
         StorageError: the disk refused.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     found = "a link or a folder"
     with disk_errors(path):
         try:
-            descriptor = os.open(path, flags, 0o666)
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return descriptor
             os.close(descriptor)
@@ -442,7 +492,7 @@ def _open_lock(path: Path) -> int:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.EISDIR):
                 raise
-    raise StoreError(f"{path}: expected a plain file, found {found}. Delete it: it holds nothing.")
+    raise StoreError(f"{path}: expected a plain file, found {found}. {step}")
 
 
 @contextlib.contextmanager

@@ -18,13 +18,16 @@ class LoopConfig:
         learning_rate: peak rate of AdamW.
         head_factor: the head's and the pooler's rate is so many times that of the encoder: they
             start from random values, the encoder does not.
-        batch_size: rows of one step.
+        batch_size: rows of one step, over all processes and micro-batches.
+        accumulate: micro-batches that a step's rows go through the model in, of each process: memory
+            falls, the gradient stays.
         max_steps: steps in all; None for `epochs` passes over the rows.
         epochs: passes over the rows where `max_steps` is None.
         schedule: `linear` warms up and decays to 0; `constant` warms up and stays.
         warmup_fraction: part of the steps that the rate rises in.
         weight_decay: AdamW's; not applied to biases and norms.
         max_grad_norm: gradients are scaled down to this L2 norm.
+        patience: the run ends after so many dev evaluations in a row that are no better; None never.
         max_length: the cut in tokens; None for the model's own, at most 256.
         freeze_embeddings: whether the word embeddings stay as they were pretrained.
         freeze_layers: how many of the lowest layers stay as they were pretrained; from 1 on, all
@@ -34,17 +37,20 @@ class LoopConfig:
         seed: of the head's initial weights, the order of the rows and dropout.
         precision: `auto` takes bf16 where the device has it in hardware, else fp32.
         device: `cpu`, `cuda` or `cuda:N`.
+        tensorboard: folder to write TensorBoard's events to; None for none.
     """
 
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     head_factor: Annotated[float, Field(gt=0, le=1000)] = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 16
+    accumulate: Annotated[int, Field(ge=1)] = 1
     max_steps: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] = 3
     schedule: Literal["linear", "constant"] = "linear"
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    patience: Annotated[int, Field(ge=1)] | None = None
     max_length: Annotated[int, Field(ge=4)] | None = None
     freeze_embeddings: bool = False
     freeze_layers: Annotated[int, Field(ge=0)] = 0
@@ -53,3 +59,4 @@ class LoopConfig:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "cpu"
+    tensorboard: str | None = None

@@ -29,3 +29,12 @@ def epoch_batches(num_bytes: Int64s, batch_size: int, seed: int, epoch: int) -> 
         rows = rows[np.argsort(-num_bytes[rows], kind="stable")]
         batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def rank_rows(batch: Int64s, rank: int, world: int) -> Int64s:
+    """The part of a batch that process `rank` of `world` computes; the parts make up the batch.
+
+    Every `world`-th row: batches are sorted by length, so all processes get texts of about the
+    same length. A batch of fewer rows than processes leaves some of them none.
+    """
+    return batch[rank::world]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from monox_kit import __version__
 from monox_kit.bundle import RECORD_FILE, BundleRecord, ModelFolder, open_folder, require_same_run
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.corpora.marks import DocumentDigest
@@ -23,10 +24,15 @@ from monox_kit.progress import Progress, Silent
 from monox_kit.store import LogitStore
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import new_classifier, save_classifier
+from monox_kit.training.card import model_card
 from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig, Method
-from monox_kit.training.loop import FitResult, Trainer, planned_steps, resolve_precision
+from monox_kit.training.evaluate import DEV, DevSets
+from monox_kit.training.log import LOG_FILE
+from monox_kit.training.loop import FitResult, Trainer, resolve_precision
 from monox_kit.training.methods import Sources, Task, build_task
+from monox_kit.training.origin import Origin, StoreOrigin
+from monox_kit.training.processes import is_first
 from monox_kit.validation import checked
 
 LABELS_FILE = "labels.json"
@@ -40,6 +46,8 @@ class TeacherConfig:
         model: encoder to fine-tune: a folder, `packaged:NAME` or a hub name.
         train: gold-labelled text.
         dev: gold-labelled text that chooses the weights to keep.
+        report_dev: gold-labelled text, in any languages, whose results are reported.
+        select_on: which sets choose the weights: `dev`, and languages of `report_dev`.
         labels: `labels.json`; None for the one beside the training file, else for the distinct
             labels of the training file.
         loop: how it is trained.
@@ -48,6 +56,8 @@ class TeacherConfig:
     model: str
     train: CorpusConfig
     dev: CorpusConfig
+    report_dev: CorpusConfig | None = None
+    select_on: tuple[str, ...] = (DEV,)
     labels: Path | None = None
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -62,6 +72,9 @@ class StudentConfig:
         stores: folders of complete logit stores; `ce` does not use them.
         labelled: gold-labelled text; None where there is none, which only `kd` allows.
         dev: gold-labelled text in the source language that chooses the weights to keep.
+        report_dev: gold-labelled text, in any languages, whose results are reported.
+        select_on: which sets choose the weights: `dev` alone is zero-shot, languages of
+            `report_dev` are not.
         labels: `labels.json`; None for the stores' labels, else as for the teacher.
         temperature: of the teacher's soft targets; the paper's best on its dev set is 0.1.
         threshold: least confidence of a pseudo-label; the paper keeps everything: 0.
@@ -71,6 +84,8 @@ class StudentConfig:
     model: str
     method: Method
     dev: CorpusConfig
+    report_dev: CorpusConfig | None = None
+    select_on: tuple[str, ...] = (DEV,)
     stores: tuple[Path, ...] = ()
     labelled: CorpusConfig | None = None
     labels: Path | None = None
@@ -88,13 +103,16 @@ class TrainingSummary:
         method: the objective.
         counts: rows by what they are.
         num_steps: optimizer steps.
-        dev_accuracy: of the weights that were kept, in [0, 1].
-        dev_loss: their mean cross-entropy on the dev set.
+        dev_accuracy: of the weights that were kept, in [0, 1]; on `--dev`.
+        dev_loss: their mean cross-entropy there.
         best_step: the step that they are from.
         history: every dev evaluation.
         precision: `fp32` or `bf16`.
         trained_s: seconds that the training took, in the process that finished it.
         reused: whether the folder held the finished model of the same run.
+        stopped_early: whether `patience` ended it.
+        selected_on: the dev sets that chose the weights.
+        dev_sets: accuracy, loss and rows of those weights by dev set.
     """
 
     path: Path
@@ -108,6 +126,9 @@ class TrainingSummary:
     precision: str
     trained_s: float
     reused: bool
+    stopped_early: bool
+    selected_on: Sequence[str]
+    dev_sets: Mapping[str, Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""
@@ -125,6 +146,7 @@ def train_teacher(
         MonoxError: by kind, see `monox_kit.errors`.
     """
     checked(config)
+    progress = (progress if is_first() else None) or Silent()
     labels = _labels_for(config.labels, config.train)
     train = read_labelled(config.train, labels)
     labels = labels or LabelSet.from_names([d.label or "" for d in train])
@@ -133,12 +155,12 @@ def train_teacher(
         command="train-teacher",
         method="ce",
         model=config.model,
-        dev=config.dev,
+        dev=DevConfig(config.dev, config.report_dev, config.select_on),
         loop=config.loop,
         out=out,
         sources=sources,
     )
-    return run.execute(progress or Silent())
+    return run.execute(progress)
 
 
 def train_student(
@@ -153,7 +175,7 @@ def train_student(
         MonoxError: by kind, see `monox_kit.errors`.
     """
     checked(config)
-    progress = progress or Silent()
+    progress = (progress if is_first() else None) or Silent()
     stores = (
         ()
         if config.method == "ce"
@@ -187,12 +209,41 @@ def train_student(
         command="train-student",
         method=config.method,
         model=config.model,
-        dev=config.dev,
+        dev=DevConfig(config.dev, config.report_dev, config.select_on),
         loop=config.loop,
         out=out,
         sources=sources,
     )
     return run.execute(progress)
+
+
+class DevConfig(NamedTuple):
+    """The dev sets of a run: what chooses the weights, and what is reported."""
+
+    dev: CorpusConfig
+    reported: CorpusConfig | None
+    select_on: tuple[str, ...]
+
+    def read(self, sources: Sources) -> DevSets:
+        """The sets in memory.
+
+        Raises:
+            ConfigError: `--dev` is in another language than the labelled text, or see
+                `DevSets.build`.
+            CorpusError: a file cannot be read.
+        """
+        dev = read_labelled(self.dev, sources.labels)
+        found = read_labelled(self.reported, sources.labels) if self.reported else []
+        sets = DevSets.build(dev, found, self.select_on)
+        trained_in = {document.lang for document in sources.labelled} - {None}
+        language = next((document.lang for document in dev if document.lang), None)
+        if language and trained_in and language not in trained_in:
+            raise ConfigError(
+                f"--dev: expected {', '.join(sorted(map(str, trained_in)))} as the labelled text "
+                f"is in, found {language}. Put it into --report-dev; --select-on {language} lets "
+                "it choose the weights all the same."
+            )
+        return sets
 
 
 class _Run:
@@ -204,7 +255,7 @@ class _Run:
         command: str,
         method: str,
         model: str,
-        dev: CorpusConfig,
+        dev: DevConfig,
         loop: LoopConfig,
         out: Path,
         sources: Sources,
@@ -214,23 +265,29 @@ class _Run:
 
     def execute(self, progress: Progress) -> TrainingSummary:
         """Train, or return what an earlier equal run left."""
-        dev = read_labelled(self._dev_config, self._sources.labels)
+        dev = self._dev_config.read(self._sources)
         folder = open_folder(self._model, progress)
         task = build_task(self._method, self._sources)
-        if bool(dev[0].text_pair) != task.rows.has_pairs:
+        if any(
+            (document.text_pair is not None) != task.rows.has_pairs
+            for documents in dev.documents.values()
+            for document in documents
+        ):
             raise ConfigError(
-                "--dev: expected single texts or pairs as the training rows have, found the "
+                "--dev, --report-dev: expected single texts or pairs as the training rows have, found the "
                 "other. Check the columns of both."
             )
         max_length = folder.resolve_max_length(self._loop.max_length)
         fingerprint = self._fingerprint(folder, dev, max_length)
-        with owned_folder(self._out):
+        # Of several processes the first alone writes.
+        with owned_folder(self._out) if is_first() else nullcontext():
             checkpoints = Checkpoints(
                 self._out.parent / f"{self._out.name}.checkpoints", fingerprint
             )
             finished = self._finished(fingerprint)
             if finished is not None:
-                checkpoints.remove()  # a kill between commit and clean-up left them
+                if is_first():
+                    checkpoints.remove()  # a kill between commit and clean-up left them
                 return finished
             started = time.perf_counter()
             tokenizer = Tokenizer(folder.path, max_length)
@@ -247,7 +304,8 @@ class _Run:
                 progress=progress,
             )
             result = trainer.fit(f"{self._command} ({self._method})")
-            summary = self._summary(task, result, time.perf_counter() - started)
+            summary = self._summary(task, dev, result, time.perf_counter() - started)
+            origin = self._origin(dev)
             record = BundleRecord(
                 labels=self._sources.labels,
                 max_length=max_length,
@@ -256,25 +314,30 @@ class _Run:
                 has_pairs=task.rows.has_pairs,
                 provenance={
                     "model": self._model,
+                    "origin": origin.to_json(),
                     "run": fingerprint,
                     "summary": _without_path(summary),
                 },
             )
+            if not is_first():
+                return summary
             with new_folder(self._out) as building:
-                card = _card(self._model, summary, fingerprint)
+                card = model_card(self._model, summary, origin, fingerprint)
                 save_classifier(model, tokenizer, building, record, card)
+                shutil.copyfile(checkpoints.log_path, building / LOG_FILE)
             checkpoints.remove()
             return summary
 
     def _fingerprint(
-        self, folder: ModelFolder, dev: Sequence[Document], max_length: int
+        self, folder: ModelFolder, dev: DevSets, max_length: int
     ) -> dict[str, Any]:
         """Everything that the trained weights depend on, flat."""
         loop = asdict(self._loop)
         loop["max_length"] = max_length
         loop["precision"] = resolve_precision(self._loop)
         loop["device"] = self._loop.device.partition(":")[0]
-        del loop["checkpoint_every"]  # changes nothing in the result
+        for name in ("checkpoint_every", "tensorboard"):  # they change nothing in the result
+            del loop[name]
         sources = self._sources
         return {
             "command": self._command,
@@ -283,7 +346,11 @@ class _Run:
             "tokenizer_digest": folder.tokenizer_digest,
             "labels": sources.labels.fingerprint,
             "labelled_digest": _digest_documents(() if self._method == "kd" else sources.labelled),
-            "dev_digest": _digest_documents(dev),
+            **{
+                f"{name}_digest" if name == DEV else f"report_dev_{name}_digest": digest
+                for name, digest in _digests(dev).items()
+            },
+            "select_on": ", ".join(dev.select_on),
             "stores": digest_json([store.digest for store in sources.stores]),
             "temperature": sources.temperature if self._method == "kd" else None,
             "threshold": sources.threshold if self._method == "pl" else None,
@@ -309,19 +376,38 @@ class _Run:
         values = {**record.provenance["summary"], "reused": True}
         return TrainingSummary(path=self._out, **values)
 
-    def _summary(self, task: Task, result: FitResult, trained_s: float) -> TrainingSummary:
+    def _origin(self, dev: DevSets) -> Origin:
+        """What the model card says it was made from."""
+        sources = self._sources
+        learned_from = () if self._method == "kd" else sources.labelled
+        return Origin(
+            labelled_name=sources.labelled_name if learned_from else "",
+            num_labelled=len(learned_from),
+            labelled_digest=_digest_documents(learned_from),
+            dev_names={DEV: _name(self._dev_config.dev)},
+            dev_digests=_digests(dev),
+            select_on=dev.select_on,
+            stores=[StoreOrigin.of(store) for store in sources.stores],
+        )
+
+    def _summary(
+        self, task: Task, dev: DevSets, result: FitResult, trained_s: float
+    ) -> TrainingSummary:
         return TrainingSummary(
             path=self._out,
             method=self._method,
             counts=dict(task.counts),
-            num_steps=planned_steps(self._loop, len(task.rows)),
-            dev_accuracy=result.best["accuracy"],
-            dev_loss=result.best["loss"],
+            num_steps=result.num_steps,
+            dev_accuracy=result.best_sets[DEV]["accuracy"],
+            dev_loss=result.best_sets[DEV]["loss"],
             best_step=int(result.best["step"]),
             history=[dict(entry) for entry in result.history],
             precision=result.precision,
             trained_s=round(trained_s, 2),
             reused=False,
+            stopped_early=result.stopped_early,
+            selected_on=list(dev.select_on),
+            dev_sets=result.best_sets,
         )
 
 
@@ -340,22 +426,13 @@ def _digest_documents(documents: Sequence[Document]) -> str:
     return digest.hexdigest()
 
 
+def _digests(sets: DevSets) -> dict[str, str]:
+    return {name: _digest_documents(documents) for name, documents in sets.documents.items()}
+
+
 def _name(corpus: CorpusConfig) -> str:
     return ", ".join(corpus.paths)
 
 
 def _without_path(summary: TrainingSummary) -> dict[str, Any]:
     return {key: value for key, value in summary.to_json().items() if key != "path"}
-
-
-def _card(model: str, summary: TrainingSummary, fingerprint: Mapping[str, Any]) -> str:
-    """The model card: what it was made from, how, and how it did on the dev set."""
-    counts = ", ".join(f"{count:,} {name}" for name, count in summary.counts.items())
-    settings = "\n".join(f"| {key} | {value} |" for key, value in fingerprint.items())
-    return (
-        f"---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n\n"
-        f"# {summary.path.name}\n\nFine-tuned from `{model}` with monoxkit {__version__}, "
-        f"objective `{summary.method}`.\n\n- rows: {counts}\n- steps: {summary.num_steps}, weights "
-        f"kept from step {summary.best_step}\n- dev accuracy: {100 * summary.dev_accuracy:.1f} %\n"
-        f"\n| setting | value |\n|---|---|\n{settings}\n"
-    )

@@ -1,0 +1,184 @@
+"""One optimizer step over all processes and micro-batches.
+
+A step's rows are shared among the processes, and each process's share among its micro-batches.
+Every part's loss counts with its share of the rows, so the gradient is that of the mean over all of
+them, however they are divided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from monox_kit.batching import pad_batch
+from monox_kit.data import Int64s, TokenBatch
+from monox_kit.errors import NotFinite, StoreError
+from monox_kit.tokenizing import Tokenizer
+from monox_kit.torch_model import autocast, model_inputs
+from monox_kit.training.config import LoopConfig
+from monox_kit.training.finite import all_finite, first_not_finite
+from monox_kit.training.optimizer import learning_rate_at, optimizer_tensors, set_learning_rate
+from monox_kit.training.order import rank_rows
+from monox_kit.training.processes import Processes
+from monox_kit.training.rows import TrainingRows
+from monox_kit.training.state import Parameters
+
+# student logits [B, C] and targets ([B] int64 or [B, C] float32) to a scalar: the mean over the rows
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one optimizer step was, over all processes.
+
+    Attributes:
+        loss: mean over its rows.
+        grad_norm: L2, before clipping.
+        learning_rate: of the encoder.
+        rows: how many it learned from.
+        tokens: real tokens in them.
+    """
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    rows: int
+    tokens: int
+
+
+class Stepper:
+    """Takes the steps of one run.
+
+    Args:
+        model: a transformers sequence classifier.
+        trainable: its parameters that are trained, by name.
+        optimizer: theirs.
+        tokenizer: the one that belongs to the model.
+        rows: what to learn from.
+        loss: the objective.
+        config: the run's settings.
+        num_steps: of the whole run, for the learning rate.
+        precision: `fp32` or `bf16`.
+        processes: among which a step's rows are shared.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        trainable: Parameters,
+        optimizer: torch.optim.Optimizer,
+        tokenizer: Tokenizer,
+        rows: TrainingRows,
+        loss: Loss,
+        config: LoopConfig,
+        num_steps: int,
+        precision: str,
+        processes: Processes,
+    ) -> None:
+        self._model, self._trainable, self._optimizer = model, trainable, optimizer
+        self._tokenizer, self._rows, self._loss = tokenizer, rows, loss
+        self._config, self._num_steps, self._precision = config, num_steps, precision
+        self._processes = processes
+
+    def take(self, step: int, rows: Int64s) -> Step:
+        """Take step `step`, from 0, with the rows at these positions; [B] int64.
+
+        Raises:
+            NotFinite: before the weights change, or where they changed to what is not finite.
+            StoreError: a target is not finite.
+        """
+        loss = tokens = 0.0
+        for part, batch, targets in self._micro_batches(rows):
+            self._require_finite_targets(step, part, targets)
+            share = self._backward(batch, targets, len(part) / len(rows))
+            loss += share
+            tokens += batch.num_tokens
+        loss, tokens = self._processes.sum([loss, tokens])
+        if not math.isfinite(loss):
+            raise self._not_finite_loss(step, loss)
+        self._processes.sum_gradients(self._trainable.values())
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(self._trainable.values(), self._config.max_grad_norm)
+        )
+        if not math.isfinite(norm):
+            raise self._not_finite_gradient(step, norm)
+        rate = learning_rate_at(self._config, step, self._num_steps)
+        set_learning_rate(self._optimizer, rate)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._require_finite_weights(step)
+        return Step(loss, norm, rate, len(rows), int(tokens))
+
+    def _micro_batches(self, rows: Int64s) -> Iterator[tuple[Int64s, TokenBatch, torch.Tensor]]:
+        """This process's rows of a step: [b] row positions, their tokens and their targets."""
+        mine = rank_rows(rows, self._processes.rank, self._processes.count)
+        size = math.ceil(len(mine) / self._config.accumulate)
+        for start in range(0, len(mine), max(size, 1)):
+            part = mine[start : start + size]
+            texts, pairs, targets = self._rows.batch(part)
+            encoded = self._tokenizer.encode(texts, pairs)
+            everything = np.arange(len(part), dtype=np.int64)
+            batch = pad_batch(encoded, everything, self._tokenizer.pad_id)
+            yield part, batch, torch.from_numpy(targets)
+
+    def _backward(self, batch: TokenBatch, targets: torch.Tensor, share: float) -> float:
+        """Add the gradient of a micro-batch; returns its part of the step's loss.
+
+        Args:
+            batch: its tokens.
+            targets: what its rows are to learn.
+            share: its rows, of all the rows of the step.
+        """
+        device = self._processes.device
+        with autocast(device, self._precision):
+            logits = self._model(**model_inputs(batch, device)).logits
+        loss = self._loss(logits, targets.to(device)) * share
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    def _require_finite_targets(self, step: int, rows: Int64s, targets: torch.Tensor) -> None:
+        if targets.is_floating_point() and not all_finite([targets]):
+            row = rows[int(torch.isfinite(targets).all(dim=1).int().argmin())]
+            raise StoreError(
+                f"step {step + 1}: expected finite teacher logits, found NaN or Inf in row {row} "
+                "of the stores, counted through them all. Find it with monoxkit store verify."
+            )
+
+    def _not_finite_loss(self, step: int, loss: float) -> NotFinite:
+        name = first_not_finite(dict(self._model.named_parameters()))
+        if name is not None:
+            return NotFinite(
+                f"step {step + 1}: expected finite weights, found NaN or Inf in {name}. Run again "
+                "from the newest checkpoint; finished checkpoints are kept."
+            )
+        return NotFinite(
+            f"step {step + 1}: expected a finite loss, found {loss}. Lower --learning-rate "
+            f"(now {self._config.learning_rate:g}); finished checkpoints are kept."
+        )
+
+    def _not_finite_gradient(self, step: int, norm: float) -> NotFinite:
+        gradients = {n: p.grad for n, p in self._trainable.items() if p.grad is not None}
+        name = first_not_finite(gradients) or "their norm alone"
+        return NotFinite(
+            f"step {step + 1}: expected finite gradients, found norm {norm}: {name}. Lower "
+            f"--learning-rate (now {self._config.learning_rate:g})."
+        )
+
+    def _require_finite_weights(self, step: int) -> None:
+        if all_finite(self._trainable.values()):
+            return
+        moments = optimizer_tensors(self._optimizer, self._trainable)
+        moment = first_not_finite(moments)
+        where, found = ("optimizer state", moment) if moment else ("weights", None)
+        name = found or first_not_finite(self._trainable)
+        raise NotFinite(
+            f"step {step + 1}: expected finite {where}, found NaN or Inf in {name} after the "
+            f"step. Lower --learning-rate (now {self._config.learning_rate:g}); finished "
+            "checkpoints are kept."
+        )
