@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from monoxkit_cli.options import (
+    Accumulate,
     AsJson,
     BatchSize,
     CheckpointEvery,
@@ -20,11 +21,16 @@ from monoxkit_cli.options import (
     LabelColumn,
     LabelsFile,
     LearningRate,
+    MaxGradNorm,
     MaxLength,
     MaxSteps,
     PairColumn,
+    Patience,
+    ReportDev,
     Schedule,
     Seed,
+    SelectOn,
+    TensorBoard,
     TextColumn,
     TrainPrecision,
     WarmupFraction,
@@ -58,19 +64,25 @@ def train_student(
     learning_rate: LearningRate = 1e-4,
     head_factor: HeadFactor = 1.0,
     batch_size: BatchSize = 16,
+    accumulate: Accumulate = 1,
     max_steps: MaxSteps = None,
     epochs: Epochs = 3,
     schedule: Schedule = "linear",
     warmup_fraction: WarmupFraction = 0.1,
     weight_decay: WeightDecay = 0.01,
+    max_grad_norm: MaxGradNorm = 1.0,
+    patience: Patience = None,
     max_length: MaxLength = None,
     freeze_embeddings: FreezeEmbeddings = True,
     freeze_layers: FreezeLayers = 0,
     eval_every: EvalEvery = None,
+    report_dev: ReportDev = None,
+    select_on: SelectOn = None,
     checkpoint_every: CheckpointEvery = 200,
     seed: Seed = 1,
     precision: TrainPrecision = "auto",
     device: Device = "cpu",
+    tensorboard: TensorBoard = None,
     format: Format = "auto",
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
@@ -82,15 +94,17 @@ def train_student(
     ce: cross-entropy on --labelled alone, the baseline. pl: --labelled and the teacher's confident
     hard labels. kd: the teacher's soft targets for every row of the stores, so label the labelled
     texts too. Run again, it resumes at the newest checkpoint.
+    torchrun and accelerate launch start it in several processes.
 
     Example: monoxkit train-student --method kd --model M --store S --dev dev.jsonl --out DIR
     """
     from pathlib import Path
 
     from monox_kit.training.config import LoopConfig
+    from monox_kit.training.processes import is_first
     from monox_kit.training.run import StudentConfig
     from monox_kit.training.run import train_student as train_model
-    from monoxkit_cli.options import corpus_config
+    from monoxkit_cli.options import corpus_config, dev_sets
     from monoxkit_cli.render import RichProgress, emit
     from monoxkit_cli.train_teacher import summary_table
 
@@ -104,6 +118,7 @@ def train_student(
         model=model,
         method=method,  # type: ignore[arg-type]  # checked by the library
         dev=corpus_config(dev, **columns),
+        **dev_sets(report_dev, select_on, **columns),
         stores=tuple(Path(folder) for folder in store or ()),
         labelled=corpus_config(labelled, **columns) if labelled else None,
         labels=Path(labels) if labels else None,
@@ -113,11 +128,14 @@ def train_student(
             learning_rate=learning_rate,
             head_factor=head_factor,
             batch_size=batch_size,
+            accumulate=accumulate,
             max_steps=max_steps,
             epochs=epochs,
             schedule=schedule,  # type: ignore[arg-type]
             warmup_fraction=warmup_fraction,
             weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            patience=patience,
             max_length=max_length,
             freeze_embeddings=freeze_embeddings,
             freeze_layers=freeze_layers,
@@ -126,7 +144,9 @@ def train_student(
             seed=seed,
             precision=precision,  # type: ignore[arg-type]
             device=device,
+            tensorboard=tensorboard,
         ),
     )
     summary = train_model(config, Path(out), progress=RichProgress())
-    emit(summary, as_json, lambda: summary_table(summary))
+    if is_first():
+        emit(summary, as_json, lambda: summary_table(summary))

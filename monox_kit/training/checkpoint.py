@@ -44,18 +44,15 @@ _STATE_FILE = "state.json"
 _LOG_FILE = "log.jsonl"
 _VERSION = 1
 _GROUPS = ("model", "optimizer", "best", "random")
-_KEYS = frozenset(
-    {
-        "format_version",
-        "step",
-        "fingerprint",
-        "best_result",
-        "best_sets",
-        "history",
-        "files",
-        DIGEST_KEY,
-    }
-)
+_KINDS: Mapping[str, type[Any]] = {
+    "step": int,
+    "fingerprint": dict,
+    "best_result": dict,
+    "best_sets": dict,
+    "history": list,
+    "files": dict,
+}
+_KEYS = frozenset({"format_version", *_KINDS, DIGEST_KEY})
 _NAME = re.compile(r"step-[0-9]{6,}")
 _LEFTOVER = re.compile(r"\.tmp-.*")
 _DAMAGED = "The checkpoint is damaged."
@@ -195,16 +192,8 @@ class Checkpoints:
         path = folder / _STATE_FILE
         content = opened.read_small(_STATE_FILE)
         record = parse_record(content, path, _KEYS, _VERSION, _DAMAGED)
-        values = {
-            key: typed(record, key, kind, path, _DAMAGED)
-            for key, kind in (
-                ("step", int),
-                ("fingerprint", dict),
-                ("best_result", dict),
-                ("best_sets", dict),
-                ("history", list),
-                ("files", dict),
-            )
+        values: dict[str, Any] = {
+            key: typed(record, key, kind, path, _DAMAGED) for key, kind in _KINDS.items()
         }
         require_same_run(values["fingerprint"], self._fingerprint, self._folder)
         if folder.name != f"step-{values['step']:06d}":
@@ -238,7 +227,7 @@ def _read_tensors(opened: PlainFolder, path: Path, entry: Any) -> Tensors:
         # First, and in little memory: a file may be of any size.
         read_header(stream, num_bytes, path)
         stream.seek(0)
-        found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != entry["digest"]:
         raise _damaged(path, f"digest {str(entry['digest'])[:12]}", found[:12])
     try:
@@ -279,9 +268,9 @@ def _require_fitting(
                     raise _damaged(path, f"a moment of shape {shape}", f"{name} of another")
         elif "0/cpu" not in tensors or any(tensor.ndim != 1 for tensor in tensors.values()):
             raise _damaged(path, "the states of generators", f"{sorted(tensors)[:3]}")
-        name = first_not_finite(tensors)
-        if name is not None:
-            raise _damaged(path, "finite values", f"NaN or Inf in {name}")
+        not_finite = first_not_finite(tensors)
+        if not_finite is not None:
+            raise _damaged(path, "finite values", f"NaN or Inf in {not_finite}")
 
 
 def _is_result(value: Any) -> bool:

@@ -19,15 +19,16 @@ class LoopConfig:
         head_factor: the head's and the pooler's rate is so many times that of the encoder: they
             start from random values, the encoder does not.
         batch_size: rows of one step, over all processes and micro-batches.
-        accumulate: micro-batches that a step's rows go through the model in, of each process: memory
-            falls, the gradient stays.
+        accumulate: micro-batches that each process divides its rows of a step into: less memory,
+            the same gradient.
         max_steps: steps in all; None for `epochs` passes over the rows.
         epochs: passes over the rows where `max_steps` is None.
         schedule: `linear` warms up and decays to 0; `constant` warms up and stays.
         warmup_fraction: part of the steps that the rate rises in.
         weight_decay: AdamW's; not applied to biases and norms.
         max_grad_norm: gradients are scaled down to this L2 norm.
-        patience: the run ends after so many dev evaluations in a row that are no better; None never.
+        patience: the run ends after so many dev evaluations that are no better than the best one;
+            None never.
         max_length: the cut in tokens; None for the model's own, at most 256.
         freeze_embeddings: whether the word embeddings stay as they were pretrained.
         freeze_layers: how many of the lowest layers stay as they were pretrained; from 1 on, all

@@ -75,8 +75,7 @@ class DevSets:
         """The accuracy and the loss that choose: their means over the sets to select on."""
         chosen = [results[name] for name in self.select_on]
         return {
-            key: sum(result[key] for result in chosen) / len(chosen)
-            for key in ("accuracy", "loss")
+            key: sum(result[key] for result in chosen) / len(chosen) for key in ("accuracy", "loss")
         }
 
 

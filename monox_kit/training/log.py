@@ -100,8 +100,8 @@ class TrainingLog:
             StorageError: the disk refused.
         """
         assert self._file is not None, "begin comes first"
-        text = json.dumps({"event": event, "step": step, **values}, ensure_ascii=False, allow_nan=False)
-        self._file.append(f"{text}\n".encode())
+        line = {"event": event, "step": step, **values}
+        self._file.append(f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode())
         if self._board is not None:
             for name, value in _numbers(values):
                 self._board.add_scalar(f"{event}/{name}", value, step)

@@ -44,6 +44,7 @@ from monox_kit.training.state import (
 from monox_kit.training.step import Loss, Step, Stepper
 from monox_kit.training.stopping import StopSignals
 
+
 @dataclass(frozen=True, slots=True)
 class FitResult:
     """How a training run ended.

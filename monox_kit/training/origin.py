@@ -99,6 +99,6 @@ class Origin:
         if tuple(self.select_on) == (DEV,):
             return "The dev set of the source language chose the weights."
         return (
-            f"The dev sets {', '.join(self.select_on)} chose the weights, because --select-on asked "
-            "for it: results in these languages are not zero-shot."
+            f"The dev sets {', '.join(self.select_on)} chose the weights, as --select-on asked: "
+            "results in these languages are not zero-shot."
         )

@@ -274,8 +274,8 @@ class _Run:
             for document in documents
         ):
             raise ConfigError(
-                "--dev, --report-dev: expected single texts or pairs as the training rows have, found the "
-                "other. Check the columns of both."
+                "--dev, --report-dev: expected single texts or pairs as the training rows have, "
+                "found the other. Check the columns of both."
             )
         max_length = folder.resolve_max_length(self._loop.max_length)
         fingerprint = self._fingerprint(folder, dev, max_length)
@@ -328,9 +328,7 @@ class _Run:
             checkpoints.remove()
             return summary
 
-    def _fingerprint(
-        self, folder: ModelFolder, dev: DevSets, max_length: int
-    ) -> dict[str, Any]:
+    def _fingerprint(self, folder: ModelFolder, dev: DevSets, max_length: int) -> dict[str, Any]:
         """Everything that the trained weights depend on, flat."""
         loop = asdict(self._loop)
         loop["max_length"] = max_length

@@ -95,13 +95,11 @@ def restore_generators(states: Tensors, processes: Processes, seed: int) -> None
     A process that the run had not been saved by begins anew.
     """
     seed_generators(seed, processes.rank)
-    kinds = {"cpu": torch.set_rng_state}
-    if processes.device.startswith("cuda"):
-        kinds["cuda"] = lambda state: torch.cuda.set_rng_state(state, processes.device)
-    for kind, put in kinds.items():
-        state = states.get(f"{processes.rank}/{kind}")
-        if state is not None:
-            put(state)
+    cpu, cuda = (states.get(f"{processes.rank}/{kind}") for kind in ("cpu", "cuda"))
+    if cpu is not None:
+        torch.set_rng_state(cpu)
+    if cuda is not None and processes.device.startswith("cuda"):
+        torch.cuda.set_rng_state(cuda, processes.device)
 
 
 def num_saving_processes(states: Tensors) -> int:

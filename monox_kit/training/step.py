@@ -28,7 +28,7 @@ from monox_kit.training.processes import Processes
 from monox_kit.training.rows import TrainingRows
 from monox_kit.training.state import Parameters
 
-# student logits [B, C] and targets ([B] int64 or [B, C] float32) to a scalar: the mean over the rows
+# student logits [B, C] and targets ([B] int64 or [B, C] float32) to a scalar, a mean over rows
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
