@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from monox_kit.data import Classifier, Document, LabelSet
-from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.errors import ConfigError, CorpusError, NotFinite
 from monox_kit.scoring import BatchDone, score
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.training.processes import Processes
@@ -110,6 +111,9 @@ class Evaluator:
         Args:
             classifier: the model as it is now.
             on_batch: called after every batch.
+
+        Raises:
+            NotFinite: a loss is NaN or infinite.
         """
         sums: list[float] = []
         for name, documents in self._mine.items():
@@ -124,10 +128,17 @@ class Evaluator:
                 total_loss = float((log_total - gold).sum())
             sums += [num_right, total_loss, float(len(documents))]
         totals = np.reshape(self._processes.sum(sums), (-1, 3)).tolist()
-        return {
+        results = {
             name: {"accuracy": right / rows, "loss": loss / rows, "rows": rows}
             for name, (right, loss, rows) in zip(self._mine, totals)
         }
+        for name, result in results.items():
+            if not math.isfinite(result["loss"]):
+                raise NotFinite(
+                    f"dev set {name}: expected a finite loss, found {result['loss']}. Lower "
+                    "--learning-rate; finished checkpoints are kept."
+                )
+        return results
 
 
 def is_better(result: Result, best: Result) -> bool:

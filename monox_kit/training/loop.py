@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,17 +171,21 @@ class Trainer:
                     self._evaluate_if_due(task)
                     if self._stop.agree(self._processes):
                         self._save_and_leave()
-                    if self._state.step % self._config.checkpoint_every == 0:
+                    done_all = self._state.step == total
+                    if self._state.step % self._config.checkpoint_every == 0 and not done_all:
                         self._save()
             except MonoxError as error:
-                self._log_event("error", message=str(error))
+                with suppress(MonoxError):  # the disk may be what refused
+                    self._log_event("error", message=str(error))
                 raise
-            self._log_event("end", best_step=self._best_step(), stopped_early=self._is_over())
-        self._keep_best()
+            best_step = int(self._state.best_result["step"])
+            self._log_event("end", best_step=best_step, stopped_early=self._state.step < total)
+        assign(self._trainable, self._state.best)
+        self._model.eval()
         return FitResult(
             precision=self._precision,
             num_steps=self._state.step,
-            stopped_early=self._is_over(),
+            stopped_early=self._state.step < total,
             best=self._state.best_result,
             best_sets=self._state.best_sets,
             history=self._state.history,
@@ -242,9 +246,6 @@ class Trainer:
         if patience is None or not state.history:
             return False
         return num_since_best(state.history, state.best_result) >= patience
-
-    def _best_step(self) -> int:
-        return int(self._state.best_result["step"])
 
     def _detail(self, losses: deque[float], speed: Speed) -> str:
         """What stands beside the bar."""
@@ -323,10 +324,6 @@ class Trainer:
                 f"are {processes.count}: dropout draws other numbers than it would have"
             )
         return state.step
-
-    def _keep_best(self) -> None:
-        assign(self._trainable, self._state.best)
-        self._model.eval()
 
 
 def resolve_precision(config: LoopConfig) -> str:
