@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.data import Classifier, Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError, NotFinite
 from monox_kit.scoring import BatchDone, score
@@ -78,6 +80,38 @@ class DevSets:
         return {
             key: sum(result[key] for result in chosen) / len(chosen) for key in ("accuracy", "loss")
         }
+
+
+class DevConfig(NamedTuple):
+    """The dev sets that a user gives: `--dev`, `--report-dev` and `--select-on`."""
+
+    dev: CorpusConfig
+    reported: CorpusConfig | None
+    select_on: tuple[str, ...]
+
+    def read(self, labels: LabelSet, labelled: Sequence[Document]) -> DevSets:
+        """The sets in memory.
+
+        Args:
+            labels: every gold label must be one of these.
+            labelled: the gold-labelled text that is trained on; may be none.
+
+        Raises:
+            ConfigError: `dev` is in another language than `labelled`, or see `DevSets.build`.
+            CorpusError: a file cannot be read.
+        """
+        dev = read_labelled(self.dev, labels)
+        reported = read_labelled(self.reported, labels) if self.reported else []
+        sets = DevSets.build(dev, reported, self.select_on)
+        trained_in = sorted({document.lang for document in labelled if document.lang})
+        language = next((document.lang for document in dev if document.lang), None)
+        if language and trained_in and language not in trained_in:
+            raise ConfigError(
+                f"--dev: expected {', '.join(trained_in)} as the labelled text is in, found "
+                f"{language}. Put it into --report-dev; --select-on {language} lets it choose the "
+                "weights all the same."
+            )
+        return sets
 
 
 class Evaluator:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ from monox_kit.torch_model import new_classifier, save_classifier
 from monox_kit.training.card import model_card
 from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig, Method
-from monox_kit.training.evaluate import DEV, DevSets
+from monox_kit.training.evaluate import DEV, DevConfig, DevSets
 from monox_kit.training.log import LOG_FILE
 from monox_kit.training.loop import FitResult, Trainer, resolve_precision
 from monox_kit.training.methods import Sources, Task, build_task
@@ -217,35 +217,6 @@ def train_student(
     return run.execute(progress)
 
 
-class DevConfig(NamedTuple):
-    """The dev sets of a run: what chooses the weights, and what is reported."""
-
-    dev: CorpusConfig
-    reported: CorpusConfig | None
-    select_on: tuple[str, ...]
-
-    def read(self, sources: Sources) -> DevSets:
-        """The sets in memory.
-
-        Raises:
-            ConfigError: `--dev` is in another language than the labelled text, or see
-                `DevSets.build`.
-            CorpusError: a file cannot be read.
-        """
-        dev = read_labelled(self.dev, sources.labels)
-        found = read_labelled(self.reported, sources.labels) if self.reported else []
-        sets = DevSets.build(dev, found, self.select_on)
-        trained_in = {document.lang for document in sources.labelled} - {None}
-        language = next((document.lang for document in dev if document.lang), None)
-        if language and trained_in and language not in trained_in:
-            raise ConfigError(
-                f"--dev: expected {', '.join(sorted(map(str, trained_in)))} as the labelled text "
-                f"is in, found {language}. Put it into --report-dev; --select-on {language} lets "
-                "it choose the weights all the same."
-            )
-        return sets
-
-
 class _Run:
     """One training run: its fingerprint, its checkpoints and its finished folder."""
 
@@ -265,7 +236,7 @@ class _Run:
 
     def execute(self, progress: Progress) -> TrainingSummary:
         """Train, or return what an earlier equal run left."""
-        dev = self._dev_config.read(self._sources)
+        dev = self._dev_config.read(self._sources.labels, self._sources.labelled)
         folder = open_folder(self._model, progress)
         task = build_task(self._method, self._sources)
         if any(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from monox_kit.batching import pad_batch
 from monox_kit.data import Int64s, TokenBatch
@@ -103,17 +104,16 @@ class Stepper:
         if not math.isfinite(loss):
             raise self._not_finite_loss(step, loss)
         self._processes.sum_gradients(self._trainable.values())
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self._trainable.values(), self._config.max_grad_norm)
-        )
-        if not math.isfinite(norm):
-            raise self._not_finite_gradient(step, norm)
+        norm = get_total_norm([p.grad for p in self._trainable.values() if p.grad is not None])
+        if not torch.isfinite(norm):  # clipping would spread it over all gradients
+            raise self._not_finite_gradient(step, float(norm))
+        clip_grads_with_norm_(self._trainable.values(), self._config.max_grad_norm, norm)
         rate = learning_rate_at(self._config, step, self._num_steps)
         set_learning_rate(self._optimizer, rate)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._require_finite_weights(step)
-        return Step(loss, norm, rate, len(rows), int(tokens))
+        return Step(loss, float(norm), rate, len(rows), int(tokens))
 
     def _micro_batches(self, rows: Int64s) -> Iterator[tuple[Int64s, TokenBatch, torch.Tensor]]:
         """This process's rows of a step: [b] row positions, their tokens and their targets."""

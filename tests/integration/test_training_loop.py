@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,13 @@ from monoxkit_cli.app import main
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 LOOP = LoopConfig(
-    max_steps=8, batch_size=5, learning_rate=5e-3, max_length=16, eval_every=3, checkpoint_every=2
+    max_steps=8,
+    batch_size=5,
+    learning_rate=5e-3,
+    max_length=16,
+    eval_every=3,
+    checkpoint_every=2,
+    precision="fp32",
 )
 
 
@@ -287,14 +293,23 @@ def test_dev_sets_that_would_hide_a_choice_are_refused(
 # Signals
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as in a terminal; a suite in the background may have been started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def command(files: Path, out: Path) -> list[str]:
     return (
         f"train-teacher --model {files}/encoder --train {files}/train.jsonl --dev "
         f"{files}/dev.jsonl --out {out} --max-steps 8 --batch-size 5 --learning-rate 0.005 "
-        "--max-length 16 --eval-every 3 --checkpoint-every 100 --json"
+        "--max-length 16 --eval-every 3 --checkpoint-every 100 --precision fp32 --json"
     ).split()
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_at_the_end_of_its_step_with_a_checkpoint(
     files: Path,
@@ -318,6 +333,7 @@ def test_a_signal_ends_the_run_at_the_end_of_its_step_with_a_checkpoint(
     )
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_ends_the_run_at_once(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
