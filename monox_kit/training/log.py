@@ -1,7 +1,8 @@
 """The log of a training run: JSON lines, and TensorBoard's events where they are asked for.
 
 Every finished step has one line, whatever interrupted the run: what was logged after the checkpoint
-that a run resumes from is dropped, for those steps are done again. A line has `event` and `step`:
+that a run resumes from is dropped, for those steps are done again; errors stay. A line has `event`
+and `step`:
 
     start         the run's fingerprint
     step          loss, learning_rate, grad_norm, rows, tokens, rows_per_s, tokens_per_s
@@ -80,10 +81,8 @@ class TrainingLog:
                     f"{self._path}: expected the checkpoint of step {saved[-1]}, found none. "
                     f"Restore it, or delete {self._path.parent} to start again."
                 )
-            lines = []
-        else:
-            lines = [(line, event) for line, event in lines if _is_before(event, state)]
-        write_file(self._path, b"".join(line for line, _ in lines))
+        kept = (line for line, event in lines if _stays(event, state))
+        write_file(self._path, b"".join(kept))
         self._file = AppendedFile(self._path)
         if self._tensorboard is not None:
             step = state.step + 1 if state is not None else 0
@@ -151,10 +150,15 @@ class Speed:
         return rows / seconds, tokens / seconds
 
 
-def _is_before(event: Mapping[str, Any], state: TrainingState) -> bool:
+def _stays(event: Mapping[str, Any], state: TrainingState | None) -> bool:
+    """Whether an event of an earlier process is still true: errors always are."""
+    if event["event"] == "error":
+        return True
+    if state is None or event["event"] == "end":
+        return False
     if event["event"] == "evaluation":
         return any(result["step"] == event["step"] for result in state.history)
-    return event["event"] != "end" and bool(event["step"] <= state.step)
+    return bool(event["step"] <= state.step)
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

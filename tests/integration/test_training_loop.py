@@ -447,6 +447,11 @@ def test_what_is_not_finite_stops_the_run_in_its_step_by_name(
     assert logged["message"] == str(caught.value)
     for step in events(checkpoints, "step"):
         assert np.isfinite([step["loss"], step["grad_norm"]]).all()
+    # The cause is gone: the run goes on, and its log still tells of it.
+    monkeypatch.undo()
+    train_student(student_of(files), tmp_path / "student")
+    assert events(tmp_path / "student", "error") == [logged]
+    assert [event["step"] for event in events(tmp_path / "student", "step")] == list(range(1, 9))
 
 
 # The log
