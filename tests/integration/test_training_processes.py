@@ -19,7 +19,9 @@ from tests.tiny_models import bert_encoder, labelled_rows, write_jsonl
 
 TORCHRUN = ["torch.distributed.run", "--nproc-per-node=2", "--local-addr=127.0.0.1"]
 TORCHRUN += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "monoxkit_cli"]
-ACCELERATE = ["accelerate.commands.launch", "--cpu", "--num_processes=2", "--main_process_port=0"]
+# With --cpu it starts several processes through MPI alone, and without that one.
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
+ACCELERATE += ["--main_process_port=0", "--mixed_precision=no", "--dynamo_backend=no"]
 ACCELERATE += ["-m", "monoxkit_cli"]
 
 
