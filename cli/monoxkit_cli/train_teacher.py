@@ -9,12 +9,13 @@ import typer
 from monoxkit_cli.options import (
     AsJson,
     BatchSize,
+    BudgetTokens,
     CheckpointEvery,
     Device,
+    Embeddings,
     Epochs,
     EvalEvery,
     Format,
-    FreezeEmbeddings,
     FreezeLayers,
     HeadFactor,
     LabelColumn,
@@ -29,6 +30,7 @@ from monoxkit_cli.options import (
     TrainPrecision,
     WarmupFraction,
     WeightDecay,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -51,19 +53,21 @@ def train_teacher(
     learning_rate: LearningRate = 1e-4,
     head_factor: HeadFactor = 1.0,
     batch_size: BatchSize = 16,
+    batch_tokens: BudgetTokens = None,
     max_steps: MaxSteps = None,
     epochs: Epochs = 3,
     schedule: Schedule = "linear",
     warmup_fraction: WarmupFraction = 0.1,
     weight_decay: WeightDecay = 0.01,
     max_length: MaxLength = None,
-    freeze_embeddings: FreezeEmbeddings = False,
+    embeddings: Embeddings = "full",
     freeze_layers: FreezeLayers = 0,
     eval_every: EvalEvery = None,
     checkpoint_every: CheckpointEvery = 200,
     seed: Seed = 1,
     precision: TrainPrecision = "auto",
     device: Device = "cpu",
+    workers: Workers = 0,
     format: Format = "auto",
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
@@ -100,19 +104,21 @@ def train_teacher(
             learning_rate=learning_rate,
             head_factor=head_factor,
             batch_size=batch_size,
+            batch_tokens=batch_tokens,
             max_steps=max_steps,
             epochs=epochs,
             schedule=schedule,  # type: ignore[arg-type]  # checked by the library
             warmup_fraction=warmup_fraction,
             weight_decay=weight_decay,
             max_length=max_length,
-            freeze_embeddings=freeze_embeddings,
+            embeddings=embeddings,  # type: ignore[arg-type]
             freeze_layers=freeze_layers,
             eval_every=eval_every,
             checkpoint_every=checkpoint_every,
             seed=seed,
             precision=precision,  # type: ignore[arg-type]
             device=device,
+            workers=workers,
         ),
     )
     summary = train_model(config, Path(out), progress=RichProgress())

@@ -5,7 +5,8 @@ OUT.checkpoints/step-000200/
     optimizer.safetensors   AdamW's moments, `<parameter>/<moment>`
     best.safetensors        trainable parameters at the best dev evaluation, where there was one
     random.safetensors      the state of PyTorch's generator
-    state.json              step, run fingerprint, best dev result, history, digests of the above
+    state.json              step, position in the order of rows, run fingerprint, best dev result,
+                            history, digests of the above
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from monox_kit.bundle import require_same_run
 from monox_kit.digest import digest_file
 from monox_kit.durable import new_folder, remove_all_leftovers, remove_folder, write_json
 from monox_kit.errors import ConfigError, StorageError
+from monox_kit.training.order import Position
 
 _KEPT = 2
 _STATE_FILE = "state.json"
@@ -38,6 +40,7 @@ class TrainingState:
 
     Attributes:
         step: finished steps.
+        position: of the next batch.
         model: trainable parameters by name.
         optimizer: AdamW's moments by `<parameter>/<moment>`.
         random: the state of PyTorch's CPU generator, uint8.
@@ -47,6 +50,7 @@ class TrainingState:
     """
 
     step: int
+    position: Position
     model: Tensors
     optimizer: Tensors
     random: torch.Tensor
@@ -80,6 +84,7 @@ class Checkpoints:
                 digests[path.name] = digest_file(path)
             record = {
                 "step": state.step,
+                "position": asdict(state.position),
                 "fingerprint": self._fingerprint,
                 "best_result": state.best_result,
                 "history": state.history,
@@ -125,6 +130,7 @@ class Checkpoints:
         try:
             record = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
             step, digests = int(record["step"]), dict(record["digests"])
+            position = Position(**record["position"])
             best_result, history = dict(record["best_result"]), list(record["history"])
             fingerprint = dict(record["fingerprint"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -145,6 +151,7 @@ class Checkpoints:
             groups[name] = load_file(str(path))
         return TrainingState(
             step=step,
+            position=position,
             model=groups["model"],
             optimizer=groups["optimizer"],
             random=groups["random"]["cpu"],

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 Method = Literal["ce", "pl", "kd"]
+EmbeddingMode = Literal["frozen", "sparse", "full"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +20,8 @@ class LoopConfig:
         head_factor: the head's and the pooler's rate is so many times that of the encoder: they
             start from random values, the encoder does not.
         batch_size: rows of one step.
+        batch_tokens: padded tokens of one step, instead of `batch_size`; None for rows. How many
+            steps an epoch has is then not known before: needs `max_steps`.
         max_steps: steps in all; None for `epochs` passes over the rows.
         epochs: passes over the rows where `max_steps` is None.
         schedule: `linear` warms up and decays to 0; `constant` warms up and stays.
@@ -26,19 +29,24 @@ class LoopConfig:
         weight_decay: AdamW's; not applied to biases and norms.
         max_grad_norm: gradients are scaled down to this L2 norm.
         max_length: the cut in tokens; None for the model's own, at most 256.
-        freeze_embeddings: whether the word embeddings stay as they were pretrained.
+        embeddings: what becomes of the word embeddings. `frozen`: they stay as they were
+            pretrained. `sparse`: the rows of the tokens that occur are trained. `full`: the
+            optimizer goes over the whole table; the same result as `sparse`.
         freeze_layers: how many of the lowest layers stay as they were pretrained; from 1 on, all
-            embeddings do too.
+            embeddings do too, whatever `embeddings` says.
         eval_every: steps between evaluations on the dev set; None for the end of every epoch.
         checkpoint_every: steps between checkpoints.
         seed: of the head's initial weights, the order of the rows and dropout.
         precision: `auto` takes bf16 where the device has it in hardware, else fp32.
         device: `cpu`, `cuda` or `cuda:N`.
+        workers: threads that read and tokenize ahead; 0 does it between the steps. Changes nothing
+            in the result.
     """
 
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     head_factor: Annotated[float, Field(gt=0, le=1000)] = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 16
+    batch_tokens: Annotated[int, Field(ge=1)] | None = None
     max_steps: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] = 3
     schedule: Literal["linear", "constant"] = "linear"
@@ -46,10 +54,11 @@ class LoopConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     max_length: Annotated[int, Field(ge=4)] | None = None
-    freeze_embeddings: bool = False
+    embeddings: EmbeddingMode = "full"
     freeze_layers: Annotated[int, Field(ge=0)] = 0
     eval_every: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] = 200
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "cpu"
+    workers: Annotated[int, Field(ge=0, le=64)] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +14,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from monox_kit.batching import pad_batch
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, ModelError
 from monox_kit.progress import Progress, ProgressTask
 from monox_kit.scoring import score
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import TorchClassifier, fast_bf16, model_inputs, require_device
+from monox_kit.training.batches import Batch, Batches
 from monox_kit.training.checkpoint import Checkpoints, TrainingState
 from monox_kit.training.config import LoopConfig
+from monox_kit.training.embeddings import install, restore
 from monox_kit.training.optimizer import (
+    embedding_mode,
     freeze,
     learning_rate_at,
     new_optimizer,
@@ -30,7 +33,7 @@ from monox_kit.training.optimizer import (
     restore_optimizer,
     set_learning_rate,
 )
-from monox_kit.training.order import epoch_batches
+from monox_kit.training.order import Position
 from monox_kit.training.rows import TrainingRows
 
 # student logits [B, C] and targets ([B] int64 or [B, C] float32) to a scalar
@@ -53,9 +56,18 @@ class FitResult:
 
 
 def planned_steps(config: LoopConfig, num_rows: int) -> int:
-    """The number of optimizer steps of a run over `num_rows` rows."""
+    """The number of optimizer steps of a run over `num_rows` rows.
+
+    Raises:
+        ConfigError: it is not known before the texts are read.
+    """
     if config.max_steps is not None:
         return config.max_steps
+    if config.batch_tokens is not None:
+        raise ConfigError(
+            "--batch-tokens: expected --max-steps with it, found none. How many batches an epoch "
+            "has depends on its texts, and the schedule must know its end: give --max-steps."
+        )
     return config.epochs * math.ceil(num_rows / config.batch_size)
 
 
@@ -98,16 +110,21 @@ class Trainer:
             mixed_precision="bf16" if self._precision == "bf16" else "no",
         )
         freeze(model, config)
-        self._tokenizer, self._labels, self._rows, self._loss = tokenizer, labels, rows, loss
+        self._tokenizer, self._labels, self._loss = tokenizer, labels, loss
         self._dev, self._config = dev, config
         self._checkpoints, self._progress = checkpoints, progress
         self._dev_labels = np.array([labels.index(d.label or "", d.id) for d in dev], np.int64)
-        self._num_bytes = rows.num_bytes()
         self._num_steps = planned_steps(config, len(rows))
+        self._batches = Batches(rows, tokenizer, config)
+        if embedding_mode(config) == "sparse":
+            model.to(config.device)
+            install(model, self._batches.occurring_tokens(self._num_steps, progress))
         self._trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._model = self._accelerator.prepare_model(model)
-        self._optimizer = new_optimizer(self._trainable, config, model.base_model_prefix)
-        self._state = TrainingState(step=0, model={}, optimizer={}, random=torch.get_rng_state())
+        self._optimizer = new_optimizer(self._trainable, config, model)
+        self._state = TrainingState(
+            step=0, position=Position(), model={}, optimizer={}, random=torch.get_rng_state()
+        )
 
     def fit(self, description: str) -> FitResult:
         """Train to the end, from the newest checkpoint where there is one.
@@ -120,14 +137,19 @@ class Trainer:
         losses: deque[float] = deque(maxlen=20)
         total = self._num_steps
         self._model.train()
-        with self._progress.task(description, total, "steps", done=resumed_at) as task:
-            for step, rows in self._remaining_batches(resumed_at):
-                losses.append(self._step(step, rows))
+        steps = range(resumed_at, total)
+        with (
+            self._progress.task(description, total, "steps", done=resumed_at) as task,
+            closing(self._batches.after(self._state.position)) as batches,
+        ):
+            for step, batch in zip(steps, batches):
+                losses.append(self._step(step, batch))
                 done = step + 1
-                self._state.step = done
+                self._state.step, self._state.position = done, batch.following
                 task.detail(f"loss {np.mean(losses):.3f}{self._best_text()}")
                 task.advance()
-                if done == total or done % self._eval_every() == 0:
+                every = self._config.eval_every
+                if done == total or (batch.ends_epoch if every is None else done % every == 0):
                     self._evaluate(task)
                 if done < total and done % self._config.checkpoint_every == 0:
                     self._save()
@@ -138,28 +160,12 @@ class Trainer:
             history=self._state.history,
         )
 
-    def _remaining_batches(self, start: int) -> Any:
-        """(step, [B] row positions) from `start` to the end."""
-        steps_per_epoch = math.ceil(len(self._rows) / self._config.batch_size)
-        step = start
-        while step < self._num_steps:
-            epoch, offset = divmod(step, steps_per_epoch)
-            config = self._config
-            batches = epoch_batches(self._num_bytes, config.batch_size, config.seed, epoch)
-            for rows in batches[offset : offset + self._num_steps - step]:
-                yield step, rows
-                step += 1
-
-    def _step(self, step: int, rows: np.ndarray[Any, np.dtype[np.int64]]) -> float:
+    def _step(self, step: int, batch: Batch) -> float:
         """One optimizer step; returns the loss."""
-        texts, pairs, targets = self._rows.batch(rows)
-        encoded = self._tokenizer.encode(texts, pairs)
-        everything = np.arange(len(rows), dtype=np.int64)
-        batch = pad_batch(encoded, everything, self._tokenizer.pad_id)
         device = str(self._accelerator.device)
         with self._accelerator.autocast():
-            logits = self._model(**model_inputs(batch, device)).logits
-        loss = self._loss(logits, torch.from_numpy(targets).to(device))
+            logits = self._model(**model_inputs(batch.tokens(), device)).logits
+        loss = self._loss(logits, torch.from_numpy(batch.targets).to(device))
         value = loss.item()
         if not math.isfinite(value):
             raise ModelError(
@@ -179,10 +185,6 @@ class Trainer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return value
-
-    def _eval_every(self) -> int:
-        steps_per_epoch = math.ceil(len(self._rows) / self._config.batch_size)
-        return self._config.eval_every or steps_per_epoch
 
     def _evaluate(self, task: ProgressTask) -> None:
         """Score the dev set, and keep the weights where it is the best so far."""
@@ -238,7 +240,9 @@ class Trainer:
 
     def _keep_best(self) -> None:
         _assign(self._trainable, self._state.best)
-        self._accelerator.unwrap_model(self._model).eval()
+        model = self._accelerator.unwrap_model(self._model)
+        restore(model)
+        model.eval()
 
 
 def resolve_precision(config: LoopConfig) -> str:

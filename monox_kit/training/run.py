@@ -274,7 +274,7 @@ class _Run:
         loop["max_length"] = max_length
         loop["precision"] = resolve_precision(self._loop)
         loop["device"] = self._loop.device.partition(":")[0]
-        del loop["checkpoint_every"]  # changes nothing in the result
+        del loop["checkpoint_every"], loop["workers"]  # change nothing in the result
         sources = self._sources
         return {
             "command": self._command,

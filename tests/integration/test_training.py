@@ -22,6 +22,7 @@ from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.store import LogitStore
 from monox_kit.training import checkpoint, loop
+from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.methods import Sources, build_task
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
@@ -76,7 +77,7 @@ def student_config(files: Path, method: str, **changes: object) -> StudentConfig
         stores=(files / "store",),
         labelled=corpus_of(files / "train.jsonl"),
         dev=corpus_of(files / "dev.jsonl"),
-        loop=replace(LOOP, freeze_embeddings=True),
+        loop=replace(LOOP, embeddings="frozen"),
     )
     return replace(config, **changes)  # type: ignore[arg-type]
 
@@ -117,10 +118,10 @@ def test_a_killed_run_ends_with_the_same_bits(
     whole = train_student(config, tmp_path / "whole")
     step = loop.Trainer._step
 
-    def killed(self: loop.Trainer, number: int, rows: np.ndarray) -> float:
+    def killed(self: loop.Trainer, number: int, batch: Batch) -> float:
         if number == stop_at:
             raise Killed
-        return step(self, number, rows)
+        return step(self, number, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Trainer, "_step", killed)
@@ -259,11 +260,11 @@ def test_training_that_diverges_stops_with_the_step(
 ) -> None:
     loss = loop.Trainer._step
 
-    def poisoned(self: loop.Trainer, number: int, rows: np.ndarray) -> float:
+    def poisoned(self: loop.Trainer, number: int, batch: Batch) -> float:
         if number == 3:
             for parameter in self._trainable.values():
                 parameter.data.fill_(float("nan"))
-        return loss(self, number, rows)
+        return loss(self, number, batch)
 
     monkeypatch.setattr(loop.Trainer, "_step", poisoned)
     with pytest.raises(ModelError, match="step 4: expected a finite loss, found nan"):
