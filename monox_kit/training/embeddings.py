@@ -33,9 +33,10 @@ class OccurringEmbedding(torch.nn.Module):
         super().__init__()
         values = table.weight.detach()
         if len(ids) == 0 or ids[0] < 0 or ids[-1] >= len(values):
+            found = f"{ids[0]} to {ids[-1]}" if len(ids) else "none"
             raise ModelError(
-                f"word embedding: expected token ids from 0 to {len(values) - 1}, found "
-                f"{ids.tolist()[-1:]}. The tokenizer belongs to another model."
+                f"word embedding: expected token ids from 0 to {len(values) - 1}, found {found}. "
+                "The tokenizer belongs to another model."
             )
         padding = table.padding_idx
         if padding is not None:

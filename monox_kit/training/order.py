@@ -11,8 +11,10 @@ from monox_kit.data import Int64s
 from monox_kit.store import RowPermutation
 
 # Rows are sorted by length within groups of this many batches: short texts meet short ones, and
-# the groups stay random. 50 is what transformers' length-grouped sampler uses.
+# the groups stay random. A small set has some groups too: one alone would make the same batches
+# in every epoch. 50 and 4 are what transformers' length-grouped sampler uses.
 _WINDOW_BATCHES = 50
+_LEAST_WINDOWS = 4
 # A window's texts and tokens are in memory at once.
 _MOST_WINDOW_ROWS = 16_384
 # What a batch under a token budget has at hand is not known before its texts are read. For the
@@ -58,8 +60,8 @@ class RowOrder:
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         if batch_tokens is not None:
             batch_size = max(batch_tokens // _TYPICAL_TOKENS, 1)
-        whole = min(_WINDOW_BATCHES, max(_MOST_WINDOW_ROWS // batch_size, 1))
-        self._window_rows = batch_size * whole
+        most_rows = min(_MOST_WINDOW_ROWS, num_rows // _LEAST_WINDOWS)
+        self._window_rows = batch_size * max(min(_WINDOW_BATCHES, most_rows // batch_size), 1)
 
     @property
     def num_windows(self) -> int:
