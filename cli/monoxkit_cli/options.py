@@ -61,7 +61,7 @@ HeadFactor = Annotated[
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per step.")]
 BudgetTokens = Annotated[
     int | None,
-    typer.Option("--batch-tokens", help="Padded tokens per step, for rows; needs --max-steps."),
+    typer.Option("--batch-tokens", help="Padded tokens per step, not rows; needs --max-steps."),
 ]
 MaxSteps = Annotated[
     int | None, typer.Option("--max-steps", help="Steps in all, instead of --epochs.")
