@@ -48,13 +48,11 @@ class Batch:
         window: where they lie.
         places: [B] int64 places in the window.
         following: the position of the next batch: where a run resumes that has done this one.
-        ends_epoch: whether the next batch is of another epoch.
     """
 
     window: Window
     places: Int64s
     following: Position
-    ends_epoch: bool
 
     def __len__(self) -> int:
         return len(self.places)
@@ -121,7 +119,7 @@ class Batches:
                     following = replace(window.at, batch=index)
                     if index == len(window.batches):
                         following = self._next(window.at)
-                    yield Batch(window, places, following, following.epoch > window.at.epoch)
+                    yield Batch(window, places, following)
                 first = 0
 
     def occurring_tokens(self, num_steps: int, progress: Progress) -> Int64s:
@@ -136,7 +134,7 @@ class Batches:
             closing(self.after(Position())) as batches,
         ):
             for done, batch in enumerate(batches, 1):
-                is_last = batch.ends_epoch or done == num_steps
+                is_last = batch.following.begins_epoch or done == num_steps
                 if batch.following.batch == 0 or is_last:
                     found = np.union1d(found, batch.window.encoded.input_ids)
                     task.advance(len(batch.window.rows))

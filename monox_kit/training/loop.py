@@ -149,7 +149,8 @@ class Trainer:
                 task.detail(f"loss {np.mean(losses):.3f}{self._best_text()}")
                 task.advance()
                 every = self._config.eval_every
-                if done == total or (batch.ends_epoch if every is None else done % every == 0):
+                is_due = batch.following.begins_epoch if every is None else done % every == 0
+                if done == total or is_due:
                     self._evaluate(task)
                 if done < total and done % self._config.checkpoint_every == 0:
                     self._save()

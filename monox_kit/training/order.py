@@ -36,6 +36,11 @@ class Position:
     window: int = 0
     batch: int = 0
 
+    @property
+    def begins_epoch(self) -> bool:
+        """Whether no batch of its epoch comes before it."""
+        return self.window == self.batch == 0
+
 
 class RowOrder:
     """Which rows share a batch, and which batch comes when; nothing is held for each row.

@@ -66,7 +66,7 @@ def test_an_epoch_is_every_row_once_with_its_own_text_and_target(
             assert ids[mask == 1].tolist() == tokenizer.encode([text]).input_ids.tolist()
         assert tokens.attention_mask.sum(axis=1).max() == tokens.input_ids.shape[1]
         seen += batch.rows.tolist()
-        if batch.ends_epoch:
+        if batch.following.begins_epoch:
             break
     assert sorted(seen) == list(range(50))
     assert batch.following == Position(1, 0, 0)
