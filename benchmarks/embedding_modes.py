@@ -117,7 +117,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
             print(json.dumps({"mode": mode, **runs[mode][-1]}), flush=True)
     medians = {
         mode: {
-            key: value if isinstance(value, str) else median(run[key] for run in found)
+            key: value if isinstance(value, str) else _median([run[key] for run in found])
             for key, value in found[0].items()
         }
         for mode, found in runs.items()
@@ -127,6 +127,12 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         for mode, found in runs.items()
     }
     return {"modes": medians, "step_to_frozen": ratios}
+
+
+def _median(values: list[float]) -> float:
+    """The median, whole where all values are."""
+    middle = median(values)
+    return int(middle) if all(isinstance(value, int) for value in values) else round(middle, 4)
 
 
 def accuracies(arguments: argparse.Namespace) -> dict[str, Any]:
