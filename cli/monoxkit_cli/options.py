@@ -69,6 +69,10 @@ HeadFactor = Annotated[
     float, typer.Option("--head-factor", help="The fresh head's rate, times the encoder's.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per step, over all processes.")]
+BudgetTokens = Annotated[
+    int | None,
+    typer.Option("--batch-tokens", help="Padded tokens per step, not rows; needs --max-steps."),
+]
 Accumulate = Annotated[
     int, typer.Option("--accumulate", help="Micro-batches of a step: less memory, same gradient.")
 ]
@@ -104,10 +108,11 @@ WarmupFraction = Annotated[
     float, typer.Option("--warmup-fraction", help="Part of the steps that the rate rises in.")
 ]
 WeightDecay = Annotated[float, typer.Option("--weight-decay", help="AdamW's, on matrices.")]
-FreezeEmbeddings = Annotated[
-    bool,
+Embeddings = Annotated[
+    str,
     typer.Option(
-        "--freeze-embeddings/--train-embeddings", help="Leave the word embeddings as they are."
+        "--embeddings",
+        help="Word embeddings: frozen, sparse (tokens that occur) or full; the last two end alike.",
     ),
 ]
 FreezeLayers = Annotated[
@@ -122,6 +127,9 @@ CheckpointEvery = Annotated[
     int, typer.Option("--checkpoint-every", help="Steps between checkpoints.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, order and dropout.")]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Threads that tokenize ahead; the result is the same.")
+]
 TrainPrecision = Annotated[
     str, typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 where hardware has it.")
 ]

@@ -146,7 +146,7 @@ class _Demo:
             loop=replace(
                 self._loop(self._config.teacher_steps, self._config.teacher_learning_rate),
                 max_length=self._config.teacher_max_length,
-                freeze_embeddings=True,
+                embeddings="frozen",
             ),
         )
         inputs = {**self._digests("labelled.jsonl", "dev.jsonl", "labels.json"), **asdict(config)}
@@ -204,7 +204,7 @@ class _Demo:
             dev=self._files("dev.jsonl"),
             temperature=self._config.temperature,
             threshold=self._config.threshold,
-            loop=replace(loop, freeze_embeddings=True, freeze_layers=self._config.freeze_layers),
+            loop=replace(loop, embeddings="frozen", freeze_layers=self._config.freeze_layers),
         )
         inputs = {**self._digests("labelled.jsonl", "dev.jsonl"), **_plain(asdict(config))}
         inputs["store"] = digest_file(self._out / "store" / "complete.json")

@@ -7,7 +7,8 @@ OUT.checkpoints/
         optimizer.safetensors   AdamW's moments, `<parameter>/<moment>`
         best.safetensors        trainable parameters at the best dev evaluation, where there was one
         random.safetensors      the states of PyTorch's generators, `<rank>/<device type>`
-        state.json              step, run fingerprint, dev results, sizes and digests of the above
+        state.json              step, position in the order of rows, run fingerprint, dev results,
+                                sizes and digests of the above
 
 Nothing in them is believed before it is checked, and nothing is unpickled.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from monox_kit.store.record import (
     typed,
 )
 from monox_kit.training.finite import first_not_finite
+from monox_kit.training.order import Position
 from monox_kit.training.state import Parameters, Tensors, TrainingState
 from monox_kit.training.tensor_file import read_header
 
@@ -46,6 +49,7 @@ _VERSION = 1
 _GROUPS = ("model", "optimizer", "best", "random")
 _KINDS: Mapping[str, type[Any]] = {
     "step": int,
+    "position": dict,
     "fingerprint": dict,
     "best_result": dict,
     "best_sets": dict,
@@ -102,6 +106,7 @@ class Checkpoints:
             record = {
                 "format_version": _VERSION,
                 "step": state.step,
+                "position": asdict(state.position),
                 "fingerprint": self._fingerprint,
                 "best_result": state.best_result,
                 "best_sets": state.best_sets,
@@ -211,6 +216,7 @@ class Checkpoints:
         _require_fitting(folder, groups, parameters, bool(values["best_result"]))
         return TrainingState(
             step=values["step"],
+            position=_position(values["position"], path),
             **groups,
             best_result=values["best_result"],
             best_sets=values["best_sets"],
@@ -271,6 +277,14 @@ def _require_fitting(
         not_finite = first_not_finite(tensors)
         if not_finite is not None:
             raise _damaged(path, "finite values", f"NaN or Inf in {not_finite}")
+
+
+def _position(value: Mapping[str, Any], path: Path) -> Position:
+    """The position in the order of rows; how many windows and batches there are is not known."""
+    names = {field.name for field in fields(Position)}
+    if set(value) != names or any(type(v) is not int or v < 0 for v in value.values()):
+        raise _damaged(path, "epoch, window and batch from 0", repr(value)[:60])
+    return Position(**value)
 
 
 def _is_result(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 Method = Literal["ce", "pl", "kd"]
+EmbeddingMode = Literal["frozen", "sparse", "full"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +20,8 @@ class LoopConfig:
         head_factor: the head's and the pooler's rate is so many times that of the encoder: they
             start from random values, the encoder does not.
         batch_size: rows of one step, over all processes and micro-batches.
+        batch_tokens: padded tokens of one step, instead of `batch_size`; None for rows. How many
+            steps an epoch has is then not known before: needs `max_steps`.
         accumulate: micro-batches that each process divides its rows of a step into: less memory,
             the same gradient.
         max_steps: steps in all; None for `epochs` passes over the rows.
@@ -30,20 +33,25 @@ class LoopConfig:
         patience: the run ends after so many dev evaluations that are no better than the best one;
             None never.
         max_length: the cut in tokens; None for the model's own, at most 256.
-        freeze_embeddings: whether the word embeddings stay as they were pretrained.
+        embeddings: what becomes of the word embeddings. `frozen`: they stay as they were
+            pretrained. `sparse`: the rows of the tokens that occur are trained. `full`: the
+            optimizer goes over the whole table; the same result as `sparse`.
         freeze_layers: how many of the lowest layers stay as they were pretrained; from 1 on, all
-            embeddings do too.
+            embeddings do too, whatever `embeddings` says.
         eval_every: steps between evaluations on the dev set; None for the end of every epoch.
         checkpoint_every: steps between checkpoints.
         seed: of the head's initial weights, the order of the rows and dropout.
         precision: `auto` takes bf16 where the device has it in hardware, else fp32.
         device: `cpu`, `cuda` or `cuda:N`.
+        workers: threads that read and tokenize ahead; 0 does it between the steps. Changes nothing
+            in the result.
         tensorboard: folder to write TensorBoard's events to; None for none.
     """
 
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     head_factor: Annotated[float, Field(gt=0, le=1000)] = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 16
+    batch_tokens: Annotated[int, Field(ge=1)] | None = None
     accumulate: Annotated[int, Field(ge=1)] = 1
     max_steps: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] = 3
@@ -53,11 +61,12 @@ class LoopConfig:
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     patience: Annotated[int, Field(ge=1)] | None = None
     max_length: Annotated[int, Field(ge=4)] | None = None
-    freeze_embeddings: bool = False
+    embeddings: EmbeddingMode = "full"
     freeze_layers: Annotated[int, Field(ge=0)] = 0
     eval_every: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] = 200
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "cpu"
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
     tensorboard: str | None = None

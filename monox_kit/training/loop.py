@@ -5,30 +5,32 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from monox_kit.data import Document, Int64s, LabelSet
+from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, MonoxError
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import BatchDone
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import TorchClassifier, fast_bf16
+from monox_kit.training.batches import Batches
 from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig
+from monox_kit.training.embeddings import install, restore
 from monox_kit.training.evaluate import DevSets, Evaluator, is_better, num_since_best
 from monox_kit.training.log import Speed, TrainingLog
 from monox_kit.training.optimizer import (
+    embedding_mode,
     freeze,
     new_optimizer,
     optimizer_tensors,
     restore_optimizer,
 )
-from monox_kit.training.order import epoch_batches
 from monox_kit.training.processes import join_processes
 from monox_kit.training.rows import TrainingRows
 from monox_kit.training.state import (
@@ -41,8 +43,9 @@ from monox_kit.training.state import (
     restore_generators,
     seed_generators,
 )
-from monox_kit.training.step import Loss, Step, Stepper
+from monox_kit.training.step import Step, Stepper
 from monox_kit.training.stopping import StopSignals
+from monox_kit.training.targets import Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,18 @@ class _Stopping(Exception):
 
 
 def planned_steps(config: LoopConfig, num_rows: int) -> int:
-    """The number of optimizer steps of a run over `num_rows` rows that patience does not end."""
+    """The number of optimizer steps of a run over `num_rows` rows that patience does not end.
+
+    Raises:
+        ConfigError: it is not known before the texts are read.
+    """
     if config.max_steps is not None:
         return config.max_steps
+    if config.batch_tokens is not None:
+        raise ConfigError(
+            "--batch-tokens: expected --max-steps with it, found none. How many batches an epoch "
+            "has depends on its texts, and the schedule must know its end: give --max-steps."
+        )
     return config.epochs * math.ceil(num_rows / config.batch_size)
 
 
@@ -108,22 +120,21 @@ class Trainer:
         self._precision = resolve_precision(config)
         self._processes = join_processes(config.device)
         freeze(model, config)
-        self._labels, self._rows = labels, rows
-        self._config, self._checkpoints = config, checkpoints
+        self._labels, self._config, self._checkpoints = labels, config, checkpoints
         self._progress = progress if self._processes.is_first else Silent()
         self._dev = dev if isinstance(dev, DevSets) else DevSets.build(dev, (), ("dev",))
         self._evaluator = Evaluator(self._dev, tokenizer, labels, self._processes)
-        self._num_bytes = rows.num_bytes()
         self._num_steps = planned_steps(config, len(rows))
+        self._batches = Batches(rows, tokenizer, config)
         self._model = model.to(self._processes.device)
+        if embedding_mode(config) == "sparse":
+            install(model, self._batches.occurring_tokens(self._num_steps, self._progress))
         self._trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self._optimizer = new_optimizer(self._trainable, config, model.base_model_prefix)
+        self._optimizer = new_optimizer(self._trainable, config, model)
         self._stepper = Stepper(
             model=self._model,
             trainable=self._trainable,
             optimizer=self._optimizer,
-            tokenizer=tokenizer,
-            rows=rows,
             loss=loss,
             config=config,
             num_steps=self._num_steps,
@@ -154,15 +165,16 @@ class Trainer:
             task = stack.enter_context(
                 self._progress.task(description, total, "steps", done=resumed_at)
             )
+            batches = stack.enter_context(closing(self._batches.after(self._state.position)))
             stack.enter_context(self._stop)
             try:
                 self._evaluate_if_due(task)  # the run may have been stopped before it could
-                for step, rows in self._remaining_batches(resumed_at):
+                started_s = time.perf_counter()
+                for step, batch in zip(range(resumed_at, total), batches):
                     if self._is_over():
                         break
-                    started_s = time.perf_counter()
-                    done = self._stepper.take(step, rows)
-                    self._state.step = step + 1
+                    done = self._stepper.take(step, batch)
+                    self._state.step, self._state.position = step + 1, batch.following
                     losses.append(done.loss)
                     speed.add(time.perf_counter() - started_s, done.rows, done.tokens)
                     task.detail(self._detail(losses, speed))
@@ -174,6 +186,7 @@ class Trainer:
                     done_all = self._state.step == total
                     if self._state.step % self._config.checkpoint_every == 0 and not done_all:
                         self._save()
+                    started_s = time.perf_counter()  # the next batch's reading counts
             except MonoxError as error:
                 with suppress(MonoxError):  # the disk may be what refused
                     self._log_event("error", message=str(error))
@@ -181,6 +194,7 @@ class Trainer:
             best_step = int(self._state.best_result["step"])
             self._log_event("end", best_step=best_step, stopped_early=self._state.step < total)
         assign(self._trainable, self._state.best)
+        restore(self._model)
         self._model.eval()
         return FitResult(
             precision=self._precision,
@@ -191,23 +205,12 @@ class Trainer:
             history=self._state.history,
         )
 
-    def _remaining_batches(self, start: int) -> Iterator[tuple[int, Int64s]]:
-        """(step, [B] row positions) from `start` to the end."""
-        steps_per_epoch = math.ceil(len(self._rows) / self._config.batch_size)
-        step = start
-        while step < self._num_steps:
-            epoch, offset = divmod(step, steps_per_epoch)
-            config = self._config
-            batches = epoch_batches(self._num_bytes, config.batch_size, config.seed, epoch)
-            for rows in batches[offset : offset + self._num_steps - step]:
-                yield step, rows
-                step += 1
-
     def _evaluate_if_due(self, task: ProgressTask) -> None:
         """Score the dev sets where this step asks for it, and keep the weights if best so far."""
         state = self._state
-        every = self._config.eval_every or math.ceil(len(self._rows) / self._config.batch_size)
-        is_due = state.step > 0 and (state.step == self._num_steps or state.step % every == 0)
+        every = self._config.eval_every
+        is_due = state.position.begins_epoch if every is None else state.step % every == 0
+        is_due = state.step > 0 and (is_due or state.step == self._num_steps)
         if not is_due or (state.history and state.history[-1]["step"] == state.step):
             return None
         task.detail("evaluating on the dev set")

@@ -35,9 +35,6 @@ class RowSource(Protocol):
     def text_pair(self, index: int) -> str:
         """The second text of a pair."""
 
-    def num_bytes(self) -> Int64s:
-        """[N] int64, a cheap measure of each row's length, for grouping."""
-
     def targets(self, indices: Int64s) -> Targets:
         """[B] int64 class indices, or [B, C] float32 teacher logits."""
 
@@ -71,11 +68,6 @@ class LabelledRows:
     def text_pair(self, index: int) -> str:
         """The second text of a pair."""
         return self._documents[index].text_pair or ""
-
-    def num_bytes(self) -> Int64s:
-        """[N] int64, characters of each row."""
-        lengths = (len(d.text) + len(d.text_pair or "") for d in self._documents)
-        return np.fromiter(lengths, np.int64, len(self._documents))
 
     def targets(self, indices: Int64s) -> Targets:
         """[B] int64 class indices."""
@@ -112,10 +104,6 @@ class StoreRows:
         """The second text of a pair."""
         return self._store.text_pair(int(self._rows[index])) or ""
 
-    def num_bytes(self) -> Int64s:
-        """[N] int64, UTF-8 bytes of each row."""
-        return self._store.text_lengths()[self._rows]
-
     def targets(self, indices: Int64s) -> Targets:
         """[B] int64 class indices, or [B, C] float32 logits."""
         logits = self._store.logits(self._rows[indices])
@@ -141,12 +129,6 @@ class TrainingRows:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
-
-    def num_bytes(self) -> Int64s:
-        """[N] int64, a cheap measure of each row's length."""
-        if not self._sources:
-            return np.zeros(0, np.int64)
-        return np.concatenate([source.num_bytes() for source in self._sources])
 
     def batch(self, indices: Int64s) -> tuple[list[str], list[str] | None, Targets]:
         """Texts, second texts (None for single texts) and targets of B rows, in their order."""

@@ -305,7 +305,7 @@ class _Run:
         loop["max_length"] = max_length
         loop["precision"] = resolve_precision(self._loop)
         loop["device"] = self._loop.device.partition(":")[0]
-        for name in ("checkpoint_every", "tensorboard"):  # they change nothing in the result
+        for name in ("checkpoint_every", "tensorboard", "workers"):  # they change nothing in the result
             del loop[name]
         sources = self._sources
         return {

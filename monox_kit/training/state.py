@@ -10,6 +10,7 @@ import torch
 
 from monox_kit.errors import NotFinite
 from monox_kit.training.finite import first_not_finite
+from monox_kit.training.order import Position
 from monox_kit.training.processes import Processes
 
 Tensors = dict[str, torch.Tensor]
@@ -24,6 +25,7 @@ class TrainingState:
 
     Attributes:
         step: finished steps.
+        position: of the next batch in the order of rows.
         model: trainable parameters by name.
         optimizer: AdamW's moments by `<parameter>/<moment>`.
         random: the states of PyTorch's generators by `<rank>/<device type>`, uint8.
@@ -34,6 +36,7 @@ class TrainingState:
     """
 
     step: int = 0
+    position: Position = field(default_factory=Position)
     model: Tensors = field(default_factory=dict)
     optimizer: Tensors = field(default_factory=dict)
     random: Tensors = field(default_factory=dict)

@@ -8,29 +8,21 @@ them, however they are divided.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from monox_kit.batching import pad_batch
-from monox_kit.data import Int64s, TokenBatch
 from monox_kit.errors import NotFinite, StoreError
-from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import autocast, model_inputs
+from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.finite import all_finite, first_not_finite
 from monox_kit.training.optimizer import learning_rate_at, optimizer_tensors, set_learning_rate
-from monox_kit.training.order import rank_rows
 from monox_kit.training.processes import Processes
-from monox_kit.training.rows import TrainingRows
 from monox_kit.training.state import Parameters
-
-# student logits [B, C] and targets ([B] int64 or [B, C] float32) to a scalar, a mean over rows
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+from monox_kit.training.targets import Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +51,6 @@ class Stepper:
         model: a transformers sequence classifier.
         trainable: its parameters that are trained, by name.
         optimizer: theirs.
-        tokenizer: the one that belongs to the model.
-        rows: what to learn from.
         loss: the objective.
         config: the run's settings.
         num_steps: of the whole run, for the learning rate.
@@ -74,8 +64,6 @@ class Stepper:
         model: Any,
         trainable: Parameters,
         optimizer: torch.optim.Optimizer,
-        tokenizer: Tokenizer,
-        rows: TrainingRows,
         loss: Loss,
         config: LoopConfig,
         num_steps: int,
@@ -83,23 +71,23 @@ class Stepper:
         processes: Processes,
     ) -> None:
         self._model, self._trainable, self._optimizer = model, trainable, optimizer
-        self._tokenizer, self._rows, self._loss = tokenizer, rows, loss
-        self._config, self._num_steps, self._precision = config, num_steps, precision
-        self._processes = processes
+        self._loss, self._config, self._num_steps = loss, config, num_steps
+        self._precision, self._processes = precision, processes
 
-    def take(self, step: int, rows: Int64s) -> Step:
-        """Take step `step`, from 0, with the rows at these positions; [B] int64.
+    def take(self, step: int, batch: Batch) -> Step:
+        """Take step `step`, from 0, with the rows of `batch`.
 
         Raises:
             NotFinite: before the weights change, or where they changed to what is not finite.
             StoreError: a target is not finite.
         """
         loss = tokens = 0.0
-        for part, batch, targets in self._micro_batches(rows):
-            self._require_finite_targets(step, part, targets)
-            share = self._backward(batch, targets, len(part) / len(rows))
-            loss += share
-            tokens += batch.num_tokens
+        mine = batch.part(self._processes.rank, self._processes.count)
+        for part in mine.split(self._config.accumulate):
+            self._require_finite_targets(step, part)
+            found, num_tokens = self._backward(part, len(part) / len(batch))
+            loss += found
+            tokens += num_tokens
         loss, tokens = self._processes.sum([loss, tokens])
         if not math.isfinite(loss):
             raise self._not_finite_loss(step, loss)
@@ -113,38 +101,29 @@ class Stepper:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._require_finite_weights(step)
-        return Step(loss, float(norm), rate, len(rows), int(tokens))
+        return Step(loss, float(norm), rate, len(batch), int(tokens))
 
-    def _micro_batches(self, rows: Int64s) -> Iterator[tuple[Int64s, TokenBatch, torch.Tensor]]:
-        """This process's rows of a step: [b] row positions, their tokens and their targets."""
-        mine = rank_rows(rows, self._processes.rank, self._processes.count)
-        size = math.ceil(len(mine) / self._config.accumulate)
-        for start in range(0, len(mine), max(size, 1)):
-            part = mine[start : start + size]
-            texts, pairs, targets = self._rows.batch(part)
-            encoded = self._tokenizer.encode(texts, pairs)
-            everything = np.arange(len(part), dtype=np.int64)
-            batch = pad_batch(encoded, everything, self._tokenizer.pad_id)
-            yield part, batch, torch.from_numpy(targets)
-
-    def _backward(self, batch: TokenBatch, targets: torch.Tensor, share: float) -> float:
-        """Add the gradient of a micro-batch; returns its part of the step's loss.
+    def _backward(self, part: Batch, share: float) -> tuple[float, int]:
+        """Add the gradient of a micro-batch.
 
         Args:
-            batch: its tokens.
-            targets: what its rows are to learn.
-            share: its rows, of all the rows of the step.
-        """
-        device = self._processes.device
-        with autocast(device, self._precision):
-            logits = self._model(**model_inputs(batch, device)).logits
-        loss = self._loss(logits, targets.to(device)) * share
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+            part: its rows.
+            share: these, of all the rows of the step.
 
-    def _require_finite_targets(self, step: int, rows: Int64s, targets: torch.Tensor) -> None:
-        if targets.is_floating_point() and not all_finite([targets]):
-            row = rows[int(torch.isfinite(targets).all(dim=1).int().argmin())]
+        Returns:
+            Its part of the step's loss, and its real tokens.
+        """
+        device, tokens = self._processes.device, part.tokens()
+        with autocast(device, self._precision):
+            logits = self._model(**model_inputs(tokens, device)).logits
+        loss = self._loss(logits, part.targets.to(device)) * share
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item(), tokens.num_tokens
+
+    def _require_finite_targets(self, step: int, part: Batch) -> None:
+        teacher = part.targets.teacher
+        if teacher is not None and not all_finite([teacher]):
+            row = part.rows[int(torch.isfinite(teacher).all(dim=1).int().argmin())]
             raise StoreError(
                 f"step {step + 1}: expected finite teacher logits, found NaN or Inf in row {row} "
                 "of the stores, counted through them all. Find it with monoxkit store verify."

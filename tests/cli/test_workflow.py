@@ -225,7 +225,7 @@ def test_options_of_several_values_take_them_after_one_name() -> None:
         (
             train_student.train_student,
             (
-                LoopConfig(freeze_embeddings=True),
+                LoopConfig(embeddings="frozen"),
                 StudentConfig(model="", method="kd", dev=CorpusConfig(paths=("x",))),
             ),
         ),

@@ -21,6 +21,7 @@ from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.progress import Silent
 from monox_kit.store import LogitStore
 from monox_kit.training import checkpoint
+from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.methods import Sources, build_task
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
@@ -86,7 +87,7 @@ def student_config(files: Path, method: str, **changes: object) -> StudentConfig
         stores=(files / "store",),
         labelled=corpus_of(files / "train.jsonl"),
         dev=corpus_of(files / "dev.jsonl"),
-        loop=replace(LOOP, freeze_embeddings=True),
+        loop=replace(LOOP, embeddings="frozen"),
     )
     return replace(config, **changes)  # type: ignore[arg-type]
 
@@ -127,10 +128,10 @@ def test_a_killed_run_ends_with_the_same_bits(
     whole = train_student(config, tmp_path / "whole")
     take = Stepper.take
 
-    def killed(self: Stepper, number: int, rows: np.ndarray) -> Step:
+    def killed(self: Stepper, number: int, batch: Batch) -> Step:
         if number == stop_at:
             raise Killed
-        return take(self, number, rows)
+        return take(self, number, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Stepper, "take", killed)
