@@ -18,6 +18,8 @@ SEVERAL_VALUES: Final = (
     "--train",
     "--dev",
     "--labelled",
+    "--unlabelled",
+    "--store-weight",
     "--check",
     "--rows",
     "--slice",

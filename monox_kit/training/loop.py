@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,7 @@ from monox_kit.training.optimizer import (
 )
 from monox_kit.training.order import epoch_batches
 from monox_kit.training.rows import TrainingRows
-
-# student logits [B, C] and targets ([B] int64 or [B, C] float32) to a scalar
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+from monox_kit.training.targets import Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +157,7 @@ class Trainer:
         device = str(self._accelerator.device)
         with self._accelerator.autocast():
             logits = self._model(**model_inputs(batch, device)).logits
-        loss = self._loss(logits, torch.from_numpy(targets).to(device))
+        loss = self._loss(logits, targets.to(device))
         value = loss.item()
         if not math.isfinite(value):
             raise ModelError(

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from monox_kit import __version__
-from monox_kit.bundle import RECORD_FILE, BundleRecord, ModelFolder, open_folder, require_same_run
+from monox_kit.bundle import BundleRecord, ModelFolder, open_folder
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document, LabelSet
 from monox_kit.digest import digest_json
-from monox_kit.durable import is_free, new_folder, owned_folder
+from monox_kit.durable import new_folder, owned_folder
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
 from monox_kit.store import LogitStore
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import new_classifier, save_classifier
+from monox_kit.training.card import model_card
 from monox_kit.training.checkpoint import Checkpoints
-from monox_kit.training.config import LoopConfig, Method
+from monox_kit.training.config import LoopConfig, Method, ObjectiveConfig
 from monox_kit.training.loop import FitResult, Trainer, planned_steps, resolve_precision
 from monox_kit.training.methods import Sources, Task, build_task
+from monox_kit.training.summary import TrainingSummary, finished_run
+from monox_kit.training.teachers import StoredTeacher
 from monox_kit.validation import checked
 
 LABELS_FILE = "labels.json"
@@ -58,60 +59,71 @@ class StudentConfig:
 
     Attributes:
         model: multilingual encoder to fine-tune: a folder, `packaged:NAME` or a hub name.
-        method: `ce`, `pl` or `kd`.
-        stores: folders of complete logit stores; `ce` does not use them.
+        method: `ce`, `pl`, `kd` or `self-training`.
+        stores: folders of complete logit stores; `ce` and `self-training` do not use them.
+        combine: `concatenate` learns from the stores' rows one after the other; `average` takes
+            stores of the same corpus as one teacher, see `StoredTeacher`.
+        store_weight: of each store in that average, in any scale; None for equal ones.
         labelled: gold-labelled text; None where there is none, which only `kd` allows.
+        unlabelled: text that `self-training` labels with the student of the round before.
+        rounds: of `self-training` after the first, which learns from gold labels alone; None for 2.
         dev: gold-labelled text in the source language that chooses the weights to keep.
         labels: `labels.json`; None for the stores' labels, else as for the teacher.
-        temperature: of the teacher's soft targets; the paper's best on its dev set is 0.1.
-        threshold: least confidence of a pseudo-label; the paper keeps everything: 0.
-        loop: how it is trained.
+        objective: temperatures, weights and thresholds.
+        loop: how it is trained; in `self-training`, each round.
     """
 
     model: str
     method: Method
     dev: CorpusConfig
     stores: tuple[Path, ...] = ()
+    combine: Literal["concatenate", "average"] = "concatenate"
+    store_weight: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     labelled: CorpusConfig | None = None
+    unlabelled: CorpusConfig | None = None
+    rounds: Annotated[int, Field(ge=1, le=99)] | None = None
     labels: Path | None = None
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 0.1
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
+    def require_consistent(self) -> None:
+        """Check that nothing was asked for that the method would ignore.
 
-@dataclass(frozen=True, slots=True)
-class TrainingSummary:
-    """What a training stage did.
+        Raises:
+            ConfigError: something was.
+        """
+        self.objective.require_used(self.method)
+        if self.store_weight is not None and self.combine != "average":
+            raise ConfigError(
+                "--store-weight: expected with --combine average, found --combine "
+                f"{self.combine}, which takes every row once. Add --combine average."
+            )
+        if self.method not in ("pl", "kd") and self.combine != "concatenate":
+            raise ConfigError(
+                f"--combine {self.combine}: expected with --method pl or kd, found --method "
+                f"{self.method}, which uses no store. Leave it out or change the method."
+            )
+        if self.method == "self-training":
+            return
+        for option, is_given in {
+            "--unlabelled": self.unlabelled is not None,
+            "--rounds": self.rounds is not None,
+        }.items():
+            if is_given:
+                raise ConfigError(
+                    f"{option}: expected with --method self-training, found --method "
+                    f"{self.method}. Leave it out or change the method."
+                )
 
-    Attributes:
-        path: the trained model's folder.
-        method: the objective.
-        counts: rows by what they are.
-        num_steps: optimizer steps.
-        dev_accuracy: of the weights that were kept, in [0, 1].
-        dev_loss: their mean cross-entropy on the dev set.
-        best_step: the step that they are from.
-        history: every dev evaluation.
-        precision: `fp32` or `bf16`.
-        trained_s: seconds that the training took, in the process that finished it.
-        reused: whether the folder held the finished model of the same run.
-    """
 
-    path: Path
-    method: str
-    counts: Mapping[str, int]
-    num_steps: int
-    dev_accuracy: float
-    dev_loss: float
-    best_step: int
-    history: Sequence[Mapping[str, float]]
-    precision: str
-    trained_s: float
-    reused: bool
+class Prepared(NamedTuple):
+    """What a run has opened and checked before it trains."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return {**asdict(self), "path": str(self.path)}
+    dev: Sequence[Document]
+    folder: ModelFolder
+    task: Task
+    max_length: int
+    fingerprint: dict[str, Any]
 
 
 def train_teacher(
@@ -128,8 +140,8 @@ def train_teacher(
     labels = _labels_for(config.labels, config.train)
     train = read_labelled(config.train, labels)
     labels = labels or LabelSet.from_names([d.label or "" for d in train])
-    sources = Sources(labels, train, _name(config.train), (), 1.0, 0.0)
-    run = _Run(
+    sources = Sources(labels, train, _name(config.train))
+    run = TrainingRun(
         command="train-teacher",
         method="ce",
         model=config.model,
@@ -153,7 +165,22 @@ def train_student(
         MonoxError: by kind, see `monox_kit.errors`.
     """
     checked(config)
+    config.require_consistent()
     progress = progress or Silent()
+    if config.method == "self-training":
+        # Imported here because it calls this function, once a round.
+        from monox_kit.training.self_training import self_train
+
+        return self_train(config, out, progress)
+    return student_run(config, out, progress).execute(progress)
+
+
+def student_run(config: StudentConfig, out: Path, progress: Progress) -> TrainingRun:
+    """The run of one objective: `ce`, `pl` or `kd`. Stores and labelled text are opened, no more.
+
+    Raises:
+        MonoxError: by kind, see `monox_kit.errors`.
+    """
     stores = (
         ()
         if config.method == "ce"
@@ -181,21 +208,23 @@ def train_student(
             f"{config.method}, found neither. Give --labelled FILE or --store DIR."
         )
     labels = labels or LabelSet.from_names([d.label or "" for d in labelled])
+    if config.combine == "average" and stores:
+        teachers = [StoredTeacher(stores, config.store_weight)]
+    else:
+        teachers = [StoredTeacher([store]) for store in stores]
     name = _name(config.labelled) if config.labelled else ""
-    sources = Sources(labels, labelled, name, stores, config.temperature, config.threshold)
-    run = _Run(
+    return TrainingRun(
         command="train-student",
         method=config.method,
         model=config.model,
         dev=config.dev,
         loop=config.loop,
         out=out,
-        sources=sources,
+        sources=Sources(labels, labelled, name, teachers, config.objective),
     )
-    return run.execute(progress)
 
 
-class _Run:
+class TrainingRun:
     """One training run: its fingerprint, its checkpoints and its finished folder."""
 
     def __init__(
@@ -212,8 +241,8 @@ class _Run:
         self._command, self._method, self._model, self._loop = command, method, model, loop
         self._dev_config, self._out, self._sources = dev, out, sources
 
-    def execute(self, progress: Progress) -> TrainingSummary:
-        """Train, or return what an earlier equal run left."""
+    def prepared(self, progress: Progress) -> Prepared:
+        """The inputs opened and checked, and the run's fingerprint; nothing is written."""
         dev = read_labelled(self._dev_config, self._sources.labels)
         folder = open_folder(self._model, progress)
         task = build_task(self._method, self._sources)
@@ -223,12 +252,17 @@ class _Run:
                 "other. Check the columns of both."
             )
         max_length = folder.resolve_max_length(self._loop.max_length)
-        fingerprint = self._fingerprint(folder, dev, max_length)
+        fingerprint = self._fingerprint(folder, dev, max_length, task)
+        return Prepared(dev, folder, task, max_length, fingerprint)
+
+    def execute(self, progress: Progress) -> TrainingSummary:
+        """Train, or return what an earlier equal run left."""
+        dev, folder, task, max_length, fingerprint = self.prepared(progress)
         with owned_folder(self._out):
             checkpoints = Checkpoints(
                 self._out.parent / f"{self._out.name}.checkpoints", fingerprint
             )
-            finished = self._finished(fingerprint)
+            finished = finished_run(self._out, fingerprint)
             if finished is not None:
                 checkpoints.remove()  # a kill between commit and clean-up left them
                 return finished
@@ -257,17 +291,17 @@ class _Run:
                 provenance={
                     "model": self._model,
                     "run": fingerprint,
-                    "summary": _without_path(summary),
+                    "summary": summary.to_record(),
                 },
             )
             with new_folder(self._out) as building:
-                card = _card(self._model, summary, fingerprint)
+                card = model_card(self._model, summary, fingerprint)
                 save_classifier(model, tokenizer, building, record, card)
             checkpoints.remove()
             return summary
 
     def _fingerprint(
-        self, folder: ModelFolder, dev: Sequence[Document], max_length: int
+        self, folder: ModelFolder, dev: Sequence[Document], max_length: int, task: Task
     ) -> dict[str, Any]:
         """Everything that the trained weights depend on, flat."""
         loop = asdict(self._loop)
@@ -284,30 +318,11 @@ class _Run:
             "labels": sources.labels.fingerprint,
             "labelled_digest": _digest_documents(() if self._method == "kd" else sources.labelled),
             "dev_digest": _digest_documents(dev),
-            "stores": digest_json([store.digest for store in sources.stores]),
-            "temperature": sources.temperature if self._method == "kd" else None,
-            "threshold": sources.threshold if self._method == "pl" else None,
+            "stores": digest_json([s.digest for t in sources.teachers for s in t.stores]),
+            "store_weights": _weights(sources.teachers),
+            **task.settings,
             **loop,
         }
-
-    def _finished(self, fingerprint: Mapping[str, Any]) -> TrainingSummary | None:
-        """The summary of the equal run that already stands at `out`, if one does."""
-        if is_free(self._out):
-            return None
-        if not (self._out / RECORD_FILE).is_file():
-            raise ConfigError(
-                f"--out {self._out}: expected no folder or a finished run of this command, found "
-                "something else. Give another --out."
-            )
-        record = open_folder(str(self._out.absolute())).record
-        if record is None or "run" not in record.provenance:
-            raise ConfigError(
-                f"{self._out}: expected no folder or a finished run of this command, found "
-                "another model. Give another --out."
-            )
-        require_same_run(record.provenance["run"], json.loads(json.dumps(fingerprint)), self._out)
-        values = {**record.provenance["summary"], "reused": True}
-        return TrainingSummary(path=self._out, **values)
 
     def _summary(self, task: Task, result: FitResult, trained_s: float) -> TrainingSummary:
         return TrainingSummary(
@@ -322,7 +337,13 @@ class _Run:
             precision=result.precision,
             trained_s=round(trained_s, 2),
             reused=False,
+            classes=task.classes,
         )
+
+
+def _weights(teachers: Sequence[StoredTeacher]) -> list[float] | None:
+    """The stores' weights where they are averaged; None where each is a teacher of its own."""
+    return next((list(each.weights) for each in teachers if len(each.stores) > 1), None)
 
 
 def _labels_for(path: Path | None, corpus: CorpusConfig) -> LabelSet | None:
@@ -342,20 +363,3 @@ def _digest_documents(documents: Sequence[Document]) -> str:
 
 def _name(corpus: CorpusConfig) -> str:
     return ", ".join(corpus.paths)
-
-
-def _without_path(summary: TrainingSummary) -> dict[str, Any]:
-    return {key: value for key, value in summary.to_json().items() if key != "path"}
-
-
-def _card(model: str, summary: TrainingSummary, fingerprint: Mapping[str, Any]) -> str:
-    """The model card: what it was made from, how, and how it did on the dev set."""
-    counts = ", ".join(f"{count:,} {name}" for name, count in summary.counts.items())
-    settings = "\n".join(f"| {key} | {value} |" for key, value in fingerprint.items())
-    return (
-        f"---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n\n"
-        f"# {summary.path.name}\n\nFine-tuned from `{model}` with monoxkit {__version__}, "
-        f"objective `{summary.method}`.\n\n- rows: {counts}\n- steps: {summary.num_steps}, weights "
-        f"kept from step {summary.best_step}\n- dev accuracy: {100 * summary.dev_accuracy:.1f} %\n"
-        f"\n| setting | value |\n|---|---|\n{settings}\n"
-    )
