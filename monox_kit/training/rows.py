@@ -28,11 +28,11 @@ class RowSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def text(self, index: int) -> str:
-        """The text, or the first of a pair."""
+    def texts(self, indices: Int64s) -> Sequence[str]:
+        """B texts, or firsts of pairs."""
 
-    def text_pair(self, index: int) -> str:
-        """The second text of a pair."""
+    def text_pairs(self, indices: Int64s) -> Sequence[str]:
+        """B second texts of pairs."""
 
     def num_bytes(self) -> Int64s:
         """[N] int64, a cheap measure of each row's length, for grouping."""
@@ -66,13 +66,13 @@ class LabelledRows:
     def __len__(self) -> int:
         return len(self._documents)
 
-    def text(self, index: int) -> str:
-        """The text, or the first of a pair."""
-        return self._documents[index].text
+    def texts(self, indices: Int64s) -> list[str]:
+        """B texts, or firsts of pairs."""
+        return [self._documents[index].text for index in indices]
 
-    def text_pair(self, index: int) -> str:
-        """The second text of a pair."""
-        return self._documents[index].text_pair or ""
+    def text_pairs(self, indices: Int64s) -> list[str]:
+        """B second texts of pairs."""
+        return [self._documents[index].text_pair or "" for index in indices]
 
     def num_bytes(self) -> Int64s:
         """[N] int64, characters of each row."""
@@ -101,13 +101,13 @@ class _StoreRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def text(self, index: int) -> str:
-        """The text, or the first of a pair."""
-        return self._store.text(int(self._rows[index]))
+    def texts(self, indices: Int64s) -> list[str]:
+        """B texts, or firsts of pairs."""
+        return self._store.texts(self._rows[indices])
 
-    def text_pair(self, index: int) -> str:
-        """The second text of a pair."""
-        return self._store.text_pair(int(self._rows[index])) or ""
+    def text_pairs(self, indices: Int64s) -> list[str]:
+        """B second texts of pairs."""
+        return self._store.text_pairs(self._rows[indices]) or []
 
     def num_bytes(self) -> Int64s:
         """[N] int64, UTF-8 bytes of each row."""
@@ -202,27 +202,29 @@ class TrainingRows:
     def batch(self, indices: Int64s) -> tuple[list[str], list[str] | None, Targets]:
         """Texts, second texts (None for single texts) and targets of B rows, in their order."""
         which = np.searchsorted(self._starts, indices, side="right") - 1
-        local = indices - self._starts[which]
-        texts = [self._sources[s].text(int(i)) for s, i in zip(which, local)]
-        pairs = None
-        if self.has_pairs:
-            pairs = [self._sources[s].text_pair(int(i)) for s, i in zip(which, local)]
-        return texts, pairs, self._targets(which, local)
-
-    def _targets(self, which: Int64s, local: Int64s) -> Targets:
-        """The targets of B rows, given by their sources and their positions in these."""
-        labels = np.empty(len(local), np.int64)
+        texts, pairs = [""] * len(indices), [""] * len(indices)
+        labels = np.empty(len(indices), np.int64)
         logits: Logits | None = None
-        for s in np.unique(which):
-            here = which == s
-            labels[here] = self._sources[s].labels(local[here])
-            part = self._sources[s].teacher_logits(local[here])
+        for number in np.unique(which):
+            source, places = self._sources[number], np.flatnonzero(which == number)
+            local = indices[places] - self._starts[number]
+            _put(texts, places, source.texts(local))
+            if self.has_pairs:
+                _put(pairs, places, source.text_pairs(local))
+            labels[places] = source.labels(local)
+            part = source.teacher_logits(local)
             if part is not None:
                 if logits is None:
-                    logits = np.empty((len(local), part.shape[1]), np.float32)
-                logits[here] = part
+                    logits = np.empty((len(indices), part.shape[1]), np.float32)
+                logits[places] = part
         teacher = None if logits is None else torch.from_numpy(logits)
-        return Targets(torch.from_numpy(labels), teacher)
+        targets = Targets(torch.from_numpy(labels), teacher)
+        return texts, pairs if self.has_pairs else None, targets
+
+
+def _put(values: list[str], places: Int64s, found: Sequence[str]) -> None:
+    for place, value in zip(places, found):
+        values[place] = value
 
 
 @dataclass(frozen=True, slots=True)

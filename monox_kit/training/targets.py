@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from monox_kit.data import Int64s
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -21,6 +23,11 @@ class Targets:
 
     labels: Tensor
     teacher: Tensor | None = None
+
+    def __getitem__(self, places: Int64s) -> Targets:
+        """The targets of some of the rows: [b] int64 places."""
+        teacher = None if self.teacher is None else self.teacher[places]
+        return Targets(self.labels[places], teacher)
 
     def to(self, device: str) -> Targets:
         """The same on another device."""

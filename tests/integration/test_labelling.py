@@ -258,7 +258,7 @@ def test_models_that_cannot_label_are_refused(files: Path, tmp_path: Path) -> No
     settings = json.loads((many / "config.json").read_text())
     settings["problem_type"] = "multi_label_classification"
     (many / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(ModelError, match="problem_type 'single_label.*', found 'multi_label"):
+    with pytest.raises(ModelError, match=r"problem_type 'single_label.*', found 'multi_label"):
         label_corpus(replace(config_for(files), model=str(many)), tmp_path / "store")
 
 

@@ -186,7 +186,7 @@ def test_pseudo_labels_are_counted_by_class_kept_and_left_out(tmp_path: Path) ->
     counts = task.counts
     assert 0 < counts["below_threshold_rows"] < NUM_ROWS
     assert counts["gold_rows"] == 3
-    assert NUM_ROWS == sum(sum(each.values()) for each in task.classes.values())
+    assert sum(sum(each.values()) for each in task.classes.values()) == NUM_ROWS
     kept = EVERY_ROW[sure & fresh]
     texts, _, targets = task.rows.batch(np.arange(3, len(task.rows)))
     assert texts == [f"text {row}" for row in kept]
@@ -218,8 +218,12 @@ def test_a_batch_of_several_stores_keeps_its_order(tmp_path: Path) -> None:
     assert texts == ["text 29", "text 0", "text 0", "text 29"]
     assert pairs == ["pair 29", "pair 0", "pair 0", "pair 29"]
     assert targets.teacher is not None
-    expected = [OTHER_LOGITS[29], LOGITS[0], OTHER_LOGITS[0], LOGITS[29]]
+    expected = np.array([OTHER_LOGITS[29], LOGITS[0], OTHER_LOGITS[0], LOGITS[29]])
     np.testing.assert_array_equal(targets.teacher.numpy(), expected)
+    some = targets[np.array([3, 0])]
+    assert some.teacher is not None
+    np.testing.assert_array_equal(some.teacher.numpy(), expected[[3, 0]])
+    assert some.labels.tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize("weights", [None, (7.0, 3.0)])
@@ -266,9 +270,9 @@ def test_stores_of_other_rows_are_not_averaged(tmp_path: Path) -> None:
     fewer = write_store(tmp_path / "d", LOGITS[:20])
     with pytest.raises(StoreMismatch, match=r"b: expected corpus_digest 7d79 .* found 9c01"):
         StoredTeacher([store, other])
-    with pytest.raises(StoreMismatch, match="c: expected corpus_digest 7d79 .* found None"):
+    with pytest.raises(StoreMismatch, match=r"c: expected corpus_digest 7d79 .* found None"):
         StoredTeacher([store, silent])
-    with pytest.raises(StoreMismatch, match="d: expected num_rows 30 .* found 20"):
+    with pytest.raises(StoreMismatch, match=r"d: expected num_rows 30 .* found 20"):
         StoredTeacher([store, fewer])
     with pytest.raises(ConfigError, match=r"--store-weight: expected one weight .* 2 stores"):
         StoredTeacher([store, store], [1.0])
