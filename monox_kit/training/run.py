@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from monox_kit import __version__
 from monox_kit.bundle import BundleRecord, ModelFolder, open_folder
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.corpora.marks import DocumentDigest
@@ -21,7 +22,7 @@ from monox_kit.progress import Progress, Silent
 from monox_kit.store import LogitStore
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import new_classifier, save_classifier
-from monox_kit.training.card import model_card
+from monox_kit.training.card_tables import objective_tables
 from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig, Method, ObjectiveConfig
 from monox_kit.training.loop import FitResult, Trainer, planned_steps, resolve_precision
@@ -363,3 +364,17 @@ def _digest_documents(documents: Sequence[Document]) -> str:
 
 def _name(corpus: CorpusConfig) -> str:
     return ", ".join(corpus.paths)
+
+
+def model_card(model: str, summary: TrainingSummary, fingerprint: Mapping[str, Any]) -> str:
+    """The model card: what it was made from, how, and how it did on the dev set."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in summary.counts.items())
+    settings = "\n".join(f"| {key} | {value} |" for key, value in fingerprint.items())
+    tables = "".join(f"{line}\n" for line in objective_tables(summary))
+    return (
+        f"---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n\n"
+        f"# {summary.path.name}\n\nFine-tuned from `{model}` with monoxkit {__version__}, "
+        f"objective `{summary.method}`.\n\n- rows: {counts}\n- steps: {summary.num_steps}, weights "
+        f"kept from step {summary.best_step}\n- dev accuracy: {100 * summary.dev_accuracy:.1f} %\n"
+        f"{tables}\n| setting | value |\n|---|---|\n{settings}\n"
+    )

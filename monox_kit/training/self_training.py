@@ -45,9 +45,14 @@ from monox_kit.durable import (
 from monox_kit.errors import ConfigError, StorageError
 from monox_kit.labelling import LabelConfig, LabelSummary, label_corpus
 from monox_kit.progress import Progress
-from monox_kit.training.card import model_card
 from monox_kit.training.config import ObjectiveConfig
-from monox_kit.training.run import Prepared, StudentConfig, student_run, train_student
+from monox_kit.training.run import (
+    Prepared,
+    StudentConfig,
+    model_card,
+    student_run,
+    train_student,
+)
 from monox_kit.training.summary import TrainingSummary, finished_run
 
 DEFAULT_ROUNDS = 2  # after round 0; the paper does not give its own
