@@ -217,8 +217,8 @@ def _num_gold(sources: Sequence[SoftRows]) -> int:
     count = sum(source.num_gold() for source in sources)
     if not count:
         raise ConfigError(
-            "--alpha: expected gold labels in the stores, found none. Label the gold-labelled text "
-            "too, with its labels, or leave --alpha out."
+            "--alpha: expected gold labels in the stores, found none in the rows that are learned "
+            "from. Label the gold-labelled text too, with its labels, or leave --alpha out."
         )
     return count
 
