@@ -79,7 +79,7 @@ def take_steps(mode: EmbeddingMode, arguments: argparse.Namespace) -> dict[str, 
             at = [clock()]
             with autocast("cpu", precision):
                 logits = model(**model_inputs(batch.tokens(), "cpu")).logits
-            loss = cross_entropy(logits, torch.from_numpy(batch.targets))
+            loss = cross_entropy(logits, batch.targets.labels).mean()
             at.append(clock())
             loss.backward()
             at.append(clock())

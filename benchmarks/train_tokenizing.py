@@ -93,7 +93,7 @@ def student_step(model: Any, config: LoopConfig) -> Step:
     def step(batch: Batch) -> None:
         with autocast("cpu", precision):
             logits = model(**model_inputs(batch.tokens(), "cpu")).logits
-        cross_entropy(logits, torch.from_numpy(batch.targets)).backward()
+        cross_entropy(logits, batch.targets.labels).mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

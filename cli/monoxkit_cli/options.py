@@ -28,6 +28,8 @@ SEVERAL_VALUES: Final = (
     "--report-dev",
     "--select-on",
     "--labelled",
+    "--unlabelled",
+    "--store-weight",
     "--check",
     "--rows",
     "--slice",

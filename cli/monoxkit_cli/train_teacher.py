@@ -42,7 +42,7 @@ from monoxkit_cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monox_kit.training.run import TrainingSummary
+    from monox_kit.training.summary import TrainingSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -154,6 +154,16 @@ def summary_table(summary: TrainingSummary) -> Table:
     table.add_row("objective", summary.method)
     for name, count in summary.counts.items():
         table.add_row(name.replace("_", " "), f"{count:,}")
+    for name, counts in summary.classes.items():
+        found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+        table.add_row(f"teacher's label {name}", found)
+    for each in summary.rounds:
+        kept = ", kept" if each["kept"] else ""
+        table.add_row(
+            f"round {each['round']}{kept}",
+            f"{each['num_rows']:,} rows, {each['num_steps']:,} steps, dev accuracy "
+            f"{100 * each['dev_accuracy']:.1f} %",
+        )
     table.add_row("steps", f"{summary.num_steps:,}, weights kept from step {summary.best_step:,}")
     if summary.stopped_early:
         table.add_row("ended", "early: no better dev result")

@@ -17,7 +17,8 @@ from monox_kit.progress import Progress
 from monox_kit.tokenizing import Encoded, Tokenizer
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.order import Position, RowOrder, rank_rows
-from monox_kit.training.rows import Targets, TrainingRows
+from monox_kit.training.rows import TrainingRows
+from monox_kit.training.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Window:
         at: its first batch.
         rows: [W] int64 positions in the training rows.
         encoded: their tokens.
-        targets: [W] int64 class indices, or [W, C] float32 teacher logits.
+        targets: what the W rows are to learn.
         batches: places into the window, in the order in which they are trained on.
         pad_id: the token that fills a batch.
     """
@@ -65,7 +66,7 @@ class Batch:
 
     @property
     def targets(self) -> Targets:
-        """[B] int64 class indices, or [B, C] float32 teacher logits."""
+        """What the B rows are to learn."""
         return self.window.targets[self.places]
 
     def tokens(self) -> TokenBatch:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-Method = Literal["ce", "pl", "kd"]
+from monox_kit.errors import ConfigError
+
+Method = Literal["ce", "pl", "kd", "self-training"]
 EmbeddingMode = Literal["frozen", "sparse", "full"]
 
 
@@ -70,3 +72,50 @@ class LoopConfig:
     device: str = "cpu"
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     tensorboard: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectiveConfig:
+    """What a student's objective asks of its targets; the formulas are in `objectives`.
+
+    Attributes:
+        temperature: `kd`: of the teacher's soft targets; the paper's best on its dev set is 0.1.
+        temperature_on: `kd`: `teacher` divides the teacher's logits alone, as the paper writes it;
+            `both` also the student's, with the factor T^2 (Hinton).
+        kd_loss: `kd`: cross-entropy with the soft targets, their `kl` divergence, or the squared
+            error of the logits, which has no temperature.
+        alpha: `kd`: weight of the gold labels that the stores hold; the teacher has the rest, and
+            rows without a gold label for itself.
+        min_confidence: `kd`: rows that the teacher is less sure of (largest probability, T = 1)
+            are left out.
+        threshold: `pl` and `self-training`: least confidence of a pseudo-label; the paper keeps
+            everything: 0.
+    """
+
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 0.1
+    temperature_on: Literal["teacher", "both"] = "teacher"
+    kd_loss: Literal["ce", "kl", "mse"] = "ce"
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def require_used(self, method: Method) -> None:
+        """Check that nothing was asked for that `method` would ignore.
+
+        Raises:
+            ConfigError: something was.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            users = ("pl", "self-training") if field.name == "threshold" else ("kd",)
+            option = f"--{field.name.replace('_', '-')}"
+            if value != field.default and method not in users:
+                raise ConfigError(
+                    f"{option} {value}: expected with --method {' or '.join(users)}, found "
+                    f"--method {method}. Leave it out or change the method."
+                )
+            if value != field.default and self.kd_loss == "mse" and "temperature" in field.name:
+                raise ConfigError(
+                    f"{option} {value}: expected with --kd-loss ce or kl, found mse, which "
+                    "compares logits. Leave it out or change the loss."
+                )

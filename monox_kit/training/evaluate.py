@@ -76,10 +76,15 @@ class DevSets:
 
     def chosen_by(self, results: Mapping[str, Result]) -> Result:
         """The accuracy and the loss that choose: their means over the sets to select on."""
-        chosen = [results[name] for name in self.select_on]
-        return {
-            key: sum(result[key] for result in chosen) / len(chosen) for key in ("accuracy", "loss")
-        }
+        return mean_result(results, self.select_on)
+
+
+def mean_result(results: Mapping[str, Result], names: Sequence[str]) -> Result:
+    """The mean accuracy and the mean loss of the named dev sets."""
+    chosen = [results[name] for name in names]
+    return {
+        key: sum(result[key] for result in chosen) / len(chosen) for key in ("accuracy", "loss")
+    }
 
 
 class DevConfig(NamedTuple):
@@ -162,7 +167,7 @@ class Evaluator:
                 total_loss = float((log_total - gold).sum())
             sums += [num_right, total_loss, float(len(documents))]
         totals = np.reshape(self._processes.sum(sums), (-1, 3)).tolist()
-        results = {
+        results: dict[str, Result] = {
             name: {"accuracy": right / rows, "loss": loss / rows, "rows": rows}
             for name, (right, loss, rows) in zip(self._mine, totals)
         }

@@ -65,6 +65,12 @@ class Origin:
         """The origin as plain JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The origin that `to_json` gave."""
+        stores = [StoreOrigin(**store) for store in values["stores"]]
+        return cls(**{**values, "stores": stores})
+
     def card_lines(self) -> Iterator[str]:
         """The lines of the model card's sections on data and teacher."""
         yield "## Data"

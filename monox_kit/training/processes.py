@@ -17,7 +17,7 @@ from monox_kit.torch_model import require_device
 
 def is_first() -> bool:
     """Whether this process is the one that writes and shows results; tells before any joins."""
-    return _num_started() == 1 or int(os.environ.get("RANK", "0")) == 0
+    return num_started() == 1 or int(os.environ.get("RANK", "0")) == 0
 
 
 class Processes:
@@ -59,7 +59,7 @@ class Processes:
         present = torch.tensor([float(p.grad is not None) for p in known], device=self.device)
         flat = torch.cat([*(part.flatten() for part in parts), present])
         distributed.all_reduce(flat)
-        *sums, present = flat.split([*(p.numel() for p in known), len(known)])
+        *sums, present = torch.split(flat, [*(p.numel() for p in known), len(known)])
         for parameter, total, count in zip(known, sums, present.tolist()):
             parameter.grad = total.view_as(parameter) if count else None
 
@@ -94,17 +94,17 @@ def join_processes(device: str) -> Processes:
     require_device(device)
     PartialState._reset_state()  # it remembers the first run's device
     if device.startswith("cuda:"):
-        if _num_started() > 1:
+        if num_started() > 1:
             raise ConfigError(
                 f"--device: expected cuda for several processes, found {device}. Give --device "
                 "cuda: each process takes a device of its own."
             )
         torch.cuda.set_device(torch.device(device))
     state = PartialState(cpu=device == "cpu")
-    if state.num_processes != _num_started():
+    if state.num_processes != num_started():
         raise ConfigError(
             f"WORLD_SIZE: expected {state.num_processes} processes on --device {device}, found "
-            f"{_num_started()} in the environment. Start them with torchrun or accelerate launch."
+            f"{num_started()} in the environment. Start them with torchrun or accelerate launch."
         )
     if state.num_processes > 1:
         _leave_at_exit()
@@ -112,7 +112,7 @@ def join_processes(device: str) -> Processes:
     return Processes(state.process_index, state.num_processes, on)
 
 
-def _num_started() -> int:
+def num_started() -> int:
     """How many processes the launcher says it started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 

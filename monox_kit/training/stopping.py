@@ -37,7 +37,7 @@ class StopSignals:
             for number in _NUMBERS:
                 handler = signal.getsignal(number)
                 if handler not in (signal.SIG_IGN, None):  # None: set by a library in C
-                    self._previous[number] = handler  # type: ignore[assignment]
+                    self._previous[number] = handler
                     signal.signal(number, self._note)
         return self
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from monox_kit.corpora.corpus import CorpusConfig, read_labelled
+from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
 from monox_kit.errors import (
     ConfigError,
@@ -19,11 +19,9 @@ from monox_kit.errors import (
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.progress import Silent
-from monox_kit.store import LogitStore
 from monox_kit.training import checkpoint
 from monox_kit.training.batches import Batch
-from monox_kit.training.config import LoopConfig
-from monox_kit.training.methods import Sources, build_task
+from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
 from monox_kit.training.step import Step, Stepper
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
@@ -214,26 +212,11 @@ def test_a_threshold_of_one_half_keeps_the_confident_rows(
     files: Path, store: Path, tmp_path: Path
 ) -> None:
     everything = train_student(student_config(files, "pl"), tmp_path / "all").counts
-    some = train_student(student_config(files, "pl", threshold=0.5), tmp_path / "some").counts
+    config = student_config(files, "pl", objective=ObjectiveConfig(threshold=0.5))
+    some = train_student(config, tmp_path / "some").counts
     below = some["below_threshold_rows"]
     assert 0 < below < 64
     assert some["pseudo_labelled_rows"] < everything["pseudo_labelled_rows"]
-
-
-def test_pl_and_kd_see_the_same_texts_with_hard_and_soft_targets(files: Path, store: Path) -> None:
-    opened = LogitStore.open(store)
-    gold = read_labelled([str(files / "train.jsonl")], opened.labels)
-    sources = Sources(opened.labels, gold, "train.jsonl", (opened,), 0.1, 0.0)
-    pl, kd = build_task("pl", sources).rows, build_task("kd", sources).rows
-    texts, pairs, soft = kd.batch(np.arange(len(kd)))
-    assert pairs is None
-    np.testing.assert_array_equal(soft, opened.logits(slice(None)))
-    teacher = dict(zip(texts, soft.argmax(axis=1)))
-    for text, label in zip(*[pl.batch(np.arange(len(gold), len(pl)))[i] for i in (0, 2)]):
-        assert label == teacher[text]
-    gold_texts, _, labels = pl.batch(np.arange(len(gold)))
-    assert gold_texts == [document.text for document in gold]
-    assert [opened.labels.names[i] for i in labels] == [document.label for document in gold]
 
 
 def test_single_texts_and_pairs_do_not_mix(files: Path, store: Path, tmp_path: Path) -> None:
@@ -284,8 +267,12 @@ def test_a_store_of_other_labels_is_refused(files: Path, store: Path, tmp_path: 
         ("pl", {"labelled": None}, "--labelled"),
         ("pl", {"stores": ()}, "--store"),
         ("kd", {"stores": ()}, "--store"),
-        ("kd", {"temperature": 0.0}, "--temperature: expected greater than 0"),
-        ("pl", {"threshold": 1.5}, "--threshold"),
+        (
+            "kd",
+            {"objective": ObjectiveConfig(temperature=0.0)},
+            "--temperature: expected greater than 0",
+        ),
+        ("pl", {"objective": ObjectiveConfig(threshold=1.5)}, "--threshold"),
     ],
 )
 def test_what_a_method_needs_and_does_not_get_is_named(
