@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from monox_kit.training.checkpoint import Checkpoints
+from monox_kit.training.order import Position
 from monox_kit.training.state import TrainingState
 
 FINGERPRINT = {"command": "train-student", "seed": 1, "learning_rate": 0.001, "method": "kd"}
@@ -28,6 +29,7 @@ def state(step: int) -> TrainingState:
     result = {"step": float(step), "accuracy": 0.5, "loss": 1.25}
     return TrainingState(
         step=step,
+        position=Position(epoch=step // 6, window=step % 3, batch=step % 2),
         model=model,
         optimizer={**moments, **counts},
         random={"0/cpu": torch.arange(16, dtype=torch.uint8) + step},
@@ -59,5 +61,5 @@ def expect_equal(found: TrainingState | None, step: int) -> None:
         tensors, expected = getattr(found, group), getattr(wanted, group)
         assert tensors.keys() == expected.keys()
         assert all(torch.equal(tensors[name], expected[name]) for name in expected)
-    for name in ("step", "best_result", "best_sets", "history"):
+    for name in ("step", "position", "best_result", "best_sets", "history"):
         assert getattr(found, name) == getattr(wanted, name)

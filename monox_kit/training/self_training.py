@@ -100,7 +100,7 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
 
 
 def _best_round(trained: Sequence[TrainingSummary]) -> int:
-    """The round with the best results on the dev sets that choose the weights, or the first such."""
+    """The first round with the best results on the dev sets that choose the weights."""
     results = [mean_result(each.dev_sets, each.selected_on) for each in trained]
     return max(range(len(trained)), key=lambda n: (results[n]["accuracy"], -results[n]["loss"]))
 

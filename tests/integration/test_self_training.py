@@ -17,9 +17,10 @@ from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError, StorageError
 from monox_kit.store import LogitStore
-from monox_kit.training import loop, self_training
+from monox_kit.training import self_training
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, train_student
+from monox_kit.training.step import Stepper
 from monox_kit.training.summary import TrainingSummary
 from tests.tiny_models import bert_encoder, labelled_rows, write_jsonl
 
@@ -183,7 +184,7 @@ def test_more_rounds_go_on_from_those_that_are_there(
 ) -> None:
     out = copied(finished[0], tmp_path / "out")
     shutil.rmtree(out)
-    steps = counted(monkeypatch, loop.Trainer, "_step")
+    steps = counted(monkeypatch, Stepper, "take")
     summary = train_student(config_of(files, rounds=3), out)
     assert len(steps) == 4
     assert len(summary.rounds) == 4
@@ -207,10 +208,10 @@ def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[int]
 @pytest.mark.parametrize(
     ("owner", "name", "at", "steps_left"),
     [
-        (loop.Trainer, "_step", 3, 10),  # in round 0, behind its checkpoint at step 2
+        (Stepper, "take", 3, 10),  # in round 0, behind its checkpoint at step 2
         (self_training, "label_corpus", 0, 8),  # between training and labelling
         (self_training, "train_student", 1, 8),  # between labelling and training
-        (loop.Trainer, "_step", 7, 6),  # in round 1
+        (Stepper, "take", 7, 6),  # in round 1
         (self_training, "_commit", 0, 0),
     ],
 )
@@ -239,7 +240,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bits(
         with pytest.raises(Killed):
             train_student(config_of(files), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    steps = counted(monkeypatch, loop.Trainer, "_step")
+    steps = counted(monkeypatch, Stepper, "take")
     resumed = train_student(config_of(files), tmp_path / "out")
     assert len(steps) == steps_left
     assert resumed.history == summary.history
@@ -247,6 +248,34 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bits(
         assert ours["store_digest"] == theirs["store_digest"]
     first, second = whole / "model.safetensors", tmp_path / "out" / "model.safetensors"
     assert digest_file(first) == digest_file(second)
+
+
+def test_several_processes_are_refused(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="--method self-training: expected one process, found 2"):
+        train_student(config_of(files), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_sets_that_choose_the_weights_choose_the_round(files: Path, tmp_path: Path) -> None:
+    german = [{**row, "lang": "de"} for row in labelled_rows(15, seed=11)]
+    write_jsonl(tmp_path / "dev.de.jsonl", german)
+    config = config_of(files, report_dev=corpus_of(tmp_path / "dev.de.jsonl"), select_on=("de",))
+    summary = train_student(config, tmp_path / "out")
+    rounds = [
+        json.loads((tmp_path / f"out.rounds/round-{n:02d}/model/monoxkit.json").read_text())
+        for n in range(3)
+    ]
+    results = [each["provenance"]["summary"]["dev_sets"]["de"] for each in rounds]
+    best = max(range(3), key=lambda n: (results[n]["accuracy"], -results[n]["loss"]))
+    assert [each["kept"] for each in summary.rounds] == [n == best for n in range(3)]
+    assert summary.dev_sets["de"] == results[best]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"| {best} (kept) |" in card and "results in these languages are not zero-shot" in card
+    kept = tmp_path / f"out.rounds/round-{best:02d}/model/training.jsonl"
+    assert (tmp_path / "out" / "training.jsonl").read_bytes() == kept.read_bytes()
 
 
 def test_a_folder_of_other_files_beside_the_output_is_kept(files: Path, tmp_path: Path) -> None:

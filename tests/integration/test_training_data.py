@@ -15,10 +15,11 @@ from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError
 from monox_kit.inference import load_model
 from monox_kit.scoring import score
-from monox_kit.training import loop
 from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
-from monox_kit.training.run import TeacherConfig, TrainingSummary, train_teacher
+from monox_kit.training.run import TeacherConfig, train_teacher
+from monox_kit.training.step import Step, Stepper
+from monox_kit.training.summary import TrainingSummary
 from tests.tiny_models import WORDS, bert_encoder, labelled_rows, write_jsonl
 
 LOOP = LoopConfig(
@@ -108,15 +109,15 @@ def test_a_killed_run_ends_with_the_same_bits(
     stop_at: int,
 ) -> None:
     whole = train(files, tmp_path / "whole", **changes)
-    step = loop.Trainer._step
+    take = Stepper.take
 
-    def killed(self: loop.Trainer, number: int, batch: Batch) -> float:
+    def killed(self: Stepper, number: int, batch: Batch) -> Step:
         if number == stop_at:
             raise Killed
-        return step(self, number, batch)
+        return take(self, number, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_step", killed)
+        patch.setattr(Stepper, "take", killed)
         with pytest.raises(Killed):
             train(files, tmp_path / "resumed", **changes)
     resumed = train(files, tmp_path / "resumed", **changes)

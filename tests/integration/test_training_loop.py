@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
@@ -26,6 +27,7 @@ from monox_kit.errors import (
 )
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.progress import Silent
+from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.evaluate import Evaluator
 from monox_kit.training.rows import TrainingRows
@@ -118,10 +120,10 @@ def before_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[Stepper],
     """Do something before step `number`, from 0."""
     take = Stepper.take
 
-    def acted(self: Stepper, step: int, rows: Any) -> Any:
+    def acted(self: Stepper, step: int, batch: Batch) -> Any:
         if step == number:
             act(self)
-        return take(self, step, rows)
+        return take(self, step, batch)
 
     patch.setattr(Stepper, "take", acted)
 
@@ -151,20 +153,28 @@ def test_micro_batches_change_the_rounding_alone(
 
 def test_the_first_gradient_is_that_of_the_mean_over_the_rows(files: Path, tmp_path: Path) -> None:
     """Against PyTorch's own: no micro-batches, no clipping, no loop."""
+    rows = [json.loads(line) for line in (files / "train.jsonl").read_text().splitlines()]
+    names = sorted({row["label"] for row in rows})
+    tokenizer = AutoTokenizer.from_pretrained(files / "still")
     seen: list[tuple[float, float]] = []
     take = Stepper.take
 
-    def compared(self: Stepper, step: int, rows: Any) -> Any:
+    def compared(self: Stepper, step: int, batch: Batch) -> Any:
         if step == 0:
-            texts, _, targets = self._rows.batch(rows)
-            encoded = self._tokenizer._tokenizer(texts, padding=True, return_tensors="pt")
-            loss = torch.nn.functional.cross_entropy(
-                self._model(**encoded).logits, torch.from_numpy(targets)
+            chosen = [rows[row] for row in batch.rows]
+            encoded = tokenizer(
+                [row["text"] for row in chosen],
+                padding=True,
+                truncation=True,
+                max_length=LOOP.max_length,
+                return_tensors="pt",
             )
+            targets = torch.tensor([names.index(row["label"]) for row in chosen])
+            loss = torch.nn.functional.cross_entropy(self._model(**encoded).logits, targets)
             found = torch.autograd.grad(loss, list(self._trainable.values()), allow_unused=True)
             norm = torch.cat([grad.flatten() for grad in found if grad is not None]).norm()
             seen.append((loss.item(), norm.item()))
-        return take(self, step, rows)
+        return take(self, step, batch)
 
     config = replace(config_of(files, accumulate=3, max_steps=1), model=str(files / "still"))
     with pytest.MonkeyPatch.context() as patch:
@@ -383,7 +393,7 @@ def in_store(patch: pytest.MonkeyPatch, value: float) -> None:
     def poisoned(self: TrainingRows, indices: Any) -> Any:
         texts, pairs, targets = batch(self, indices)
         if 7 in indices:
-            targets[list(indices).index(7), 1] = value
+            targets.teacher[list(indices).index(7), 1] = value
         return texts, pairs, targets
 
     patch.setattr(TrainingRows, "batch", poisoned)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monox_kit.data import Document, LabelSet
+from monox_kit.data import Document, Int64s, LabelSet
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Silent
 from monox_kit.tokenizing import Tokenizer
@@ -38,12 +38,16 @@ def rows_of(count: int, *, pairs: bool = False) -> TrainingRows:
     return TrainingRows([LabelledRows(documents, LabelSet(LABELS), "rows")])
 
 
+def labels(batch: Batch) -> Int64s:
+    return batch.targets.labels.numpy()
+
+
 def content(batch: Batch) -> tuple[bytes, ...]:
     """Everything that a step sees of a batch."""
     tokens = batch.tokens()
     return tuple(
         array.tobytes()
-        for array in (batch.rows, tokens.input_ids, tokens.attention_mask, batch.targets)
+        for array in (batch.rows, tokens.input_ids, tokens.attention_mask, labels(batch))
     )
 
 
@@ -60,7 +64,7 @@ def test_an_epoch_is_every_row_once_with_its_own_text_and_target(
     seen: list[int] = []
     for batch in first_batches(Batches(rows, tokenizer, config), 51):
         texts, _, targets = rows.batch(batch.rows)
-        np.testing.assert_array_equal(batch.targets, targets)
+        np.testing.assert_array_equal(labels(batch), targets.labels.numpy())
         tokens = batch.tokens()
         for ids, mask, text in zip(tokens.input_ids, tokens.attention_mask, texts):
             assert ids[mask == 1].tolist() == tokenizer.encode([text]).input_ids.tolist()
@@ -118,13 +122,31 @@ def test_the_parts_of_two_processes_are_the_batch(tokenizer: Tokenizer) -> None:
     (batch,) = first_batches(Batches(rows_of(50), tokenizer, replace(CONFIG, batch_size=5)), 1)
     parts = [batch.part(rank, 2) for rank in range(2)]
     assert sorted(np.concatenate([part.rows for part in parts])) == sorted(batch.rows)
-    whole = dict(zip(batch.rows.tolist(), zip(batch.tokens().input_ids, batch.targets)))
+    whole = dict(zip(batch.rows.tolist(), zip(batch.tokens().input_ids, labels(batch))))
     for part in parts:
-        for row, ids, target in zip(part.rows.tolist(), part.tokens().input_ids, part.targets):
+        for row, ids, target in zip(part.rows.tolist(), part.tokens().input_ids, labels(part)):
             expected, label = whole[row]
             assert target == label
             width = min(len(ids), len(expected))
             np.testing.assert_array_equal(ids[:width], expected[:width])
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [5]), (2, [3, 2]), (3, [2, 2, 1]), (4, [2, 2, 1]), (9, [1] * 5)]
+)
+def test_micro_batches_are_the_batch_each_padded_alone(
+    tokenizer: Tokenizer, count: int, sizes: list[int]
+) -> None:
+    (batch,) = first_batches(Batches(rows_of(50), tokenizer, replace(CONFIG, batch_size=5)), 1)
+    parts = list(batch.split(count))
+    assert [len(part) for part in parts] == sizes
+    np.testing.assert_array_equal(np.concatenate([part.rows for part in parts]), batch.rows)
+    np.testing.assert_array_equal(np.concatenate([labels(part) for part in parts]), labels(batch))
+    for part in parts:
+        tokens = part.tokens()
+        assert tokens.attention_mask.sum(axis=1).max() == tokens.input_ids.shape[1]
+    empty = replace(batch, places=batch.places[:0])
+    assert list(empty.split(count)) == []
 
 
 @pytest.mark.parametrize("config", [CONFIG, BY_TOKENS], ids=["rows", "tokens"])
