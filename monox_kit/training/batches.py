@@ -11,7 +11,7 @@ import numpy as np
 
 from monox_kit.batching import pad_batch
 from monox_kit.data import Int64s, TokenBatch
-from monox_kit.errors import ConfigError
+from monox_kit.errors import CheckpointError, ConfigError
 from monox_kit.overlap import made_ahead
 from monox_kit.progress import Progress
 from monox_kit.tokenizing import Encoded, Tokenizer
@@ -119,10 +119,17 @@ class Batches:
         """All batches from `position` on, epoch after epoch, without end.
 
         Close it (`contextlib.closing`) to end the threads that work ahead.
+
+        Raises:
+            CheckpointError: there is no such position.
         """
+        if position.window >= self._order.num_windows:
+            raise _no_position(position)
         first = position.batch
         with closing(made_ahead(self.window, self._windows(position), self._workers)) as windows:
             for window in windows:
+                if first >= len(window.batches):
+                    raise _no_position(position)
                 for index, places in enumerate(window.batches[first:], first + 1):
                     following = replace(window.at, batch=index)
                     if index == len(window.batches):
@@ -161,3 +168,10 @@ class Batches:
         if at.window + 1 < self._order.num_windows:
             return Position(at.epoch, at.window + 1)
         return Position(at.epoch + 1)
+
+
+def _no_position(position: Position) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint: expected a position in the order of rows, found {position}. Delete the "
+        "checkpoint to go on from the one before."
+    )

@@ -242,6 +242,15 @@ HOSTILE: dict[str, tuple[Act, str]] = {
         STATE,
     ),
     "a record with another kind of step": (lambda folder: reseal(folder, step="6"), STATE),
+    "a record without a position": (lambda folder: reseal(folder, position={}), STATE),
+    "a record with a position before the first": (
+        lambda folder: reseal(folder, position={"epoch": 0, "window": -1, "batch": 0}),
+        STATE,
+    ),
+    "a record with another kind of position": (
+        lambda folder: reseal(folder, position={"epoch": 0, "window": True, "batch": 0}),
+        STATE,
+    ),
     "a record with text for results": (lambda folder: reseal(folder, history=["x"]), STATE),
     "a record of files elsewhere": (
         lambda folder: reseal(folder, files={"../../canary": {"bytes": 1, "digest": "0"}}),

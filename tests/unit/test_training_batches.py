@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from monox_kit.data import Document, Int64s, LabelSet
-from monox_kit.errors import ConfigError
+from monox_kit.errors import CheckpointError, ConfigError
 from monox_kit.progress import Silent
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.training.batches import Batch, Batches
@@ -167,3 +167,18 @@ def test_the_tokens_that_occur_are_those_of_the_batches(
 def test_a_budget_that_a_text_would_not_fit_into_is_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(ConfigError, match=r"--batch-tokens: expected at least .* 16 tokens, found"):
         Batches(rows_of(9), tokenizer, replace(BY_TOKENS, batch_tokens=15))
+
+
+@pytest.mark.parametrize("position", [Position(0, 5, 0), Position(1, 0, 4), Position(0, 10**9, 0)])
+def test_a_position_that_no_run_reaches_is_refused(
+    tokenizer: Tokenizer, position: Position
+) -> None:
+    batches = Batches(rows_of(50), tokenizer, CONFIG)  # 5 windows of 4 batches, the last smaller
+    with pytest.raises(CheckpointError, match="expected a position in the order of rows"):
+        first_batches(batches, 1, position)
+
+
+@pytest.mark.parametrize("epoch", [2**31, 2**62])
+def test_any_epoch_has_its_rows(tokenizer: Tokenizer, epoch: int) -> None:
+    (batch,) = first_batches(Batches(rows_of(50), tokenizer, CONFIG), 1, Position(epoch))
+    assert len(batch) > 0
