@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from monox_kit.data import LabelSet
+from monox_kit.data import SINGLE_LABEL, LabelSet
 from monox_kit.digest import digest_files
 from monox_kit.durable import write_file, write_json
 from monox_kit.errors import ConfigError, CorpusError, ModelError, first_line
@@ -28,6 +28,7 @@ from monox_kit.packaged import packaged_folder
 from monox_kit.progress import Progress, Silent
 
 RECORD_FILE = "monoxkit.json"
+CARD_FILE = "README.md"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 ONNX_FILE = "model.onnx"
@@ -144,11 +145,18 @@ class ModelFolder:
         """The classes that the model scores.
 
         Raises:
-            ModelError: the folder holds an encoder without a classification head.
+            ModelError: the folder holds an encoder without a classification head, or a model
+                whose logits are not those of exclusive classes.
         """
         self.require_classifier()
         if self.record is not None:
             return self.record.labels
+        problem_type = self.config.get("problem_type") or SINGLE_LABEL
+        if problem_type != SINGLE_LABEL:
+            raise ModelError(
+                f"{self.path}/config.json: expected problem_type {SINGLE_LABEL!r}, found "
+                f"{problem_type!r}. Several labels a text, and regression, are not supported."
+            )
         id2label = self.config.get("id2label") or {}
         if len(id2label) < 2:
             raise ModelError(
@@ -325,7 +333,7 @@ def open_folder(reference: str, progress: Progress | None = None) -> ModelFolder
 def write_record(folder: Path, record: BundleRecord, card: str) -> None:
     """Write `monoxkit.json` and the model card into a folder under construction."""
     write_json(folder / RECORD_FILE, record.to_json())
-    write_file(folder / "README.md", card.encode())
+    write_file(folder / CARD_FILE, card.encode())
 
 
 def _resolve(reference: str, progress: Progress) -> Path:

@@ -12,13 +12,14 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
-from monox_kit.errors import ConfigError, MonoxError, StorageError
+from monox_kit.errors import ConfigError, MonoxError, StorageError, StoreError
 
 # Errors of the disk, as opposed to errors of the caller.
 _DISK_ERRNOS = frozenset(
@@ -242,6 +243,52 @@ def new_member(path: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
+class AppendedFile:
+    """A file that grows at its end, such as a log. Use as a context manager.
+
+    What was appended before `sync` returned is on the disk; of what came later, a lost power may
+    leave any part.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; created with its folder where absent.
+
+        Raises:
+            StoreError: a link or something else stands there.
+            StorageError: the disk refused.
+        """
+        self._path = path
+        make_folder(path.parent)
+        self._descriptor = open_plain(path, os.O_WRONLY | os.O_APPEND, "Move it away.")
+        with disk_errors(path):
+            fsync_folder(path.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._descriptor)
+
+    def append(self, content: bytes) -> None:
+        """Add `content` at the end.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        with disk_errors(self._path):
+            while content:
+                content = content[os.write(self._descriptor, content) :]
+
+    def sync(self) -> None:
+        """Make what was appended durable.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        with disk_errors(self._path):
+            os.fsync(self._descriptor)
+
+
 def _rename_folder(temporary: Path, final: Path) -> None:
     """Put `temporary` at `final`; an old folder there is moved aside first and removed last."""
     retired: Path | None = None
@@ -301,6 +348,32 @@ def remove_folder(folder: Path) -> None:
     """Remove `folder` and everything in it; absent is fine."""
     with disk_errors(folder), contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
+
+
+def open_plain(path: Path, flags: int, step: str) -> int:
+    """A descriptor of the plain file at `path`, created where absent; programs do not inherit it.
+
+    Args:
+        path: the file.
+        flags: how to open it.
+        step: what the user should do where something else stands there, for the message.
+
+    Raises:
+        StoreError: a link or something else stands there.
+        StorageError: the disk refused.
+    """
+    found = "a link or a folder"
+    with disk_errors(path):
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor
+            os.close(descriptor)
+            found = "a special file"
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR):
+                raise
+    raise StoreError(f"{path}: expected a plain file, found {found}. {step}")
 
 
 def _apply_umask(folder: Path) -> None:

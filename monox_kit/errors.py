@@ -76,6 +76,14 @@ class StorageError(MonoxError):
     exit_code = 6
 
 
+class CheckpointError(StorageError):
+    """A checkpoint of a training run that differs from its record."""
+
+
+class NotFinite(ModelError):
+    """A training run met NaN or an infinity: in a loss, a gradient, weights or AdamW's state."""
+
+
 class ClusterError(MonoxError):
     """A cluster that cannot be reached, or that loses its workers again and again."""
 

@@ -11,18 +11,14 @@ import errno
 import fcntl
 import functools
 import os
-import stat
 import struct
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from monox_kit.durable import disk_errors, make_folder, remove_leftovers
-from monox_kit.errors import StorageError, StoreError, StoreLocked
-
-# No link is followed, and no program that is started inherits it.
-_ITSELF = os.O_NOFOLLOW | os.O_CLOEXEC
+from monox_kit.durable import make_folder, open_plain, remove_leftovers
+from monox_kit.errors import StorageError, StoreLocked
 
 
 class RangeLocks:
@@ -46,7 +42,7 @@ class RangeLocks:
 
     def __enter__(self) -> Self:
         make_folder(self._path.parent)
-        self._descriptor = _open_lock(self._path)
+        self._descriptor = open_plain(self._path, os.O_RDWR, "Delete it: it holds nothing.")
         _range_locks().add(self)
         return self
 
@@ -172,24 +168,3 @@ def _range_locks() -> weakref.WeakSet[RangeLocks]:
 
     os.register_at_fork(after_in_child=let_all_go)
     return locks
-
-
-def _open_lock(path: Path) -> int:
-    """A descriptor of the plain file at `path`, created where absent; programs do not inherit it.
-
-    Raises:
-        StoreError: a link or something else stands there.
-        StorageError: the disk refused.
-    """
-    found = "a link or a folder"
-    with disk_errors(path):
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _ITSELF, 0o666)
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return descriptor
-            os.close(descriptor)
-            found = "a special file"
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.EISDIR):
-                raise
-    raise StoreError(f"{path}: expected a plain file, found {found}. Delete it: it holds nothing.")

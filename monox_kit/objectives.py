@@ -1,11 +1,16 @@
 """Training objectives as pure functions of logits, and the rules that turn logits into labels.
 
-Source of the formulas: Chi, Dong, Wei, Mao, Huang, "Can Monolingual Pretrained Models Help
-Cross-Lingual Classification?" (MonoX), equations for MONOX-KD and MONOX-PL.
+The torch functions give [B] losses, one a row; a batch's loss is their mean. They compute in
+float64: the factor T^2 makes 1e4 times as much of float32's rounding at T = 100, and [B, C] is
+small beside the model.
+
+Source of the formulas, unless another is named: Chi, Dong, Wei, Mao, Huang, "Can Monolingual
+Pretrained Models Help Cross-Lingual Classification?" (MonoX), equations for MONOX-KD and MONOX-PL.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,34 +23,144 @@ if TYPE_CHECKING:
 
 
 def cross_entropy(student_logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean of -log p(label) over the batch, a scalar.
+    """[B] -log p(label|x); 0 where a row has no label.
 
     Args:
         student_logits: [B, C] float.
-        labels: [B] int64 class indices.
+        labels: [B] int64 class indices, -1 where there is none.
     """
     from torch.nn import functional
 
-    return functional.cross_entropy(student_logits.float(), labels)
+    logits = student_logits.double()
+    return functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
 
 
 def soft_cross_entropy(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    *,
+    student_temperature: float = 1.0,
 ) -> Tensor:
-    """The mean over the batch of -sum_k q_T(k|x) log p(k|x), a scalar: MONOX-KD.
+    """[B] -S^2 sum_k q_T(k|x) log p_S(k|x), for T = `temperature` and S = `student_temperature`.
 
-    The temperature divides the teacher's logits only, as the paper writes it; T -> 0 turns the
-    soft targets into the teacher's hard labels.
+    S = 1 is MONOX-KD as the paper writes it: the temperature divides the teacher's logits alone,
+    and T -> 0 turns the soft targets into the teacher's hard labels. S = T is Hinton's form, whose
+    factor S^2 keeps the size of the gradient while T changes.
 
     Args:
-        student_logits: [B, C] float, gives p at temperature 1.
-        teacher_logits: [B, C] float, gives q at `temperature`.
+        student_logits: [B, C] float.
+        teacher_logits: [B, C] float.
         temperature: above 0.
+        student_temperature: above 0.
+
+    Source: MonoX, MONOX-KD; Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network"
+    (2015), section 2, for S = T and its factor.
     """
     from torch.nn import functional
 
-    targets = functional.softmax(teacher_logits.float() / temperature, dim=-1)
-    return functional.cross_entropy(student_logits.float(), targets)
+    targets = _soft_targets(teacher_logits, temperature)
+    logits = student_logits.double() / student_temperature
+    losses = functional.cross_entropy(logits, targets, reduction="none")
+    return student_temperature**2 * losses
+
+
+def kl_divergence(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    *,
+    student_temperature: float = 1.0,
+) -> Tensor:
+    """[B] S^2 sum_k q_T(k|x) (log q_T(k|x) - log p_S(k|x)), from 0 up: 0 where p equals q.
+
+    `soft_cross_entropy` less the teacher's entropy, which does not depend on the student: the
+    gradients are the same, the values tell how far the student is from its teacher.
+
+    Args:
+        student_logits: [B, C] float.
+        teacher_logits: [B, C] float.
+        temperature: T, above 0.
+        student_temperature: S, above 0.
+
+    Source: Kullback and Leibler, "On Information and Sufficiency" (1951); as an objective of
+    distillation, Hinton, Vinyals, Dean (2015).
+    """
+    from torch.nn import functional
+
+    targets = _soft_targets(teacher_logits, temperature)
+    log_p = functional.log_softmax(student_logits.double() / student_temperature, dim=-1)
+    divergences = functional.kl_div(log_p, targets, reduction="none").sum(dim=-1)
+    return student_temperature**2 * divergences
+
+
+def logit_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """[B] the mean over the classes of (student logit - teacher logit)^2; no temperature.
+
+    It also sees what a softmax does not, a shift of all logits of a row.
+
+    Args:
+        student_logits: [B, C] float.
+        teacher_logits: [B, C] float.
+
+    Source: Ba and Caruana, "Do Deep Nets Really Need to be Deep?" (2014), equation 1, there with
+    the factor 1/2 and summed over the classes.
+    """
+    return (student_logits.double() - teacher_logits.double()).square().mean(dim=-1)
+
+
+def mixed(hard_losses: Tensor, soft_losses: Tensor, labels: Tensor, alpha: float) -> Tensor:
+    """[B] alpha hard + (1 - alpha) soft where a row has a gold label, soft alone where not.
+
+    Args:
+        hard_losses: [B] against gold labels.
+        soft_losses: [B] against the teacher.
+        labels: [B] int64 gold labels, -1 where there is none.
+        alpha: weight of the gold labels, in [0, 1].
+
+    Source: Hinton, Vinyals, Dean (2015), section 2: a weighted average of both objectives.
+    """
+    import torch
+
+    both = alpha * hard_losses + (1 - alpha) * soft_losses
+    return torch.where(labels >= 0, both, soft_losses)
+
+
+def _soft_targets(teacher_logits: Tensor, temperature: float) -> Tensor:
+    """[B, C] float64 q_T; less the largest first, so that no small T overflows."""
+    from torch.nn import functional
+
+    logits = teacher_logits.double()
+    return functional.softmax((logits - logits.amax(dim=-1, keepdim=True)) / temperature, dim=-1)
+
+
+def averaged_logits(
+    logits: Sequence[Logits], weights: Sequence[float], temperature: float | None
+) -> Logits:
+    """[N, C] float32 logits of one teacher that stands for several.
+
+    With a temperature it is their softened probabilities that are averaged: the result z has
+    softmax(z / T) = sum_i w_i softmax(z_i / T). Without one it is the logits, for objectives that
+    compare logits.
+
+    Args:
+        logits: of each teacher, [N, C] for the same rows.
+        weights: w_i of each teacher, above 0, their sum 1.
+        temperature: T, above 0; None for the mean of the logits.
+
+    Source: You, Xu, Xu, Tao, "Learning from Multiple Teacher Networks" (2017): the mean of the
+    softened outputs. Hinton, Vinyals, Dean (2015), section 5, name the arithmetic and the
+    geometric mean of the distributions; the mean of logits is the latter.
+    """
+    stacked = np.stack([np.asarray(each, np.float64) for each in logits])
+    shares = np.asarray(weights, np.float64)[:, None, None]
+    if temperature is None:
+        return np.asarray((shares * stacked).sum(axis=0), np.float32)
+    softened = (stacked - stacked.max(axis=-1, keepdims=True)) / temperature
+    log_q = softened - np.log(np.exp(softened).sum(axis=-1, keepdims=True)) + np.log(shares)
+    top = log_q.max(axis=0)
+    mean = top + np.log(np.exp(log_q - top).sum(axis=0))
+    return np.asarray(temperature * mean, np.float32)
 
 
 def hard_labels(teacher_logits: Logits) -> Int64s:

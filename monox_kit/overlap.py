@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _END: Final = object()
@@ -23,6 +25,35 @@ def ahead(items: Iterator[T]) -> Generator[T, None, None]:
         while (item := pending.result()) is not _END:
             pending = pool.submit(next, items, _END)
             yield item  # type: ignore[misc]  # never the sentinel
+
+
+def made_ahead(
+    function: Callable[[S], T], items: Iterator[S], workers: int
+) -> Generator[T, None, None]:
+    """`function` of every item, in order; up to `workers` of them are made ahead, in threads.
+
+    Errors of `function` are raised where its result would have come. Close the generator to end
+    the threads.
+
+    Args:
+        function: of one item; with several workers it runs for several items at once.
+        items: taken in the caller's thread, so many ahead; there may be no end of them.
+        workers: threads; 0 makes each when it is asked for, in the caller's thread.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="ahead")
+    pending: deque[Future[T]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Behind:

@@ -76,6 +76,9 @@ class Tokenizer:
         self.max_length = max_length
         self.pad_id = int(tokenizer.pad_token_id)
         self.has_token_types = "token_type_ids" in tokenizer.model_input_names
+        # The first call puts the cut into the tokenizer, which no call in another thread may be
+        # using then; later ones find it there.
+        self._call([""], None)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         """Token ids of N texts, or of N text pairs, on all cores.

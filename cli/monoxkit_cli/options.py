@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypedDict
 
 import typer
 
 if TYPE_CHECKING:
     from monox_kit.corpora.corpus import CorpusConfig
+
+
+class DevSetOptions(TypedDict):
+    """What `dev_sets` gives."""
+
+    report_dev: CorpusConfig | None
+    select_on: tuple[str, ...]
+
 
 # Options that take several values after one name: `--corpus a.jsonl b.jsonl`. Click knows only
 # repeated options, so `spread` turns the first form into the second.
@@ -17,7 +25,11 @@ SEVERAL_VALUES: Final = (
     "--test",
     "--train",
     "--dev",
+    "--report-dev",
+    "--select-on",
     "--labelled",
+    "--unlabelled",
+    "--store-weight",
     "--check",
     "--rows",
     "--slice",
@@ -58,7 +70,35 @@ LearningRate = Annotated[float, typer.Option("--learning-rate", help="Peak rate 
 HeadFactor = Annotated[
     float, typer.Option("--head-factor", help="The fresh head's rate, times the encoder's.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per step.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per step, over all processes.")]
+BudgetTokens = Annotated[
+    int | None,
+    typer.Option("--batch-tokens", help="Padded tokens per step, not rows; needs --max-steps."),
+]
+Accumulate = Annotated[
+    int, typer.Option("--accumulate", help="Micro-batches of a step: less memory, same gradient.")
+]
+MaxGradNorm = Annotated[
+    float, typer.Option("--max-grad-norm", help="Gradients are scaled down to this L2 norm.")
+]
+Patience = Annotated[
+    int | None,
+    typer.Option("--patience", help="End after so many dev evaluations that are no better."),
+]
+ReportDev = Annotated[
+    list[str] | None,
+    typer.Option("--report-dev", help="Gold labels in any languages: reported, choose nothing."),
+]
+SelectOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select-on",
+        help="Sets that choose the weights: dev, languages of --report-dev [default: dev].",
+    ),
+]
+TensorBoard = Annotated[
+    str | None, typer.Option("--tensorboard", help="Folder for TensorBoard's events.")
+]
 MaxSteps = Annotated[
     int | None, typer.Option("--max-steps", help="Steps in all, instead of --epochs.")
 ]
@@ -70,10 +110,11 @@ WarmupFraction = Annotated[
     float, typer.Option("--warmup-fraction", help="Part of the steps that the rate rises in.")
 ]
 WeightDecay = Annotated[float, typer.Option("--weight-decay", help="AdamW's, on matrices.")]
-FreezeEmbeddings = Annotated[
-    bool,
+Embeddings = Annotated[
+    str,
     typer.Option(
-        "--freeze-embeddings/--train-embeddings", help="Leave the word embeddings as they are."
+        "--embeddings",
+        help="Word embeddings: frozen, sparse (tokens that occur) or full; the last two end alike.",
     ),
 ]
 FreezeLayers = Annotated[
@@ -88,6 +129,9 @@ CheckpointEvery = Annotated[
     int, typer.Option("--checkpoint-every", help="Steps between checkpoints.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, order and dropout.")]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Threads that tokenize ahead; the result is the same.")
+]
 TrainPrecision = Annotated[
     str, typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 where hardware has it.")
 ]
@@ -117,6 +161,22 @@ def corpus_config(
         lang_column=lang_column,
         pair=pair,  # type: ignore[arg-type]
     )
+
+
+def dev_sets(
+    report_dev: Sequence[str] | None, select_on: Sequence[str] | None, **columns: str
+) -> DevSetOptions:
+    """The settings of a training command that say which dev sets are reported and which choose.
+
+    Args:
+        report_dev: files of `--report-dev`.
+        select_on: names of `--select-on`.
+        columns: as for `corpus_config`.
+    """
+    return {
+        "report_dev": corpus_config(report_dev, **columns) if report_dev else None,
+        "select_on": tuple(select_on or ("dev",)),
+    }
 
 
 def shard_bounds(value: str | None) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""`monoxkit train-student`: a multilingual student from logit stores."""
+"""`monoxkit train-student`: a multilingual student from logit stores, or from its own labels."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ from typing import Annotated
 import typer
 
 from monoxkit_cli.options import (
+    Accumulate,
     AsJson,
     BatchSize,
+    BudgetTokens,
     CheckpointEvery,
     Device,
+    Embeddings,
     Epochs,
     EvalEvery,
     Format,
-    FreezeEmbeddings,
     FreezeLayers,
     HeadFactor,
     LabelColumn,
     LabelsFile,
     LearningRate,
+    MaxGradNorm,
     MaxLength,
     MaxSteps,
     PairColumn,
+    Patience,
+    ReportDev,
     Schedule,
     Seed,
+    SelectOn,
+    TensorBoard,
     TextColumn,
     TrainPrecision,
     WarmupFraction,
     WeightDecay,
+    Workers,
 )
 
 
@@ -40,37 +48,85 @@ def register(app: typer.Typer) -> None:
 def train_student(
     model: Annotated[str, typer.Option("--model", help="Multilingual encoder: folder or name.")],
     dev: Annotated[list[str], typer.Option("--dev", help="English gold labels for choosing.")],
-    method: Annotated[str, typer.Option("--method", help="Objective: ce, pl or kd.")],
+    method: Annotated[str, typer.Option("--method", help="ce, pl, kd or self-training.")],
     out: Annotated[str, typer.Option("--out", help="Model folder to write.")],
     store: Annotated[
         list[str] | None, typer.Option("--store", help="Logit stores, for pl and kd.")
     ] = None,
+    combine: Annotated[
+        str,
+        typer.Option(
+            "--combine", help="Several stores: concatenate, or average those of one corpus."
+        ),
+    ] = "concatenate",
+    store_weight: Annotated[
+        list[float] | None,
+        typer.Option("--store-weight", help="Of each store in the average [default: equal]."),
+    ] = None,
     labelled: Annotated[
-        list[str] | None, typer.Option("--labelled", help="Gold-labelled text, for ce and pl.")
+        list[str] | None,
+        typer.Option("--labelled", help="Gold-labelled text, for ce, pl and self-training."),
+    ] = None,
+    unlabelled: Annotated[
+        list[str] | None,
+        typer.Option("--unlabelled", help="Text that self-training labels, round by round."),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds",
+            help="Of self-training after the first, each with all the steps [default: 2].",
+        ),
     ] = None,
     labels: LabelsFile = None,
     temperature: Annotated[
         float, typer.Option("--temperature", help="Of kd's soft targets.")
     ] = 0.1,
+    temperature_on: Annotated[
+        str,
+        typer.Option(
+            "--temperature-on", help="teacher alone (MonoX), or both with the factor T^2 (Hinton)."
+        ),
+    ] = "teacher",
+    kd_loss: Annotated[
+        str,
+        typer.Option("--kd-loss", help="ce with soft targets, kl, or mse between the logits."),
+    ] = "ce",
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Weight in kd of the gold labels in the stores.")
+    ] = 0.0,
+    min_confidence: Annotated[
+        float,
+        typer.Option("--min-confidence", help="Least confidence of the teacher in a row of kd."),
+    ] = 0.0,
     threshold: Annotated[
-        float, typer.Option("--threshold", help="Least confidence of pl's pseudo-labels.")
+        float,
+        typer.Option("--threshold", help="Least confidence of a pseudo-label."),
     ] = 0.0,
     learning_rate: LearningRate = 1e-4,
     head_factor: HeadFactor = 1.0,
     batch_size: BatchSize = 16,
+    batch_tokens: BudgetTokens = None,
+    accumulate: Accumulate = 1,
     max_steps: MaxSteps = None,
     epochs: Epochs = 3,
     schedule: Schedule = "linear",
     warmup_fraction: WarmupFraction = 0.1,
     weight_decay: WeightDecay = 0.01,
+    max_grad_norm: MaxGradNorm = 1.0,
+    patience: Patience = None,
     max_length: MaxLength = None,
-    freeze_embeddings: FreezeEmbeddings = True,
+    embeddings: Embeddings = "frozen",
     freeze_layers: FreezeLayers = 0,
     eval_every: EvalEvery = None,
+    report_dev: ReportDev = None,
+    select_on: SelectOn = None,
     checkpoint_every: CheckpointEvery = 200,
     seed: Seed = 1,
     precision: TrainPrecision = "auto",
     device: Device = "cpu",
+    workers: Workers = 0,
+    tensorboard: TensorBoard = None,
     format: Format = "auto",
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
@@ -81,16 +137,19 @@ def train_student(
 
     ce: cross-entropy on --labelled alone, the baseline. pl: --labelled and the teacher's confident
     hard labels. kd: the teacher's soft targets for every row of the stores, so label the labelled
-    texts too. Run again, it resumes at the newest checkpoint.
+    texts too. self-training: --labelled, and --unlabelled with the student's own labels of the
+    round before. Run again, it resumes at the newest checkpoint. torchrun and accelerate launch
+    start it in several processes, self-training excepted.
 
     Example: monoxkit train-student --method kd --model M --store S --dev dev.jsonl --out DIR
     """
     from pathlib import Path
 
-    from monox_kit.training.config import LoopConfig
+    from monox_kit.training.config import LoopConfig, ObjectiveConfig
+    from monox_kit.training.processes import is_first
     from monox_kit.training.run import StudentConfig
     from monox_kit.training.run import train_student as train_model
-    from monoxkit_cli.options import corpus_config
+    from monoxkit_cli.options import corpus_config, dev_sets
     from monoxkit_cli.render import RichProgress, emit
     from monoxkit_cli.train_teacher import summary_table
 
@@ -104,29 +163,47 @@ def train_student(
         model=model,
         method=method,  # type: ignore[arg-type]  # checked by the library
         dev=corpus_config(dev, **columns),
+        **dev_sets(report_dev, select_on, **columns),
         stores=tuple(Path(folder) for folder in store or ()),
+        combine=combine,  # type: ignore[arg-type]
+        store_weight=tuple(store_weight) if store_weight else None,
         labelled=corpus_config(labelled, **columns) if labelled else None,
+        unlabelled=corpus_config(unlabelled, **columns) if unlabelled else None,
+        rounds=rounds,
         labels=Path(labels) if labels else None,
-        temperature=temperature,
-        threshold=threshold,
+        objective=ObjectiveConfig(
+            temperature=temperature,
+            temperature_on=temperature_on,  # type: ignore[arg-type]
+            kd_loss=kd_loss,  # type: ignore[arg-type]
+            alpha=alpha,
+            min_confidence=min_confidence,
+            threshold=threshold,
+        ),
         loop=LoopConfig(
             learning_rate=learning_rate,
             head_factor=head_factor,
             batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            accumulate=accumulate,
             max_steps=max_steps,
             epochs=epochs,
             schedule=schedule,  # type: ignore[arg-type]
             warmup_fraction=warmup_fraction,
             weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            patience=patience,
             max_length=max_length,
-            freeze_embeddings=freeze_embeddings,
+            embeddings=embeddings,  # type: ignore[arg-type]
             freeze_layers=freeze_layers,
             eval_every=eval_every,
             checkpoint_every=checkpoint_every,
             seed=seed,
             precision=precision,  # type: ignore[arg-type]
             device=device,
+            workers=workers,
+            tensorboard=tensorboard,
         ),
     )
     summary = train_model(config, Path(out), progress=RichProgress())
-    emit(summary, as_json, lambda: summary_table(summary))
+    if is_first():
+        emit(summary, as_json, lambda: summary_table(summary))

@@ -7,34 +7,42 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from monoxkit_cli.options import (
+    Accumulate,
     AsJson,
     BatchSize,
+    BudgetTokens,
     CheckpointEvery,
     Device,
+    Embeddings,
     Epochs,
     EvalEvery,
     Format,
-    FreezeEmbeddings,
     FreezeLayers,
     HeadFactor,
     LabelColumn,
     LabelsFile,
     LearningRate,
+    MaxGradNorm,
     MaxLength,
     MaxSteps,
     PairColumn,
+    Patience,
+    ReportDev,
     Schedule,
     Seed,
+    SelectOn,
+    TensorBoard,
     TextColumn,
     TrainPrecision,
     WarmupFraction,
     WeightDecay,
+    Workers,
 )
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monox_kit.training.run import TrainingSummary
+    from monox_kit.training.summary import TrainingSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -51,19 +59,27 @@ def train_teacher(
     learning_rate: LearningRate = 1e-4,
     head_factor: HeadFactor = 1.0,
     batch_size: BatchSize = 16,
+    batch_tokens: BudgetTokens = None,
+    accumulate: Accumulate = 1,
     max_steps: MaxSteps = None,
     epochs: Epochs = 3,
     schedule: Schedule = "linear",
     warmup_fraction: WarmupFraction = 0.1,
     weight_decay: WeightDecay = 0.01,
+    max_grad_norm: MaxGradNorm = 1.0,
+    patience: Patience = None,
     max_length: MaxLength = None,
-    freeze_embeddings: FreezeEmbeddings = False,
+    embeddings: Embeddings = "full",
     freeze_layers: FreezeLayers = 0,
     eval_every: EvalEvery = None,
+    report_dev: ReportDev = None,
+    select_on: SelectOn = None,
     checkpoint_every: CheckpointEvery = 200,
     seed: Seed = 1,
     precision: TrainPrecision = "auto",
     device: Device = "cpu",
+    workers: Workers = 0,
+    tensorboard: TensorBoard = None,
     format: Format = "auto",
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
@@ -73,6 +89,7 @@ def train_teacher(
     """Fine-tune an encoder on gold labels.
 
     Keeps the weights of the best dev evaluation. Run again, it resumes at the newest checkpoint.
+    torchrun and accelerate launch start it in several processes.
     The label set is --labels, else labels.json beside the training file, else its distinct labels.
 
     Example: monoxkit train-teacher --model roberta-large --train t.jsonl --dev d.jsonl --out DIR
@@ -80,9 +97,10 @@ def train_teacher(
     from pathlib import Path
 
     from monox_kit.training.config import LoopConfig
+    from monox_kit.training.processes import is_first
     from monox_kit.training.run import TeacherConfig
     from monox_kit.training.run import train_teacher as train_model
-    from monoxkit_cli.options import corpus_config
+    from monoxkit_cli.options import corpus_config, dev_sets
     from monoxkit_cli.render import RichProgress, emit
 
     columns = {
@@ -95,28 +113,36 @@ def train_teacher(
         model=model,
         train=corpus_config(train, **columns),
         dev=corpus_config(dev, **columns),
+        **dev_sets(report_dev, select_on, **columns),
         labels=Path(labels) if labels else None,
         loop=LoopConfig(
             learning_rate=learning_rate,
             head_factor=head_factor,
             batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            accumulate=accumulate,
             max_steps=max_steps,
             epochs=epochs,
             schedule=schedule,  # type: ignore[arg-type]  # checked by the library
             warmup_fraction=warmup_fraction,
             weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            patience=patience,
             max_length=max_length,
-            freeze_embeddings=freeze_embeddings,
+            embeddings=embeddings,  # type: ignore[arg-type]
             freeze_layers=freeze_layers,
             eval_every=eval_every,
             checkpoint_every=checkpoint_every,
             seed=seed,
             precision=precision,  # type: ignore[arg-type]
             device=device,
+            workers=workers,
+            tensorboard=tensorboard,
         ),
     )
     summary = train_model(config, Path(out), progress=RichProgress())
-    emit(summary, as_json, lambda: summary_table(summary))
+    if is_first():
+        emit(summary, as_json, lambda: summary_table(summary))
 
 
 def summary_table(summary: TrainingSummary) -> Table:
@@ -128,8 +154,22 @@ def summary_table(summary: TrainingSummary) -> Table:
     table.add_row("objective", summary.method)
     for name, count in summary.counts.items():
         table.add_row(name.replace("_", " "), f"{count:,}")
+    for name, counts in summary.classes.items():
+        found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+        table.add_row(f"teacher's label {name}", found)
+    for each in summary.rounds:
+        kept = ", kept" if each["kept"] else ""
+        table.add_row(
+            f"round {each['round']}{kept}",
+            f"{each['num_rows']:,} rows, {each['num_steps']:,} steps, dev accuracy "
+            f"{100 * each['dev_accuracy']:.1f} %",
+        )
     table.add_row("steps", f"{summary.num_steps:,}, weights kept from step {summary.best_step:,}")
-    table.add_row("dev accuracy", f"{100 * summary.dev_accuracy:.1f} %")
+    if summary.stopped_early:
+        table.add_row("ended", "early: no better dev result")
+    for name, result in summary.dev_sets.items():
+        chose = "" if name in summary.selected_on else " (reported)"
+        table.add_row(f"{name} accuracy{chose}", f"{100 * result['accuracy']:.1f} %")
     table.add_row("dev loss", f"{summary.dev_loss:.4f}")
     table.add_row("precision", summary.precision)
     table.add_row("seconds", f"{summary.trained_s:,.1f}")

@@ -37,7 +37,7 @@ from monox_kit.export.graph import DEFAULT_FORM
 from monox_kit.inference import load_backend, load_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.progress import Progress, Silent
-from monox_kit.training.config import LoopConfig
+from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
 from monox_kit.validation import checked
 
@@ -146,7 +146,7 @@ class _Demo:
             loop=replace(
                 self._loop(self._config.teacher_steps, self._config.teacher_learning_rate),
                 max_length=self._config.teacher_max_length,
-                freeze_embeddings=True,
+                embeddings="frozen",
             ),
         )
         inputs = {**self._digests("labelled.jsonl", "dev.jsonl", "labels.json"), **asdict(config)}
@@ -202,9 +202,8 @@ class _Demo:
             stores=() if method == "ce" else (self._out / "store",),
             labelled=self._files("labelled.jsonl"),
             dev=self._files("dev.jsonl"),
-            temperature=self._config.temperature,
-            threshold=self._config.threshold,
-            loop=replace(loop, freeze_embeddings=True, freeze_layers=self._config.freeze_layers),
+            objective=self._objective(method),
+            loop=replace(loop, embeddings="frozen", freeze_layers=self._config.freeze_layers),
         )
         inputs = {**self._digests("labelled.jsonl", "dev.jsonl"), **_plain(asdict(config))}
         inputs["store"] = digest_file(self._out / "store" / "complete.json")
@@ -214,6 +213,14 @@ class _Demo:
             lambda: train_student(config, self._out / method, progress=self._progress).to_json(),
             self._out / method,
         )
+
+    def _objective(self, method: str) -> ObjectiveConfig:
+        """What the method uses of the demo's settings."""
+        if method == "kd":
+            return ObjectiveConfig(temperature=self._config.temperature)
+        if method == "pl":
+            return ObjectiveConfig(threshold=self._config.threshold)
+        return ObjectiveConfig()
 
     def _evaluate(self, name: str) -> dict[str, Any]:
         """Per language; the English teacher in English only."""

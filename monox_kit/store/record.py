@@ -115,7 +115,7 @@ def parse_record(
     if type(found) is int and found > version:
         raise StoreError(
             f"{path}: expected format_version {version}, found {found}. "
-            "Upgrade monoxkit: the store was written by a later version."
+            "Upgrade monoxkit: it was written by a later version."
         )
     check_record(path, "format_version", version, found, step)
     if value.keys() != names:

@@ -1,40 +1,51 @@
-"""The training loop: a plain loop around an objective, on Accelerate, resumable at checkpoints."""
+"""The training loop: a plain loop around an objective's steps, resumable at checkpoints."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
-from monox_kit.batching import pad_batch
 from monox_kit.data import Document, LabelSet
-from monox_kit.errors import ConfigError, ModelError
-from monox_kit.progress import Progress, ProgressTask
-from monox_kit.scoring import score
+from monox_kit.errors import ConfigError, MonoxError
+from monox_kit.progress import Progress, ProgressTask, Silent
+from monox_kit.scoring import BatchDone
 from monox_kit.tokenizing import Tokenizer
-from monox_kit.torch_model import TorchClassifier, fast_bf16, model_inputs, require_device
-from monox_kit.training.checkpoint import Checkpoints, TrainingState
+from monox_kit.torch_model import TorchClassifier, fast_bf16
+from monox_kit.training.batches import Batches
+from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig
+from monox_kit.training.embeddings import install, restore
+from monox_kit.training.evaluate import DevSets, Evaluator, is_better, num_since_best
+from monox_kit.training.log import Speed, TrainingLog
 from monox_kit.training.optimizer import (
+    embedding_mode,
     freeze,
-    learning_rate_at,
     new_optimizer,
     optimizer_tensors,
     restore_optimizer,
-    set_learning_rate,
 )
-from monox_kit.training.order import epoch_batches
+from monox_kit.training.processes import join_processes
 from monox_kit.training.rows import TrainingRows
-
-# student logits [B, C] and targets ([B] int64 or [B, C] float32) to a scalar
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+from monox_kit.training.state import (
+    Result,
+    TrainingState,
+    assign,
+    copied,
+    generator_states,
+    num_saving_processes,
+    restore_generators,
+    seed_generators,
+)
+from monox_kit.training.step import Step, Stepper
+from monox_kit.training.stopping import StopSignals
+from monox_kit.training.targets import Loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +54,38 @@ class FitResult:
 
     Attributes:
         precision: `fp32` or `bf16`.
-        best: the dev evaluation whose weights were kept: step, accuracy, loss.
-        history: every dev evaluation.
+        num_steps: optimizer steps.
+        stopped_early: whether `patience` ended the run.
+        best: what the weights to keep were chosen by: step, accuracy, loss.
+        best_sets: their accuracy, loss and rows by dev set.
+        history: every dev evaluation: step, and the accuracy and loss that choose.
     """
 
     precision: str
-    best: Mapping[str, float]
-    history: Sequence[Mapping[str, float]]
+    num_steps: int
+    stopped_early: bool
+    best: Result
+    best_sets: Mapping[str, Result]
+    history: Sequence[Result]
+
+
+class _Stopping(Exception):
+    """A signal came while the dev sets were scored."""
 
 
 def planned_steps(config: LoopConfig, num_rows: int) -> int:
-    """The number of optimizer steps of a run over `num_rows` rows."""
+    """The number of optimizer steps of a run over `num_rows` rows that patience does not end.
+
+    Raises:
+        ConfigError: it is not known before the texts are read.
+    """
     if config.max_steps is not None:
         return config.max_steps
+    if config.batch_tokens is not None:
+        raise ConfigError(
+            "--batch-tokens: expected --max-steps with it, found none. How many batches an epoch "
+            "has depends on its texts, and the schedule must know its end: give --max-steps."
+        )
     return config.epochs * math.ceil(num_rows / config.batch_size)
 
 
@@ -68,7 +98,7 @@ class Trainer:
         labels: what the logits mean.
         rows: what to learn from.
         loss: the objective.
-        dev: gold-labelled documents that choose the weights to keep.
+        dev: gold-labelled documents that choose the weights to keep; or several sets of them.
         config: the run's settings.
         checkpoints: where the run saves to and resumes from.
         progress: one bar for the run.
@@ -82,163 +112,221 @@ class Trainer:
         labels: LabelSet,
         rows: TrainingRows,
         loss: Loss,
-        dev: Sequence[Document],
+        dev: Sequence[Document] | DevSets,
         config: LoopConfig,
         checkpoints: Checkpoints,
         progress: Progress,
     ) -> None:
-        require_device(config.device)
         self._precision = resolve_precision(config)
-        # Accelerate remembers the first run's device and precision for the whole process.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        if config.device != "cpu":
-            torch.cuda.set_device(torch.device(config.device))
-        self._accelerator = Accelerator(
-            cpu=config.device == "cpu",
-            mixed_precision="bf16" if self._precision == "bf16" else "no",
-        )
+        self._processes = join_processes(config.device)
         freeze(model, config)
-        self._tokenizer, self._labels, self._rows, self._loss = tokenizer, labels, rows, loss
-        self._dev, self._config = dev, config
-        self._checkpoints, self._progress = checkpoints, progress
-        self._dev_labels = np.array([labels.index(d.label or "", d.id) for d in dev], np.int64)
-        self._num_bytes = rows.num_bytes()
+        self._labels, self._config, self._checkpoints = labels, config, checkpoints
+        self._progress = progress if self._processes.is_first else Silent()
+        self._dev = dev if isinstance(dev, DevSets) else DevSets.build(dev, (), ("dev",))
+        self._evaluator = Evaluator(self._dev, tokenizer, labels, self._processes)
         self._num_steps = planned_steps(config, len(rows))
+        self._batches = Batches(rows, tokenizer, config)
+        self._model = model.to(self._processes.device)
+        if embedding_mode(config) == "sparse":
+            install(model, self._batches.occurring_tokens(self._num_steps, self._progress))
         self._trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self._model = self._accelerator.prepare_model(model)
-        self._optimizer = new_optimizer(self._trainable, config, model.base_model_prefix)
-        self._state = TrainingState(step=0, model={}, optimizer={}, random=torch.get_rng_state())
+        self._optimizer = new_optimizer(self._trainable, config, model)
+        self._stepper = Stepper(
+            model=self._model,
+            trainable=self._trainable,
+            optimizer=self._optimizer,
+            loss=loss,
+            config=config,
+            num_steps=self._num_steps,
+            precision=self._precision,
+            processes=self._processes,
+        )
+        self._state = TrainingState()
+        self._log: TrainingLog | None = None  # the first process's alone
+        self._stop = StopSignals(second_acts=self._processes.count == 1)
 
     def fit(self, description: str) -> FitResult:
         """Train to the end, from the newest checkpoint where there is one.
 
+        SIGINT and SIGTERM end the run at the end of a step, with a checkpoint.
+
         Raises:
-            ModelError: the loss or a gradient is not finite.
-            StorageError: a checkpoint cannot be written or read.
+            NotFinite: a loss, a gradient, a weight or AdamW's state is NaN or infinite.
+            StoreError: a teacher's logit is.
+            CheckpointError: no checkpoint can be used, and some are there.
+            StorageError: the disk refused.
         """
-        resumed_at = self._resume()
-        losses: deque[float] = deque(maxlen=20)
         total = self._num_steps
-        self._model.train()
-        with self._progress.task(description, total, "steps", done=resumed_at) as task:
-            for step, rows in self._remaining_batches(resumed_at):
-                losses.append(self._step(step, rows))
-                done = step + 1
-                self._state.step = done
-                task.detail(f"loss {np.mean(losses):.3f}{self._best_text()}")
-                task.advance()
-                if done == total or done % self._eval_every() == 0:
-                    self._evaluate(task)
-                if done < total and done % self._config.checkpoint_every == 0:
-                    self._save()
-        self._keep_best()
+        losses: deque[float] = deque(maxlen=20)
+        speed = Speed()
+        with ExitStack() as stack:
+            resumed_at = self._begin(stack)
+            self._model.train()
+            task = stack.enter_context(
+                self._progress.task(description, total, "steps", done=resumed_at)
+            )
+            batches = stack.enter_context(closing(self._batches.after(self._state.position)))
+            stack.enter_context(self._stop)
+            try:
+                self._evaluate_if_due(task)  # the run may have been stopped before it could
+                started_s = time.perf_counter()
+                for step, batch in zip(range(resumed_at, total), batches):
+                    if self._is_over():
+                        break
+                    done = self._stepper.take(step, batch)
+                    self._state.step, self._state.position = step + 1, batch.following
+                    losses.append(done.loss)
+                    speed.add(time.perf_counter() - started_s, done.rows, done.tokens)
+                    task.detail(self._detail(losses, speed))
+                    task.advance()
+                    self._log_step(done, speed)
+                    self._evaluate_if_due(task)
+                    if self._stop.agree(self._processes):
+                        self._save_and_leave()
+                    done_all = self._state.step == total
+                    if self._state.step % self._config.checkpoint_every == 0 and not done_all:
+                        self._save()
+                    started_s = time.perf_counter()  # the next batch's reading counts
+            except MonoxError as error:
+                with suppress(MonoxError):  # the disk may be what refused
+                    self._log_event("error", message=str(error))
+                raise
+            best_step = int(self._state.best_result["step"])
+            self._log_event("end", best_step=best_step, stopped_early=self._state.step < total)
+        assign(self._trainable, self._state.best)
+        restore(self._model)
+        self._model.eval()
         return FitResult(
             precision=self._precision,
+            num_steps=self._state.step,
+            stopped_early=self._state.step < total,
             best=self._state.best_result,
+            best_sets=self._state.best_sets,
             history=self._state.history,
         )
 
-    def _remaining_batches(self, start: int) -> Any:
-        """(step, [B] row positions) from `start` to the end."""
-        steps_per_epoch = math.ceil(len(self._rows) / self._config.batch_size)
-        step = start
-        while step < self._num_steps:
-            epoch, offset = divmod(step, steps_per_epoch)
-            config = self._config
-            batches = epoch_batches(self._num_bytes, config.batch_size, config.seed, epoch)
-            for rows in batches[offset : offset + self._num_steps - step]:
-                yield step, rows
-                step += 1
-
-    def _step(self, step: int, rows: np.ndarray[Any, np.dtype[np.int64]]) -> float:
-        """One optimizer step; returns the loss."""
-        texts, pairs, targets = self._rows.batch(rows)
-        encoded = self._tokenizer.encode(texts, pairs)
-        everything = np.arange(len(rows), dtype=np.int64)
-        batch = pad_batch(encoded, everything, self._tokenizer.pad_id)
-        device = str(self._accelerator.device)
-        with self._accelerator.autocast():
-            logits = self._model(**model_inputs(batch, device)).logits
-        loss = self._loss(logits, torch.from_numpy(targets).to(device))
-        value = loss.item()
-        if not math.isfinite(value):
-            raise ModelError(
-                f"step {step + 1}: expected a finite loss, found {value}. Lower --learning-rate "
-                f"(now {self._config.learning_rate:g}); finished checkpoints are kept."
-            )
-        self._accelerator.backward(loss)
-        norm = self._accelerator.clip_grad_norm_(
-            self._trainable.values(), self._config.max_grad_norm
-        )
-        if norm is not None and not torch.isfinite(norm):
-            raise ModelError(
-                f"step {step + 1}: expected finite gradients, found norm {float(norm)}. Lower "
-                f"--learning-rate (now {self._config.learning_rate:g})."
-            )
-        set_learning_rate(self._optimizer, learning_rate_at(self._config, step, self._num_steps))
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return value
-
-    def _eval_every(self) -> int:
-        steps_per_epoch = math.ceil(len(self._rows) / self._config.batch_size)
-        return self._config.eval_every or steps_per_epoch
-
-    def _evaluate(self, task: ProgressTask) -> None:
-        """Score the dev set, and keep the weights where it is the best so far."""
+    def _evaluate_if_due(self, task: ProgressTask) -> None:
+        """Score the dev sets where this step asks for it, and keep the weights if best so far."""
+        state = self._state
+        every = self._config.eval_every
+        is_due = state.position.begins_epoch if every is None else state.step % every == 0
+        is_due = state.step > 0 and (is_due or state.step == self._num_steps)
+        if not is_due or (state.history and state.history[-1]["step"] == state.step):
+            return None
         task.detail("evaluating on the dev set")
-        model = self._accelerator.unwrap_model(self._model)
-        device = str(self._accelerator.device)
-        classifier = TorchClassifier(
-            model,
+        try:
+            results = self._evaluator.evaluate(self._classifier(), self._on_dev_batch)
+        except _Stopping:
+            self._save_and_leave()
+            return self._evaluate_if_due(task)  # whoever handles the signal lets the run go on
+        finally:
+            self._model.train()
+        chosen = {"step": float(state.step), **self._dev.chosen_by(results)}
+        is_best = is_better(chosen, state.best_result)
+        state.history.append(chosen)
+        if is_best:
+            state.best_result, state.best_sets = chosen, results
+            state.best = copied(self._trainable)
+        self._log_event("evaluation", sets=results, is_best=is_best)
+        return None
+
+    def _classifier(self) -> TorchClassifier:
+        return TorchClassifier(
+            self._model,
             self._labels,
-            device=device,
+            device=self._processes.device,
             precision=self._precision,  # type: ignore[arg-type]
         )
-        logits = score(classifier, self._tokenizer, self._dev).logits.astype(np.float64)
-        self._model.train()
-        top = logits.max(axis=1, keepdims=True)
-        log_total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-        gold = logits[np.arange(len(logits)), self._dev_labels]
-        result = {
-            "step": float(self._state.step),
-            "accuracy": float((logits.argmax(axis=1) == self._dev_labels).mean()),
-            "loss": float((log_total - gold).mean()),
-        }
-        self._state.history.append(result)
-        best = self._state.best_result
-        if not best or _rank(result) > _rank(best):
-            self._state.best_result = result
-            self._state.best = _copied(self._trainable)
 
-    def _best_text(self) -> str:
+    def _on_dev_batch(self, _done: BatchDone) -> None:
+        # Of several processes all must reach the sum at the end; they stop after the next step.
+        if self._stop.number is not None and self._processes.count == 1:
+            raise _Stopping
+
+    def _is_over(self) -> bool:
+        """Whether patience has ended the run."""
+        patience, state = self._config.patience, self._state
+        if patience is None or not state.history:
+            return False
+        return num_since_best(state.history, state.best_result) >= patience
+
+    def _detail(self, losses: deque[float], speed: Speed) -> str:
+        """What stands beside the bar."""
+        rows_per_s, tokens_per_s = speed.rates()
         best = self._state.best_result
-        return f", dev {100 * best['accuracy']:.1f} %" if best else ""
+        dev = f", dev {100 * best['accuracy']:.1f} %" if best else ""
+        return (
+            f"loss {np.mean(losses):.3f}{dev}, {rows_per_s:,.0f} rows/s, "
+            f"{tokens_per_s:,.0f} tokens/s"
+        )
+
+    def _log_step(self, done: Step, speed: Speed) -> None:
+        rows_per_s, tokens_per_s = speed.rates()
+        self._log_event(
+            "step",
+            loss=done.loss,
+            learning_rate=done.learning_rate,
+            grad_norm=done.grad_norm,
+            rows=done.rows,
+            tokens=done.tokens,
+            rows_per_s=round(rows_per_s, 2),
+            tokens_per_s=round(tokens_per_s, 1),
+        )
+
+    def _log_event(self, event: str, **values: Any) -> None:
+        if self._log is not None:
+            self._log.add(event, self._state.step, **values)
 
     def _save(self) -> None:
-        self._state.model = _copied(self._trainable)
-        self._state.optimizer = optimizer_tensors(self._optimizer, self._trainable)
-        self._state.random = torch.get_rng_state()
-        self._checkpoints.save(self._state)
+        state = self._state
+        state.random = generator_states(self._processes)
+        if self._log is None:
+            return
+        state.model = {n: p.detach().cpu() for n, p in self._trainable.items()}
+        state.optimizer = optimizer_tensors(self._optimizer, self._trainable)
+        self._log.sync()
+        self._checkpoints.save(state)
+        self._log_event("checkpoint")
 
-    def _resume(self) -> int:
-        """Restore the newest checkpoint; returns the step to start from."""
-        state = self._checkpoints.load_newest()
+    def _save_and_leave(self) -> None:
+        """Save, and end as the signal asked for."""
+        self._save()
+        self._progress.note(f"saved at step {self._state.step} of {self._num_steps}")
+        self._processes.wait()  # a launcher ends all when one has ended: not before it is saved
+        self._stop.leave()
+
+    def _begin(self, stack: ExitStack) -> int:
+        """Restore the newest checkpoint, open the log; returns the step to start from."""
+        processes, checkpoints = self._processes, self._checkpoints
+        state = None
+        if processes.is_first:
+            state = checkpoints.load_newest(self._trainable, self._progress)
+        step = processes.from_first(state.step if state is not None else -1)
+        if step >= 0 and state is None:
+            state = checkpoints.load(step, self._trainable)
+        if state is not None and state.step > self._num_steps:
+            raise ConfigError(
+                f"{checkpoints.log_path.parent}: expected checkpoints of at most step "
+                f"{self._num_steps}, found step {state.step}. Delete the folder to start again."
+            )
+        if processes.is_first:
+            log = TrainingLog(checkpoints.log_path, self._config.tensorboard, self._progress)
+            self._log = stack.enter_context(log)
+            log.begin(state, checkpoints.fingerprint)
         if state is None:
-            torch.manual_seed(self._config.seed)
+            seed_generators(self._config.seed, processes.rank)
             return 0
-        if set(state.model) != set(self._trainable):
-            raise ConfigError("checkpoint: expected the parameters of this model, found others.")
-        _assign(self._trainable, state.model)
+        assign(self._trainable, state.model)
         restore_optimizer(self._optimizer, self._trainable, state.optimizer)
-        torch.set_rng_state(state.random)
+        restore_generators(state.random, processes, self._config.seed)
         self._state = state
         self._progress.note(f"resuming at step {state.step} of {self._num_steps}")
+        if num_saving_processes(state.random) != processes.count:
+            self._progress.note(
+                f"the checkpoint is of {num_saving_processes(state.random)} processes, now there "
+                f"are {processes.count}: dropout draws other numbers than it would have"
+            )
         return state.step
-
-    def _keep_best(self) -> None:
-        _assign(self._trainable, self._state.best)
-        self._accelerator.unwrap_model(self._model).eval()
 
 
 def resolve_precision(config: LoopConfig) -> str:
@@ -246,18 +334,3 @@ def resolve_precision(config: LoopConfig) -> str:
     if config.precision != "auto":
         return config.precision
     return "bf16" if fast_bf16(config.device) else "fp32"
-
-
-def _rank(result: Mapping[str, float]) -> tuple[float, float]:
-    """Dev results in order: higher accuracy first, then lower loss."""
-    return result["accuracy"], -result["loss"]
-
-
-def _copied(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in parameters.items()}
-
-
-def _assign(parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, Any]) -> None:
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(values[name])

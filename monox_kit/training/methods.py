@@ -1,20 +1,38 @@
-"""The objectives a student can be trained with: add one by adding a row to `METHODS`."""
+"""The objectives a student can be trained with: add one by adding a row to `METHODS`.
+
+`self-training` is no objective of its own: its rounds are `ce` and `pl`, see `self_training`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from monox_kit.data import Document, LabelSet
+import numpy as np
+from torch import Tensor
+
+from monox_kit.data import Document, Int64s, LabelSet
 from monox_kit.errors import ConfigError
-from monox_kit.objectives import cross_entropy, soft_cross_entropy
+from monox_kit.objectives import (
+    cross_entropy,
+    kl_divergence,
+    logit_mse,
+    mixed,
+    soft_cross_entropy,
+)
 from monox_kit.store import LogitStore
-from monox_kit.training.rows import LabelledRows, StoreRows, TrainingRows, select_pseudo_labels
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from monox_kit.training.config import ObjectiveConfig
+from monox_kit.training.rows import (
+    LabelledRows,
+    PseudoLabelledRows,
+    SelectedRows,
+    SoftRows,
+    TrainingRows,
+    select_rows,
+)
+from monox_kit.training.targets import Loss, Targets
+from monox_kit.training.teachers import StoredTeacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +43,40 @@ class Sources:
         labels: the classes of everything below.
         labelled: gold-labelled documents; empty where none were given.
         labelled_name: how the user referred to them.
-        stores: open, complete logit stores.
-        temperature: of the teacher's soft targets.
-        threshold: least confidence of a pseudo-label.
+        teachers: each with the rows that it labelled; one after the other.
+        objective: temperatures, weights and thresholds.
     """
 
     labels: LabelSet
     labelled: Sequence[Document]
-    labelled_name: str
-    stores: Sequence[LogitStore]
-    temperature: float
-    threshold: float
+    labelled_name: str = ""
+    teachers: Sequence[StoredTeacher] = ()
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    @property
+    def stores(self) -> list[LogitStore]:
+        """All stores of the teachers, in their order."""
+        return [store for teacher in self.teachers for store in teacher.stores]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """Rows, objective and the counts that the training record keeps."""
+    """Rows and objective, and what the training record keeps of them.
+
+    Attributes:
+        rows: what to learn from.
+        loss: student logits and targets to the batch's loss.
+        counts: rows by what they are.
+        classes: rows by class, as the teacher labels them, and by what became of them; empty where
+            none were chosen by confidence.
+        settings: what the objective depends on beside the rows, flat, for the run's fingerprint.
+    """
 
     rows: TrainingRows
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Loss
     counts: Mapping[str, int]
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build_task(method: str, sources: Sources) -> Task:
@@ -61,7 +93,7 @@ def build_task(method: str, sources: Sources) -> Task:
     if len(task.rows) == 0:
         raise ConfigError(
             f"--method {method}: expected rows to train on, found none ({dict(task.counts)}). "
-            "Give more data or a lower --threshold."
+            "Give more data, or a lower --threshold or --min-confidence."
         )
     return task
 
@@ -75,8 +107,8 @@ def _gold(sources: Sources, method: str) -> LabelledRows:
     return LabelledRows(sources.labelled, sources.labels, sources.labelled_name)
 
 
-def _require_stores(sources: Sources, method: str) -> None:
-    if not sources.stores:
+def _require_teachers(sources: Sources, method: str) -> None:
+    if not sources.teachers:
         raise ConfigError(
             f"--store: expected a logit store for --method {method}, found none. Make one with "
             "monoxkit label, then give --store DIR."
@@ -86,31 +118,64 @@ def _require_stores(sources: Sources, method: str) -> None:
 def _cross_entropy(sources: Sources) -> Task:
     """The paper's MBERT: cross-entropy on the gold-labelled rows; stores are not used."""
     gold = _gold(sources, "ce")
-    return Task(TrainingRows([gold]), cross_entropy, {"gold_rows": len(gold)})
+    return Task(rows=TrainingRows([gold]), loss=_label_loss, counts={"gold_rows": len(gold)})
 
 
 def _pseudo_labels(sources: Sources) -> Task:
     """The paper's MONOX-PL: gold rows and the teacher's confident hard labels together."""
-    _require_stores(sources, "pl")
+    _require_teachers(sources, "pl")
     gold = _gold(sources, "pl")
+    threshold = sources.objective.threshold
     gold_texts = {(d.text, d.text_pair) for d in sources.labelled}
-    kept = [select_pseudo_labels(s, sources.threshold, gold_texts) for s in sources.stores]
-    pseudo = [StoreRows(s, k.rows, hard=True) for s, k in zip(sources.stores, kept)]
-    counts = {
-        "gold_rows": len(gold),
-        "pseudo_labelled_rows": sum(len(rows) for rows in pseudo),
-        "below_threshold_rows": sum(k.num_below_threshold for k in kept),
-        "store_rows_with_gold_text": sum(k.num_gold_texts for k in kept),
-    }
-    return Task(TrainingRows([gold, *pseudo]), cross_entropy, counts)
+    selected = [select_rows(teacher, threshold, gold_texts) for teacher in sources.teachers]
+    pseudo = [PseudoLabelledRows(*both) for both in zip(sources.teachers, selected)]
+    return Task(
+        rows=TrainingRows([gold, *pseudo]),
+        loss=_label_loss,
+        counts={
+            "gold_rows": len(gold),
+            "pseudo_labelled_rows": sum(map(len, pseudo)),
+            "below_threshold_rows": _total(each.num_below for each in selected),
+            "store_rows_with_gold_text": _total(each.num_gold_texts for each in selected),
+        },
+        classes=_by_class(sources.labels, selected),
+        settings={"threshold": threshold},
+    )
 
 
 def _knowledge_distillation(sources: Sources) -> Task:
-    """The paper's MONOX-KD: soft targets for every row of the stores; gold labels are not used."""
-    _require_stores(sources, "kd")
-    soft = [StoreRows(store, hard=False) for store in sources.stores]
-    loss = partial(soft_cross_entropy, temperature=sources.temperature)
-    return Task(TrainingRows(soft), loss, {"soft_rows": sum(len(rows) for rows in soft)})
+    """The paper's MONOX-KD: soft targets for every row of the stores.
+
+    Gold labels count where `alpha` says so, and then those that the stores hold.
+    """
+    _require_teachers(sources, "kd")
+    objective = sources.objective
+    least = objective.min_confidence
+    selected = [select_rows(teacher, least) for teacher in sources.teachers] if least > 0 else []
+    # Teachers that are averaged give probabilities at T; logits are compared with logits.
+    temperature = None if objective.kd_loss == "mse" else objective.temperature
+    soft = [
+        SoftRows(teacher, selected[index].rows if selected else None, temperature)
+        for index, teacher in enumerate(sources.teachers)
+    ]
+    counts = {"soft_rows": sum(map(len, soft))}
+    if selected:
+        counts["below_min_confidence_rows"] = _total(each.num_below for each in selected)
+    if objective.alpha > 0:
+        counts["of_them_gold_rows"] = _num_gold(soft)
+    return Task(
+        rows=TrainingRows(soft),
+        loss=_Distillation(objective),
+        counts=counts,
+        classes=_by_class(sources.labels, selected),
+        settings={
+            "temperature": temperature,
+            "temperature_on": objective.temperature_on,
+            "kd_loss": objective.kd_loss,
+            "alpha": objective.alpha,
+            "min_confidence": least,
+        },
+    )
 
 
 METHODS: Mapping[str, Callable[[Sources], Task]] = {
@@ -118,3 +183,66 @@ METHODS: Mapping[str, Callable[[Sources], Task]] = {
     "pl": _pseudo_labels,
     "kd": _knowledge_distillation,
 }
+
+
+def _label_loss(student_logits: Tensor, targets: Targets) -> Tensor:
+    """Cross-entropy with the labels, gold ones and pseudo-labels alike."""
+    return cross_entropy(student_logits, targets.labels).mean()
+
+
+class _Distillation:
+    """The loss of `kd`: of its soft targets, mixed with that of gold labels."""
+
+    def __init__(self, objective: ObjectiveConfig) -> None:
+        self._objective = objective
+
+    def __call__(self, student_logits: Tensor, targets: Targets) -> Tensor:
+        assert targets.teacher is not None  # rows of `kd` have one
+        losses = self._soft(student_logits, targets.teacher)
+        alpha = self._objective.alpha
+        if alpha > 0:
+            hard = cross_entropy(student_logits, targets.labels)
+            losses = mixed(hard, losses, targets.labels, alpha)
+        return losses.mean()
+
+    def _soft(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        objective = self._objective
+        if objective.kd_loss == "mse":
+            return logit_mse(student_logits, teacher_logits)
+        loss = soft_cross_entropy if objective.kd_loss == "ce" else kl_divergence
+        both = objective.temperature_on == "both"
+        return loss(
+            student_logits,
+            teacher_logits,
+            objective.temperature,
+            student_temperature=objective.temperature if both else 1.0,
+        )
+
+
+def _num_gold(sources: Sequence[SoftRows]) -> int:
+    count = sum(source.num_gold() for source in sources)
+    if not count:
+        raise ConfigError(
+            "--alpha: expected gold labels in the stores, found none in the rows that are learned "
+            "from. Label the gold-labelled text too, with its labels, or leave --alpha out."
+        )
+    return count
+
+
+def _total(counts: Iterable[Int64s]) -> int:
+    return int(sum(each.sum() for each in counts))
+
+
+def _by_class(labels: LabelSet, selected: Sequence[SelectedRows]) -> dict[str, dict[str, int]]:
+    """Rows kept and left out, of each class as the teachers label them."""
+    if not selected:
+        return {}
+    table = {
+        "kept": np.sum([each.num_kept for each in selected], axis=0),
+        "too little confidence": np.sum([each.num_below for each in selected], axis=0),
+        "text is gold-labelled": np.sum([each.num_gold_texts for each in selected], axis=0),
+    }
+    return {
+        name: {what: int(counts[index]) for what, counts in table.items()}
+        for index, name in enumerate(labels.names)
+    }

@@ -8,21 +8,22 @@ from typing import Any
 import torch
 
 from monox_kit.errors import ConfigError
-from monox_kit.training.config import LoopConfig
+from monox_kit.training.config import EmbeddingMode, LoopConfig
+from monox_kit.training.embeddings import embedding_parameters
 
 
 def new_optimizer(
-    trainable: Mapping[str, torch.nn.Parameter], config: LoopConfig, encoder: str
+    trainable: Mapping[str, torch.nn.Parameter], config: LoopConfig, model: Any
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters.
 
     Args:
         trainable: parameters by name.
         config: the rates and the decay.
-        encoder: the prefix of the pretrained encoder's parameters.
+        model: the transformers model that they are of.
     """
     # fused: one pass over the parameters, a tenth of the default's time on a CPU.
-    groups = _parameter_groups(trainable, config, encoder)
+    groups = _parameter_groups(trainable, config, model)
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
@@ -42,13 +43,18 @@ def learning_rate_at(config: LoopConfig, step: int, num_steps: int) -> float:
     return config.learning_rate * (num_steps - step) / max(num_steps - warmup, 1)
 
 
+def embedding_mode(config: LoopConfig) -> EmbeddingMode:
+    """What becomes of the word embeddings; below frozen layers they are frozen too."""
+    return "frozen" if config.freeze_layers else config.embeddings
+
+
 def freeze(model: Any, config: LoopConfig) -> None:
     """Take the word embeddings and the lowest layers out of training as `config` says.
 
     Raises:
         ConfigError: the model has fewer layers.
     """
-    if config.freeze_embeddings or config.freeze_layers:
+    if embedding_mode(config) == "frozen":
         model.get_input_embeddings().requires_grad_(False)
     if not config.freeze_layers:
         return
@@ -114,14 +120,21 @@ def restore_optimizer(
 
 
 def _parameter_groups(
-    trainable: Mapping[str, torch.nn.Parameter], config: LoopConfig, encoder: str
+    trainable: Mapping[str, torch.nn.Parameter], config: LoopConfig, model: Any
 ) -> list[dict[str, Any]]:
-    """Groups with weight decay on matrices alone, and another rate for what is not pretrained."""
+    """Groups with weight decay on matrices alone, and another rate for what is not pretrained.
+
+    Embeddings are not decayed: that would shrink the rows of every language that the run does not
+    see, a little at each step.
+    """
+    encoder = model.base_model_prefix
+    undecayed = embedding_parameters(model)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in trainable.items():
         is_head = not name.startswith(f"{encoder}.") or f"{encoder}.pooler." in name
         factor = config.head_factor if is_head else 1.0
-        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        is_decayed = parameter.ndim > 1 and name not in undecayed
+        decay = config.weight_decay if is_decayed else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
     return [
         {"params": parameters, "factor": factor, "weight_decay": decay}

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
-from monox_kit.data import Document, Int64s, LabelSet
+from monox_kit.data import Document, Int64s, LabelSet, Logits
 from monox_kit.errors import ConfigError
 from monox_kit.objectives import confidence, hard_labels
-from monox_kit.store import LogitStore
+from monox_kit.training.targets import Targets
+from monox_kit.training.teachers import StoredTeacher
 
-# Rows whose logits are read at once while pseudo-labels are selected.
+# Rows whose logits are read at once while rows are selected.
 _BLOCK_ROWS = 65_536
-
-Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 
 
 class RowSource(Protocol):
@@ -29,28 +28,31 @@ class RowSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def text(self, index: int) -> str:
-        """The text, or the first of a pair."""
+    def texts(self, indices: Int64s) -> Sequence[str]:
+        """B texts, or firsts of pairs."""
 
-    def text_pair(self, index: int) -> str:
-        """The second text of a pair."""
+    def text_pairs(self, indices: Int64s) -> Sequence[str]:
+        """B second texts of pairs."""
 
     def num_bytes(self) -> Int64s:
         """[N] int64, a cheap measure of each row's length, for grouping."""
 
-    def targets(self, indices: Int64s) -> Targets:
-        """[B] int64 class indices, or [B, C] float32 teacher logits."""
+    def labels(self, indices: Int64s) -> Int64s:
+        """[B] int64 class indices, -1 where a row has none."""
+
+    def teacher_logits(self, indices: Int64s) -> Logits | None:
+        """[B, C] float32 logits to learn from; None where the labels are all there is."""
 
 
 class LabelledRows:
-    """Gold-labelled documents; targets are class indices.
+    """Gold-labelled documents.
 
     The labelled set is the small one (the paper's is 10 to 78,000 rows): it is held in memory.
     """
 
     def __init__(self, documents: Sequence[Document], labels: LabelSet, where: str) -> None:
         self._documents = documents
-        self._targets = np.fromiter(
+        self._labels = np.fromiter(
             (labels.index(d.label or "", f"{where}: row {d.row}") for d in documents),
             np.int64,
             len(documents),
@@ -64,37 +66,32 @@ class LabelledRows:
     def __len__(self) -> int:
         return len(self._documents)
 
-    def text(self, index: int) -> str:
-        """The text, or the first of a pair."""
-        return self._documents[index].text
+    def texts(self, indices: Int64s) -> list[str]:
+        """B texts, or firsts of pairs."""
+        return [self._documents[index].text for index in indices]
 
-    def text_pair(self, index: int) -> str:
-        """The second text of a pair."""
-        return self._documents[index].text_pair or ""
+    def text_pairs(self, indices: Int64s) -> list[str]:
+        """B second texts of pairs."""
+        return [self._documents[index].text_pair or "" for index in indices]
 
     def num_bytes(self) -> Int64s:
         """[N] int64, characters of each row."""
         lengths = (len(d.text) + len(d.text_pair or "") for d in self._documents)
         return np.fromiter(lengths, np.int64, len(self._documents))
 
-    def targets(self, indices: Int64s) -> Targets:
-        """[B] int64 class indices."""
-        return self._targets[indices]
+    def labels(self, indices: Int64s) -> Int64s:
+        """[B] int64 gold labels."""
+        return self._labels[indices]
+
+    def teacher_logits(self, indices: Int64s) -> None:
+        """Nothing: gold labels are all there is."""
 
 
-class StoreRows:
-    """Rows of a logit store; targets are the teacher's logits, or its labels with `hard`.
+class _StoreRows:
+    """Texts of some rows of a stored teacher's corpus."""
 
-    Args:
-        store: an open store.
-        rows: [N] int64 positions in it; None for all of them.
-        hard: whether targets are class indices.
-    """
-
-    def __init__(self, store: LogitStore, rows: Int64s | None = None, *, hard: bool) -> None:
-        self._store = store
-        self._rows = np.arange(len(store), dtype=np.int64) if rows is None else rows
-        self._hard = hard
+    def __init__(self, teacher: StoredTeacher, rows: Int64s) -> None:
+        self._teacher, self._store, self._rows = teacher, teacher.texts, rows
 
     @property
     def has_pairs(self) -> bool:
@@ -104,22 +101,76 @@ class StoreRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def text(self, index: int) -> str:
-        """The text, or the first of a pair."""
-        return self._store.text(int(self._rows[index]))
+    def texts(self, indices: Int64s) -> list[str]:
+        """B texts, or firsts of pairs."""
+        return self._store.texts(self._rows[indices])
 
-    def text_pair(self, index: int) -> str:
-        """The second text of a pair."""
-        return self._store.text_pair(int(self._rows[index])) or ""
+    def text_pairs(self, indices: Int64s) -> list[str]:
+        """B second texts of pairs."""
+        return self._store.text_pairs(self._rows[indices]) or []
 
     def num_bytes(self) -> Int64s:
         """[N] int64, UTF-8 bytes of each row."""
         return self._store.text_lengths()[self._rows]
 
-    def targets(self, indices: Int64s) -> Targets:
-        """[B] int64 class indices, or [B, C] float32 logits."""
-        logits = self._store.logits(self._rows[indices])
-        return hard_labels(logits) if self._hard else logits
+
+class SoftRows(_StoreRows):
+    """Rows with the teacher's logits, and the store's gold labels where it has any.
+
+    Args:
+        teacher: who labelled them.
+        rows: [N] int64 positions in its stores; None for all of them.
+        temperature: as `StoredTeacher.logits` takes it.
+    """
+
+    def __init__(
+        self, teacher: StoredTeacher, rows: Int64s | None, temperature: float | None
+    ) -> None:
+        super().__init__(teacher, np.arange(len(teacher), dtype=np.int64) if rows is None else rows)
+        self._temperature = temperature
+
+    def labels(self, indices: Int64s) -> Int64s:
+        """[B] int64 gold labels, -1 where the store has none."""
+        return self._store.gold(self._rows[indices]).astype(np.int64)
+
+    def teacher_logits(self, indices: Int64s) -> Logits:
+        """[B, C] float32 logits."""
+        return self._teacher.logits(self._rows[indices], self._temperature)
+
+    def num_gold(self) -> int:
+        """The rows with a gold label, every one of which is checked to be a class.
+
+        Raises:
+            StoreCorrupt: the store holds a label that its label set has not.
+        """
+        count = 0
+        for start in range(0, len(self), _BLOCK_ROWS):
+            rows = self._rows[start : start + _BLOCK_ROWS]
+            gold = self._store.gold(rows)
+            for row in rows[(gold < -1) | (gold >= self._store.num_classes)]:
+                self._store.label(int(row))  # names the file and the row
+            count += int((gold >= 0).sum())
+        return count
+
+
+class PseudoLabelledRows(_StoreRows):
+    """Rows with the teacher's hard labels.
+
+    Args:
+        teacher: who labelled them.
+        selected: which rows, and their labels.
+    """
+
+    def __init__(self, teacher: StoredTeacher, selected: SelectedRows) -> None:
+        super().__init__(teacher, selected.rows)
+        self._labels = selected.labels
+
+    def labels(self, indices: Int64s) -> Int64s:
+        """[B] int64 pseudo-labels."""
+        return self._labels[indices]
+
+    def teacher_logits(self, indices: Int64s) -> None:
+        """Nothing: the labels are all there is."""
 
 
 class TrainingRows:
@@ -142,59 +193,89 @@ class TrainingRows:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def num_bytes(self) -> Int64s:
-        """[N] int64, a cheap measure of each row's length."""
-        if not self._sources:
-            return np.zeros(0, np.int64)
-        return np.concatenate([source.num_bytes() for source in self._sources])
-
     def batch(self, indices: Int64s) -> tuple[list[str], list[str] | None, Targets]:
         """Texts, second texts (None for single texts) and targets of B rows, in their order."""
         which = np.searchsorted(self._starts, indices, side="right") - 1
-        local = indices - self._starts[which]
-        texts = [self._sources[s].text(int(i)) for s, i in zip(which, local)]
-        pairs = None
-        if self.has_pairs:
-            pairs = [self._sources[s].text_pair(int(i)) for s, i in zip(which, local)]
-        parts = {s: self._sources[s].targets(local[which == s]) for s in np.unique(which)}
-        first = next(iter(parts.values()))
-        targets = np.empty((len(indices), *first.shape[1:]), first.dtype)
-        for s, part in parts.items():
-            targets[which == s] = part
-        return texts, pairs, targets
+        texts, pairs = [""] * len(indices), [""] * len(indices)
+        labels = np.empty(len(indices), np.int64)
+        logits: Logits | None = None
+        for number in np.unique(which):
+            source, places = self._sources[number], np.flatnonzero(which == number)
+            local = indices[places] - self._starts[number]
+            _put(texts, places, source.texts(local))
+            if self.has_pairs:
+                _put(pairs, places, source.text_pairs(local))
+            labels[places] = source.labels(local)
+            part = source.teacher_logits(local)
+            if part is not None:
+                if logits is None:
+                    logits = np.empty((len(indices), part.shape[1]), np.float32)
+                logits[places] = part
+        teacher = None if logits is None else torch.from_numpy(logits)
+        targets = Targets(torch.from_numpy(labels), teacher)
+        return texts, pairs if self.has_pairs else None, targets
+
+
+def _put(values: list[str], places: Int64s, found: Sequence[str]) -> None:
+    for place, value in zip(places, found):
+        values[place] = value
 
 
 @dataclass(frozen=True, slots=True)
-class PseudoLabelled:
-    """The rows of a store that pseudo-labelling keeps, and how many it leaves out and why."""
+class SelectedRows:
+    """The rows of a teacher's corpus that are learned from, and how many are not, and why.
+
+    Attributes:
+        rows: [N] int64 positions in the stores.
+        labels: [N] int64 the teacher's hard labels of these rows.
+        num_kept: [C] int64, of each class as the teacher labels it.
+        num_below: [C] int64, left out for too little confidence.
+        num_gold_texts: [C] int64, left out for a text that is gold-labelled.
+    """
 
     rows: Int64s
-    num_below_threshold: int
-    num_gold_texts: int
+    labels: Int64s
+    num_kept: Int64s
+    num_below: Int64s
+    num_gold_texts: Int64s
 
 
-def select_pseudo_labels(
-    store: LogitStore, threshold: float, gold_texts: set[tuple[str, str | None]]
-) -> PseudoLabelled:
-    """The rows to learn the teacher's hard labels from: MONOX-PL's D_U.
+def select_rows(
+    teacher: StoredTeacher,
+    least_confidence: float,
+    gold_texts: Collection[tuple[str, str | None]] = frozenset(),
+) -> SelectedRows:
+    """The rows to learn the teacher's labels from: MONOX-PL's D_U.
 
     Args:
-        store: an open store.
-        threshold: the least confidence (largest softmax probability, T = 1) of a row that is kept.
+        teacher: who labelled them; several are averaged as probabilities at T = 1.
+        least_confidence: (largest softmax probability, T = 1) of a row that is kept.
         gold_texts: (text, text_pair) of the gold-labelled rows, whose gold labels win: a store
             that covers the labelled texts too does not bring them in a second time.
     """
-    kept: list[Int64s] = []
-    num_below = num_gold = 0
-    for start in range(0, len(store), _BLOCK_ROWS):
-        rows = np.arange(start, min(start + _BLOCK_ROWS, len(store)), dtype=np.int64)
-        sure = confidence(store.logits(rows)) >= threshold
-        num_below += int((~sure).sum())
-        texts = store.texts(rows[sure])
-        pairs: Sequence[str | None] = store.text_pairs(rows[sure]) or [None] * len(texts)
-        fresh = np.fromiter(
-            (both not in gold_texts for both in zip(texts, pairs)), bool, len(texts)
-        )
-        num_gold += int((~fresh).sum())
-        kept.append(rows[sure][fresh])
-    return PseudoLabelled(np.concatenate(kept), num_below, num_gold)
+    store, num_classes = teacher.texts, teacher.texts.num_classes
+    kept: list[tuple[Int64s, Int64s]] = []
+    num_below, num_gold = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
+    for start in range(0, len(teacher), _BLOCK_ROWS):
+        rows = np.arange(start, min(start + _BLOCK_ROWS, len(teacher)), dtype=np.int64)
+        logits = teacher.logits(rows, 1.0)
+        labels, sure = hard_labels(logits), confidence(logits) >= least_confidence
+        num_below += np.bincount(labels[~sure], minlength=num_classes)
+        rows, labels = rows[sure], labels[sure]
+        if gold_texts:
+            texts = store.texts(rows)
+            pairs: Sequence[str | None] = store.text_pairs(rows) or [None] * len(texts)
+            fresh = np.fromiter(
+                (both not in gold_texts for both in zip(texts, pairs)), bool, len(texts)
+            )
+            num_gold += np.bincount(labels[~fresh], minlength=num_classes)
+            rows, labels = rows[fresh], labels[fresh]
+        kept.append((rows, labels))
+    all_labels = np.concatenate([labels for _, labels in kept])
+    return SelectedRows(
+        rows=np.concatenate([rows for rows, _ in kept]),
+        labels=all_labels,
+        num_kept=np.bincount(all_labels, minlength=num_classes).astype(np.int64),
+        num_below=num_below,
+        num_gold_texts=num_gold,
+    )

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from monox_kit import __version__
-from monox_kit.bundle import RECORD_FILE, BundleRecord, ModelFolder, open_folder, require_same_run
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
-from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document, LabelSet
-from monox_kit.digest import digest_json
-from monox_kit.durable import is_free, new_folder
 from monox_kit.errors import ConfigError
-from monox_kit.locks import owned_folder
 from monox_kit.progress import Progress, Silent
 from monox_kit.store import LogitStore
-from monox_kit.tokenizing import Tokenizer
-from monox_kit.torch_model import new_classifier, save_classifier
-from monox_kit.training.checkpoint import Checkpoints
-from monox_kit.training.config import LoopConfig, Method
-from monox_kit.training.loop import FitResult, Trainer, planned_steps, resolve_precision
-from monox_kit.training.methods import Sources, Task, build_task
+from monox_kit.training.config import LoopConfig, Method, ObjectiveConfig
+from monox_kit.training.evaluate import DEV, DevConfig
+from monox_kit.training.methods import Sources
+from monox_kit.training.one_run import TrainingRun
+from monox_kit.training.processes import is_first
+from monox_kit.training.summary import TrainingSummary
+from monox_kit.training.teachers import StoredTeacher
 from monox_kit.validation import checked
 
 LABELS_FILE = "labels.json"
@@ -41,6 +33,8 @@ class TeacherConfig:
         model: encoder to fine-tune: a folder, `packaged:NAME` or a hub name.
         train: gold-labelled text.
         dev: gold-labelled text that chooses the weights to keep.
+        report_dev: gold-labelled text, in any languages, whose results are reported.
+        select_on: which sets choose the weights: `dev`, and languages of `report_dev`.
         labels: `labels.json`; None for the one beside the training file, else for the distinct
             labels of the training file.
         loop: how it is trained.
@@ -49,6 +43,8 @@ class TeacherConfig:
     model: str
     train: CorpusConfig
     dev: CorpusConfig
+    report_dev: CorpusConfig | None = None
+    select_on: tuple[str, ...] = (DEV,)
     labels: Path | None = None
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -59,60 +55,66 @@ class StudentConfig:
 
     Attributes:
         model: multilingual encoder to fine-tune: a folder, `packaged:NAME` or a hub name.
-        method: `ce`, `pl` or `kd`.
-        stores: folders of complete logit stores; `ce` does not use them.
+        method: `ce`, `pl`, `kd` or `self-training`.
+        stores: folders of complete logit stores; `ce` and `self-training` do not use them.
+        combine: `concatenate` learns from the stores' rows one after the other; `average` takes
+            stores of the same corpus as one teacher, see `StoredTeacher`.
+        store_weight: of each store in that average, in any scale; None for equal ones.
         labelled: gold-labelled text; None where there is none, which only `kd` allows.
+        unlabelled: text that `self-training` labels with the student of the round before.
+        rounds: of `self-training` after the first, which learns from gold labels alone; None for 2.
         dev: gold-labelled text in the source language that chooses the weights to keep.
+        report_dev: gold-labelled text, in any languages, whose results are reported.
+        select_on: which sets choose the weights: `dev` alone is zero-shot, languages of
+            `report_dev` are not.
         labels: `labels.json`; None for the stores' labels, else as for the teacher.
-        temperature: of the teacher's soft targets; the paper's best on its dev set is 0.1.
-        threshold: least confidence of a pseudo-label; the paper keeps everything: 0.
-        loop: how it is trained.
+        objective: temperatures, weights and thresholds.
+        loop: how it is trained; in `self-training`, each round.
     """
 
     model: str
     method: Method
     dev: CorpusConfig
+    report_dev: CorpusConfig | None = None
+    select_on: tuple[str, ...] = (DEV,)
     stores: tuple[Path, ...] = ()
+    combine: Literal["concatenate", "average"] = "concatenate"
+    store_weight: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     labelled: CorpusConfig | None = None
+    unlabelled: CorpusConfig | None = None
+    rounds: Annotated[int, Field(ge=1, le=99)] | None = None
     labels: Path | None = None
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 0.1
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
+    def require_consistent(self) -> None:
+        """Check that nothing was asked for that the method would ignore.
 
-@dataclass(frozen=True, slots=True)
-class TrainingSummary:
-    """What a training stage did.
-
-    Attributes:
-        path: the trained model's folder.
-        method: the objective.
-        counts: rows by what they are.
-        num_steps: optimizer steps.
-        dev_accuracy: of the weights that were kept, in [0, 1].
-        dev_loss: their mean cross-entropy on the dev set.
-        best_step: the step that they are from.
-        history: every dev evaluation.
-        precision: `fp32` or `bf16`.
-        trained_s: seconds that the training took, in the process that finished it.
-        reused: whether the folder held the finished model of the same run.
-    """
-
-    path: Path
-    method: str
-    counts: Mapping[str, int]
-    num_steps: int
-    dev_accuracy: float
-    dev_loss: float
-    best_step: int
-    history: Sequence[Mapping[str, float]]
-    precision: str
-    trained_s: float
-    reused: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return {**asdict(self), "path": str(self.path)}
+        Raises:
+            ConfigError: something was.
+        """
+        self.objective.require_used(self.method)
+        if self.store_weight is not None and self.combine != "average":
+            raise ConfigError(
+                "--store-weight: expected with --combine average, found --combine "
+                f"{self.combine}, which takes every row once. Add --combine average."
+            )
+        if self.method not in ("pl", "kd") and self.combine != "concatenate":
+            raise ConfigError(
+                f"--combine {self.combine}: expected with --method pl or kd, found --method "
+                f"{self.method}, which uses no store. Leave it out or change the method."
+            )
+        if self.method == "self-training":
+            return
+        for option, is_given in {
+            "--unlabelled": self.unlabelled is not None,
+            "--rounds": self.rounds is not None,
+        }.items():
+            if is_given:
+                raise ConfigError(
+                    f"{option}: expected with --method self-training, found --method "
+                    f"{self.method}. Leave it out or change the method."
+                )
 
 
 def train_teacher(
@@ -126,20 +128,21 @@ def train_teacher(
         MonoxError: by kind, see `monox_kit.errors`.
     """
     checked(config)
+    progress = (progress if is_first() else None) or Silent()
     labels = _labels_for(config.labels, config.train)
     train = read_labelled(config.train, labels)
     labels = labels or LabelSet.from_names([d.label or "" for d in train])
-    sources = Sources(labels, train, _name(config.train), (), 1.0, 0.0)
-    run = _Run(
+    sources = Sources(labels, train, _name(config.train))
+    run = TrainingRun(
         command="train-teacher",
         method="ce",
         model=config.model,
-        dev=config.dev,
+        dev=DevConfig(config.dev, config.report_dev, config.select_on),
         loop=config.loop,
         out=out,
         sources=sources,
     )
-    return run.execute(progress or Silent())
+    return run.execute(progress)
 
 
 def train_student(
@@ -154,7 +157,22 @@ def train_student(
         MonoxError: by kind, see `monox_kit.errors`.
     """
     checked(config)
-    progress = progress or Silent()
+    config.require_consistent()
+    progress = (progress if is_first() else None) or Silent()
+    if config.method == "self-training":
+        # Imported here because it calls this function, once a round.
+        from monox_kit.training.self_training import self_train
+
+        return self_train(config, out, progress)
+    return student_run(config, out, progress).execute(progress)
+
+
+def student_run(config: StudentConfig, out: Path, progress: Progress) -> TrainingRun:
+    """The run of one objective: `ce`, `pl` or `kd`. Stores and labelled text are opened, no more.
+
+    Raises:
+        MonoxError: by kind, see `monox_kit.errors`.
+    """
     stores = (
         ()
         if config.method == "ce"
@@ -182,148 +200,20 @@ def train_student(
             f"{config.method}, found neither. Give --labelled FILE or --store DIR."
         )
     labels = labels or LabelSet.from_names([d.label or "" for d in labelled])
+    if config.combine == "average" and stores:
+        teachers = [StoredTeacher(stores, config.store_weight)]
+    else:
+        teachers = [StoredTeacher([store]) for store in stores]
     name = _name(config.labelled) if config.labelled else ""
-    sources = Sources(labels, labelled, name, stores, config.temperature, config.threshold)
-    run = _Run(
+    return TrainingRun(
         command="train-student",
         method=config.method,
         model=config.model,
-        dev=config.dev,
+        dev=DevConfig(config.dev, config.report_dev, config.select_on),
         loop=config.loop,
         out=out,
-        sources=sources,
+        sources=Sources(labels, labelled, name, teachers, config.objective),
     )
-    return run.execute(progress)
-
-
-class _Run:
-    """One training run: its fingerprint, its checkpoints and its finished folder."""
-
-    def __init__(
-        self,
-        *,
-        command: str,
-        method: str,
-        model: str,
-        dev: CorpusConfig,
-        loop: LoopConfig,
-        out: Path,
-        sources: Sources,
-    ) -> None:
-        self._command, self._method, self._model, self._loop = command, method, model, loop
-        self._dev_config, self._out, self._sources = dev, out, sources
-
-    def execute(self, progress: Progress) -> TrainingSummary:
-        """Train, or return what an earlier equal run left."""
-        dev = read_labelled(self._dev_config, self._sources.labels)
-        folder = open_folder(self._model, progress)
-        task = build_task(self._method, self._sources)
-        if bool(dev[0].text_pair) != task.rows.has_pairs:
-            raise ConfigError(
-                "--dev: expected single texts or pairs as the training rows have, found the "
-                "other. Check the columns of both."
-            )
-        max_length = folder.resolve_max_length(self._loop.max_length)
-        fingerprint = self._fingerprint(folder, dev, max_length)
-        with owned_folder(self._out):
-            checkpoints = Checkpoints(
-                self._out.parent / f"{self._out.name}.checkpoints", fingerprint
-            )
-            finished = self._finished(fingerprint)
-            if finished is not None:
-                checkpoints.remove()  # a kill between commit and clean-up left them
-                return finished
-            started = time.perf_counter()
-            tokenizer = Tokenizer(folder.path, max_length)
-            model = new_classifier(folder, self._sources.labels, self._loop.seed)
-            trainer = Trainer(
-                model=model,
-                tokenizer=tokenizer,
-                labels=self._sources.labels,
-                rows=task.rows,
-                loss=task.loss,
-                dev=dev,
-                config=self._loop,
-                checkpoints=checkpoints,
-                progress=progress,
-            )
-            result = trainer.fit(f"{self._command} ({self._method})")
-            summary = self._summary(task, result, time.perf_counter() - started)
-            record = BundleRecord(
-                labels=self._sources.labels,
-                max_length=max_length,
-                backend="torch",
-                precision="fp32",
-                has_pairs=task.rows.has_pairs,
-                provenance={
-                    "model": self._model,
-                    "run": fingerprint,
-                    "summary": _without_path(summary),
-                },
-            )
-            with new_folder(self._out) as building:
-                card = _card(self._model, summary, fingerprint)
-                save_classifier(model, tokenizer, building, record, card)
-            checkpoints.remove()
-            return summary
-
-    def _fingerprint(
-        self, folder: ModelFolder, dev: Sequence[Document], max_length: int
-    ) -> dict[str, Any]:
-        """Everything that the trained weights depend on, flat."""
-        loop = asdict(self._loop)
-        loop["max_length"] = max_length
-        loop["precision"] = resolve_precision(self._loop)
-        loop["device"] = self._loop.device.partition(":")[0]
-        del loop["checkpoint_every"]  # changes nothing in the result
-        sources = self._sources
-        return {
-            "command": self._command,
-            "method": self._method,
-            "model_digest": folder.model_digest,
-            "tokenizer_digest": folder.tokenizer_digest,
-            "labels": sources.labels.fingerprint,
-            "labelled_digest": _digest_documents(() if self._method == "kd" else sources.labelled),
-            "dev_digest": _digest_documents(dev),
-            "stores": digest_json([store.digest for store in sources.stores]),
-            "temperature": sources.temperature if self._method == "kd" else None,
-            "threshold": sources.threshold if self._method == "pl" else None,
-            **loop,
-        }
-
-    def _finished(self, fingerprint: Mapping[str, Any]) -> TrainingSummary | None:
-        """The summary of the equal run that already stands at `out`, if one does."""
-        if is_free(self._out):
-            return None
-        if not (self._out / RECORD_FILE).is_file():
-            raise ConfigError(
-                f"--out {self._out}: expected no folder or a finished run of this command, found "
-                "something else. Give another --out."
-            )
-        record = open_folder(str(self._out.absolute())).record
-        if record is None or "run" not in record.provenance:
-            raise ConfigError(
-                f"{self._out}: expected no folder or a finished run of this command, found "
-                "another model. Give another --out."
-            )
-        require_same_run(record.provenance["run"], json.loads(json.dumps(fingerprint)), self._out)
-        values = {**record.provenance["summary"], "reused": True}
-        return TrainingSummary(path=self._out, **values)
-
-    def _summary(self, task: Task, result: FitResult, trained_s: float) -> TrainingSummary:
-        return TrainingSummary(
-            path=self._out,
-            method=self._method,
-            counts=dict(task.counts),
-            num_steps=planned_steps(self._loop, len(task.rows)),
-            dev_accuracy=result.best["accuracy"],
-            dev_loss=result.best["loss"],
-            best_step=int(result.best["step"]),
-            history=[dict(entry) for entry in result.history],
-            precision=result.precision,
-            trained_s=round(trained_s, 2),
-            reused=False,
-        )
 
 
 def _labels_for(path: Path | None, corpus: CorpusConfig) -> LabelSet | None:
@@ -334,29 +224,5 @@ def _labels_for(path: Path | None, corpus: CorpusConfig) -> LabelSet | None:
     return LabelSet.read(beside) if beside.is_file() else None
 
 
-def _digest_documents(documents: Sequence[Document]) -> str:
-    digest = DocumentDigest()
-    for document in documents:
-        digest.add_document(document)
-    return digest.hexdigest()
-
-
 def _name(corpus: CorpusConfig) -> str:
     return ", ".join(corpus.paths)
-
-
-def _without_path(summary: TrainingSummary) -> dict[str, Any]:
-    return {key: value for key, value in summary.to_json().items() if key != "path"}
-
-
-def _card(model: str, summary: TrainingSummary, fingerprint: Mapping[str, Any]) -> str:
-    """The model card: what it was made from, how, and how it did on the dev set."""
-    counts = ", ".join(f"{count:,} {name}" for name, count in summary.counts.items())
-    settings = "\n".join(f"| {key} | {value} |" for key, value in fingerprint.items())
-    return (
-        f"---\nlibrary_name: transformers\npipeline_tag: text-classification\n---\n\n"
-        f"# {summary.path.name}\n\nFine-tuned from `{model}` with monoxkit {__version__}, "
-        f"objective `{summary.method}`.\n\n- rows: {counts}\n- steps: {summary.num_steps}, weights "
-        f"kept from step {summary.best_step}\n- dev accuracy: {100 * summary.dev_accuracy:.1f} %\n"
-        f"\n| setting | value |\n|---|---|\n{settings}\n"
-    )

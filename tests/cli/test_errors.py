@@ -34,7 +34,9 @@ EXIT_CODES = {
     "ModelError": 5,
     "LabelMismatchError": 5,
     "ProviderError": 5,
+    "NotFinite": 5,
     "StorageError": 6,
+    "CheckpointError": 6,
     "GateError": 7,
 }
 

@@ -17,7 +17,7 @@ from monox_kit.demo import DemoConfig
 from monox_kit.evaluation import EvaluateConfig
 from monox_kit.export import ExportConfig
 from monox_kit.labelling import LabelConfig
-from monox_kit.training.config import LoopConfig
+from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig
 from monoxkit_cli import data, demo, evaluate, export, label, train_student, train_teacher
 from monoxkit_cli.app import main
@@ -205,6 +205,44 @@ def test_a_full_disk_is_named_and_finished_shards_stay(
     assert result(capsys, line)["num_resumed_rows"] == done["num_rows_done"]
 
 
+def test_objectives_options_reach_the_training(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(
+        f"label --teacher torch --model {files}/teacher --store {tmp_path}/second --shard-rows 8 "
+        f"--corpus {files}/labelled.jsonl {files}/more.txt.gz"
+    )
+    student = f"train-student --model {files}/multilingual --dev {files}/dev.jsonl"
+    found = result(
+        capsys,
+        f"{student} --method kd --store {files}/store {tmp_path}/second --combine average "
+        "--store-weight 0.7 0.3 --kd-loss kl --temperature 2 --temperature-on both --alpha 0.5 "
+        f"--min-confidence 0.3 --out {tmp_path}/student",
+        *SHORT,
+    )
+    # No row of three classes has less confidence than a third.
+    assert found["counts"] == {
+        "soft_rows": 36,
+        "below_min_confidence_rows": 0,
+        "of_them_gold_rows": 16,
+    }
+    run_of = json.loads((tmp_path / "student" / "monoxkit.json").read_text())["provenance"]["run"]
+    assert run_of["store_weights"] == [0.7, 0.3]
+    settings = ("temperature", "temperature_on", "kd_loss", "alpha", "min_confidence")
+    assert [run_of[name] for name in settings] == [2.0, "both", "kl", 0.5, 0.3]
+    line = (
+        f"{student} --method self-training --labelled {files}/labelled.jsonl --unlabelled "
+        f"{files}/more.txt.gz {files}/dev.jsonl --rounds 1 --threshold 0.3 --out {tmp_path}/own"
+    )
+    own = result(capsys, line, *SHORT)
+    assert [each["num_steps"] for each in own["rounds"]] == [4, 4]
+    assert sum(own["rounds"][1]["counts"].values()) == 16 + 20 + 9
+    capsys.readouterr()
+    run(line, *SHORT)
+    table = capsys.readouterr().out
+    assert "already trained" in table and "round 1" in table
+
+
 def test_options_of_several_values_take_them_after_one_name() -> None:
     assert spread(["evaluate", "M", "--test", "a", "b", "--seed", "1"]) == [
         *("evaluate", "M", "--test", "a", "--test", "b", "--seed", "1")
@@ -225,8 +263,9 @@ def test_options_of_several_values_take_them_after_one_name() -> None:
         (
             train_student.train_student,
             (
-                LoopConfig(freeze_embeddings=True),
+                LoopConfig(embeddings="frozen"),
                 StudentConfig(model="", method="kd", dev=CorpusConfig(paths=("x",))),
+                ObjectiveConfig(),
             ),
         ),
         (demo.demo, (DemoConfig(),)),

@@ -1,8 +1,8 @@
 """A process that forks one run at a time and tells how it ended: imports are paid once.
 
-Started as a script by `runs.RunServer`, with `writing`, `putting` or `labelling FILES`. A run waits
-for a word before it begins, so that a tracer has time to attach: what it counts is the run's own
-from its first system call on.
+Started as a script by `runs.RunServer`, with `writing`, `putting`, `labelling FILES`, `saving` or
+`training FILES`. A run waits for a word before it begins, so that a tracer has time to attach: what
+it counts is the run's own from its first system call on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -53,6 +54,33 @@ def labelling(request: Mapping[str, Any]) -> None:
     label_corpus(label_config(Path(sys.argv[2])), Path(request["store"]))
 
 
+def saving(request: Mapping[str, Any]) -> None:
+    """Save the checkpoint after the newest of a folder."""
+    from monox_kit.training.checkpoint import Checkpoints
+    from tests.checkpoint_samples import FINGERPRINT, parameters, state
+
+    checkpoints = Checkpoints(Path(request["store"]), FINGERPRINT)
+    found = checkpoints.load_newest(parameters())
+    checkpoints.save(state(found.step + 2 if found is not None else 2))
+
+
+def training(request: Mapping[str, Any]) -> None:
+    """Train a teacher; SIGKILL ends the run before its step `kill_at`."""
+    from monox_kit.training.run import train_teacher
+    from monox_kit.training.step import Stepper
+    from tests.faults.states import teacher_config
+
+    take = Stepper.take
+
+    def killed(self: Stepper, step: int, rows: Any) -> Any:
+        if step == request["kill_at"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take(self, step, rows)
+
+    Stepper.take = killed  # type: ignore[method-assign]
+    train_teacher(teacher_config(Path(sys.argv[2])), Path(request["store"]))
+
+
 def _serve(run: Run) -> None:
     while line := os.read(0, 1 << 16):
         if line == _BEGIN:
@@ -88,14 +116,18 @@ def _tell(value: Mapping[str, Any]) -> None:
     os.writev(1, [json.dumps(value).encode() + b"\n"])
 
 
+# By kind of run: what it does, and what it imports late. No run is made before the fork: it would
+# leave threads, which no forked process has.
+_KINDS: Mapping[str, tuple[Run, tuple[str, ...]]] = {
+    "writing": (six_shards, ()),
+    "putting": (six_objects, ("tests.object_store",)),
+    "labelling": (labelling, ("monox_kit.torch_model", "transformers.models.bert.modeling_bert")),
+    "saving": (saving, ("monox_kit.training.checkpoint",)),
+    "training": (training, ("monox_kit.training.run", "transformers.models.bert.modeling_bert")),
+}
+
 if __name__ == "__main__":
-    if sys.argv[1] == "labelling":
-        # What a run imports late. No run is made here: it would leave threads, which no fork has.
-        for name in ("monox_kit.torch_model", "transformers.models.bert.modeling_bert"):
-            import_module(name)
-        _serve(labelling)
-    elif sys.argv[1] == "putting":
-        import_module("tests.object_store")
-        _serve(six_objects)
-    else:
-        _serve(six_shards)
+    kind, late = _KINDS[sys.argv[1]]
+    for name in late:
+        import_module(name)
+    _serve(kind)

@@ -120,6 +120,7 @@ class RunServer:
         shards: range | None = None,
         synced: bool = False,
         faults: Sequence[str] | None = None,
+        kill_at: int | None = None,
     ) -> Running:
         """Begin a run.
 
@@ -128,9 +129,10 @@ class RunServer:
             shards: of the six, to write these alone; None for all.
             synced: whether fsync does anything.
             faults: strace's options for faults; an empty list traces, None does not.
+            kill_at: of a training run: the step that it is killed before; None for none.
         """
         wanted = shards and [shards.start, shards.stop]
-        request = {"store": str(store), "shards": wanted, "synced": synced}
+        request = {"store": str(store), "shards": wanted, "synced": synced, "kill_at": kill_at}
         self._requests.write(json.dumps(request).encode())  # a run is told by one read
         pid = self.reply()["pid"]
         process = os.pidfd_open(pid)

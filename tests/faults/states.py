@@ -16,6 +16,7 @@ from tests.store_samples import manifest
 
 if TYPE_CHECKING:
     from monox_kit.labelling import LabelConfig
+    from monox_kit.training.run import TeacherConfig
 
 # 23 rows in six shards, five of four rows and one of three.
 SIX_SHARDS = manifest(num_rows=23)
@@ -36,6 +37,32 @@ def label_config(files: Path) -> LabelConfig:
         corpus=CorpusConfig(paths=(str(files / "corpus.jsonl"),)),
         max_length=32,
         shard_rows=10,
+    )
+
+
+# Steps of the run below; an epoch has six.
+TRAINING_STEPS = 24
+EPOCH_STEPS = 6
+
+
+def teacher_config(files: Path) -> TeacherConfig:
+    """Four epochs over the labelled rows in `files`, with dropout, from the tiny encoder there."""
+    from monox_kit.corpora.corpus import CorpusConfig
+    from monox_kit.training.config import LoopConfig
+    from monox_kit.training.run import TeacherConfig
+
+    return TeacherConfig(
+        model=str(files / "encoder"),
+        train=CorpusConfig(paths=(str(files / "train.jsonl"),)),
+        dev=CorpusConfig(paths=(str(files / "dev.jsonl"),)),
+        loop=LoopConfig(
+            max_steps=TRAINING_STEPS,
+            batch_size=4,
+            accumulate=2,
+            learning_rate=5e-3,
+            max_length=16,
+            checkpoint_every=5,
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import time
@@ -317,6 +318,12 @@ def test_models_that_cannot_label_are_refused(files: Path, tmp_path: Path) -> No
         label_corpus(replace(config_for(files), teacher="onnx"), tmp_path / "store")
     with pytest.raises(ConfigError, match="at most 64 tokens"):
         label_corpus(replace(config_for(files), max_length=65), tmp_path / "store")
+    many = bert_classifier(tmp_path / "many")
+    settings = json.loads((many / "config.json").read_text())
+    settings["problem_type"] = "multi_label_classification"
+    (many / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=r"problem_type 'single_label.*', found 'multi_label"):
+        label_corpus(replace(config_for(files), model=str(many)), tmp_path / "store")
 
 
 def off_by_a_little(precision: str, source: Path, folder: Path, calibration: object) -> None:

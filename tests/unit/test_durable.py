@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from monox_kit import durable
-from monox_kit.errors import ConfigError, StorageError
+from monox_kit.errors import ConfigError, StorageError, StoreError
 
 
 def names(folder: Path) -> list[str]:
@@ -298,3 +298,33 @@ def test_files_that_a_library_makes_private_become_as_readable_as_the_rest(tmp_p
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "model" / "inner" / "weights").stat().st_mode) == 0o644
+
+
+def test_what_is_appended_stands_behind_what_was_there(tmp_path: Path) -> None:
+    for part in (b"one\n", b"two\n"):
+        with durable.AppendedFile(tmp_path / "new" / "log") as log:
+            log.append(part)
+            log.sync()
+    assert (tmp_path / "new" / "log").read_bytes() == b"one\ntwo\n"
+
+
+def test_nothing_is_appended_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"years of work")
+    (tmp_path / "log").symlink_to(tmp_path / "other")
+    with pytest.raises(StoreError, match=r"log: expected a plain file, found a link"):
+        durable.AppendedFile(tmp_path / "log")
+    assert (tmp_path / "other").read_bytes() == b"years of work"
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_full_disk_is_named_where_something_is_appended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def refuse(*_arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "")
+
+    with durable.AppendedFile(tmp_path / "log") as log:
+        monkeypatch.setattr(os, call, refuse)
+        with pytest.raises(StorageError, match=r"log: .*No space left"):
+            log.append(b"line")
+            log.sync()

@@ -29,7 +29,7 @@ from monox_kit.report import accuracy_rows, fact_rows, write_report
 from monox_kit.report.markdown import escaped
 from monox_kit.report.plots import draw_figures, draw_plots
 from monox_kit.report.provenance import command_line
-from monox_kit.training.run import TrainingSummary
+from monox_kit.training.summary import TrainingSummary
 
 TARGETS = ("da", "de", "es", "fr", "it", "ja", "ko", "pl", "pt-BR", "ru", "sk", "uk")
 # `ce` in percent; the other systems lie above or below by language.
@@ -72,6 +72,9 @@ def training(method: str, dev: float, steps: int, counts: dict[str, int]) -> Tra
         precision="bf16",
         trained_s=98.4,
         reused=False,
+        stopped_early=False,
+        selected_on=["dev"],
+        dev_sets={"dev": {"accuracy": dev, "loss": 1.01, "rows": 400.0}},
     )
 
 

@@ -1,0 +1,190 @@
+"""Dev sets: the one that chooses the weights to keep, and those that are reported alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from monox_kit.corpora.corpus import CorpusConfig, read_labelled
+from monox_kit.data import Classifier, Document, LabelSet
+from monox_kit.errors import ConfigError, CorpusError, NotFinite
+from monox_kit.scoring import BatchDone, score
+from monox_kit.tokenizing import Tokenizer
+from monox_kit.training.processes import Processes
+from monox_kit.training.state import Result
+
+DEV = "dev"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DevSets:
+    """Gold-labelled documents by the name of their set.
+
+    Attributes:
+        documents: `dev` for the source language, else the language's tag.
+        select_on: names of the sets whose mean accuracy chooses; `dev` alone is zero-shot.
+    """
+
+    documents: Mapping[str, Sequence[Document]]
+    select_on: Sequence[str] = (DEV,)
+
+    @classmethod
+    def build(
+        cls, dev: Sequence[Document], reported: Sequence[Document], select_on: Sequence[str]
+    ) -> DevSets:
+        """The sets of a run.
+
+        Args:
+            dev: of `--dev`, in one language.
+            reported: of `--report-dev`, in any.
+            select_on: of `--select-on`.
+
+        Raises:
+            ConfigError: `dev` is in several languages, or a set to select on is not there.
+            CorpusError: a reported document's language is not known.
+        """
+        languages = sorted({document.lang for document in dev if document.lang})
+        if len(languages) > 1:
+            raise ConfigError(
+                f"--dev: expected one language, found {', '.join(languages)}. Put the others into "
+                "--report-dev; --select-on names those that are to choose the weights."
+            )
+        documents: dict[str, list[Document]] = {DEV: list(dev)}
+        for document in reported:
+            if document.lang in (None, DEV):
+                raise CorpusError(
+                    f"--report-dev: expected a language for every row, found {document.lang} for "
+                    f"row {document.row}. Give a lang column, or files named like dev.de.jsonl."
+                )
+            documents.setdefault(document.lang or "", []).append(document)
+        absent = [name for name in select_on if name not in documents]
+        if absent or not select_on:
+            raise ConfigError(
+                f"--select-on: expected some of {', '.join(documents)}, found "
+                f"{', '.join(absent) or 'none'}. Give the set in --report-dev, or leave it out."
+            )
+        return cls(documents=documents, select_on=tuple(dict.fromkeys(select_on)))
+
+    @property
+    def is_zero_shot(self) -> bool:
+        """Whether the source language's set alone chooses."""
+        return tuple(self.select_on) == (DEV,)
+
+    def chosen_by(self, results: Mapping[str, Result]) -> Result:
+        """The accuracy and the loss that choose: their means over the sets to select on."""
+        return mean_result(results, self.select_on)
+
+
+def mean_result(results: Mapping[str, Result], names: Sequence[str]) -> Result:
+    """The mean accuracy and the mean loss of the named dev sets."""
+    chosen = [results[name] for name in names]
+    return {
+        key: sum(result[key] for result in chosen) / len(chosen) for key in ("accuracy", "loss")
+    }
+
+
+class DevConfig(NamedTuple):
+    """The dev sets that a user gives: `--dev`, `--report-dev` and `--select-on`."""
+
+    dev: CorpusConfig
+    reported: CorpusConfig | None
+    select_on: tuple[str, ...]
+
+    def read(self, labels: LabelSet, labelled: Sequence[Document]) -> DevSets:
+        """The sets in memory.
+
+        Args:
+            labels: every gold label must be one of these.
+            labelled: the gold-labelled text that is trained on; may be none.
+
+        Raises:
+            ConfigError: `dev` is in another language than `labelled`, or see `DevSets.build`.
+            CorpusError: a file cannot be read.
+        """
+        dev = read_labelled(self.dev, labels)
+        reported = read_labelled(self.reported, labels) if self.reported else []
+        sets = DevSets.build(dev, reported, self.select_on)
+        trained_in = sorted({document.lang for document in labelled if document.lang})
+        language = next((document.lang for document in dev if document.lang), None)
+        if language and trained_in and language not in trained_in:
+            raise ConfigError(
+                f"--dev: expected {', '.join(trained_in)} as the labelled text is in, found "
+                f"{language}. Put it into --report-dev; --select-on {language} lets it choose the "
+                "weights all the same."
+            )
+        return sets
+
+
+class Evaluator:
+    """Scores a run's dev sets, each process its share of the rows.
+
+    Args:
+        sets: what to score.
+        tokenizer: the run's.
+        labels: what the logits mean.
+        processes: among which the rows are shared.
+    """
+
+    def __init__(
+        self, sets: DevSets, tokenizer: Tokenizer, labels: LabelSet, processes: Processes
+    ) -> None:
+        self._tokenizer, self._processes = tokenizer, processes
+        self._mine = {
+            name: documents[processes.rank :: processes.count]
+            for name, documents in sets.documents.items()
+        }
+        self._labels = {
+            name: np.array([labels.index(d.label or "", d.id) for d in documents], np.int64)
+            for name, documents in self._mine.items()
+        }
+
+    def evaluate(
+        self, classifier: Classifier, on_batch: Callable[[BatchDone], None] | None = None
+    ) -> dict[str, Result]:
+        """Accuracy in [0, 1], mean cross-entropy in nats and rows, by set; equal in all processes.
+
+        Args:
+            classifier: the model as it is now.
+            on_batch: called after every batch.
+
+        Raises:
+            NotFinite: a loss is NaN or infinite.
+        """
+        sums: list[float] = []
+        for name, documents in self._mine.items():
+            num_right = total_loss = 0.0
+            if documents:
+                scored = score(classifier, self._tokenizer, documents, on_batch=on_batch)
+                logits, labels = scored.logits.astype(np.float64), self._labels[name]
+                top = logits.max(axis=1, keepdims=True)
+                log_total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+                gold = logits[np.arange(len(logits)), labels]
+                num_right = float((logits.argmax(axis=1) == labels).sum())
+                total_loss = float((log_total - gold).sum())
+            sums += [num_right, total_loss, float(len(documents))]
+        totals = np.reshape(self._processes.sum(sums), (-1, 3)).tolist()
+        results: dict[str, Result] = {
+            name: {"accuracy": right / rows, "loss": loss / rows, "rows": rows}
+            for name, (right, loss, rows) in zip(self._mine, totals)
+        }
+        for name, result in results.items():
+            if not math.isfinite(result["loss"]):
+                raise NotFinite(
+                    f"dev set {name}: expected a finite loss, found {result['loss']}. Lower "
+                    "--learning-rate; finished checkpoints are kept."
+                )
+        return results
+
+
+def is_better(result: Result, best: Result) -> bool:
+    """Whether a dev result beats the best so far: by accuracy, then by loss."""
+    return not best or (result["accuracy"], -result["loss"]) > (best["accuracy"], -best["loss"])
+
+
+def num_since_best(history: Sequence[Result], best: Result) -> int:
+    """How many dev evaluations came after the best one."""
+    return sum(result["step"] > best["step"] for result in history)

@@ -1,0 +1,214 @@
+"""One training run: what it is made from, its checkpoints and its finished folder."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monox_kit.bundle import BundleRecord, ModelFolder, open_folder
+from monox_kit.corpora.marks import DocumentDigest
+from monox_kit.data import Document
+from monox_kit.digest import digest_json
+from monox_kit.durable import new_folder
+from monox_kit.errors import ConfigError
+from monox_kit.locks import owned_folder
+from monox_kit.progress import Progress
+from monox_kit.tokenizing import Tokenizer
+from monox_kit.torch_model import new_classifier, save_classifier
+from monox_kit.training.card import model_card
+from monox_kit.training.checkpoint import Checkpoints
+from monox_kit.training.config import LoopConfig
+from monox_kit.training.evaluate import DEV, DevConfig, DevSets
+from monox_kit.training.log import LOG_FILE
+from monox_kit.training.loop import FitResult, Trainer, resolve_precision
+from monox_kit.training.methods import Sources, Task, build_task
+from monox_kit.training.origin import Origin, StoreOrigin
+from monox_kit.training.processes import is_first
+from monox_kit.training.summary import TrainingSummary, finished_run
+from monox_kit.training.teachers import StoredTeacher
+
+# Options that change nothing in the trained weights.
+_FREE = ("checkpoint_every", "tensorboard", "workers")
+
+
+class Prepared(NamedTuple):
+    """What a run has opened and checked before it trains."""
+
+    dev: DevSets
+    folder: ModelFolder
+    task: Task
+    max_length: int
+    fingerprint: dict[str, Any]
+
+
+class TrainingRun:
+    """One training run: its fingerprint, its checkpoints and its finished folder."""
+
+    def __init__(
+        self,
+        *,
+        command: str,
+        method: str,
+        model: str,
+        dev: DevConfig,
+        loop: LoopConfig,
+        out: Path,
+        sources: Sources,
+    ) -> None:
+        self._command, self._method, self._model, self._loop = command, method, model, loop
+        self._dev_config, self._out, self._sources = dev, out, sources
+
+    def prepared(self, progress: Progress) -> Prepared:
+        """The inputs opened and checked, and the run's fingerprint; nothing is written."""
+        dev = self._dev_config.read(self._sources.labels, self._sources.labelled)
+        folder = open_folder(self._model, progress)
+        task = build_task(self._method, self._sources)
+        if any(
+            (document.text_pair is not None) != task.rows.has_pairs
+            for documents in dev.documents.values()
+            for document in documents
+        ):
+            raise ConfigError(
+                "--dev, --report-dev: expected single texts or pairs as the training rows have, "
+                "found the other. Check the columns of both."
+            )
+        max_length = folder.resolve_max_length(self._loop.max_length)
+        fingerprint = self._fingerprint(folder, dev, max_length, task)
+        return Prepared(dev, folder, task, max_length, fingerprint)
+
+    def execute(self, progress: Progress) -> TrainingSummary:
+        """Train, or return what an earlier equal run left."""
+        dev, folder, task, max_length, fingerprint = self.prepared(progress)
+        # Of several processes the first alone writes.
+        with owned_folder(self._out) if is_first() else nullcontext():
+            checkpoints = Checkpoints(
+                self._out.parent / f"{self._out.name}.checkpoints", fingerprint
+            )
+            finished = finished_run(self._out, fingerprint)
+            if finished is not None:
+                if is_first():
+                    checkpoints.remove()  # a kill between commit and clean-up left them
+                return finished
+            started = time.perf_counter()
+            tokenizer = Tokenizer(folder.path, max_length)
+            model = new_classifier(folder, self._sources.labels, self._loop.seed)
+            trainer = Trainer(
+                model=model,
+                tokenizer=tokenizer,
+                labels=self._sources.labels,
+                rows=task.rows,
+                loss=task.loss,
+                dev=dev,
+                config=self._loop,
+                checkpoints=checkpoints,
+                progress=progress,
+            )
+            result = trainer.fit(f"{self._command} ({self._method})")
+            summary = self._summary(task, dev, result, time.perf_counter() - started)
+            origin = self._origin(dev)
+            record = BundleRecord(
+                labels=self._sources.labels,
+                max_length=max_length,
+                backend="torch",
+                precision="fp32",
+                has_pairs=task.rows.has_pairs,
+                provenance={
+                    "model": self._model,
+                    "origin": origin.to_json(),
+                    "run": fingerprint,
+                    "summary": summary.to_record(),
+                },
+            )
+            if not is_first():
+                return summary
+            with new_folder(self._out) as building:
+                card = model_card(self._model, summary, origin, fingerprint)
+                save_classifier(model, tokenizer, building, record, card)
+                shutil.copyfile(checkpoints.log_path, building / LOG_FILE)
+            checkpoints.remove()
+            return summary
+
+    def _fingerprint(
+        self, folder: ModelFolder, dev: DevSets, max_length: int, task: Task
+    ) -> dict[str, Any]:
+        """Everything that the trained weights depend on, flat."""
+        loop = asdict(self._loop)
+        loop["max_length"] = max_length
+        loop["precision"] = resolve_precision(self._loop)
+        loop["device"] = self._loop.device.partition(":")[0]
+        for name in _FREE:
+            del loop[name]
+        sources = self._sources
+        return {
+            "command": self._command,
+            "method": self._method,
+            "model_digest": folder.model_digest,
+            "tokenizer_digest": folder.tokenizer_digest,
+            "labels": sources.labels.fingerprint,
+            "labelled_digest": _digest_documents(() if self._method == "kd" else sources.labelled),
+            **{
+                f"{name}_digest" if name == DEV else f"report_dev_{name}_digest": digest
+                for name, digest in _digests(dev).items()
+            },
+            "select_on": ", ".join(dev.select_on),
+            "stores": digest_json([store.digest for store in sources.stores]),
+            "store_weights": _weights(sources.teachers),
+            **task.settings,
+            **loop,
+        }
+
+    def _origin(self, dev: DevSets) -> Origin:
+        """What the model card says it was made from."""
+        sources = self._sources
+        learned_from = () if self._method == "kd" else sources.labelled
+        return Origin(
+            labelled_name=sources.labelled_name if learned_from else "",
+            num_labelled=len(learned_from),
+            labelled_digest=_digest_documents(learned_from),
+            dev_names={DEV: ", ".join(self._dev_config.dev.paths)},
+            dev_digests=_digests(dev),
+            select_on=dev.select_on,
+            stores=[StoreOrigin.of(store) for store in sources.stores],
+        )
+
+    def _summary(
+        self, task: Task, dev: DevSets, result: FitResult, trained_s: float
+    ) -> TrainingSummary:
+        return TrainingSummary(
+            path=self._out,
+            method=self._method,
+            counts=dict(task.counts),
+            num_steps=result.num_steps,
+            dev_accuracy=result.best_sets[DEV]["accuracy"],
+            dev_loss=result.best_sets[DEV]["loss"],
+            best_step=int(result.best["step"]),
+            history=[dict(entry) for entry in result.history],
+            precision=result.precision,
+            trained_s=round(trained_s, 2),
+            reused=False,
+            stopped_early=result.stopped_early,
+            selected_on=list(dev.select_on),
+            dev_sets=result.best_sets,
+            classes=task.classes,
+        )
+
+
+def _weights(teachers: Sequence[StoredTeacher]) -> list[float] | None:
+    """The stores' weights where they are averaged; None where each is a teacher of its own."""
+    return next((list(each.weights) for each in teachers if len(each.stores) > 1), None)
+
+
+def _digest_documents(documents: Sequence[Document]) -> str:
+    digest = DocumentDigest()
+    for document in documents:
+        digest.add_document(document)
+    return digest.hexdigest()
+
+
+def _digests(sets: DevSets) -> dict[str, str]:
+    return {name: _digest_documents(documents) for name, documents in sets.documents.items()}

@@ -1,0 +1,110 @@
+"""What a trained model was made from, for its record and its card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from monox_kit.store import LogitStore
+from monox_kit.training.evaluate import DEV
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreOrigin:
+    """A logit store, and the teacher that wrote it.
+
+    Attributes:
+        digest: the store's.
+        num_rows: rows in it.
+        teacher: the name that the teacher went by; None where the store does not tell.
+        teacher_digest: of its weights or graph.
+        precision: that it labelled in.
+        corpus_digest: of the text.
+    """
+
+    digest: str
+    num_rows: int
+    teacher: str | None
+    teacher_digest: str | None
+    precision: str | None
+    corpus_digest: str | None
+
+    @classmethod
+    def of(cls, store: LogitStore) -> Self:
+        """What a store tells of itself."""
+        names = ("teacher", "teacher_digest", "precision", "corpus_digest")
+        told = {name: store.manifest.fingerprint.get(name) for name in names}
+        texts = {name: None if value is None else str(value) for name, value in told.items()}
+        return cls(digest=store.digest, num_rows=len(store), **texts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Data and teachers of a training run.
+
+    Attributes:
+        labelled_name: files of the gold-labelled text; empty where none was learned from.
+        num_labelled: rows in them.
+        labelled_digest: of the documents.
+        dev_names: files by dev set, of those that are known by one name.
+        dev_digests: of the documents of each dev set.
+        select_on: the sets that chose the weights.
+        stores: what was learned from besides.
+    """
+
+    labelled_name: str
+    num_labelled: int
+    labelled_digest: str
+    dev_names: Mapping[str, str]
+    dev_digests: Mapping[str, str]
+    select_on: Sequence[str]
+    stores: Sequence[StoreOrigin]
+
+    def to_json(self) -> dict[str, Any]:
+        """The origin as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The origin that `to_json` gave."""
+        stores = [StoreOrigin(**store) for store in values["stores"]]
+        return cls(**{**values, "stores": stores})
+
+    def card_lines(self) -> Iterator[str]:
+        """The lines of the model card's sections on data and teacher."""
+        yield "## Data"
+        yield ""
+        if self.labelled_name:
+            yield (
+                f"- gold-labelled: `{self.labelled_name}`, {self.num_labelled:,} rows, digest "
+                f"`{self.labelled_digest}`"
+            )
+        for store in self.stores:
+            yield (
+                f"- logit store: {store.num_rows:,} rows, digest `{store.digest}`, of the corpus "
+                f"with digest `{store.corpus_digest}`"
+            )
+        for name, digest in self.dev_digests.items():
+            chose = ", chose the weights" if name in self.select_on else ", reported alone"
+            known = f" `{self.dev_names[name]}`" if name in self.dev_names else ""
+            yield f"- dev set {name}:{known}, digest `{digest}`{chose}".replace(":,", ":")
+        yield ""
+        yield "## Teacher"
+        yield ""
+        if not self.stores:
+            yield "None: this model learned from gold labels alone."
+        for store in self.stores:
+            yield (
+                f"- `{store.teacher}`, digest `{store.teacher_digest}`, labelled in "
+                f"{store.precision}"
+            )
+
+    def selection_line(self) -> str:
+        """How the weights were chosen, in a sentence."""
+        if tuple(self.select_on) == (DEV,):
+            return "The dev set of the source language chose the weights."
+        return (
+            f"The dev sets {', '.join(self.select_on)} chose the weights, as --select-on asked: "
+            "results in these languages are not zero-shot."
+        )

@@ -1,0 +1,252 @@
+"""Self-training, the paper's MBERT-ST: the student is its own teacher, round by round.
+
+OUT.rounds/
+    run.json                what all rounds are made from
+    round-00/model/         fine-tuned on the gold labels: `ce`
+    round-01/store/         the unlabelled text, labelled by round 0's model
+    round-01/model/         fine-tuned on gold labels and these pseudo-labels: `pl`
+    round-02/store/         labelled by round 1's model, and so on
+OUT/                        the model of the round with the best dev result
+
+Every round starts from the pretrained encoder and has the whole of `--max-steps` or `--epochs` for
+itself. So what a round got wrong does not stay in the weights of the next, which learn from its
+labels alone, and the model that is kept was trained for as long as one of `ce`, `pl` or `kd` with
+the same options. R rounds after the first cost R + 1 such runs; the summary counts all their steps.
+
+Source: Chi et al. (MonoX), baseline MBERT-ST, for the alternation; Xie, Luong, Hovy, Le,
+"Self-training with Noisy Student improves ImageNet classification" (2020), for new students that
+start afresh. Dropout is their noise here too.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from monox_kit.bundle import (
+    CARD_FILE,
+    RECORD_FILE,
+    BundleRecord,
+    require_same_run,
+    write_record,
+)
+from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from monox_kit.durable import (
+    make_folder,
+    new_folder,
+    remove_all_leftovers,
+    write_json,
+)
+from monox_kit.errors import ConfigError, StorageError
+from monox_kit.labelling import LabelConfig, LabelSummary, label_corpus
+from monox_kit.locks import owned_folder
+from monox_kit.progress import Progress
+from monox_kit.training.card import model_card
+from monox_kit.training.config import ObjectiveConfig
+from monox_kit.training.evaluate import mean_result
+from monox_kit.training.one_run import Prepared
+from monox_kit.training.origin import Origin
+from monox_kit.training.processes import num_started
+from monox_kit.training.run import StudentConfig, student_run, train_student
+from monox_kit.training.summary import TrainingSummary, finished_run
+
+DEFAULT_ROUNDS = 2  # after round 0; the paper does not give its own
+_RUN_FILE = "run.json"
+
+
+def self_train(config: StudentConfig, out: Path, progress: Progress) -> TrainingSummary:
+    """Train on gold labels, then on gold labels and the student's own, into the folder `out`.
+
+    Run again, it goes on within the round that was interrupted. Finished rounds stay in OUT.rounds,
+    which may be deleted when `out` is there.
+
+    Raises:
+        MonoxError: by kind, see `monox_kit.errors`.
+    """
+    if num_started() > 1:
+        raise ConfigError(
+            f"--method self-training: expected one process, found {num_started()}: labelling "
+            "between the rounds is not shared. Start it without torchrun or accelerate launch."
+        )
+    text = _required_text(config, progress)
+    num_rounds = config.rounds or DEFAULT_ROUNDS
+    ours = replace(config, method="pl", stores=(), unlabelled=None, rounds=None)
+    gold = replace(ours, method="ce", objective=ObjectiveConfig())
+    inputs = student_run(gold, out, progress).prepared(progress)
+    fingerprint = _fingerprint(config, inputs, text, num_rounds, progress)
+    with owned_folder(out):
+        finished = finished_run(out, fingerprint)
+        if finished is not None:
+            return finished
+        rounds = _own_folder(out.parent / f"{out.name}.rounds", fingerprint)
+        progress.note(f"round 0 of {num_rounds}: gold labels")
+        trained = [train_student(gold, rounds / "round-00" / "model", progress=progress)]
+        labelled: list[LabelSummary] = []
+        for number in range(1, num_rounds + 1):
+            folder = rounds / f"round-{number:02d}"
+            progress.note(f"round {number} of {num_rounds}: gold labels, and round {number - 1}'s")
+            labelling = _labelling(text, trained[-1], config.loop.device)
+            labelled.append(label_corpus(labelling, folder / "store", progress=progress))
+            of_round = replace(ours, stores=(folder / "store",))
+            trained.append(train_student(of_round, folder / "model", progress=progress))
+        kept = _best_round(trained)
+        summary = _summary(out, trained, labelled, kept)
+        _commit(trained[kept].path, summary, config.model, fingerprint)
+        return summary
+
+
+def _best_round(trained: Sequence[TrainingSummary]) -> int:
+    """The first round with the best results on the dev sets that choose the weights."""
+    results = [mean_result(each.dev_sets, each.selected_on) for each in trained]
+    return max(range(len(trained)), key=lambda n: (results[n]["accuracy"], -results[n]["loss"]))
+
+
+def _required_text(config: StudentConfig, progress: Progress) -> CorpusConfig:
+    """The unlabelled text.
+
+    Raises:
+        ConfigError: it is missing, or the gold-labelled text is.
+    """
+    if config.stores:
+        progress.note(
+            f"--method self-training labels by itself: {len(config.stores)} store(s) not used"
+        )
+    if config.labelled is None:
+        raise ConfigError(
+            "--labelled: expected gold-labelled text for --method self-training to begin with, "
+            "found none. Give --labelled FILE."
+        )
+    if config.unlabelled is None:
+        raise ConfigError(
+            "--unlabelled: expected text for --method self-training to label, found none. Give "
+            "--unlabelled FILE."
+        )
+    return config.unlabelled
+
+
+def _fingerprint(
+    config: StudentConfig, inputs: Prepared, text: CorpusConfig, rounds: int, progress: Progress
+) -> dict[str, Any]:
+    """What the model depends on: all of round 0's fingerprint, and what the others add.
+
+    Raises:
+        ConfigError: single texts meet pairs.
+        CorpusError: a row of the unlabelled text cannot be used.
+    """
+    found = Corpus(text).scan(progress=progress)
+    if found.has_pairs != inputs.task.rows.has_pairs:
+        raise ConfigError(
+            "--unlabelled: expected single texts or pairs as --labelled has, found the other. "
+            "Check the columns of both."
+        )
+    return {
+        **inputs.fingerprint,
+        "method": config.method,
+        "unlabelled_digest": found.digest,
+        "threshold": config.objective.threshold,
+        "rounds": rounds,
+    }
+
+
+def _own_folder(folder: Path, fingerprint: Mapping[str, Any]) -> Path:
+    """The folder of the rounds, marked as this run's; another number of rounds shares them.
+
+    Raises:
+        ConfigError: another run's rounds stand there, or something else.
+        StorageError: its record cannot be read.
+    """
+    path = folder / _RUN_FILE
+    ours = {key: value for key, value in fingerprint.items() if key != "rounds"}
+    if not path.is_file():
+        make_folder(folder)
+        if not all(entry.name.startswith(".tmp-") for entry in folder.iterdir()):
+            raise ConfigError(
+                f"{folder}: expected no folder or the rounds of this run, found something else. "
+                "Give another --out."
+            )
+        remove_all_leftovers(folder)  # of a kill while the record was written
+        write_json(path, ours)
+        return folder
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise StorageError(
+            f"{path}: expected the record of a run, found: {error}. Delete {folder} to start again."
+        ) from error
+    require_same_run(found, json.loads(json.dumps(ours)), folder)
+    return folder
+
+
+def _labelling(text: CorpusConfig, student: TrainingSummary, device: str) -> LabelConfig:
+    """How a round's student labels the text for the next, in the precision it was trained in."""
+    return LabelConfig(
+        teacher="torch",
+        model=str(student.path),
+        corpus=text,
+        ignore_labels=True,  # unlabelled here; a label column may be of another task
+        device=device,
+        precision=student.precision,  # type: ignore[arg-type]  # fp32 or bf16
+    )
+
+
+def _summary(
+    out: Path,
+    trained: Sequence[TrainingSummary],
+    labelled: Sequence[LabelSummary],
+    kept: int,
+) -> TrainingSummary:
+    """The whole run's summary: that of the round that is kept, and a record of every round."""
+    digests = [None, *(store.store_digest for store in labelled)]
+    rounds = [
+        {
+            "round": number,
+            "store_digest": digest,
+            "num_rows": each.counts["gold_rows"] + each.counts.get("pseudo_labelled_rows", 0),
+            "counts": dict(each.counts),
+            "num_steps": each.num_steps,
+            "best_step": each.best_step,
+            "dev_accuracy": each.dev_accuracy,
+            "dev_loss": each.dev_loss,
+            "trained_s": each.trained_s,
+            "kept": number == kept,
+        }
+        for number, (each, digest) in enumerate(zip(trained, digests))
+    ]
+    return replace(
+        trained[kept],
+        path=out,
+        method="self-training",
+        num_steps=sum(each.num_steps for each in trained),
+        history=[
+            {"round": float(number), **entry}
+            for number, each in enumerate(trained)
+            for entry in each.history
+        ],
+        trained_s=round(sum(each.trained_s for each in trained), 2),
+        reused=False,
+        rounds=rounds,
+    )
+
+
+def _commit(
+    best: Path, summary: TrainingSummary, model: str, fingerprint: Mapping[str, Any]
+) -> None:
+    """Put the best round's model in place, with the whole run's record and card."""
+    record = BundleRecord.read(best / RECORD_FILE)
+    origin = record.provenance["origin"]
+    provenance = {
+        "model": model,
+        "origin": origin,
+        "run": fingerprint,
+        "summary": summary.to_record(),
+    }
+    with new_folder(summary.path) as building:
+        for path in sorted(best.iterdir()):
+            if path.name not in (RECORD_FILE, CARD_FILE):
+                shutil.copyfile(path, building / path.name)
+        card = model_card(model, summary, Origin.from_json(origin), fingerprint)
+        write_record(building, replace(record, provenance=provenance), card)

@@ -1,0 +1,89 @@
+"""What a training stage did: its summary, which the finished model folder keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monox_kit.bundle import RECORD_FILE, open_folder, require_same_run
+from monox_kit.durable import is_free
+from monox_kit.errors import ConfigError
+from monox_kit.training.state import Result
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSummary:
+    """What a training stage did.
+
+    Attributes:
+        path: the trained model's folder.
+        method: the objective.
+        counts: rows by what they are; in `self-training`, of the round that was kept.
+        num_steps: optimizer steps; in `self-training`, of all rounds.
+        dev_accuracy: of the weights that were kept, in [0, 1]; on `--dev`.
+        dev_loss: their mean cross-entropy there.
+        best_step: the step that they are from.
+        history: every dev evaluation; in `self-training` with its round.
+        precision: `fp32` or `bf16`.
+        trained_s: seconds that the training took, in the process that finished it.
+        reused: whether the folder held the finished model of the same run.
+        stopped_early: whether `patience` ended it.
+        selected_on: the dev sets that chose the weights.
+        dev_sets: accuracy, loss and rows of those weights by dev set.
+        classes: rows kept and left out, of each class as the teacher labels them; empty where
+            none were chosen by confidence.
+        rounds: of `self-training`: what each learned from, its steps, its dev result and whether it
+            was kept; empty for other methods.
+    """
+
+    path: Path
+    method: str
+    counts: Mapping[str, int]
+    num_steps: int
+    dev_accuracy: float
+    dev_loss: float
+    best_step: int
+    history: Sequence[Mapping[str, float]]
+    precision: str
+    trained_s: float
+    reused: bool
+    stopped_early: bool
+    selected_on: Sequence[str]
+    dev_sets: Mapping[str, Result]
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rounds: Sequence[Mapping[str, Any]] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain JSON values."""
+        return {**asdict(self), "path": str(self.path)}
+
+    def to_record(self) -> dict[str, Any]:
+        """What the model's own record keeps of it: all but the folder, which may move."""
+        return {key: value for key, value in self.to_json().items() if key != "path"}
+
+
+def finished_run(out: Path, fingerprint: Mapping[str, Any]) -> TrainingSummary | None:
+    """The summary of the equal run that already stands at `out`; None where `out` is free.
+
+    Raises:
+        ConfigError: something else stands there, or another run.
+    """
+    if is_free(out):
+        return None
+    if not (out / RECORD_FILE).is_file():
+        raise ConfigError(
+            f"--out {out}: expected no folder or a finished run of this command, found "
+            "something else. Give another --out."
+        )
+    record = open_folder(str(out.absolute())).record
+    if record is None or "run" not in record.provenance:
+        raise ConfigError(
+            f"{out}: expected no folder or a finished run of this command, found "
+            "another model. Give another --out."
+        )
+    require_same_run(record.provenance["run"], json.loads(json.dumps(fingerprint)), out)
+    values = {**record.provenance["summary"], "reused": True}
+    return TrainingSummary(path=out, **values)

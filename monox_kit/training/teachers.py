@@ -1,0 +1,74 @@
+"""Teachers as their logits stand in stores: one store, or several of the same rows averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from monox_kit.data import Int64s, Logits
+from monox_kit.errors import ConfigError, StoreMismatch
+from monox_kit.objectives import averaged_logits
+from monox_kit.store import LogitStore
+
+
+class StoredTeacher:
+    """One teacher and the rows that it labelled.
+
+    Several stores of the same corpus are one teacher: the weighted mean of theirs (see
+    `objectives.averaged_logits`). Texts and gold labels are then those of the first store.
+
+    Args:
+        stores: open, complete stores of one label set.
+        weights: one a store, above 0, in any scale; None for equal ones.
+    """
+
+    def __init__(
+        self, stores: Sequence[LogitStore], weights: Sequence[float] | None = None
+    ) -> None:
+        weights = weights or [1.0] * len(stores)
+        if len(weights) != len(stores):
+            raise ConfigError(
+                f"--store-weight: expected one weight for each of the {len(stores)} stores, found "
+                f"{len(weights)}. Give as many, in the stores' order."
+            )
+        for store in stores[1:]:
+            _require_same_rows(store, stores[0])
+        self.stores = tuple(stores)
+        self.weights = tuple(weight / sum(weights) for weight in weights)
+        self.texts = stores[0]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def logits(self, rows: Int64s, temperature: float | None) -> Logits:
+        """[n, C] float32 logits of n rows, in the order asked for.
+
+        Args:
+            rows: [n] positions in the stores.
+            temperature: that the probabilities of several teachers are averaged at; None averages
+                their logits. One teacher's logits are as they are.
+        """
+        each = [store.logits(rows) for store in self.stores]
+        return each[0] if len(each) == 1 else averaged_logits(each, self.weights, temperature)
+
+
+def _require_same_rows(store: LogitStore, first: LogitStore) -> None:
+    """Check that two stores hold the same rows, which the digest of their corpus says.
+
+    Raises:
+        StoreMismatch: they do not, or do not say.
+    """
+    for name, here, there in (
+        ("num_rows", len(store), len(first)),
+        ("corpus_digest", _corpus_digest(store), _corpus_digest(first)),
+    ):
+        if here is None or here != there:
+            raise StoreMismatch(
+                f"{store.folder}: expected {name} {there} as in {first.folder}, since teachers are "
+                f"averaged row by row, found {here}. Label one corpus with each teacher, or use "
+                "--combine concatenate."
+            )
+
+
+def _corpus_digest(store: LogitStore) -> Any:
+    return store.manifest.fingerprint.get("corpus_digest")

@@ -1,0 +1,153 @@
+"""Training with other batches and other treatments of the word embedding, at its public seam."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from monox_kit.corpora.corpus import CorpusConfig, read_labelled
+from monox_kit.digest import digest_file
+from monox_kit.errors import ConfigError
+from monox_kit.inference import load_model
+from monox_kit.scoring import score
+from monox_kit.training.batches import Batch
+from monox_kit.training.config import LoopConfig
+from monox_kit.training.run import TeacherConfig, train_teacher
+from monox_kit.training.step import Step, Stepper
+from monox_kit.training.summary import TrainingSummary
+from tests.tiny_models import WORDS, bert_encoder, labelled_rows, write_jsonl
+
+LOOP = LoopConfig(
+    max_steps=8, batch_size=4, learning_rate=5e-3, max_length=16, eval_every=3, checkpoint_every=2
+)
+WORD = "embeddings.word_embeddings.weight"
+
+
+class Killed(BaseException):
+    """Stands for a signal in the middle of a run."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_jsonl(folder / "train.jsonl", labelled_rows(24, seed=1))
+    dev = labelled_rows(12, seed=2)
+    for row in dev:
+        row["text"] += " schrift courrier"  # words that are not trained on
+    write_jsonl(folder / "dev.jsonl", dev)
+    bert_encoder(folder / "encoder")
+    return folder
+
+
+def train(files: Path, out: Path, **changes: Any) -> TrainingSummary:
+    config = TeacherConfig(
+        model=str(files / "encoder"),
+        train=CorpusConfig(paths=(str(files / "train.jsonl"),)),
+        dev=CorpusConfig(paths=(str(files / "dev.jsonl"),)),
+        loop=replace(LOOP, **changes),
+    )
+    return train_teacher(config, out)
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(str(folder / "model.safetensors"))
+
+
+def test_sparse_and_full_end_alike_and_leave_other_tokens_as_pretrained(
+    files: Path, tmp_path: Path
+) -> None:
+    full = train(files, tmp_path / "full", embeddings="full")
+    sparse = train(files, tmp_path / "sparse", embeddings="sparse")
+    assert [r["accuracy"] for r in full.history] == [r["accuracy"] for r in sparse.history]
+    first, second = weights(tmp_path / "full"), weights(tmp_path / "sparse")
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+    before, after = weights(files / "encoder")[WORD], second[f"bert.{WORD}"]
+    moved = (before != after).any(axis=1)
+    tokenizer = load_model(str(tmp_path / "sparse")).tokenizer
+    (never,) = set(tokenizer.encode(["schrift"]).input_ids) - set(
+        tokenizer.encode([" ".join(WORDS[:18])]).input_ids
+    )
+    assert not moved[never]
+    assert moved[tokenizer.encode(["game"]).input_ids].all()
+
+
+def test_the_dev_accuracy_of_a_sparse_run_is_that_of_the_saved_model(
+    files: Path, tmp_path: Path
+) -> None:
+    """Dev text has tokens that training has not: the whole table is looked up."""
+    summary = train(files, tmp_path / "model", embeddings="sparse", precision="fp32", max_steps=3)
+    model = load_model(str(tmp_path / "model"))
+    labels = model.classifier.labels
+    dev = read_labelled(CorpusConfig(paths=(str(files / "dev.jsonl"),)), labels)
+    logits = score(model.classifier, model.tokenizer, dev).logits
+    gold = np.array([labels.index(d.label or "", d.id) for d in dev])
+    assert (logits.argmax(axis=1) == gold).mean() == summary.dev_accuracy
+    log_p = logits - np.log(np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True))
+    assert -log_p[np.arange(len(gold)), gold].mean() == pytest.approx(summary.dev_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stop_at"),
+    [
+        ({"embeddings": "sparse"}, 5),
+        ({"batch_tokens": 64, "workers": 2}, 3),
+        ({"batch_tokens": 48, "embeddings": "sparse", "eval_every": None}, 7),
+    ],
+)
+def test_a_killed_run_ends_with_the_same_bits(
+    files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    stop_at: int,
+) -> None:
+    whole = train(files, tmp_path / "whole", **changes)
+    take = Stepper.take
+
+    def killed(self: Stepper, number: int, batch: Batch) -> Step:
+        if number == stop_at:
+            raise Killed
+        return take(self, number, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "take", killed)
+        with pytest.raises(Killed):
+            train(files, tmp_path / "resumed", **changes)
+    resumed = train(files, tmp_path / "resumed", **changes)
+    assert resumed.history == whole.history
+    first, second = (tmp_path / name / "model.safetensors" for name in ("whole", "resumed"))
+    assert digest_file(first) == digest_file(second)
+
+
+def test_batches_by_tokens_are_evaluated_at_the_end_of_every_epoch(
+    files: Path, tmp_path: Path
+) -> None:
+    summary = train(files, tmp_path / "model", batch_tokens=96, eval_every=None, max_steps=12)
+    steps = [int(result["step"]) for result in summary.history]
+    assert len(steps) > 1 and steps[-1] == 12
+    # 24 rows of up to 16 tokens: an epoch is 2 to 8 batches.
+    assert all(2 <= b - a <= 8 for a, b in zip([0, *steps], steps[:-1]))
+
+
+def test_workers_are_no_part_of_what_a_run_is(files: Path, tmp_path: Path) -> None:
+    train(files, tmp_path / "model", max_steps=1)
+    assert train(files, tmp_path / "model", max_steps=1, workers=3).reused
+
+
+def test_batches_by_tokens_need_a_number_of_steps(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--batch-tokens: expected --max-steps with it"):
+        train(files, tmp_path / "model", batch_tokens=64, max_steps=None)
+
+
+def test_embeddings_below_frozen_layers_are_frozen(files: Path, tmp_path: Path) -> None:
+    train(files, tmp_path / "model", embeddings="sparse", freeze_layers=1, max_steps=2)
+    np.testing.assert_array_equal(
+        weights(tmp_path / "model")[f"bert.{WORD}"], weights(files / "encoder")[WORD]
+    )

@@ -1,0 +1,552 @@
+"""The training loop at its seams: gradients, dev sets, signals, what is not finite, the log."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.digest import digest_file
+from monox_kit.errors import (
+    CheckpointError,
+    ConfigError,
+    CorpusError,
+    MonoxError,
+    NotFinite,
+    StoreError,
+)
+from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.progress import Silent
+from monox_kit.training.batches import Batch
+from monox_kit.training.config import LoopConfig
+from monox_kit.training.evaluate import Evaluator
+from monox_kit.training.rows import TrainingRows
+from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
+from monox_kit.training.step import Stepper
+from monoxkit_cli.app import main
+from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
+
+LOOP = LoopConfig(
+    max_steps=8,
+    batch_size=5,
+    learning_rate=5e-3,
+    max_length=16,
+    eval_every=3,
+    checkpoint_every=2,
+    precision="fp32",
+)
+
+
+class Killed(BaseException):
+    """Stands for the end of a process in the middle of a run."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_jsonl(folder / "train.jsonl", labelled_rows(24, seed=1))
+    write_jsonl(folder / "dev.jsonl", labelled_rows(12, seed=2))
+    for seed, lang in enumerate(("de", "fr"), 3):
+        rows = [{**row, "lang": lang} for row in labelled_rows(9 + seed, seed=seed)]
+        write_jsonl(folder / f"dev.{lang}.jsonl", rows)
+    bert_encoder(folder / "encoder")
+    without_dropout(shutil.copytree(folder / "encoder", folder / "still"))
+    bert_classifier(folder / "teacher")
+    corpus = corpus_of(folder / "train.jsonl")
+    config = LabelConfig(teacher="torch", model=str(folder / "teacher"), corpus=corpus)
+    label_corpus(config, folder / "store")
+    return folder
+
+
+def without_dropout(folder: Path) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def corpus_of(*paths: Path) -> CorpusConfig:
+    return CorpusConfig(paths=tuple(str(path) for path in paths))
+
+
+def config_of(files: Path, **loop: Any) -> TeacherConfig:
+    return TeacherConfig(
+        model=str(files / "encoder"),
+        train=corpus_of(files / "train.jsonl"),
+        dev=corpus_of(files / "dev.jsonl"),
+        loop=replace(LOOP, **loop),
+    )
+
+
+def student_of(files: Path, **changes: Any) -> StudentConfig:
+    config = StudentConfig(
+        model=str(files / "encoder"),
+        method="kd",
+        stores=(files / "store",),
+        dev=corpus_of(files / "dev.jsonl"),
+        loop=LOOP,
+    )
+    return replace(config, **changes)
+
+
+def events(path: Path, name: str) -> list[dict[str, Any]]:
+    """The log's events of one name, from a finished model's folder or a checkpoints' folder."""
+    log = next(p for p in (path / "training.jsonl", path / "log.jsonl") if p.exists())
+    found = [json.loads(line) for line in log.read_text().splitlines()]
+    return [event for event in found if event["event"] == name]
+
+
+class Notes(Silent):
+    """Keeps what the user would be shown."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def before_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[Stepper], Any]) -> None:
+    """Do something before step `number`, from 0."""
+    take = Stepper.take
+
+    def acted(self: Stepper, step: int, batch: Batch) -> Any:
+        if step == number:
+            act(self)
+        return take(self, step, batch)
+
+    patch.setattr(Stepper, "take", acted)
+
+
+def kill(_stepper: Stepper) -> None:
+    raise Killed
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 9])
+def test_micro_batches_change_the_rounding_alone(
+    files: Path, tmp_path: Path, accumulate: int
+) -> None:
+    """Five rows in parts of 3 + 2, 2 + 2 + 1 and 1 each; the last batch of the epoch has four."""
+    still = replace(config_of(files), model=str(files / "still"))
+    parts = replace(still, loop=replace(LOOP, accumulate=accumulate))
+    train_teacher(still, tmp_path / "whole")
+    train_teacher(parts, tmp_path / "parts")
+    for one, other in zip(events(tmp_path / "whole", "step"), events(tmp_path / "parts", "step")):
+        for key in ("loss", "grad_norm"):
+            assert other[key] == pytest.approx(one[key], rel=1e-4)
+        for key in ("step", "rows", "tokens", "learning_rate"):
+            assert other[key] == one[key]
+
+
+def test_the_first_gradient_is_that_of_the_mean_over_the_rows(files: Path, tmp_path: Path) -> None:
+    """Against PyTorch's own: no micro-batches, no clipping, no loop."""
+    rows = [json.loads(line) for line in (files / "train.jsonl").read_text().splitlines()]
+    names = sorted({row["label"] for row in rows})
+    tokenizer = AutoTokenizer.from_pretrained(files / "still")
+    seen: list[tuple[float, float]] = []
+    take = Stepper.take
+
+    def compared(self: Stepper, step: int, batch: Batch) -> Any:
+        if step == 0:
+            chosen = [rows[row] for row in batch.rows]
+            encoded = tokenizer(
+                [row["text"] for row in chosen],
+                padding=True,
+                truncation=True,
+                max_length=LOOP.max_length,
+                return_tensors="pt",
+            )
+            targets = torch.tensor([names.index(row["label"]) for row in chosen])
+            loss = torch.nn.functional.cross_entropy(self._model(**encoded).logits, targets)
+            found = torch.autograd.grad(loss, list(self._trainable.values()), allow_unused=True)
+            norm = torch.cat([grad.flatten() for grad in found if grad is not None]).norm()
+            seen.append((loss.item(), norm.item()))
+        return take(self, step, batch)
+
+    config = replace(config_of(files, accumulate=3, max_steps=1), model=str(files / "still"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stepper, "take", compared)
+        train_teacher(config, tmp_path / "teacher")
+    (step,) = events(tmp_path / "teacher", "step")
+    assert (step["loss"], step["grad_norm"]) == pytest.approx(seen[0], rel=1e-5)
+
+
+# Dev sets
+
+
+def test_patience_ends_the_run_and_the_best_weights_stay(files: Path, tmp_path: Path) -> None:
+    # Without a rate worth the name no evaluation is better than the first.
+    config = config_of(
+        files, learning_rate=1e-12, max_steps=40, eval_every=2, patience=3, checkpoint_every=100
+    )
+    summary = train_teacher(config, tmp_path / "teacher")
+    assert (summary.stopped_early, summary.num_steps) == (True, summary.best_step + 6)
+    assert summary.history[-1]["step"] == summary.num_steps
+    assert events(tmp_path / "teacher", "end")[0]["stopped_early"] is True
+    assert "ended early" in (tmp_path / "teacher" / "README.md").read_text()
+
+
+def test_an_early_end_comes_at_the_same_step_after_a_kill(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(files, learning_rate=1e-12, max_steps=40, eval_every=2, patience=3)
+    whole = train_teacher(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        before_step(patch, whole.num_steps - 1, kill)
+        with pytest.raises(Killed):
+            train_teacher(config, tmp_path / "killed")
+    resumed = train_teacher(config, tmp_path / "killed")
+    assert (resumed.num_steps, resumed.history) == (whole.num_steps, whole.history)
+
+
+def test_other_languages_are_reported_and_choose_nothing(files: Path, tmp_path: Path) -> None:
+    alone = train_student(student_of(files), tmp_path / "alone")
+    reported = corpus_of(files / "dev.de.jsonl", files / "dev.fr.jsonl")
+    both = train_student(student_of(files, report_dev=reported), tmp_path / "both")
+    assert digest_file(tmp_path / "alone" / "model.safetensors") == digest_file(
+        tmp_path / "both" / "model.safetensors"
+    )
+    assert (both.selected_on, both.history) == (["dev"], alone.history)
+    assert {name: result["rows"] for name, result in both.dev_sets.items()} == {
+        "dev": 12,
+        "de": 12,
+        "fr": 13,
+    }
+    card = (tmp_path / "both" / "README.md").read_text()
+    assert "The dev set of the source language chose the weights." in card
+    assert card.count("reported alone") == 4  # in the data, and in the results
+    logged = events(tmp_path / "both", "evaluation")[-1]["sets"]
+    assert set(logged) == {"dev", "de", "fr"}
+
+
+def test_select_on_chooses_by_the_mean_and_the_card_says_so(files: Path, tmp_path: Path) -> None:
+    config = student_of(
+        files,
+        report_dev=corpus_of(files / "dev.de.jsonl", files / "dev.fr.jsonl"),
+        select_on=("de", "fr"),
+    )
+    summary = train_student(config, tmp_path / "student")
+    assert summary.selected_on == ["de", "fr"]
+    for chosen, logged in zip(summary.history, events(tmp_path / "student", "evaluation")):
+        for key in ("accuracy", "loss"):
+            mean = np.mean([logged["sets"][lang][key] for lang in ("de", "fr")])
+            assert chosen[key] == pytest.approx(mean)
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert "The dev sets de, fr chose the weights, as --select-on asked" in card
+    assert "not zero-shot" in card
+
+
+def test_the_card_tells_data_teacher_store_objective_and_results(
+    files: Path, tmp_path: Path
+) -> None:
+    from monox_kit.store import LogitStore
+
+    summary = train_student(student_of(files), tmp_path / "student")
+    card = (tmp_path / "student" / "README.md").read_text()
+    store = LogitStore.open(files / "store")
+    told = store.manifest.fingerprint
+    for part in (
+        store.digest,
+        told["teacher"],
+        told["teacher_digest"],
+        told["corpus_digest"],
+        "objective `kd`",
+        "24 soft rows",
+        f"{100 * summary.dev_accuracy:.1f} %",
+        str(files / "dev.jsonl"),
+    ):
+        assert part in card
+    record = json.loads((tmp_path / "student" / "monoxkit.json").read_text())
+    assert record["provenance"]["origin"]["stores"][0]["digest"] == store.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"select_on": ("de",)}, ConfigError, "--select-on: expected some of dev, found de"),
+        ({"select_on": ()}, ConfigError, "--select-on: expected some of dev, found none"),
+        ({"dev": ("dev.jsonl", "dev.de.jsonl")}, ConfigError, "--dev: expected one language"),
+        (
+            {"dev": ("dev.de.jsonl",), "labelled": ("train.jsonl",)},
+            ConfigError,
+            "--dev: expected en as the labelled text is in, found de",
+        ),
+        ({"report_dev": ("no-lang.jsonl",)}, CorpusError, "--report-dev: expected a language"),
+    ],
+)
+def test_dev_sets_that_would_hide_a_choice_are_refused(
+    files: Path, tmp_path: Path, changes: dict[str, Any], error: type[MonoxError], message: str
+) -> None:
+    plain = [{k: v for k, v in row.items() if k != "lang"} for row in labelled_rows(6)]
+    write_jsonl(tmp_path / "no-lang.jsonl", plain)
+    for name in ("dev", "report_dev", "labelled"):
+        if name in changes:
+            folder = tmp_path if "no-lang.jsonl" in changes[name] else files
+            changes = {**changes, name: corpus_of(*(folder / path for path in changes[name]))}
+    with pytest.raises(error, match=message):
+        train_student(student_of(files, **changes), tmp_path / "student")
+
+
+# Signals
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as in a terminal; a suite in the background may have been started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def command(files: Path, out: Path) -> list[str]:
+    return (
+        f"train-teacher --model {files}/encoder --train {files}/train.jsonl --dev "
+        f"{files}/dev.jsonl --out {out} --max-steps 8 --batch-size 5 --learning-rate 0.005 "
+        "--max-length 16 --eval-every 3 --checkpoint-every 100 --precision fp32 --json"
+    ).split()
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_at_the_end_of_its_step_with_a_checkpoint(
+    files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    number: int,
+    code: int,
+) -> None:
+    assert main(command(files, tmp_path / "whole")) == 0
+    with monkeypatch.context() as patch:
+        before_step(patch, 4, lambda _stepper: signal.raise_signal(number))
+        assert main(command(files, tmp_path / "stopped")) == code
+    checkpoints = tmp_path / "stopped.checkpoints"
+    assert [path.name for path in checkpoints.glob("step-*")] == ["step-000005"]
+    assert [event["step"] for event in events(checkpoints, "step")] == [1, 2, 3, 4, 5]
+    assert "saved at step 5 of 8" in capsys.readouterr().err
+    assert main(command(files, tmp_path / "stopped")) == 0
+    assert digest_file(tmp_path / "stopped" / "model.safetensors") == digest_file(
+        tmp_path / "whole" / "model.safetensors"
+    )
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_signal_ends_the_run_at_once(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(_stepper: Stepper) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+
+    before_step(monkeypatch, 4, twice)
+    assert main(command(files, tmp_path / "stopped")) == 143
+    assert not list((tmp_path / "stopped.checkpoints").glob("step-*"))
+
+
+def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(command(files, tmp_path / "whole")) == 0
+    evaluate = Evaluator.evaluate
+
+    def interrupted(self: Evaluator, classifier: Any, on_batch: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        evaluate(self, classifier, on_batch)
+        pytest.fail("the evaluation went on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "evaluate", interrupted)
+        assert main(command(files, tmp_path / "stopped")) == 143
+    # Evaluated when resumed, at the step that asked for it.
+    assert main(command(files, tmp_path / "stopped")) == 0
+    for name in ("step", "evaluation"):
+        steps = [event["step"] for event in events(tmp_path / "stopped", name)]
+        assert steps == [event["step"] for event in events(tmp_path / "whole", name)]
+    assert digest_file(tmp_path / "stopped" / "model.safetensors") == digest_file(
+        tmp_path / "whole" / "model.safetensors"
+    )
+
+
+# What is not finite
+
+
+def poison(tensors: list[torch.Tensor], value: float) -> None:
+    tensors[-1].data.view(-1)[0] = value
+
+
+def in_store(patch: pytest.MonkeyPatch, value: float) -> None:
+    batch = TrainingRows.batch
+
+    def poisoned(self: TrainingRows, indices: Any) -> Any:
+        texts, pairs, targets = batch(self, indices)
+        if 7 in indices:
+            targets.teacher[list(indices).index(7), 1] = value
+        return texts, pairs, targets
+
+    patch.setattr(TrainingRows, "batch", poisoned)
+
+
+def in_loss(patch: pytest.MonkeyPatch, value: float) -> None:
+    def act(stepper: Stepper) -> None:
+        loss = stepper._loss
+        stepper._loss = lambda logits, targets: loss(logits, targets) * value
+
+    before_step(patch, 4, act)
+
+
+def in_gradient(patch: pytest.MonkeyPatch, value: float) -> None:
+    before_step(
+        patch,
+        4,
+        lambda stepper: stepper._trainable["classifier.bias"].register_hook(
+            lambda gradient: gradient * value
+        ),
+    )
+
+
+def in_weights(patch: pytest.MonkeyPatch, value: float) -> None:
+    before_step(patch, 4, lambda stepper: poison(list(stepper._trainable.values()), value))
+
+
+def in_optimizer(patch: pytest.MonkeyPatch, value: float) -> None:
+    def act(stepper: Stepper) -> None:
+        poison([stepper._optimizer.state[stepper._trainable["classifier.bias"]]["exp_avg"]], value)
+
+    before_step(patch, 4, act)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("inject", "error", "message"),
+    [
+        (in_store, StoreError, r"step \d: expected finite teacher logits, found .* in row 7 "),
+        (in_loss, NotFinite, "step 5: expected a finite loss, found (nan|inf)"),
+        (in_gradient, NotFinite, "step 5: expected finite gradients, .*classifier.bias"),
+        (in_weights, NotFinite, "step 5: expected finite weights, found .* in classifier.bias"),
+        (in_optimizer, NotFinite, "step 5: expected finite optimizer state, .*exp_avg"),
+    ],
+)
+def test_what_is_not_finite_stops_the_run_in_its_step_by_name(
+    files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    inject: Callable[..., None],
+    error: type[MonoxError],
+    message: str,
+    value: float,
+) -> None:
+    inject(monkeypatch, value)
+    with pytest.raises(error, match=message) as caught:
+        train_student(student_of(files), tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    checkpoints = tmp_path / "student.checkpoints"
+    (logged,) = events(checkpoints, "error")
+    assert logged["message"] == str(caught.value)
+    for step in events(checkpoints, "step"):
+        assert np.isfinite([step["loss"], step["grad_norm"]]).all()
+    # The cause is gone: the run goes on, and its log still tells of it.
+    monkeypatch.undo()
+    train_student(student_of(files), tmp_path / "student")
+    assert events(tmp_path / "student", "error") == [logged]
+    assert [event["step"] for event in events(tmp_path / "student", "step")] == list(range(1, 9))
+
+
+# The log
+
+
+def test_a_log_that_was_torn_or_written_into_is_put_right(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, kill)
+        with pytest.raises(Killed):
+            train_teacher(config_of(files), tmp_path / "teacher")
+    log = tmp_path / "teacher.checkpoints" / "log.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert json.loads(lines[-1])["step"] == 5  # a step that the checkpoint of step 4 does not know
+    log.write_bytes(b"".join([*lines[:2], b"\xff not JSON\n", *lines[2:], b'{"event": "st']))
+    progress = Notes()
+    train_teacher(config_of(files), tmp_path / "teacher", progress=progress)
+    assert [event["step"] for event in events(tmp_path / "teacher", "step")] == list(range(1, 9))
+    assert [event["step"] for event in events(tmp_path / "teacher", "resume")] == [4]
+    assert any("expected an event in line 3" in note for note in progress.notes)
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_start_over_unasked(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, kill)
+        with pytest.raises(Killed):
+            train_teacher(config_of(files), tmp_path / "teacher")
+    for folder in (tmp_path / "teacher.checkpoints").glob("step-*"):
+        shutil.rmtree(folder)
+    with pytest.raises(CheckpointError, match="expected the checkpoint of step 4, found none"):
+        train_teacher(config_of(files), tmp_path / "teacher")
+
+
+def test_the_bar_shows_loss_speed_and_dev_result(files: Path, tmp_path: Path) -> None:
+    class Task:
+        def __init__(self) -> None:
+            self.details: list[str] = []
+
+        def detail(self, text: str) -> None:
+            self.details.append(text)
+
+        def advance(self, amount: int = 1) -> None: ...
+        def __enter__(self) -> Task:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+    class Watched(Silent):
+        def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Any:
+            return bar
+
+    bar = Task()
+    train_teacher(config_of(files), tmp_path / "teacher", progress=Watched())
+    last = bar.details[-2]  # the one before the last evaluation's
+    for part in ("loss ", "dev ", " rows/s", " tokens/s"):
+        assert part in last
+
+
+def test_tensorboard_without_its_package_is_refused_with_the_command(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    config = config_of(files, tensorboard=str(tmp_path / "board"))
+    with pytest.raises(ConfigError, match=r"pip install 'monoxkit\[tensorboard\]'"):
+        train_teacher(config, tmp_path / "teacher")
+    assert not (tmp_path / "board").exists()
+
+
+def test_tensorboard_has_every_step_once_after_a_kill(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = config_of(files, tensorboard=str(tmp_path / "board"))
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, kill)
+        with pytest.raises(Killed):
+            train_teacher(config, tmp_path / "teacher")
+    train_teacher(config, tmp_path / "teacher")
+    found = EventAccumulator(str(tmp_path / "board"))
+    found.Reload()
+    for name, logged in (("step/loss", "step"), ("evaluation/sets/dev/accuracy", "evaluation")):
+        steps = [event.step for event in found.Scalars(name)]
+        assert steps == [event["step"] for event in events(tmp_path / "teacher", logged)]
