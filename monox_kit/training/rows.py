@@ -34,9 +34,6 @@ class RowSource(Protocol):
     def text_pairs(self, indices: Int64s) -> Sequence[str]:
         """B second texts of pairs."""
 
-    def num_bytes(self) -> Int64s:
-        """[N] int64, a cheap measure of each row's length, for grouping."""
-
     def labels(self, indices: Int64s) -> Int64s:
         """[B] int64 class indices, -1 where a row has none."""
 
@@ -74,11 +71,6 @@ class LabelledRows:
         """B second texts of pairs."""
         return [self._documents[index].text_pair or "" for index in indices]
 
-    def num_bytes(self) -> Int64s:
-        """[N] int64, characters of each row."""
-        lengths = (len(d.text) + len(d.text_pair or "") for d in self._documents)
-        return np.fromiter(lengths, np.int64, len(self._documents))
-
     def labels(self, indices: Int64s) -> Int64s:
         """[B] int64 gold labels."""
         return self._labels[indices]
@@ -108,10 +100,6 @@ class _StoreRows:
     def text_pairs(self, indices: Int64s) -> list[str]:
         """B second texts of pairs."""
         return self._store.text_pairs(self._rows[indices]) or []
-
-    def num_bytes(self) -> Int64s:
-        """[N] int64, UTF-8 bytes of each row."""
-        return self._store.text_lengths()[self._rows]
 
 
 class SoftRows(_StoreRows):

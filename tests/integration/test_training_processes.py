@@ -70,18 +70,21 @@ def finished(launcher: list[str], line: list[str]) -> dict[str, Any]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("launcher", "steps"),
+    ("launcher", "steps", "options"),
     [
-        pytest.param(TORCHRUN, 9, id="torchrun"),
-        pytest.param(TORCHRUN, 100, id="torchrun-long", marks=COMPLETE),
-        pytest.param(ACCELERATE, 20, id="accelerate", marks=COMPLETE),
+        pytest.param(TORCHRUN, 9, "--embeddings sparse --workers 1", id="torchrun"),
+        pytest.param(TORCHRUN, 9, "--batch-tokens 64", id="torchrun-by-tokens", marks=COMPLETE),
+        pytest.param(TORCHRUN, 100, "", id="torchrun-long", marks=COMPLETE),
+        pytest.param(ACCELERATE, 20, "", id="accelerate", marks=COMPLETE),
     ],
 )
 def test_two_processes_have_the_loss_curve_of_one(
-    files: Path, tmp_path: Path, launcher: list[str], steps: int
+    files: Path, tmp_path: Path, launcher: list[str], steps: int, options: str
 ) -> None:
-    one = finished(["monoxkit_cli"], arguments(files, tmp_path / "one", steps))
-    two = finished(launcher, arguments(files, tmp_path / "two", steps))
+    one, two = (
+        finished(start, arguments(files, tmp_path / name, steps) + options.split())
+        for start, name in ((["monoxkit_cli"], "one"), (launcher, "two"))
+    )
     curves = [events(tmp_path / name, "step") for name in ("one", "two")]
     assert len(curves[0]) == len(curves[1]) == steps
     for first, second in zip(*curves):

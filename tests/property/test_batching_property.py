@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from monox_kit.batching import pad_batch, plan_batches
 from monox_kit.tokenizing import Encoded
-from monox_kit.training.order import epoch_batches
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=200).map(lambda x: np.array(x, np.int64))
 
@@ -46,24 +45,3 @@ def test_padding_keeps_every_token_and_masks_the_rest(ids: list[list[int]]) -> N
         assert batch.token_type_ids[position][real].tolist() == types[row]
         assert not batch.input_ids[position][~real].any()
     assert batch.num_tokens == sum(map(len, ids))
-
-
-@given(LENGTHS, st.integers(1, 40), st.integers(0, 5), st.integers(0, 3))
-def test_an_epoch_visits_every_row_once_and_is_a_function_of_its_arguments(
-    lengths: np.ndarray, batch_size: int, seed: int, epoch: int
-) -> None:
-    batches = epoch_batches(lengths, batch_size, seed, epoch)
-    again = epoch_batches(lengths, batch_size, seed, epoch)
-    assert [b.tolist() for b in batches] == [b.tolist() for b in again]
-    assert sorted(row for b in batches for row in b) == list(range(len(lengths)))
-    assert len(batches) == -(-len(lengths) // batch_size)
-
-
-def test_epochs_and_seeds_differ() -> None:
-    lengths = np.arange(1, 200)
-    orders = {
-        tuple(np.concatenate(epoch_batches(lengths, 8, seed, epoch)))
-        for seed in range(3)
-        for epoch in range(3)
-    }
-    assert len(orders) == 9
