@@ -61,8 +61,9 @@ types: $(INSTALLED) ## mypy, strict
 layers: $(INSTALLED) ## which module may import which
 	$(BIN)/lint-imports --no-logo --no-cache
 
-unit: $(INSTALLED) ## pytest $(ARGS)
-	$(BIN)/python -m pytest $(ARGS)
+# A file's tests stay together: they share what they make once.
+unit: $(INSTALLED) ## pytest $(ARGS), on up to four cores
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 docs: $(INSTALLED) ## write docs/cli.md from the commands' own help
 	$(BIN)/python -m monoxkit_cli.document > docs/cli.md

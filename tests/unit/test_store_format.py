@@ -220,5 +220,6 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, value: Any, 
 def test_as_many_brackets_as_may_be_read_may_be_written(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     value = {"format_version": 1, "a": "[" * (100_000 - 1)}
-    path.write_bytes(encode_record(value, path))
-    assert read_record(path, frozenset({"format_version", "a", DIGEST_KEY}), 1, "")["a"]
+    content = encode_record(value, path)
+    names = frozenset({"format_version", "a", DIGEST_KEY})
+    assert parse_record(content, path, names, 1, "")["a"] == value["a"]
