@@ -1,0 +1,234 @@
+"""Training a student: transformers' Trainer with the teacher in the loop, and without, and ours.
+
+Every contender is a process of its own that fine-tunes the same encoder on the same rows with the
+same objective, batch size, number of steps and learning rate, scores the dev set once at its end,
+and saves its model. They take turns; a round is a seed.
+
+    trainer-online   Trainer in fp32; the PyTorch teacher scores every batch: what people do today
+    trainer-store    Trainer in fp32; the teacher's logits are read from the store
+    monoxkit-full    monoxkit in fp32, all parameters trained: what the loop alone costs
+    monoxkit         monoxkit as it comes: bf16 where the machine has it, word embeddings frozen
+
+    python benchmarks/train_throughput.py --teacher runs/teacher --store runs/store \\
+        --dev runs/data/dev.jsonl --steps 40 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from monox_kit.bundle import open_folder
+from monox_kit.corpora.corpus import CorpusConfig, read_labelled
+from monox_kit.hardware import num_threads, read_hardware
+from monox_kit.scoring import score
+from monox_kit.store import LogitStore
+from monox_kit.tokenizing import Tokenizer
+
+RESULT = Path(__file__).parent / "results" / "train_throughput.json"
+CONTENDERS = ("trainer-online", "trainer-store", "monoxkit-full", "monoxkit")
+BATCH_ROWS = 16
+LEARNING_RATE = 2e-4
+TEMPERATURE = 0.1
+
+
+def main() -> None:
+    """Let the contenders take turns, print and write the result; or be one of them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="packaged:e5-small")
+    parser.add_argument("--teacher", required=True, help="the PyTorch folder behind the store")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--dev", required=True)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--contender", choices=CONTENDERS, help="be this one, once")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    if arguments.contender:
+        run = _monoxkit if arguments.contender.startswith("monoxkit") else _trainer
+        with tempfile.TemporaryDirectory() as scratch:
+            print(json.dumps({**run(arguments, Path(scratch)), "peak_rss_bytes": _peak_bytes()}))
+        return
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
+    for number in range(arguments.rounds):
+        turn = number % len(CONTENDERS)
+        for name in (*CONTENDERS[turn:], *CONTENDERS[:turn]):
+            found[name].append(_in_process(name, 1 + number))
+            print(f"round {number + 1}, {name}: {found[name][-1]}", file=sys.stderr, flush=True)
+    seconds = {name: median(one["seconds"] for one in runs) for name, runs in found.items()}
+    ours = found["monoxkit"]
+    result = {
+        "steps": arguments.steps,
+        "batch_rows": BATCH_ROWS,
+        "max_length": arguments.max_length,
+        "model": arguments.model,
+        "teacher": Path(arguments.teacher).name,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "monoxkit_is_faster": {
+            name: round(median(a["seconds"] / b["seconds"] for a, b in zip(runs, ours)), 2)
+            for name, runs in found.items()
+        },
+        **{
+            key: {name: [round(one[key], 4) for one in runs] for name, runs in found.items()}
+            for key in ("dev_loss", "dev_accuracy")
+        },
+        "peak_rss_bytes": {
+            name: max(one["peak_rss_bytes"] for one in runs) for name, runs in found.items()
+        },
+        "rounds": found,
+        "hardware": read_hardware().to_json(),
+        "versions": {
+            name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")
+        },
+    }
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in result.items() if key != "rounds"}, indent=1))
+
+
+def _in_process(name: str, seed: int) -> dict[str, Any]:
+    """One contender's run, in a process whose memory is its own."""
+    command = [sys.executable, *sys.argv, "--contender", name, "--seed", str(seed)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def _monoxkit(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    from monox_kit.training.config import LoopConfig, ObjectiveConfig
+    from monox_kit.training.run import StudentConfig, train_student
+
+    is_full = arguments.contender == "monoxkit-full"
+    config = StudentConfig(
+        model=arguments.model,
+        method="kd",
+        stores=(Path(arguments.store),),
+        dev=CorpusConfig(paths=(arguments.dev,)),
+        objective=ObjectiveConfig(temperature=TEMPERATURE),
+        loop=LoopConfig(
+            learning_rate=LEARNING_RATE,
+            batch_size=BATCH_ROWS,
+            max_steps=arguments.steps,
+            eval_every=arguments.steps,
+            checkpoint_every=10 * arguments.steps,
+            max_length=arguments.max_length,
+            embeddings="full" if is_full else "frozen",
+            precision="fp32" if is_full else "auto",
+            seed=arguments.seed,
+        ),
+    )
+    started = time.perf_counter()
+    summary = train_student(config, scratch / "student")
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds,
+        "dev_loss": summary.dev_loss,
+        "dev_accuracy": summary.dev_accuracy,
+        "precision": summary.precision,
+    }
+
+
+def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Trainer as its documentation shows it, with a loss of its own."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+
+    from monox_kit.torch_model import TorchClassifier, load_classifier, new_classifier
+
+    torch.set_num_threads(num_threads())
+    store = LogitStore.open(arguments.store)
+    is_online = arguments.contender == "trainer-online"
+    dev = read_labelled(CorpusConfig(paths=(arguments.dev,)), store.labels)
+    started = time.perf_counter()
+    folder = open_folder(arguments.model)
+    tokenizer = Tokenizer(folder.path, arguments.max_length)
+    model = new_classifier(folder, store.labels, arguments.seed)
+    teacher: Any = None
+    if is_online:
+        teacher_folder = open_folder(arguments.teacher)
+        teacher_tokenizer = Tokenizer(teacher_folder.path, arguments.max_length)
+        teacher = load_classifier(teacher_folder).model
+
+    class Rows(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(store)
+
+        def __getitem__(self, row: int) -> int:
+            return row
+
+    def padded(tokens: Tokenizer, texts: list[str]) -> dict[str, Any]:
+        from monox_kit.batching import pad_batch
+        from monox_kit.torch_model import model_inputs
+
+        batch = pad_batch(tokens.encode(texts, None), np.arange(len(texts)), tokens.pad_id)
+        return model_inputs(batch, "cpu")
+
+    def collate(rows: list[int]) -> dict[str, Any]:
+        picked = np.asarray(rows, np.int64)
+        texts = store.texts(picked)
+        inputs = padded(tokenizer, texts)
+        if is_online:
+            with torch.inference_mode():
+                logits = teacher(**padded(teacher_tokenizer, texts)).logits
+            return {**inputs, "teacher_logits": logits.clone()}
+        return {**inputs, "teacher_logits": torch.from_numpy(store.logits(picked))}
+
+    class Distiller(Trainer):
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, **_options: Any
+        ) -> Any:
+            targets = torch.softmax(inputs.pop("teacher_logits") / TEMPERATURE, dim=-1)
+            outputs = model(**inputs)
+            loss = torch.nn.functional.cross_entropy(outputs.logits, targets)
+            return (loss, outputs) if return_outputs else loss
+
+    options = TrainingArguments(
+        output_dir=str(scratch / "trainer"),
+        per_device_train_batch_size=BATCH_ROWS,
+        max_steps=arguments.steps,
+        learning_rate=LEARNING_RATE,
+        weight_decay=0.01,
+        warmup_steps=round(0.1 * arguments.steps),
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        logging_strategy="no",
+        seed=arguments.seed,
+    )
+    Distiller(model=model, args=options, train_dataset=Rows(), data_collator=collate).train()
+    classifier = TorchClassifier(model, store.labels)
+    logits = score(classifier, tokenizer, dev).logits.astype(np.float64)
+    model.save_pretrained(str(scratch / "student"))
+    seconds = time.perf_counter() - started
+    assert AutoModelForSequenceClassification.from_pretrained(str(scratch / "student"))
+    gold = np.array([store.labels.index(document.label or "", "dev") for document in dev])
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return {
+        "seconds": seconds,
+        "dev_loss": float(-log_probabilities[np.arange(len(gold)), gold].mean()),
+        "dev_accuracy": float((logits.argmax(axis=1) == gold).mean()),
+        "precision": "fp32",
+    }
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024
+
+
+if __name__ == "__main__":
+    main()
