@@ -69,6 +69,7 @@ class SourceFile:
             if self.filesystem is None:
                 status = os.stat(self.location)
                 return status.st_size, status.st_mtime_ns
+            self.filesystem.invalidate_cache()  # drivers keep what they have listed
             told = self.filesystem.info(self.location)
         except Exception:  # each protocol has errors of its own; reading will say what is wrong
             return None

@@ -25,7 +25,7 @@ from monox_kit.digest import digest_json
 from monox_kit.errors import StorageError, StoreCorrupt
 from monox_kit.progress import Progress
 from monox_kit.store import StoreManifest, beginning, begun_manifest
-from monox_kit.store.format import SCAN_FILE
+from monox_kit.store.format import COMPLETE_FILE, SCAN_FILE
 from monox_kit.store.record import PlainFolder, is_there
 
 _FORM = b"monoxkit scan 1\n"
@@ -73,7 +73,11 @@ class KeptScan:
         if self._key is not None and not is_begun:
             turn.enter_context(beginning(self._store, self._tell_of_wait))
             begun = begun_manifest(self._store)
-            if begun is not None:
+            # A store without a scan was begun by a run that died, or somebody deleted it: then this
+            # run makes it in its turn. A complete store needs none.
+            if begun is not None and any(
+                is_there(self._store / name) for name in (SCAN_FILE, COMPLETE_FILE)
+            ):
                 turn.close()
         return begun
 
@@ -85,7 +89,8 @@ class KeptScan:
         try:
             found = self._read(path, begun)
         except (ValueError, KeyError, TypeError, OSError, StoreCorrupt, StorageError) as error:
-            self._progress.note(f"{path}: {error}: the corpus is checked again")
+            reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+            self._progress.note(f"{path}: {reason}: the corpus is checked again")
             return None
         if found is not None:
             self._progress.note(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from monox_kit.errors import StoreError
+from monox_kit.errors import StorageError, StoreError
 from monox_kit.locks import RangeLocks
 from monox_kit.store.folder import require_local
 from monox_kit.store.format import (
@@ -24,6 +25,9 @@ from monox_kit.store.record import corrupt, is_there
 # them one for what comes before there is a store.
 WHOLE = 0
 _BEGINNING = 1 + MAX_SHARDS
+# Times that a folder may be gone between being made and being locked.
+_MOST_LOST = 100
+_PAUSE_S = 0.02
 
 
 def store_locks(folder: Path) -> RangeLocks:
@@ -58,16 +62,27 @@ def beginning(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """
     with ExitStack() as turn:
         is_ours = False
+        lost = 0
         while not is_ours:
             require_own_folder(folder)
             is_new = not folder.exists()
-            with suppress(FileNotFoundError), ExitStack() as attempt:
-                locks = attempt.enter_context(store_locks(folder))
-                attempt.enter_context(locks.turn(_BEGINNING, waiting))
-                # Who had the turn before may have removed the folder, and this lock with it.
-                is_ours = locks.is_current
-                if is_ours:
-                    turn.push(attempt.pop_all())
+            try:
+                with ExitStack() as attempt:
+                    locks = attempt.enter_context(store_locks(folder))
+                    attempt.enter_context(locks.turn(_BEGINNING, waiting))
+                    # Who had the turn before may have removed the folder, and this lock with it.
+                    is_ours = locks.is_current
+                    if is_ours:
+                        turn.push(attempt.pop_all())
+            except FileNotFoundError as error:
+                # That too; but where no folder can be made it is always so.
+                lost += 1
+                if lost == _MOST_LOST:
+                    raise StorageError(
+                        f"{folder}: expected a place where folders can be made, found: "
+                        f"{error.strerror}. Give another folder."
+                    ) from error
+                time.sleep(_PAUSE_S)
         try:
             yield
         finally:

@@ -15,6 +15,7 @@ from monox_kit.labelling import label_corpus, teacher
 from monox_kit.labelling.shard_worker import ShardWorker
 from monox_kit.labelling.shards import Assignment
 from monox_kit.store import LogitStore, fetch_store
+from monox_kit.store.remote.staging import staging_root
 from tests.faults.states import entries, label_config
 from tests.object_store import DiskObjects, object_store
 from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
@@ -48,7 +49,7 @@ def config(files: Path, tmp_path: Path, **changes: Any) -> Any:
 def expect_the_local_store(files: Path, url: str, tmp_path: Path) -> None:
     fetch_store(url, tmp_path / "fetched")
     assert entries(tmp_path / "fetched") == entries(files / "local")
-    assert [path.name for path in (tmp_path / "staging").iterdir()] == ["lock"]
+    assert [path.name for path in staging_root(str(tmp_path / "staging")).iterdir()] == ["lock"]
 
 
 def test_a_store_at_a_url_is_that_of_a_local_run(files: Path, url: str, tmp_path: Path) -> None:

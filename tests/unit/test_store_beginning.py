@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from monox_kit.errors import StoreError
+from monox_kit.errors import StorageError, StoreError
 from monox_kit.store import StoreWriter, beginning, begun_manifest
 from tests.store_samples import manifest
 
@@ -75,3 +76,12 @@ def test_a_folder_of_the_users_stays(tmp_path: Path) -> None:
     ):
         pytest.fail("the block must not run")
     assert os.listdir(tmp_path / "other") == ["letter.txt"]
+
+
+def test_a_place_where_no_folder_can_be_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with (
+        pytest.raises(StorageError, match="expected a place where folders can be made"),
+        beginning(Path("/proc/nothing/store"), nobody),
+    ):
+        pass

@@ -27,7 +27,7 @@ from monox_kit.store import (
     verify_remote,
 )
 from monox_kit.store.remote import drivers
-from monox_kit.store.remote.staging import staging_folder
+from monox_kit.store.remote.staging import staging_folder, staging_root
 from tests.object_store import DiskObjects, do, flip, lose_answer, object_store, refuse, write_url
 from tests.store_samples import manifest, shard_arguments, text_bytes, tree, write_store
 
@@ -203,6 +203,33 @@ def test_a_service_without_put_if_absent_is_refused_before_any_work(
     service.ignores_mode = False
     for _ in range(2):
         store_place(url, tmp_path / "staging").require_writable()
+
+
+def test_a_probe_that_is_there_does_not_stand_for_the_right_to_write(
+    url: str, service: type[DiskObjects]
+) -> None:
+    place = store_place(url, Path("unused"))
+    place.require_writable()
+    service.faults += [("put", "probe", refuse)] * 4
+    with pytest.raises(StorageError, match=r"probe: expected to put the object, found: connection"):
+        place.require_writable()
+
+
+def test_a_put_is_tried_again_while_the_service_tells_nothing(
+    url: str, tmp_path: Path, service: type[DiskObjects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = DiskObjects.info
+
+    def info(self: DiskObjects, path: str, **kwargs: Any) -> dict[str, Any]:
+        if path.endswith("000001.shard") and service.faults:
+            raise ConnectionError("no route")
+        return told(self, path, **kwargs)
+
+    monkeypatch.setattr(DiskObjects, "info", info)
+    service.faults += [("put", "000001.shard", refuse)] * 3
+    write_url(url, tmp_path / "staging")
+    assert not service.faults
+    assert store_info(url).num_rows_done == 11
 
 
 def test_a_refusal_that_only_its_status_tells(url: str, service: type[DiskObjects]) -> None:
@@ -415,13 +442,38 @@ def test_every_process_has_a_staging_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
-    for name in ("1", "7"):
-        write_store(tmp_path / name)
-    (tmp_path / "notes").mkdir()
+    for number in (1, 7):
+        write_store(tmp_path / f"shards-{number}")
+    # What is somebody else's stays, whatever its name.
+    others = ["2024", "99999999999999999999999", "notes", "shards-0", "shards-1-old"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    (tmp_path / "shards-9").write_text("a file")
     with staging_folder(tmp_path) as folder:
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "notes"]
+        kept = sorted([*others, "lock", "shards-9"])
+        assert sorted(path.name for path in tmp_path.iterdir()) == kept
         folder.mkdir()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "notes"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+
+
+def test_staging_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    root = staging_root(str(tmp_path))
+    assert root.parent == tmp_path / "monoxkit-staging"  # and in it one for each machine
+    with pytest.raises(ConfigError, match="--staging s3://b/x: expected a folder, found a URL"):
+        staging_root("s3://b/x")
+
+
+def test_shards_that_others_put_meanwhile_are_not_missed(url: str, tmp_path: Path) -> None:
+    with store_place(url, tmp_path / "staging").writer(manifest()) as writer:
+        write_url(url, tmp_path / "other-staging")
+        assert writer.absent() == []
+        assert writer.missing == []
+        assert writer.complete() is not None
+        with (
+            pytest.raises(StoreError, match="expected one of the missing shards, found 000000"),
+            writer.shard(manifest().shard(0), {"ids": 0, "text": 0}),
+        ):
+            pass
 
 
 def test_a_writer_that_has_not_been_entered(url: str) -> None:

@@ -47,8 +47,9 @@ class ObjectFolder:
         Raises:
             StorageError: it is, or nothing can be put at all.
         """
-        self.put(PROBE_NAME, _PROBE)
-        if self.put(PROBE_NAME, _PROBE):
+        # Others than a refusal because it is there must not pass: a right to write is needed too.
+        self._put(PROBE_NAME, _PROBE, accepts_lost_answer=False)
+        if self._put(PROBE_NAME, _PROBE, accepts_lost_answer=False):
             raise StorageError(
                 f"{self.where(PROBE_NAME)}: expected a second put to be refused, found that it "
                 f"replaced the first. What answers at this {self.url.partition('://')[0]}:// "
@@ -65,6 +66,10 @@ class ObjectFolder:
             ConfigError: it is larger than the service takes.
             StorageError: it could not be put, and none is there.
         """
+        return self._put(name, content, accepts_lost_answer=True)
+
+    def _put(self, name: str, content: bytes, *, accepts_lost_answer: bool) -> bool:
+        """See `put`; a failed put counts as one whose answer was lost if the object is there."""
         if len(content) > self._driver.most_bytes:
             raise ConfigError(
                 f"{self.where(name)}: expected at most {self._driver.most_bytes} bytes, found "
@@ -78,7 +83,7 @@ class ObjectFolder:
                 put(self._path(name), content, mode="create", **self._driver.options)
                 return True
             except Exception as error:  # each driver has errors of its own
-                if _is_taken(error) or self.size(name) is not None:
+                if _is_taken(error) or (accepts_lost_answer and self._is_there(name)):
                     return False
                 last = error
         raise self._refused(name, "to put the object", last) from last
@@ -96,6 +101,13 @@ class ObjectFolder:
             except FileNotFoundError:
                 return None
         return int(found["size"]) if found["type"] == "file" else None
+
+    def _is_there(self, name: str) -> bool:
+        """Whether an object is known to be there; no where the service does not tell."""
+        try:
+            return self.size(name) is not None
+        except StorageError:
+            return False
 
     def sizes(self, folder: str) -> dict[str, int | None]:
         """Name to bytes of what lies in a folder, in order; None for folders in it.

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
 from monox_kit.durable import remove_folder
-from monox_kit.errors import StoreLocked
+from monox_kit.errors import ConfigError, StoreLocked
 from monox_kit.locks import RangeLocks
+from monox_kit.store.folder import store_url
 from monox_kit.store.format import LOCK_FILE
 
 # Bytes of the lock file: the first for making and removing folders, then one for each folder.
 _TURN = 0
+# Of folders that were made here; whatever else lies beside them is somebody else's.
+_NAME = re.compile(r"shards-([1-9][0-9]{0,5})", re.ASCII)
 
 
 def staging_root(asked: str | None = None) -> Path:
-    """The folder that staging folders are made in: the one asked for, else one in the cache."""
+    """The folder that staging folders are made in: below the one asked for, else in the cache.
+
+    Each machine has its own: locks may hold on one machine only.
+
+    Raises:
+        ConfigError: it is a URL.
+    """
     from monox_kit.packaged import default_cache  # converts weights too: not needed to read stores
 
-    return default_cache() / "staging" if asked is None else Path(asked)
+    above = default_cache() if asked is None else Path(asked)
+    if asked is not None and store_url(asked) is not None:
+        raise ConfigError(f"--staging {asked}: expected a folder, found a URL. Give a folder.")
+    return above / "monoxkit-staging" / platform.node()
 
 
 @contextmanager
 def staging_folder(root: Path) -> Iterator[Path]:
     """Have a folder below `root` for the block, alone; it is removed with all that is in it.
 
-    The folder is named by a number that no process holds. What killed ones left is removed.
+    The folder is named by a number that no process holds. What killed ones left is removed, and
+    nothing else.
 
     Args:
         root: may be shared by any number of processes; created where absent.
@@ -37,10 +52,11 @@ def staging_folder(root: Path) -> Iterator[Path]:
     """
     with RangeLocks(root / LOCK_FILE) as locks:
         with locks.turn(_TURN):
-            for name in [path.name for path in root.iterdir() if path.name.isdecimal()]:
-                _remove_where_dead(root, int(name))
+            for match in [_NAME.fullmatch(path.name) for path in root.iterdir() if path.is_dir()]:
+                if match is not None:
+                    _remove_where_dead(root, int(match[1]))
             number = next(each for each in count(1) if _took(locks, each))
-        folder = root / str(number)
+        folder = root / f"shards-{number}"
         try:
             yield folder
         finally:
@@ -51,7 +67,7 @@ def _remove_where_dead(root: Path, number: int) -> None:
     """Remove a folder that no process holds."""
     with RangeLocks(root / LOCK_FILE) as locks:
         if _took(locks, number):
-            remove_folder(root / str(number))
+            remove_folder(root / f"shards-{number}")
 
 
 def _took(locks: RangeLocks, number: int) -> bool:

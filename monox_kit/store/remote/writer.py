@@ -107,6 +107,8 @@ class RemoteWriter:
     def absent(self) -> list[ShardRange]:
         """The shards of the whole store that nobody has put by now, in order."""
         present = self._begun().finished_shards()
+        for shard in present:  # another writer may have put some since this one began
+            self._missing.pop(shard.index, None)
         return [shard for shard in self.manifest.shards() if shard not in present]
 
     @contextmanager
@@ -122,6 +124,11 @@ class RemoteWriter:
             StorageError: the service or the disk refused.
         """
         store = self._begun()
+        if shard.index not in self._missing:
+            raise StoreError(
+                f"{store.where}: expected one of the missing shards, found {shard.name}. Write "
+                "those that `missing` lists."
+            )
         with self._local.shard(shard, text_bytes) as builder:
             yield builder
         self._behind.do(partial(self._publish, store, shard))
@@ -143,11 +150,11 @@ class RemoteWriter:
                 f"{store.where}: expected every shard before completing, found "
                 f"{len(self._missing)} missing. Write them."
             )
+        if len(store.finished_shards()) < self.manifest.num_shards:
+            return None  # before any record is read: there may be many
         complete, heads = store.checked_complete()
         if complete is not None:
             return complete
-        if len(heads) < self.manifest.num_shards:
-            return None
         record = CompleteRecord(
             num_rows=self.manifest.num_rows,
             num_shards=self.manifest.num_shards,
