@@ -125,9 +125,10 @@ def label(
     """Write a teacher's logits for every row of a corpus.
 
     Every row, exactly once and in order; run again after an interruption, finished shards are
-    kept. The corpus is checked whole before the first batch. Several runs, each with a
-    --shard-range of its own, may write to one store on a shared disk or at a URL of an object
-    store; the last one completes it. Read a store at a URL after `monoxkit store fetch`.
+    kept. The corpus is checked whole before the first batch, once for a store in a folder. Several
+    runs, each with a --shard-range of its own, may write to one store on a shared disk or at a URL
+    of an object store; the last one completes it. Read a store at a URL after `monoxkit store
+    fetch`.
 
     Example: monoxkit label --teacher onnx --model BUNDLE --corpus data/*.jsonl --store runs/store
     """

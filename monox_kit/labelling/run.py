@@ -46,8 +46,9 @@ def label_corpus(
 ) -> LabelSummary:
     """Write the teacher's logits of every row of a corpus, exactly once and in order, to `store`.
 
-    The corpus is read twice: a check of every row and its digest first, so that a bad row costs
-    seconds and not hours, then the labelling. Run again, finished shards are kept.
+    The corpus is read twice: a check of every row and its digest first, so that a bad row is found
+    before the teacher runs, then the labelling. The first run of a store in a folder checks; others
+    take what it found while the files are unchanged. Run again, finished shards are kept.
 
     Args:
         config: what to label with what.
