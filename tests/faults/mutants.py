@@ -442,14 +442,14 @@ MUTANTS = (
     Mutant(
         name="a second put may succeed",
         file=OBJECTS,
-        old="        if self.put(PROBE_NAME, _PROBE):\n",
+        old="        if self._put(PROBE_NAME, _PROBE, accepts_lost_answer=False):\n",
         new="        if False:\n",
         test=IN_URL + "test_a_service_without_put_if_absent_is_refused_before_any_work",
     ),
     Mutant(
         name="a lost answer is taken for a failure",
         file=OBJECTS,
-        old="if _is_taken(error) or self.size(name) is not None:",
+        old="if _is_taken(error) or (accepts_lost_answer and self._is_there(name)):",
         new="if False:",
         test=IN_URL + "test_an_answer_that_is_lost_is_no_error",
     ),

@@ -456,6 +456,15 @@ def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
 
 
+def test_a_run_that_has_nothing_to_write_removes_what_a_killed_one_left(
+    url: str, tmp_path: Path
+) -> None:
+    write_url(url, tmp_path / "staging")
+    write_store(tmp_path / "staging" / "shards-1")
+    write_url(url, tmp_path / "staging")
+    assert tree(tmp_path / "staging") == {"lock": b""}
+
+
 def test_staging_has_a_folder_of_its_own(tmp_path: Path) -> None:
     root = staging_root(str(tmp_path))
     assert root.parent == tmp_path / "monoxkit-staging"  # and in it one for each machine

@@ -52,9 +52,7 @@ def staging_folder(root: Path) -> Iterator[Path]:
     """
     with RangeLocks(root / LOCK_FILE) as locks:
         with locks.turn(_TURN):
-            for match in [_NAME.fullmatch(path.name) for path in root.iterdir() if path.is_dir()]:
-                if match is not None:
-                    _remove_where_dead(root, int(match[1]))
+            _remove_dead(root)
             number = next(each for each in count(1) if _took(locks, each))
         folder = root / f"shards-{number}"
         try:
@@ -63,11 +61,24 @@ def staging_folder(root: Path) -> Iterator[Path]:
             remove_folder(folder)
 
 
-def _remove_where_dead(root: Path, number: int) -> None:
-    """Remove a folder that no process holds."""
-    with RangeLocks(root / LOCK_FILE) as locks:
-        if _took(locks, number):
-            remove_folder(root / f"shards-{number}")
+def remove_dead_folders(root: Path) -> None:
+    """Remove what killed processes left below `root`.
+
+    Raises:
+        StorageError: the disk refused, or has no locks.
+    """
+    if root.is_dir():
+        with RangeLocks(root / LOCK_FILE) as locks, locks.turn(_TURN):
+            _remove_dead(root)
+
+
+def _remove_dead(root: Path) -> None:
+    """Remove the folders that no process holds."""
+    for match in [_NAME.fullmatch(path.name) for path in root.iterdir() if path.is_dir()]:
+        if match is not None:
+            with RangeLocks(root / LOCK_FILE) as locks:
+                if _took(locks, int(match[1])):
+                    remove_folder(root / match[0])
 
 
 def _took(locks: RangeLocks, number: int) -> bool:

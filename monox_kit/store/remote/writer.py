@@ -24,7 +24,7 @@ from monox_kit.store.format import (
 from monox_kit.store.record import encode_record
 from monox_kit.store.remote.objects import ObjectFolder
 from monox_kit.store.remote.shard_object import ShardHead, pack_shard
-from monox_kit.store.remote.staging import staging_folder
+from monox_kit.store.remote.staging import remove_dead_folders, staging_folder
 from monox_kit.store.remote.store import RemoteStore
 from monox_kit.store.shard import ShardRecord
 from monox_kit.store.writer import StoreWriter
@@ -85,6 +85,8 @@ class RemoteWriter:
                 local = StoreWriter(folder, store.manifest, self._claimed)
                 self._local = stack.enter_context(local)
                 require_same_record(store, local, folder)
+            else:  # a run that was killed after its last shard was put
+                remove_dead_folders(self._staging)
             self._behind = stack.enter_context(Behind())
             self._stack = stack.pop_all()
         return self
