@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from monox_kit.bundle import require_same_run
 from monox_kit.digest import digest_file
@@ -233,11 +233,13 @@ def _read_tensors(opened: PlainFolder, path: Path, entry: Any) -> Tensors:
         # First, and in little memory: a file may be of any size.
         read_header(stream, num_bytes, path)
         stream.seek(0)
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        content = stream.readall()
+    found = hashlib.sha256(content).hexdigest()
     if found != entry["digest"]:
         raise _damaged(path, f"digest {str(entry['digest'])[:12]}", found[:12])
     try:
-        return load_file(str(path))
+        # Of the bytes that were checked: mapped from the file they could change or go under a run.
+        return load(content)
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise _damaged(path, "safetensors", first_line(error)) from error
 

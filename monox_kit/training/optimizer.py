@@ -67,6 +67,9 @@ def freeze(model: Any, config: LoopConfig) -> None:
     base = model.base_model
     if hasattr(base, "embeddings"):
         base.embeddings.requires_grad_(False)
+    # Tables that all layers look up, such as MPNet's relative positions, are part of frozen ones.
+    for name in embedding_parameters(model):
+        model.get_parameter(name).requires_grad_(False)
     lists = [m for m in base.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
     if not lists:
         raise ConfigError(

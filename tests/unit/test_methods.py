@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from monox_kit.data import Document, LabelSet
-from monox_kit.errors import ConfigError, StoreMismatch
+from monox_kit.errors import ConfigError, StoreError, StoreMismatch
 from monox_kit.store import LogitStore, StoreManifest, StoreWriter
-from monox_kit.training.config import ObjectiveConfig
+from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.methods import Sources, Task, build_task
+from monox_kit.training.optimizer import freeze
+from monox_kit.training.rows import select_rows
 from monox_kit.training.teachers import StoredTeacher
 
 LABELS = LabelSet(("games", "mail", "text"))
@@ -294,3 +296,31 @@ def test_an_option_that_the_objective_would_ignore_is_refused(
     with pytest.raises(ConfigError) as caught:
         replace(ObjectiveConfig(), **changes).require_used(method)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("least_confidence", [0.0, 0.1])
+def test_logits_that_are_not_finite_have_no_confidence_to_go_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least_confidence: float, value: float
+) -> None:
+    store = write_store(tmp_path / "s", LOGITS)
+    read = StoredTeacher.logits
+
+    def spoilt(self: StoredTeacher, rows: np.ndarray, temperature: float | None) -> np.ndarray:
+        logits = read(self, rows, temperature).copy()
+        logits[rows == 7, 1] = value
+        return logits
+
+    monkeypatch.setattr(StoredTeacher, "logits", spoilt)
+    with pytest.raises(StoreError, match=r"s: expected finite teacher logits, .* in row 7\."):
+        select_rows(StoredTeacher([store]), least_confidence)
+
+
+def test_frozen_layers_of_mpnet_share_no_trained_table() -> None:
+    from transformers import MPNetConfig, MPNetForSequenceClassification
+
+    size = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 40}
+    model = MPNetForSequenceClassification(MPNetConfig(num_hidden_layers=2, **size))
+    freeze(model, LoopConfig(freeze_layers=2))
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert trained and all(name.startswith("classifier.") for name in trained), trained
