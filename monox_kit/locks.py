@@ -80,11 +80,23 @@ class RangeLocks:
             StoreLocked: another holds one of them.
             StorageError: the file system has no locks.
         """
-        if stop > start and not self._set(fcntl.F_WRLCK, start, stop, wait=False):
+        if not self.took(start, stop):
             raise StoreLocked(
                 f"{self._path.parent}: expected no other writer of {what}, found one. "
                 "Wait for it to end, or take what it leaves."
             )
+
+    def took(self, start: int, stop: int) -> bool:
+        """Hold bytes [start, stop) until the end of the block; False where another has one.
+
+        Args:
+            start: first byte.
+            stop: behind the last; nothing is locked where it is not greater.
+
+        Raises:
+            StorageError: the file system has no locks.
+        """
+        return stop <= start or self._set(fcntl.F_WRLCK, start, stop, wait=False)
 
     @contextlib.contextmanager
     def turn(self, byte: int, waiting: Callable[[], None] | None = None) -> Iterator[None]:
@@ -97,7 +109,7 @@ class RangeLocks:
         Raises:
             StorageError: the file system has no locks.
         """
-        if waiting is not None and not self._set(fcntl.F_WRLCK, byte, byte + 1, wait=False):
+        if waiting is not None and not self.took(byte, byte + 1):
             waiting()
         self._set(fcntl.F_WRLCK, byte, byte + 1, wait=True)
         try:
@@ -137,7 +149,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         StorageError: the file system has no locks.
     """
     with RangeLocks(path) as locks:
-        if not locks._set(fcntl.F_WRLCK, 0, 1, wait=False):
+        if not locks.took(0, 1):
             raise StoreLocked(
                 f"{path.parent}: expected no other writer, found one holding {path.name}. "
                 "Wait for it to end or choose another folder."

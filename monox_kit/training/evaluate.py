@@ -69,11 +69,6 @@ class DevSets:
             )
         return cls(documents=documents, select_on=tuple(dict.fromkeys(select_on)))
 
-    @property
-    def is_zero_shot(self) -> bool:
-        """Whether the source language's set alone chooses."""
-        return tuple(self.select_on) == (DEV,)
-
     def chosen_by(self, results: Mapping[str, Result]) -> Result:
         """The accuracy and the loss that choose: their means over the sets to select on."""
         return mean_result(results, self.select_on)
@@ -180,9 +175,14 @@ class Evaluator:
         return results
 
 
+def rank(result: Result) -> tuple[float, float]:
+    """The order of dev results, the best last: by accuracy, then by loss."""
+    return result["accuracy"], -result["loss"]
+
+
 def is_better(result: Result, best: Result) -> bool:
-    """Whether a dev result beats the best so far: by accuracy, then by loss."""
-    return not best or (result["accuracy"], -result["loss"]) > (best["accuracy"], -best["loss"])
+    """Whether a dev result beats the best so far, which is empty before the first."""
+    return not best or rank(result) > rank(best)
 
 
 def num_since_best(history: Sequence[Result], best: Result) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.data import Document, LabelSet
+from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, MonoxError
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import BatchDone
@@ -98,7 +98,7 @@ class Trainer:
         labels: what the logits mean.
         rows: what to learn from.
         loss: the objective.
-        dev: gold-labelled documents that choose the weights to keep; or several sets of them.
+        dev: the sets that choose the weights to keep, and those that are reported.
         config: the run's settings.
         checkpoints: where the run saves to and resumes from.
         progress: one bar for the run.
@@ -112,7 +112,7 @@ class Trainer:
         labels: LabelSet,
         rows: TrainingRows,
         loss: Loss,
-        dev: Sequence[Document] | DevSets,
+        dev: DevSets,
         config: LoopConfig,
         checkpoints: Checkpoints,
         progress: Progress,
@@ -122,8 +122,8 @@ class Trainer:
         freeze(model, config)
         self._labels, self._config, self._checkpoints = labels, config, checkpoints
         self._progress = progress if self._processes.is_first else Silent()
-        self._dev = dev if isinstance(dev, DevSets) else DevSets.build(dev, (), ("dev",))
-        self._evaluator = Evaluator(self._dev, tokenizer, labels, self._processes)
+        self._dev = dev
+        self._evaluator = Evaluator(dev, tokenizer, labels, self._processes)
         self._num_steps = planned_steps(config, len(rows))
         self._batches = Batches(rows, tokenizer, config)
         self._model = model.to(self._processes.device)

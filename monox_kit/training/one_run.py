@@ -43,6 +43,7 @@ class Prepared(NamedTuple):
     folder: ModelFolder
     task: Task
     max_length: int
+    origin: Origin
     fingerprint: dict[str, Any]
 
 
@@ -78,12 +79,13 @@ class TrainingRun:
                 "found the other. Check the columns of both."
             )
         max_length = folder.resolve_max_length(self._loop.max_length)
-        fingerprint = self._fingerprint(folder, dev, max_length, task)
-        return Prepared(dev, folder, task, max_length, fingerprint)
+        origin = self._origin(dev)
+        fingerprint = self._fingerprint(folder, origin, max_length, task)
+        return Prepared(dev, folder, task, max_length, origin, fingerprint)
 
     def execute(self, progress: Progress) -> TrainingSummary:
         """Train, or return what an earlier equal run left."""
-        dev, folder, task, max_length, fingerprint = self.prepared(progress)
+        dev, folder, task, max_length, origin, fingerprint = self.prepared(progress)
         # Of several processes the first alone writes.
         with owned_folder(self._out) if is_first() else nullcontext():
             checkpoints = Checkpoints(
@@ -110,7 +112,6 @@ class TrainingRun:
             )
             result = trainer.fit(f"{self._command} ({self._method})")
             summary = self._summary(task, dev, result, time.perf_counter() - started)
-            origin = self._origin(dev)
             record = BundleRecord(
                 labels=self._sources.labels,
                 max_length=max_length,
@@ -134,7 +135,7 @@ class TrainingRun:
             return summary
 
     def _fingerprint(
-        self, folder: ModelFolder, dev: DevSets, max_length: int, task: Task
+        self, folder: ModelFolder, origin: Origin, max_length: int, task: Task
     ) -> dict[str, Any]:
         """Everything that the trained weights depend on, flat."""
         loop = asdict(self._loop)
@@ -150,13 +151,13 @@ class TrainingRun:
             "model_digest": folder.model_digest,
             "tokenizer_digest": folder.tokenizer_digest,
             "labels": sources.labels.fingerprint,
-            "labelled_digest": _digest_documents(() if self._method == "kd" else sources.labelled),
+            "labelled_digest": origin.labelled_digest,
             **{
                 f"{name}_digest" if name == DEV else f"report_dev_{name}_digest": digest
-                for name, digest in _digests(dev).items()
+                for name, digest in origin.dev_digests.items()
             },
-            "select_on": ", ".join(dev.select_on),
-            "stores": digest_json([store.digest for store in sources.stores]),
+            "select_on": ", ".join(origin.select_on),
+            "stores": digest_json([store.digest for store in origin.stores]),
             "store_weights": _weights(sources.teachers),
             **task.settings,
             **loop,
@@ -171,7 +172,9 @@ class TrainingRun:
             num_labelled=len(learned_from),
             labelled_digest=_digest_documents(learned_from),
             dev_names={DEV: ", ".join(self._dev_config.dev.paths)},
-            dev_digests=_digests(dev),
+            dev_digests={
+                name: _digest_documents(documents) for name, documents in dev.documents.items()
+            },
             select_on=dev.select_on,
             stores=[StoreOrigin.of(store) for store in sources.stores],
         )
@@ -208,7 +211,3 @@ def _digest_documents(documents: Sequence[Document]) -> str:
     for document in documents:
         digest.add_document(document)
     return digest.hexdigest()
-
-
-def _digests(sets: DevSets) -> dict[str, str]:
-    return {name: _digest_documents(documents) for name, documents in sets.documents.items()}

@@ -47,7 +47,7 @@ from monox_kit.locks import owned_folder
 from monox_kit.progress import Progress
 from monox_kit.training.card import model_card
 from monox_kit.training.config import ObjectiveConfig
-from monox_kit.training.evaluate import mean_result
+from monox_kit.training.evaluate import mean_result, rank
 from monox_kit.training.one_run import Prepared
 from monox_kit.training.origin import Origin
 from monox_kit.training.processes import num_started
@@ -102,7 +102,7 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
 def _best_round(trained: Sequence[TrainingSummary]) -> int:
     """The first round with the best results on the dev sets that choose the weights."""
     results = [mean_result(each.dev_sets, each.selected_on) for each in trained]
-    return max(range(len(trained)), key=lambda n: (results[n]["accuracy"], -results[n]["loss"]))
+    return max(range(len(trained)), key=lambda number: rank(results[number]))
 
 
 def _required_text(config: StudentConfig, progress: Progress) -> CorpusConfig:

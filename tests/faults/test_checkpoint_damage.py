@@ -292,14 +292,20 @@ HOSTILE: dict[str, tuple[Act, str]] = {
 KINDS = {**DAMAGE, **HOSTILE}
 
 
+def write_bad(folder: Path, kind: str) -> str:
+    """Two checkpoints in `c`, the newer one bad, and a canary; where the fault is to be named."""
+    act, place = KINDS[kind]
+    (folder / "canary").write_text("alive")
+    write(folder / "c", 4, 6)
+    act(folder / "c" / "step-000006")
+    return place
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_checkpoint_is_passed_over_by_name_for_the_one_before_it(
     tmp_path: Path, kind: str
 ) -> None:
-    act, place = KINDS[kind]
-    (tmp_path / "canary").write_text("alive")
-    write(tmp_path / "c", 4, 6)
-    act(tmp_path / "c" / "step-000006")
+    place = write_bad(tmp_path, kind)
     progress = Notes()
     checkpoints = Checkpoints(tmp_path / "c", FINGERPRINT)
     expect_equal(checkpoints.load_newest(parameters(), progress), 4)
@@ -319,10 +325,7 @@ def test_a_bad_checkpoint_is_passed_over_by_name_for_the_one_before_it(
 def test_where_all_are_bad_the_newest_is_named_and_nothing_starts_over(
     tmp_path: Path, kind: str
 ) -> None:
-    act, place = KINDS[kind]
-    (tmp_path / "canary").write_text("alive")
-    write(tmp_path / "c", 4, 6)
-    act(tmp_path / "c" / "step-000006")
+    place = write_bad(tmp_path, kind)
     shutil.rmtree(tmp_path / "c" / "step-000004")
     with pytest.raises(CheckpointError, match=rf"step-000006/{place}.*delete .*/c to start again"):
         newest(tmp_path / "c")

@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
-import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -22,11 +18,12 @@ import pytest
 from monox_kit.errors import StoreError, StoreLocked
 from monox_kit.store import LogitStore, StoreWriter
 from monox_kit.store.folder import StoreFolder
+from tests.children import fork, sleep_in_a_fork, sleep_in_a_program
 from tests.store_samples import manifest, shard_arguments, tree, write_store
 
 SEVEN_SHARDS = manifest(num_rows=14, shard_rows=2)
 ALL = range(7)
-LOCKED, FAILED = 3, 4  # exit statuses of a writer's process
+LOCKED = 3  # a writer's exit status
 
 
 @pytest.fixture(autouse=True)
@@ -39,22 +36,6 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store that one writer makes alone."""
     return write_store(tmp_path_factory.mktemp("whole") / "s", SEVEN_SHARDS)
-
-
-def fork(run: Callable[[], object]) -> int:
-    """The id of a child that runs `run` and ends with its status, or 0."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork beside native threads
-        child = os.fork()
-    if child:
-        return child
-    status = FAILED
-    try:
-        status = int(run() or 0)  # type: ignore[call-overload]
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
 
 
 def status_of(child: int) -> int:
@@ -307,16 +288,6 @@ def test_writers_in_one_process_are_as_strange_to_each_other(tmp_path: Path, who
     with StoreWriter(folder, SEVEN_SHARDS) as last:
         assert last.missing == []
     assert tree(folder) == tree(whole)
-
-
-def sleep_in_a_fork() -> int:
-    """A child that has every descriptor of its parent, as `multiprocessing`'s forked ones do."""
-    return fork(signal.pause)
-
-
-def sleep_in_a_program() -> int:
-    """A child that runs another program, as `subprocess` and spawned ones do."""
-    return subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]).pid
 
 
 @pytest.mark.parametrize("start_child", [sleep_in_a_fork, sleep_in_a_program])

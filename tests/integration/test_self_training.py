@@ -22,6 +22,7 @@ from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, train_student
 from monox_kit.training.step import Stepper
 from monox_kit.training.summary import TrainingSummary
+from tests.stopped_training import Killed
 from tests.tiny_models import bert_encoder, labelled_rows, write_jsonl
 
 LOOP = LoopConfig(
@@ -33,10 +34,6 @@ LOOP = LoopConfig(
     checkpoint_every=2,
     precision="fp32",
 )
-
-
-class Killed(BaseException):
-    """Stands for a signal in the middle of a run."""
 
 
 @pytest.fixture(scope="module")

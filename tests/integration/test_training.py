@@ -20,19 +20,14 @@ from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.progress import Silent
 from monox_kit.training import checkpoint
-from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
-from monox_kit.training.step import Step, Stepper
+from tests.stopped_training import Killed, before_step, kill
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 LOOP = LoopConfig(
     max_steps=6, batch_size=4, learning_rate=5e-3, max_length=16, eval_every=3, checkpoint_every=2
 )
-
-
-class Killed(BaseException):
-    """Stands for a signal in the middle of a run."""
 
 
 class Notes(Silent):
@@ -124,15 +119,8 @@ def test_a_killed_run_ends_with_the_same_bits(
         files, method, loop=replace(LOOP, max_steps=8, batch_size=16, freeze_layers=1)
     )
     whole = train_student(config, tmp_path / "whole")
-    take = Stepper.take
-
-    def killed(self: Stepper, number: int, batch: Batch) -> Step:
-        if number == stop_at:
-            raise Killed
-        return take(self, number, batch)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "take", killed)
+        before_step(patch, stop_at, kill)
         with pytest.raises(Killed):
             train_student(config, tmp_path / "resumed")
     assert not (tmp_path / "resumed").exists()

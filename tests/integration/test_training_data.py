@@ -15,21 +15,16 @@ from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError
 from monox_kit.inference import load_model
 from monox_kit.scoring import score
-from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.run import TeacherConfig, train_teacher
-from monox_kit.training.step import Step, Stepper
 from monox_kit.training.summary import TrainingSummary
+from tests.stopped_training import Killed, before_step, kill
 from tests.tiny_models import WORDS, bert_encoder, labelled_rows, write_jsonl
 
 LOOP = LoopConfig(
     max_steps=8, batch_size=4, learning_rate=5e-3, max_length=16, eval_every=3, checkpoint_every=2
 )
 WORD = "embeddings.word_embeddings.weight"
-
-
-class Killed(BaseException):
-    """Stands for a signal in the middle of a run."""
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +104,8 @@ def test_a_killed_run_ends_with_the_same_bits(
     stop_at: int,
 ) -> None:
     whole = train(files, tmp_path / "whole", **changes)
-    take = Stepper.take
-
-    def killed(self: Stepper, number: int, batch: Batch) -> Step:
-        if number == stop_at:
-            raise Killed
-        return take(self, number, batch)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "take", killed)
+        before_step(patch, stop_at, kill)
         with pytest.raises(Killed):
             train(files, tmp_path / "resumed", **changes)
     resumed = train(files, tmp_path / "resumed", **changes)

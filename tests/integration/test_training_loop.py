@@ -34,6 +34,7 @@ from monox_kit.training.rows import TrainingRows
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
 from monox_kit.training.step import Stepper
 from monoxkit_cli.app import main
+from tests.stopped_training import Killed, before_step, kill
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 LOOP = LoopConfig(
@@ -45,10 +46,6 @@ LOOP = LoopConfig(
     checkpoint_every=2,
     precision="fp32",
 )
-
-
-class Killed(BaseException):
-    """Stands for the end of a process in the middle of a run."""
 
 
 @pytest.fixture(scope="module")
@@ -114,22 +111,6 @@ class Notes(Silent):
 
     def note(self, message: str) -> None:
         self.notes.append(message)
-
-
-def before_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[Stepper], Any]) -> None:
-    """Do something before step `number`, from 0."""
-    take = Stepper.take
-
-    def acted(self: Stepper, step: int, batch: Batch) -> Any:
-        if step == number:
-            act(self)
-        return take(self, step, batch)
-
-    patch.setattr(Stepper, "take", acted)
-
-
-def kill(_stepper: Stepper) -> None:
-    raise Killed
 
 
 # Gradients

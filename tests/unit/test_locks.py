@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
@@ -15,6 +12,7 @@ import pytest
 
 from monox_kit.errors import StoreLocked
 from monox_kit.locks import RangeLocks, exclusive_lock, owned_folder
+from tests.children import fork, sleep_in_a_fork, sleep_in_a_program
 
 
 def names(folder: Path) -> list[str]:
@@ -43,29 +41,6 @@ def test_an_owned_folder_has_one_builder_and_starts_clean(tmp_path: Path) -> Non
             owned_folder(final),
         ):
             pytest.fail("the block must not run")
-
-
-def fork(run: Callable[[], object]) -> int:
-    """The id of a child that runs `run` and ends."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork beside native threads
-        child = os.fork()
-    if child == 0:
-        try:
-            run()
-        finally:
-            os._exit(0)
-    return child
-
-
-def sleep_in_a_fork() -> int:
-    """A child that has every descriptor of its parent, as `multiprocessing`'s forked ones do."""
-    return fork(signal.pause)
-
-
-def sleep_in_a_program() -> int:
-    """A child that runs another program, as `subprocess` and spawned ones do."""
-    return subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]).pid
 
 
 @pytest.mark.parametrize("start_child", [sleep_in_a_fork, sleep_in_a_program])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +27,10 @@ from monox_kit.store import (
 )
 from monox_kit.store.remote import drivers
 from monox_kit.store.remote.staging import staging_folder, staging_root
-from tests.object_store import DiskObjects, do, flip, lose_answer, object_store, refuse, write_url
+from tests.object_store import DiskObjects, do, flip, lose_answer, refuse, write_url
 from tests.store_samples import manifest, shard_arguments, text_bytes, tree, write_store
 
-
-@pytest.fixture(autouse=True)
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[DiskObjects]]:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # spares the disk
-    with object_store() as service:
-        yield service
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"objects://{tmp_path}/bucket/store"
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Path:
-    return tmp_path / "bucket" / "store"
+pytestmark = pytest.mark.usefixtures("service")
 
 
 def expect_finished(url: str, staging: Path, **changes: Any) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,25 +20,10 @@ from monox_kit.errors import (
 from monox_kit.store import LogitStore, StoreWriter, fetch_store, store_info, verify_remote
 from monox_kit.store.record import encode_record
 from monox_kit.store.remote.shard_object import MAGIC, PREFIX_BYTES
-from tests.object_store import DiskObjects, do, flip, object_store, refuse, write_url
+from tests.object_store import DiskObjects, do, flip, refuse, write_url
 from tests.store_samples import manifest, shard_arguments, tree, write_store
 
-
-@pytest.fixture(autouse=True)
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[DiskObjects]]:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # spares the disk
-    with object_store() as service:
-        yield service
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"objects://{tmp_path}/bucket/store"
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Path:
-    return tmp_path / "bucket" / "store"
+pytestmark = pytest.mark.usefixtures("service")
 
 
 @pytest.mark.parametrize("name", ["store.json", "complete.json", "shards/000001.shard"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 from monox_kit.durable import remove_folder
-from monox_kit.errors import ConfigError, StoreLocked
+from monox_kit.errors import ConfigError
 from monox_kit.locks import RangeLocks
 from monox_kit.store.folder import store_url
 from monox_kit.store.format import LOCK_FILE
@@ -53,7 +53,7 @@ def staging_folder(root: Path) -> Iterator[Path]:
     with RangeLocks(root / LOCK_FILE) as locks:
         with locks.turn(_TURN):
             _remove_dead(root)
-            number = next(each for each in count(1) if _took(locks, each))
+            number = next(each for each in count(1) if locks.took(each, each + 1))
         folder = root / f"shards-{number}"
         try:
             yield folder
@@ -77,12 +77,5 @@ def _remove_dead(root: Path) -> None:
     for match in [_NAME.fullmatch(path.name) for path in root.iterdir() if path.is_dir()]:
         if match is not None:
             with RangeLocks(root / LOCK_FILE) as locks:
-                if _took(locks, int(match[1])):
+                if locks.took(int(match[1]), int(match[1]) + 1):
                     remove_folder(root / match[0])
-
-
-def _took(locks: RangeLocks, number: int) -> bool:
-    with suppress(StoreLocked):
-        locks.take(number, number + 1, f"folder {number}")
-        return True
-    return False
