@@ -2,7 +2,9 @@
 
 Every contender is a process of its own that fine-tunes the same encoder on the same rows with the
 same objective, batch size, number of steps and learning rate, scores the dev set once at its end,
-and saves its model. They take turns; a round is a seed.
+and saves its model. They take turns; a round is a seed. `seconds` are those of the whole, loading
+and scoring included; `step_s` are those between the ends of two optimizer steps, means over all but
+the first: what a run of thousands of steps pays.
 
     trainer-online   Trainer in fp32; the PyTorch teacher scores every batch: what people do today
     trainer-store    Trainer in fp32; the teacher's logits are read from the store
@@ -59,35 +61,44 @@ def main() -> None:
     if arguments.contender:
         run = _monoxkit if arguments.contender.startswith("monoxkit") else _trainer
         with tempfile.TemporaryDirectory() as scratch:
-            print(json.dumps({**run(arguments, Path(scratch)), "peak_rss_bytes": _peak_bytes()}))
+            ends = _step_ends()
+            found = run(arguments, Path(scratch))
+            found["step_s"] = (ends[-1] - ends[0]) / (len(ends) - 1)
+            print(json.dumps({**found, "peak_rss_bytes": _peak_bytes()}))
         return
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
     for number in range(arguments.rounds):
         turn = number % len(CONTENDERS)
         for name in (*CONTENDERS[turn:], *CONTENDERS[:turn]):
-            found[name].append(_in_process(name, 1 + number))
-            print(f"round {number + 1}, {name}: {found[name][-1]}", file=sys.stderr, flush=True)
-    seconds = {name: median(one["seconds"] for one in runs) for name, runs in found.items()}
-    ours = found["monoxkit"]
+            runs[name].append(_in_process(name, 1 + number))
+            print(f"round {number + 1}, {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
+    ours = runs["monoxkit"]
+    times = ("seconds", "step_s")
     result = {
         "steps": arguments.steps,
         "batch_rows": BATCH_ROWS,
         "max_length": arguments.max_length,
         "model": arguments.model,
         "teacher": Path(arguments.teacher).name,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        **{
+            key: {name: round(median(one[key] for one in each), 3) for name, each in runs.items()}
+            for key in times
+        },
         "monoxkit_is_faster": {
-            name: round(median(a["seconds"] / b["seconds"] for a, b in zip(runs, ours)), 2)
-            for name, runs in found.items()
+            key: {
+                name: round(median(a[key] / b[key] for a, b in zip(each, ours)), 2)
+                for name, each in runs.items()
+            }
+            for key in times
         },
         **{
-            key: {name: [round(one[key], 4) for one in runs] for name, runs in found.items()}
+            key: {name: [round(one[key], 4) for one in each] for name, each in runs.items()}
             for key in ("dev_loss", "dev_accuracy")
         },
         "peak_rss_bytes": {
-            name: max(one["peak_rss_bytes"] for one in runs) for name, runs in found.items()
+            name: max(one["peak_rss_bytes"] for one in each) for name, each in runs.items()
         },
-        "rounds": found,
+        "rounds": runs,
         "hardware": read_hardware().to_json(),
         "versions": {
             name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")
@@ -103,6 +114,15 @@ def _in_process(name: str, seed: int) -> dict[str, Any]:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+def _step_ends() -> list[float]:
+    """Is filled with the time at the end of every optimizer step of this process."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    ends: list[float] = []
+    register_optimizer_step_post_hook(lambda *_call: ends.append(time.perf_counter()))
+    return ends
 
 
 def _monoxkit(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
