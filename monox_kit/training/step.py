@@ -18,6 +18,7 @@ from monox_kit.errors import NotFinite, StoreError
 from monox_kit.torch_model import autocast, model_inputs
 from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
+from monox_kit.training.dropout import fast_dropout
 from monox_kit.training.finite import all_finite, first_not_finite
 from monox_kit.training.optimizer import learning_rate_at, optimizer_tensors, set_learning_rate
 from monox_kit.training.processes import Processes
@@ -114,7 +115,7 @@ class Stepper:
             Its part of the step's loss, and its real tokens.
         """
         device, tokens = self._processes.device, part.tokens()
-        with autocast(device, self._precision):
+        with autocast(device, self._precision), fast_dropout(device):
             logits = self._model(**model_inputs(tokens, device)).logits
         loss = self._loss(logits, part.targets.to(device)) * share
         loss.backward()  # type: ignore[no-untyped-call]
