@@ -43,12 +43,12 @@ class _FastDropout(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func in _DROPPING:
-            with _FastMasks():
+            with _FastMasks():  # type: ignore[no-untyped-call]
                 return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-class _FastMasks(TorchDispatchMode):
+class _FastMasks(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Replaces the one operator that those functions draw a mask with."""
 
     def __torch_dispatch__(
