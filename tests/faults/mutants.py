@@ -363,8 +363,8 @@ MUTANTS = (
     Mutant(
         name="a complete store keeps the scan",
         file=WRITER,
-        old="                remove_file(self.folder / SCAN_FILE)\n                path = ",
-        new="                path = ",
+        old="                remove_scan(self.folder)\n                self._locks",
+        new="                self._locks",
         test=IN_KEPT_SCAN + "test_a_complete_store_keeps_none",
     ),
     Mutant(
