@@ -124,7 +124,7 @@ def beginning(
                 yield
         except CorpusError as error:
             if locks.is_held(_WAITING):
-                with suppress(StorageError):  # then each of them finds out by itself
+                with suppress(StorageError, StoreLockLost):  # then each finds out by itself
                     _write_turn(path, replace(turn, failure=turn.failure or str(error)), locks)
                     is_handed_on = True
             raise
@@ -163,16 +163,17 @@ def _taken(
                 locks.give_back(_WAITING)
                 stack.push(attempt.pop_all())
                 return locks, is_new, has_waited
-        except StoreLockLost:
-            pass  # who had the turn before removed the folder, and this lock with it
-        except FileNotFoundError as error:
-            # That too; but where no folder can be made it is always so.
+        except (StoreLockLost, FileNotFoundError) as error:
+            # Who had the turn before may have removed the folder, and this lock with it; but where
+            # no folder can be made, or a file is never the same twice, it is always so.
             lost += 1
-            if lost == _MOST_LOST:
+            if lost == _MOST_LOST and isinstance(error, OSError):
                 raise StorageError(
                     f"{folder}: expected a place where folders can be made, found: "
                     f"{error.strerror}. Give another folder."
                 ) from error
+            if lost == _MOST_LOST:
+                raise
             time.sleep(_PAUSE_S)
 
 

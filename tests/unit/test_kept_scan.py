@@ -225,6 +225,28 @@ def test_a_complete_store_keeps_none(corpus: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "scan").exists()
 
 
+def test_files_that_change_during_the_wait_are_known_as_they_are_scanned(
+    corpus: Path, tmp_path: Path
+) -> None:
+    config, store = config_of(corpus), tmp_path / "s"
+    kept = KeptScan(Corpus(config), SHARD_ROWS, staged_place(store, None), Silent())
+    touch(corpus)
+    with ExitStack() as turn:
+        assert kept.begun(turn, {}) is None
+        summary = Corpus(config).scan(mark_every=SHARD_ROWS)
+        content = kept.encode(summary, ())
+        assert content is not None
+        begun = manifest(
+            num_rows=summary.num_rows,
+            shard_rows=SHARD_ROWS,
+            has_pairs=True,
+            fingerprint={"corpus_digest": summary.digest},
+        )
+        with StoreWriter(store, begun, range(1)):
+            kept.keep(content)
+    assert take(config, store, begun)[0] is not None
+
+
 def test_a_scan_that_cannot_be_kept_is_a_note(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

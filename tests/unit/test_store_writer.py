@@ -23,6 +23,8 @@ from monox_kit.errors import (
     StoreLockLost,
 )
 from monox_kit.store import LogitStore, ShardRange, StoreWriter, builder
+from monox_kit.store.folder import StoreFolder
+from monox_kit.store.shard import ShardRecord
 from tests.store_samples import manifest, shard_arguments, text_bytes, tree, write_store
 
 
@@ -249,14 +251,29 @@ def test_a_writer_whose_lock_goes_while_a_shard_is_read_back_commits_nothing(
     assert list((tmp_path / "s" / "shards").iterdir()) == []
 
 
-def test_a_writer_whose_lock_was_removed_completes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_reading", [False, True])
+def test_a_writer_whose_lock_was_removed_completes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_reading: bool
+) -> None:
+    """Before it has the turn to do so, and while it reads the records."""
+    lock = tmp_path / "s" / "lock"
+    read_shard = StoreFolder.read_shard
+
+    def remove_lock(self: StoreFolder, shard: ShardRange) -> ShardRecord:
+        lock.unlink(missing_ok=True)
+        return read_shard(self, shard)
+
     with StoreWriter(tmp_path / "s", manifest()) as writer:
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
-        (tmp_path / "s" / "lock").unlink()
+        if is_reading:
+            monkeypatch.setattr(StoreFolder, "read_shard", remove_lock)
+        else:
+            lock.unlink()
         with pytest.raises(StoreLockLost):
             writer.complete()
     assert not (tmp_path / "s" / "complete.json").exists()
+    monkeypatch.undo()
     with StoreWriter(tmp_path / "s", manifest()) as writer:
         assert writer.complete() is not None
 
