@@ -581,8 +581,8 @@ MUTANTS = (
     Mutant(
         name="a scan that cannot be kept ends the run",
         file=KEPT_SCAN,
-        old='        except StorageError as error:\n            self._progress',
-        new='        except KeyError as error:\n            self._progress',
+        old="        except StorageError as error:\n            self._progress",
+        new="        except KeyError as error:\n            self._progress",
         test=IN_KEPT_SCAN + "test_a_scan_that_cannot_be_kept_is_a_note",
     ),
     Mutant(

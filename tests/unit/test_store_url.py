@@ -177,7 +177,7 @@ def test_a_read_that_ends_early_is_an_error(
         return act()[:-1]
 
     write_url(url, tmp_path / "staging")
-    service.faults += [("read", "000001.shard", each) for each in (do, cut)]  # head, then rest
+    service.faults += [("read", "000001.shard", each) for each in (do, do, cut)]  # head twice, rest
     with pytest.raises(StorageError, match=r"000001\.shard: expected the bytes \d+ to \d+, found"):
         fetch_store(url, tmp_path / "fetched")
     assert fetch_store(url, tmp_path / "fetched").num_resumed_rows == 4
@@ -238,15 +238,14 @@ def test_a_refusal_that_only_its_status_tells(url: str, service: type[DiskObject
 def test_records_of_many_shards_are_never_in_memory_together(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """10,000 of them are 40 MB. Each that is read by completing, by info, by fetch, by verify."""
+    """10,000 of them are 36 MB. Each that is read by completing, by info, by fetch, by verify."""
     store, alive = manifest(shard_rows=1), []
     heads = RemoteStore.heads
 
     def counted(self: RemoteStore, shards: dict[ShardRange, int]) -> Iterator[ShardHead]:
         for head in heads(self, shards):
-            yield head
-            del head
             alive.append(sum(type(each) is ShardRecord for each in gc.get_objects()))
+            yield head
 
     monkeypatch.setattr(RemoteStore, "heads", counted)
     for use in (
