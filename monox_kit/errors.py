@@ -52,6 +52,10 @@ class StoreLocked(StoreError):
     """Another process is writing to the store."""
 
 
+class StoreLockLost(StoreLocked):
+    """The file that a writer locks was removed or replaced: another may hold the new one."""
+
+
 class ModelError(MonoxError):
     """A model folder or bundle that cannot be loaded or does not fit its task."""
 

@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Self
 
 from monox_kit.durable import make_folder, open_plain, remove_leftovers
-from monox_kit.errors import StorageError, StoreLocked
+from monox_kit.errors import StorageError, StoreLocked, StoreLockLost
+
+# What a call tells of an open file that somebody removed: NFS knows it no more.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+# struct flock of Linux: type, whence, start, length, pid.
+_FLOCK = "hhqqi"
 
 
 class RangeLocks:
@@ -26,7 +31,9 @@ class RangeLocks:
 
     Use as a context manager; leaving it releases all. They are this process's alone: a program
     that it starts never has them, and a child that it forks lets go of them without releasing
-    them, so that neither keeps a lock alive.
+    them, so that neither keeps a lock alive. Whoever removes the file takes them away: others would
+    lock a new one. No lock is given on a file that is no longer at its path, and a holder that
+    writes for long asks again with `require_current`.
     """
 
     def __init__(self, path: Path, advice: str = "") -> None:
@@ -56,11 +63,30 @@ class RangeLocks:
 
     @property
     def is_current(self) -> bool:
-        """Whether the file is still the one at its path, which others lock."""
+        """Whether the file is still the one at its path, which others lock.
+
+        Raises:
+            StorageError: the system does not tell.
+        """
         try:
-            return os.path.samestat(os.fstat(self._open_descriptor()), os.stat(self._path))
-        except OSError:  # it was removed; NFS then knows the open one no more either
-            return False
+            return os.path.samestat(os.fstat(self._open_descriptor()), os.lstat(self._path))
+        except OSError as error:
+            if error.errno in _GONE:
+                return False
+            raise StorageError(
+                f"{self._path}: expected to find out about the lock file, found: "
+                f"{error.strerror}. Check the disk, then run the same command again."
+            ) from error
+
+    def require_current(self) -> None:
+        """Check that the file is still the one at its path, which others lock.
+
+        Raises:
+            StoreLockLost: it is not.
+            StorageError: the system does not tell.
+        """
+        if not self.is_current:
+            raise self._lost()
 
     def let_go(self) -> None:
         """Close the file; the locks stay with a process that shares it."""
@@ -77,7 +103,7 @@ class RangeLocks:
             what: what the bytes stand for, for the message.
 
         Raises:
-            StoreLocked: another holds one of them.
+            StoreLocked: another holds one of them, or removed the file.
             StorageError: the file system has no locks.
         """
         if not self.took(start, stop):
@@ -94,6 +120,7 @@ class RangeLocks:
             stop: behind the last; nothing is locked where it is not greater.
 
         Raises:
+            StoreLockLost: another removed the file.
             StorageError: the file system has no locks.
         """
         return stop <= start or self._set(fcntl.F_WRLCK, start, stop, wait=False)
@@ -107,6 +134,7 @@ class RangeLocks:
             waiting: called where another holds it, before the wait.
 
         Raises:
+            StoreLockLost: another removed the file, before the turn came.
             StorageError: the file system has no locks.
         """
         if waiting is not None and not self.took(byte, byte + 1):
@@ -115,7 +143,26 @@ class RangeLocks:
         try:
             yield
         finally:
-            self._set(fcntl.F_UNLCK, byte, byte + 1, wait=True)
+            self.give_back(byte)
+
+    def share(self, byte: int) -> None:
+        """Hold one byte beside others that share it, until `give_back`.
+
+        Raises:
+            StoreLockLost: another removed the file.
+            StorageError: the file system has no locks.
+        """
+        self._set(fcntl.F_RDLCK, byte, byte + 1, wait=True)
+
+    def give_back(self, byte: int) -> None:
+        """Hold one byte no longer."""
+        self._set(fcntl.F_UNLCK, byte, byte + 1, wait=True)
+
+    def is_held(self, byte: int) -> bool:
+        """Whether another holds the byte, alone or beside others."""
+        request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+        found = fcntl.fcntl(self._open_descriptor(), fcntl.F_OFD_GETLK, request)
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
     def _open_descriptor(self) -> int:
         if self._descriptor is None:
@@ -124,20 +171,31 @@ class RangeLocks:
 
     def _set(self, kind: int, start: int, stop: int, *, wait: bool) -> bool:
         """Set or release a lock; False where another holds it and `wait` is off."""
-        descriptor = self._open_descriptor()
-        # struct flock of Linux: type, whence, start, length, pid.
-        request = struct.pack("hhqqi", kind, os.SEEK_SET, start, stop - start, 0)
+        request = struct.pack(_FLOCK, kind, os.SEEK_SET, start, stop - start, 0)
         command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
         try:
-            fcntl.fcntl(descriptor, command, request)
+            fcntl.fcntl(self._open_descriptor(), command, request)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
+            if error.errno in _GONE:
+                if kind == fcntl.F_UNLCK:
+                    return True  # with the file
+                raise self._lost() from error
             raise StorageError(
                 f"{self._path}: expected a file system with locks, found: {error.strerror}. "
                 f"Give a folder on one that has them{self._advice}."
             ) from error
+        if kind != fcntl.F_UNLCK:
+            self.require_current()  # it may have been removed since it was opened
         return True
+
+    def _lost(self) -> StoreLockLost:
+        return StoreLockLost(
+            f"{self._path}: expected the lock file that this process opened, found that it was "
+            "removed or replaced. Let nobody touch it, see that no other process writes there, "
+            "then run the same command again."
+        )
 
 
 @contextlib.contextmanager
@@ -145,7 +203,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold the one lock of the file at `path` for the block, as `RangeLocks` holds a byte.
 
     Raises:
-        StoreLocked: another process, or another part of this one, holds it.
+        StoreLocked: another process, or another part of this one, holds it, or removed the file.
         StorageError: the file system has no locks.
     """
     with RangeLocks(path) as locks:

@@ -63,22 +63,27 @@ def info(folder: Place, as_json: AsJson = False) -> None:
     emit(found, as_json, lambda: _info_table(found))
 
 
-def verify(folder: Place, as_json: AsJson = False) -> None:
+def verify(
+    folder: Place,
+    staging: Annotated[
+        str | None,
+        typer.Option(
+            "--staging", help="Folder for shards on their way from a URL [default: in the cache]."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Read every byte of a store and check its digests.
 
-    Exits with 4 and names the file where something differs.
+    Exits with 4 and names the file where something differs. Of a store at a URL one shard at a
+    time lies in the staging.
 
     Example: monoxkit store verify runs/store
     """
-    from pathlib import Path
-
-    from monox_kit.store import store_url, verify_remote, verify_store
+    from monox_kit.store import staged_place
     from monoxkit_cli.render import RichProgress, emit
 
-    if store_url(folder) is None:
-        report = verify_store(Path(folder), RichProgress())
-    else:
-        report = verify_remote(folder, RichProgress())
+    report = staged_place(folder, staging).verify(RichProgress())
     emit(report, as_json, lambda: _verify_table(report))
     report.require_intact()
 

@@ -24,8 +24,8 @@ from monox_kit.data import Document
 from monox_kit.digest import digest_json
 from monox_kit.errors import StorageError, StoreCorrupt
 from monox_kit.progress import Progress
-from monox_kit.store import StoreManifest, beginning, begun_manifest
-from monox_kit.store.format import COMPLETE_FILE, SCAN_FILE
+from monox_kit.store import StoreManifest, StorePlace, beginning, keep_scan
+from monox_kit.store.format import SCAN_FILE
 from monox_kit.store.record import PlainFolder, is_there
 
 _FORM = b"monoxkit scan 1\n"
@@ -38,54 +38,73 @@ _PLAIN = ("num_rows", "digest", "has_pairs", "num_labelled", "label_names", "tex
 class KeptScan:
     """A run's access to the scan that its store keeps."""
 
-    def __init__(self, corpus: Corpus, shard_rows: int, store: Path, progress: Progress) -> None:
+    def __init__(
+        self, corpus: Corpus, shard_rows: int, place: StorePlace, progress: Progress
+    ) -> None:
         """Notes the corpus's files as they are now; they are not read.
 
         Args:
             corpus: what is to be scanned.
             shard_rows: rows of a mark.
-            store: the store's folder.
-            progress: told why a kept scan is not taken, and that one is.
+            place: the store's.
+            progress: told why a kept scan is not taken, that one is, and that none can be kept.
         """
-        self._store = store
+        self._corpus = corpus
+        self._shard_rows = shard_rows
+        self._place = place
         self._progress = progress
-        state = corpus.state()
-        # Another version may check rows otherwise. None: the files do not tell of changes.
-        key = {"version": __version__, "shard_rows": shard_rows, "corpus": state}
-        self._key = None if state is None else digest_json(key)
+        # None where nothing is kept: at a URL, or where the files do not tell of changes.
+        self._folder = place.folder
+        self._key = self._key_now()
+        if self._key is None:
+            self._folder = None
 
-    def begun(self, turn: ExitStack) -> StoreManifest | None:
+    def _key_now(self) -> str | None:
+        """What a scan depends on; None where nothing is kept."""
+        state = None if self._folder is None else self._corpus.state()
+        # Another version may check rows otherwise.
+        key = {"version": __version__, "shard_rows": self._shard_rows, "corpus": state}
+        return None if state is None else digest_json(key)
+
+    def begun(self, turn: ExitStack, about: Mapping[str, Any]) -> StoreManifest | None:
         """What the store was begun as; None where this run is to begin it.
 
         Where a scan can be kept, one run begins the store and others wait for it here, instead of
-        scanning too.
+        scanning too. What is wrong with the corpus is found for all of them.
 
         Args:
             turn: entered for the turn to begin the store; close it when that is done.
+            about: beside the corpus, what it depends on whether its rows are right.
 
         Raises:
+            CorpusError: the run that was waited for ended with it.
             StoreError: the folder is damaged or something else.
             StorageError: the disk refused, or has no locks.
         """
-        begun = begun_manifest(self._store)
+        begun = self._place.begun()
+        if self._folder is None:
+            return begun
         # In its turn a run puts first the store, then the scan.
-        is_begun = begun is not None and is_there(self._store / SCAN_FILE)
-        if self._key is not None and not is_begun:
-            turn.enter_context(beginning(self._store, self._tell_of_wait))
-            begun = begun_manifest(self._store)
+        if begun is None or not is_there(self._folder / SCAN_FILE):
+
+            def depends() -> str:
+                self._key = self._key_now()  # files may have been changed during the wait
+                return digest_json({"corpus": self._key, **about})
+
+            turn.enter_context(beginning(self._folder, depends, self._tell_of_wait))
+            begun = self._place.begun()
             # A store without a scan was begun by a run that died, or somebody deleted it: then this
             # run makes it in its turn. A complete store needs none.
-            if begun is not None and any(
-                is_there(self._store / name) for name in (SCAN_FILE, COMPLETE_FILE)
-            ):
+            is_kept = is_there(self._folder / SCAN_FILE)
+            if begun is not None and (is_kept or self._place.is_finished()):
                 turn.close()
         return begun
 
     def take(self, begun: StoreManifest | None) -> CorpusSummary | None:
         """What an earlier run's scan has found; None where there is none to go by."""
-        if begun is None or self._key is None:
+        if begun is None or self._folder is None:
             return None
-        path = self._store / SCAN_FILE
+        path = self._folder / SCAN_FILE
         try:
             found = self._read(path, begun)
         except (ValueError, KeyError, TypeError, OSError, StoreCorrupt, StorageError) as error:
@@ -133,9 +152,21 @@ class KeptScan:
         content = _FORM + json.dumps(header).encode() + b"\n" + summary.marks.packed
         return content + hashlib.sha256(content).digest()
 
-    def _tell_of_wait(self) -> None:
+    def keep(self, content: bytes) -> None:
+        """Put what `encode` gave into the store, which has been begun.
+
+        Where the disk refuses, it is noted: the store is the same without it.
+        """
+        assert self._folder is not None  # else nothing is encoded
+        try:
+            keep_scan(self._folder, content)
+        except StorageError as error:
+            self._progress.note(f"{error} Until then, each run of this store checks the corpus.")
+
+    def _tell_of_wait(self, holder: str) -> None:
         self._progress.note(
-            f"{self._store}: another run checks the corpus and begins the store, waiting for it"
+            f"{self._place}: another run checks the corpus and begins the store, waiting for "
+            f"{holder or 'it'}"
         )
 
 

@@ -25,8 +25,7 @@ from monox_kit.store import (
     StoreManifest,
     StorePlace,
     StoreWriter,
-    staging_root,
-    store_place,
+    staged_place,
     store_url,
 )
 from monox_kit.store.format import STORE_FILE
@@ -62,17 +61,12 @@ def label_corpus(
     checked(config)
     config.require_consistent()
     url = store_url(store)
-    if url is None and config.staging is not None:
-        raise ConfigError(
-            f"--staging {config.staging}: expected with a URL in --store only, found the folder "
-            f"{store}. Leave it out."
-        )
     named: Path | str = url or Path(store)
     if config.engine == "ray":  # its workers start in folders of their own
         named = url or Path(store).absolute()
         staging = config.staging and str(Path(config.staging).absolute())
         config = replace(config, staging=staging)
-    place = store_place(named, staging_root(config.staging))
+    place = staged_place(named, config.staging)
     if config.engine == "ray":
         require_cluster(config)
     place.require_writable()
@@ -91,6 +85,7 @@ class _Run:
         self._progress = progress
         self._model = TeacherModel(config, progress)
         self._corpus = Corpus(config.corpus)
+        self._kept = KeptScan(self._corpus, config.shard_rows, place, progress)
         self._totals = Totals()
 
     def label(self) -> LabelSummary:
@@ -111,8 +106,8 @@ class _Run:
         claim = shards if config.engine == "local" else range(0)
         plan, cluster = {}, None
         with self._place.writer(manifest, claim) as writer:
-            if scan is not None and isinstance(writer, StoreWriter):
-                writer.keep_scan(scan)
+            if scan is not None:
+                self._kept.keep(scan)
             turn.close()
             missing = [shard for shard in writer.absent() if shard.index in shards]
             resumed = num_rows - sum(map(len, missing))
@@ -152,22 +147,23 @@ class _Run:
         where there is nothing to keep.
         """
         config, folder = self._config, self._model.folder
-        kept = None  # a store at a URL keeps no scan: nobody can be made to wait for it there
-        if isinstance(self._store, Path):
-            kept = KeptScan(self._corpus, config.shard_rows, self._store, self._progress)
-        begun = self._place.begun() if kept is None else kept.begun(turn)
+        labels = None if config.ignore_labels else folder.labels
+        about = {"teacher": folder.model_digest, "labels": labels and labels.names}
+        begun = self._kept.begun(turn, about)
         is_finished = self._place.is_finished()
-        summary, scan = None if kept is None else kept.take(begun), None
+        summary, scan = self._kept.take(begun), None
+        # As the first row, so all: a scan of hours for another model's corpus is spared.
+        has_pairs = self._corpus.has_pairs if summary is None else summary.has_pairs
+        folder.require_pairs(has_pairs, ", ".join(self._corpus.files))
         if summary is None:
             summary = self._corpus.scan(
                 progress=self._progress,
-                labels=None if config.ignore_labels else folder.labels,
+                labels=labels,
                 mark_every=config.shard_rows,
                 sample_rows=0 if is_finished else self._sample_rows(is_new=begun is None),
             )
-            if kept is not None and not is_finished:
-                scan = kept.encode(summary, summary.sample[:_PLAN_ROWS])
-        folder.require_pairs(summary.has_pairs, ", ".join(self._corpus.files))
+            if not is_finished:
+                scan = self._kept.encode(summary, summary.sample[:_PLAN_ROWS])
         guard = None
         if begun is not None:
             # The guard that the store was begun with; other settings are refused before any work.

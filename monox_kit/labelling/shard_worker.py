@@ -13,7 +13,7 @@ from monox_kit.errors import ConfigError, ModelError
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
 from monox_kit.progress import Silent
-from monox_kit.store import staging_root, store_place
+from monox_kit.store import staged_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class ShardWorker:
         """
         started, totals = time.perf_counter(), Totals()
         claim = range(index, index + 1)
-        place = store_place(assignment.store, staging_root(assignment.config.staging))
+        place = staged_place(assignment.store, assignment.config.staging)
         with place.writer(assignment.manifest, claim) as writer:
             if writer.missing:
                 if self._loaded is None:  # the service may look otherwise from here

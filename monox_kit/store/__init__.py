@@ -1,12 +1,12 @@
 """The logit store: a teacher's logits with their texts, on disk, crash-safe and checkable."""
 
-from monox_kit.store.beginning import beginning
+from monox_kit.store.beginning import beginning, keep_scan
 from monox_kit.store.builder import ShardBuilder
 from monox_kit.store.folder import begun_manifest, require_local, store_url
 from monox_kit.store.format import CompleteRecord, ShardRange, StoreManifest
 from monox_kit.store.interop import ExportedStore, export_store
 from monox_kit.store.merge import MergeReport, merge_stores
-from monox_kit.store.place import StorePlace, store_info, store_place
+from monox_kit.store.place import StorePlace, staged_place, store_info, store_place
 from monox_kit.store.reader import LogitStore, StoreInfo
 from monox_kit.store.remote.fetch import FetchReport, fetch_store, verify_remote
 from monox_kit.store.remote.staging import staging_root
@@ -36,8 +36,10 @@ __all__ = [
     "begun_manifest",
     "export_store",
     "fetch_store",
+    "keep_scan",
     "merge_stores",
     "require_local",
+    "staged_place",
     "staging_root",
     "store_info",
     "store_place",

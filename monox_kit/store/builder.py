@@ -7,7 +7,7 @@ because the rows and the bytes of text are known before any of them is there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -159,11 +159,20 @@ class ShardBuilder:
 
 @contextmanager
 def new_shard(
-    store: StoreFolder, shard: ShardRange, text_bytes: Mapping[str, int]
+    store: StoreFolder,
+    shard: ShardRange,
+    text_bytes: Mapping[str, int],
+    require_own: Callable[[], None],
 ) -> Iterator[ShardBuilder]:
     """Build a shard aside; commit it when the block ends without an error.
 
     An exception of the block leaves as it is, also one of the disk: it need not be the store's.
+
+    Args:
+        store: where to.
+        shard: which.
+        text_bytes: the bytes of each text field.
+        require_own: called last before the commit; raises where the shard is another's by now.
 
     Raises:
         StoreError: other rows or bytes came than the shard's and the announced ones.
@@ -176,7 +185,7 @@ def new_shard(
     abandoned: BaseException | None = None
     try:
         with new_folder(
-            final, verify=lambda folder: _read_back(store, shard, folder, content)
+            final, verify=lambda folder: _read_back(store, shard, folder, content, require_own)
         ) as temporary:
             with ExitStack() as stack:
                 files = _begin_files(store.manifest, shard, announced, temporary, stack)
@@ -202,7 +211,11 @@ def new_shard(
 
 
 def copy_shard(
-    store: StoreFolder, shard: ShardRange, content: bytes, files: Iterable[tuple[str, bytes]]
+    store: StoreFolder,
+    shard: ShardRange,
+    content: bytes,
+    files: Iterable[tuple[str, bytes]],
+    require_own: Callable[[], None],
 ) -> None:
     """Commit a shard of another copy of the store, byte for byte.
 
@@ -211,12 +224,14 @@ def copy_shard(
         shard: which.
         content: the bytes of its `shard.json`.
         files: names of array files with their next bytes, in order.
+        require_own: called last before the commit; raises where the shard is another's by now.
 
     Raises:
         StorageError: the disk refused, or gave back other bytes than `content` states.
     """
     with new_folder(
-        store.shard_folder(shard), verify=lambda folder: _read_back(store, shard, folder, content)
+        store.shard_folder(shard),
+        verify=lambda folder: _read_back(store, shard, folder, content, require_own),
     ) as temporary:
         for name, parts in groupby(files, key=itemgetter(0)):
             with new_member(temporary / name) as stream:
@@ -226,7 +241,13 @@ def copy_shard(
             stream.write(content)
 
 
-def _read_back(store: StoreFolder, shard: ShardRange, folder: Path, content: bytes) -> None:
+def _read_back(
+    store: StoreFolder,
+    shard: ShardRange,
+    folder: Path,
+    content: bytes,
+    require_own: Callable[[], None],
+) -> None:
     """Check a finished shard before its commit.
 
     Raises:
@@ -243,6 +264,7 @@ def _read_back(store: StoreFolder, shard: ShardRange, folder: Path, content: byt
             f"{store.shard_folder(shard)}: expected the disk to give back what was written, found: "
             f"{error} Check the disk, then run the same command again."
         ) from error
+    require_own()
 
 
 class _ArrayFile:

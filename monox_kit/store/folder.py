@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from monox_kit.errors import ConfigError, StoreError
@@ -105,12 +105,12 @@ class StoreRecords(ABC):
             StorageError: the system refused to list it.
         """
 
-    def digest_of(self, shard_digests: Sequence[str]) -> str:
+    def digest_of(self, shard_digests: Iterable[str]) -> str:
         """The digest of the store with these shard records, in shard order."""
         return store_digest(self.digest, shard_digests)
 
     def require_complete(
-        self, complete: CompleteRecord, shards: Collection[ShardRange], digests: Sequence[str]
+        self, complete: CompleteRecord, shards: Collection[ShardRange], digests: Iterable[str]
     ) -> None:
         """Check that every shard is there, each as it was when the store was completed.
 

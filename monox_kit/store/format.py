@@ -10,7 +10,7 @@ scan                       what labelling keeps of the corpus's scan until the s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -264,7 +264,7 @@ class CompleteRecord:
         return record
 
 
-def store_digest(manifest_digest: str, shard_digests: Sequence[str]) -> str:
+def store_digest(manifest_digest: str, shard_digests: Iterable[str]) -> str:
     """The store's digest: over the `record_digest` of store.json and of each shard, in order."""
     return digest_bytes("".join(f"{one}\n" for one in (manifest_digest, *shard_digests)).encode())
 

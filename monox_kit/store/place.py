@@ -5,23 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from monox_kit.errors import ConfigError
+from monox_kit.progress import Progress
+from monox_kit.store.beginning import require_own_folder
 from monox_kit.store.folder import begun_manifest, store_url
 from monox_kit.store.format import COMPLETE_FILE, StoreManifest
 from monox_kit.store.reader import LogitStore, StoreInfo
-from monox_kit.store.remote.fetch import remote_info
+from monox_kit.store.remote.fetch import remote_info, verify_remote
 from monox_kit.store.remote.objects import ObjectFolder
+from monox_kit.store.remote.staging import staging_root
 from monox_kit.store.remote.store import RemoteStore
 from monox_kit.store.remote.writer import RemoteWriter
+from monox_kit.store.verify import VerifyReport, verify_store
 from monox_kit.store.writer import StoreWriter
 
 
 class StorePlace(Protocol):
-    """What labelling needs of the place of a store; `str` of it is what people call it."""
+    """What can be asked of the place of a store; `str` of it is what people call it.
+
+    Attributes:
+        folder: where runs take turns in beginning the store and a scan can be kept; None at a URL,
+            where nobody can be made to wait and nothing is ever removed.
+    """
+
+    folder: Path | None
 
     def require_writable(self) -> None:
         """Check what can be checked before any work.
 
         Raises:
+            StoreError: something else is there.
             StorageError: no store can be written there.
         """
 
@@ -43,16 +56,20 @@ class StorePlace(Protocol):
     def info(self) -> StoreInfo:
         """What is in the store, complete or not."""
 
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Read every byte of the store, complete or not, and check it."""
+
 
 class _Folder:
     def __init__(self, path: Path) -> None:
+        self.folder: Path | None = path
         self._path = path
 
     def __str__(self) -> str:
         return str(self._path)
 
     def require_writable(self) -> None:
-        pass  # the writer looks, before it takes the first shard
+        require_own_folder(self._path)
 
     def begun(self) -> StoreManifest | None:
         return begun_manifest(self._path)
@@ -66,9 +83,13 @@ class _Folder:
     def info(self) -> StoreInfo:
         return LogitStore.open(self._path, allow_incomplete=True).info()
 
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        return verify_store(self._path, progress)
+
 
 class _Url:
     def __init__(self, url: str, staging: Path) -> None:
+        self.folder: Path | None = None
         self._objects = ObjectFolder(url)
         self._staging = staging
 
@@ -91,6 +112,9 @@ class _Url:
     def info(self) -> StoreInfo:
         return remote_info(self._objects.url)
 
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        return verify_remote(self._objects.url, progress, self._staging)
+
 
 def store_place(store: Path | str, staging: Path) -> StorePlace:
     """The place that a path or a URL stands for.
@@ -104,6 +128,28 @@ def store_place(store: Path | str, staging: Path) -> StorePlace:
     """
     url = store_url(store)
     return _Folder(Path(store)) if url is None else _Url(url, staging)
+
+
+def staged_place(store: Path | str, staging: str | None) -> StorePlace:
+    """The place that a path or a URL stands for, with what was asked for as `--staging`.
+
+    Args:
+        store: a folder, or a URL.
+        staging: a folder on this machine for shards on their way to or from a URL; None for one in
+            the cache. With a folder it must be None.
+
+    Raises:
+        ConfigError: no store may lie at the URL, or its driver is not installed; or a staging is
+            given with a folder, or is none itself.
+    """
+    if store_url(store) is not None:
+        return store_place(store, staging_root(staging))
+    if staging is not None:
+        raise ConfigError(
+            f"--staging {staging}: expected with a store at a URL only, found the folder {store}. "
+            "Leave it out."
+        )
+    return _Folder(Path(store))
 
 
 def store_info(store: Path | str) -> StoreInfo:

@@ -18,7 +18,7 @@ from monox_kit.store.folder import StoreFolder, StoreRecords
 from monox_kit.store.format import COMPLETE_FILE, SHARDS_FOLDER, CompleteRecord, ShardRange
 from monox_kit.store.mapped import MappedArrays
 from monox_kit.store.record import corrupt
-from monox_kit.store.shard import ShardRecord, repair_step
+from monox_kit.store.shard import ShardTotals, repair_step
 from monox_kit.store.verify import VerifyReport, verify_store
 
 VerifyMode = Literal["open", "read", "full"]
@@ -59,7 +59,7 @@ class StoreInfo:
 
     @classmethod
     def of(
-        cls, store: StoreRecords, complete: CompleteRecord | None, records: Sequence[ShardRecord]
+        cls, store: StoreRecords, complete: CompleteRecord | None, totals: ShardTotals
     ) -> StoreInfo:
         """What the records of a store, and of its finished shards, tell."""
         manifest = store.manifest
@@ -67,16 +67,16 @@ class StoreInfo:
             path=str(store.where),
             complete=complete is not None,
             num_rows=manifest.num_rows,
-            num_rows_done=sum(len(record.shard) for record in records),
+            num_rows_done=totals.num_rows,
             num_shards=manifest.num_shards,
-            num_shards_done=len(records),
+            num_shards_done=len(totals.digests),
             num_classes=manifest.num_classes,
             labels=manifest.labels.names,
-            num_labelled=sum(record.num_labelled for record in records),
-            num_recomputed=sum(record.num_recomputed for record in records),
+            num_labelled=totals.num_labelled,
+            num_recomputed=totals.num_recomputed,
             dtype=manifest.dtype,
             has_pairs=manifest.has_pairs,
-            num_bytes=sum(record.num_bytes for record in records),
+            num_bytes=totals.num_bytes,
             digest=complete.digest if complete else None,
             fingerprint=dict(manifest.fingerprint),
             summary=dict(complete.summary) if complete else {},
@@ -307,5 +307,7 @@ class LogitStore:
 
     def info(self) -> StoreInfo:
         """What is in the store; reads the shards' records, not their arrays."""
-        records = [self._folder.read_shard(shard) for shard in self.shards()]
-        return StoreInfo.of(self._folder, self._complete, records)
+        totals = ShardTotals()
+        for shard in self.shards():
+            totals.add(self._folder.read_shard(shard))
+        return StoreInfo.of(self._folder, self._complete, totals)

@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +84,31 @@ class ShardRecord:
     def num_bytes(self) -> int:
         """Bytes of the shard's arrays, headers included."""
         return sum(file.num_bytes for file in self.files.values())
+
+
+@dataclass(kw_only=True, slots=True)
+class ShardTotals:
+    """What the records of some shards come to, added one by one.
+
+    A record takes 3.6 kB of memory, what is kept of it 0.3 kB: a store may have 1,000,000.
+
+    Attributes:
+        digests: of each shard's record, in the order in which they were added.
+    """
+
+    num_rows: int = 0
+    num_labelled: int = 0
+    num_recomputed: int = 0
+    num_bytes: int = 0
+    digests: dict[ShardRange, str] = field(default_factory=dict)
+
+    def add(self, record: ShardRecord) -> None:
+        """Count one more shard."""
+        self.num_rows += len(record.shard)
+        self.num_labelled += record.num_labelled
+        self.num_recomputed += record.num_recomputed
+        self.num_bytes += record.num_bytes
+        self.digests[record.shard] = record.digest
 
 
 def shard_json(

@@ -12,7 +12,7 @@ from monox_kit.progress import Progress, Silent
 from monox_kit.store.check import check_shard
 from monox_kit.store.folder import StoreFolder, StoreRecords
 from monox_kit.store.format import CompleteRecord, ShardRange
-from monox_kit.store.shard import ShardRecord
+from monox_kit.store.shard import ShardRecord, ShardTotals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,25 +78,26 @@ def verify_records(
     except StoreError as error:  # damage may also look like a later version
         problems.append(str(error))
     shards = store.finished_shards(problems)
-    records: list[ShardRecord] = []
+    totals = ShardTotals()
     with (progress or Silent()).task("verify", sum(map(len, shards)), "rows") as task:
         for shard in shards:
             try:
-                records.append(check(shard))
+                totals.add(check(shard))
             except StoreError as error:
                 problems.append(str(error))
             task.advance(len(shard))
     # With a damaged shard the store's digest cannot be computed; an absent one is still told.
-    if complete and (len(records) == len(shards) or len(shards) < store.manifest.num_shards):
+    num_intact = len(totals.digests)
+    if complete and (num_intact == len(shards) or len(shards) < store.manifest.num_shards):
         try:
-            store.require_complete(complete, shards, [record.digest for record in records])
+            store.require_complete(complete, shards, totals.digests.values())
         except StoreCorrupt as error:
             problems.append(str(error))
     return VerifyReport(
         path=str(store.where),
-        num_rows=sum(len(record.shard) for record in records),
-        num_shards=len(records),
-        num_bytes=sum(record.num_bytes for record in records),
+        num_rows=totals.num_rows,
+        num_shards=num_intact,
+        num_bytes=totals.num_bytes,
         complete=is_complete,
         problems=tuple(problems),
     )

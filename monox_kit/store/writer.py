@@ -16,18 +16,22 @@ from monox_kit.durable import (
     fsync_folder,
     make_folder,
     remove_all_leftovers,
-    remove_file,
     write_file,
 )
-from monox_kit.errors import StoreError, StoreIncomplete
+from monox_kit.errors import StorageError, StoreError, StoreIncomplete
 from monox_kit.locks import RangeLocks
 from monox_kit.store.arrays import Bools, Int32s, text_sizes
-from monox_kit.store.beginning import WHOLE, require_own_folder, shard_bytes, store_locks
+from monox_kit.store.beginning import (
+    WHOLE,
+    remove_scan,
+    require_own_folder,
+    shard_bytes,
+    store_locks,
+)
 from monox_kit.store.builder import ShardBuilder, copy_shard, new_shard
 from monox_kit.store.folder import StoreFolder, require_own_shards
 from monox_kit.store.format import (
     COMPLETE_FILE,
-    SCAN_FILE,
     SHARDS_FOLDER,
     STORE_FILE,
     CompleteRecord,
@@ -130,12 +134,16 @@ class StoreWriter:
         Raises:
             StoreError: when the block ends, other rows or bytes came than the shard's and the
                 announced ones; nothing is written.
+            StoreLockLost: the lock file was removed meanwhile; nothing is written.
             StorageError: the disk refused, or gave back other bytes than were written.
         """
         store = self._require_missing(shard)
-        with new_shard(store, shard, text_bytes) as builder:
+        with (
+            self._losses_named(),
+            new_shard(store, shard, text_bytes, lambda: self._require_own(shard)) as builder,
+        ):
             yield builder
-            self._require_missing(shard)  # the block may have given the shards back
+            self._require_own(shard)  # the block may have given the shards back
         del self._missing[shard.index]
 
     def write_shard(
@@ -173,20 +181,6 @@ class StoreWriter:
         with self.shard(shard, text_sizes(self.manifest, documents, where)) as builder:
             builder.append(logits=logits, documents=documents, labels=labels, recomputed=recomputed)
 
-    def keep_scan(self, content: bytes) -> None:
-        """Keep what a scan of the corpus has found beside the shards, until the store is complete.
-
-        Runs that come meanwhile need no scan of their own. It is no part of the store.
-
-        Raises:
-            StorageError: the disk refused.
-        """
-        self._begun()
-        assert self._locks is not None  # held as long as the store
-        with self._locks.turn(WHOLE):
-            if not is_there(self.folder / COMPLETE_FILE):
-                write_file(self.folder / SCAN_FILE, content)
-
     def copy_shard(
         self, shard: ShardRange, content: bytes, files: Iterable[tuple[str, bytes]]
     ) -> None:
@@ -198,9 +192,12 @@ class StoreWriter:
             files: names of array files with their next bytes, in order.
 
         Raises:
+            StoreLockLost: the lock file was removed meanwhile; nothing is written.
             StorageError: the disk refused, or gave back other bytes than `content` states.
         """
-        copy_shard(self._require_missing(shard), shard, content, files)
+        store = self._require_missing(shard)
+        with self._losses_named():
+            copy_shard(store, shard, content, files, lambda: self._require_own(shard))
         del self._missing[shard.index]
 
     def complete(self, **summary: Any) -> CompleteRecord | None:
@@ -216,6 +213,7 @@ class StoreWriter:
         Raises:
             StoreIncomplete: one of the claimed shards is missing.
             StoreCorrupt: a shard was changed since it was written.
+            StoreLockLost: the lock file was removed since the shards were claimed.
             StorageError: the disk refused.
         """
         store = self._begun()
@@ -230,7 +228,7 @@ class StoreWriter:
         with self._locks.turn(WHOLE):
             record = store.read_complete()
             if record is not None:
-                remove_file(self.folder / SCAN_FILE)
+                remove_scan(self.folder)
                 _fsync_names(self.folder)
             else:
                 # As they lie on disk now: nobody may have touched them since they were written.
@@ -245,7 +243,8 @@ class StoreWriter:
                     digest=store.digest_of(digests),
                     summary=summary,
                 )
-                remove_file(self.folder / SCAN_FILE)
+                remove_scan(self.folder)
+                self._locks.require_current()  # reading 100,000 records takes a while
                 path = self.folder / COMPLETE_FILE
                 write_file(path, encode_record(record.to_json(), path))
         return record
@@ -290,6 +289,25 @@ class StoreWriter:
                 f"{shard}. Take the shard from StoreWriter.missing."
             )
         return store
+
+    def _require_own(self, shard: ShardRange) -> None:
+        """Check that the shard may still be committed by this writer."""
+        self._require_missing(shard)
+        assert self._locks is not None  # held as long as the store
+        self._locks.require_current()
+
+    @contextmanager
+    def _losses_named(self) -> Iterator[None]:
+        """Name the loss of the lock where it is behind an error of the disk.
+
+        Who has the new lock removes what this writer has half-built.
+        """
+        try:
+            yield
+        except (OSError, StorageError):
+            if self._locks is not None:
+                self._locks.require_current()
+            raise
 
     def _begun(self) -> StoreFolder:
         """The folder, whose claimed shards are held."""

@@ -78,10 +78,26 @@ def test_the_library_refuses_urls_too(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_staging_belongs_to_a_url(capsys: pytest.CaptureFixture[str]) -> None:
-    command = "label --model nowhere --corpus nowhere.jsonl --store folder --staging x"
-    assert main(command.split()) == 2
-    assert "--staging x: expected with a URL in --store only" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "command", ["label --model nowhere --corpus nowhere.jsonl --store", "store verify"]
+)
+def test_staging_belongs_to_a_url(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert main([*command.split(), "folder", "--staging", "x"]) == 2
+    error = capsys.readouterr().err
+    assert "--staging x: expected with a store at a URL only, found the folder folder" in error
+
+
+def test_a_store_at_a_url_is_checked_in_the_folder_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MONOXKIT_CACHE", str(tmp_path / "cache"))
+    with object_store():
+        url = write_url(f"objects://{tmp_path}/bucket/s", tmp_path / "writing")
+        assert main(["store", "verify", url, "--staging", str(tmp_path / "asked")]) == 0
+        assert [path.name for path in tmp_path.glob("asked/*")] == ["monoxkit-staging"]
+        assert not (tmp_path / "cache").exists()
+        assert main(["store", "verify", url]) == 0
+        assert [path.name for path in tmp_path.glob("cache/*")] == ["monoxkit-staging"]
 
 
 def test_a_store_at_a_url_is_shown_checked_and_fetched(

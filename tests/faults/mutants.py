@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DURABLE = "monox_kit/durable.py"
+LOCKS = "monox_kit/locks.py"
 WRITER = "monox_kit/store/writer.py"
 BEGINNING = "monox_kit/store/beginning.py"
 BUILDER = "monox_kit/store/builder.py"
@@ -22,12 +23,16 @@ SHARDS = "monox_kit/labelling/shards.py"
 SCORING = "monox_kit/scoring.py"
 CORPUS = "monox_kit/corpora/corpus.py"
 MARKS = "monox_kit/corpora/marks.py"
+PLACE = "monox_kit/store/place.py"
 OBJECTS = "monox_kit/store/remote/objects.py"
 SHARD_OBJECT = "monox_kit/store/remote/shard_object.py"
 URL_WRITER = "monox_kit/store/remote/writer.py"
+URL_STORE = "monox_kit/store/remote/store.py"
 
 IN_DURABLE = "tests/unit/test_durable.py::"
+IN_LOCKS = "tests/unit/test_locks.py::"
 IN_WRITER = "tests/unit/test_store_writer.py::"
+IN_BEGINNING = "tests/unit/test_store_beginning.py::"
 IN_BUILDER = "tests/unit/test_store_builder.py::"
 IN_READER = "tests/unit/test_store_reader.py::"
 IN_FORMAT = "tests/unit/test_store_format.py::"
@@ -38,6 +43,7 @@ IN_LABELLING = "tests/integration/test_labelling.py::"
 IN_POWER = "tests/faults/test_power_loss.py::"
 IN_URL = "tests/unit/test_store_url.py::"
 IN_URL_DAMAGE = "tests/unit/test_store_url_damage.py::"
+IN_ADDRESS = "tests/cli/test_store_address.py::"
 
 FILE_ORDER = IN_DURABLE + "test_file_reaches_the_disk_before_its_name_does"
 FOLDER_ORDER = IN_DURABLE + "test_folder_reaches_the_disk_before_its_name_does"
@@ -363,8 +369,8 @@ MUTANTS = (
     Mutant(
         name="a complete store keeps the scan",
         file=WRITER,
-        old="                remove_file(self.folder / SCAN_FILE)\n                path = ",
-        new="                path = ",
+        old="                remove_scan(self.folder)\n                self._locks",
+        new="                self._locks",
         test=IN_KEPT_SCAN + "test_a_complete_store_keeps_none",
     ),
     Mutant(
@@ -515,5 +521,82 @@ MUTANTS = (
         old="        if found != expected:\n",
         new="        if False:\n",
         test=IN_URL_DAMAGE + "test_a_fetch_over_shards_with_other_logits_is_refused",
+    ),
+    Mutant(
+        name="a lock on a file that was removed counts",
+        file=LOCKS,
+        old="            self.require_current()  # it may have been removed since it was opened\n",
+        new="            pass\n",
+        test=IN_LOCKS + "test_nobody_gets_a_lock_on_a_file_that_another_removed",
+    ),
+    Mutant(
+        name="a writer commits without its lock",
+        file=WRITER,
+        old="        self._locks.require_current()\n\n    @contextmanager\n",
+        new="\n    @contextmanager\n",
+        test=IN_WRITER + "test_a_writer_whose_lock_was_removed_commits_nothing",
+    ),
+    Mutant(
+        name="the lock is not looked at last before a commit",
+        file=BUILDER,
+        old="    require_own()\n",
+        new="",
+        test=IN_WRITER + "test_a_writer_whose_lock_goes_while_a_shard_is_read_back_commits_nothing",
+    ),
+    Mutant(
+        name="a store is completed without the lock",
+        file=WRITER,
+        old="                self._locks.require_current()  # reading",
+        new="                # reading",
+        test=IN_WRITER + "test_a_writer_whose_lock_was_removed_completes_nothing",
+    ),
+    Mutant(
+        name="a bad row is not told to those who wait",
+        file=BEGINNING,
+        old="            if locks.is_held(_WAITING):\n",
+        new="            if False:\n",
+        test=IN_BEGINNING + "test_a_bad_row_is_found_once_for_all_who_wait",
+    ),
+    Mutant(
+        name="a bad row of other files is believed",
+        file=BEGINNING,
+        old="            if failed is not None and failed.about == turn.about:\n",
+        new="            if failed is not None:\n",
+        test=IN_BEGINNING + "test_who_waits_with_other_files_looks_for_itself",
+    ),
+    Mutant(
+        name="a killed run is named as the one that is waited for",
+        file=BEGINNING,
+        old="        if locks.is_held(_NAMED):",
+        new="        if True:",
+        test=IN_BEGINNING + "test_what_a_killed_one_left_names_nobody",
+    ),
+    Mutant(
+        name="files are known as they were before the wait",
+        file=KEPT_SCAN,
+        old="                self._key = self._key_now()  #",
+        new="                #",
+        test=IN_KEPT_SCAN + "test_files_that_change_during_the_wait_are_known_as_they_are_scanned",
+    ),
+    Mutant(
+        name="a scan that cannot be kept ends the run",
+        file=KEPT_SCAN,
+        old="        except StorageError as error:\n            self._progress",
+        new="        except KeyError as error:\n            self._progress",
+        test=IN_KEPT_SCAN + "test_a_scan_that_cannot_be_kept_is_a_note",
+    ),
+    Mutant(
+        name="records of all shards at a URL are kept",
+        file=URL_STORE,
+        old="        for head in self.heads(self.finished_shards()):\n",
+        new="        for head in list(self.heads(self.finished_shards())):\n",
+        test=IN_URL + "test_records_of_many_shards_are_never_in_memory_together",
+    ),
+    Mutant(
+        name="the staging that verify is given is not used",
+        file=PLACE,
+        old="        return verify_remote(self._objects.url, progress, self._staging)\n",
+        new="        return verify_remote(self._objects.url, progress)\n",
+        test=IN_ADDRESS + "test_a_store_at_a_url_is_checked_in_the_folder_that_was_asked_for",
     ),
 )

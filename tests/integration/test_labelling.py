@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import onnx
@@ -23,12 +25,30 @@ from monox_kit.corpora import blocks
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.marks import Place
 from monox_kit.data import Document
-from monox_kit.errors import ConfigError, CorpusError, ModelError, StoreLocked, StoreMismatch
+from monox_kit.errors import (
+    ConfigError,
+    CorpusError,
+    ModelError,
+    StoreError,
+    StoreLocked,
+    StoreMismatch,
+)
 from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
+from monox_kit.progress import Silent
 from monox_kit.store import LogitStore, StoreWriter, merge_stores
 from tests.store_samples import tree
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
+
+
+class Notes(Silent):
+    """Progress that remembers what the user was told."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.all.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +240,44 @@ def test_runs_that_begin_at_once_wait_for_the_one_that_scans(
     assert len(LogitStore.open(tmp_path / "store", verify="full")) == 50
 
 
+def test_runs_that_wait_learn_of_a_bad_row_and_do_not_scan(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And say who it is that they wait for. Mended, the corpus is labelled by the same command."""
+    rows = labelled_rows(50, seed=4)
+    bad = [*rows[:-1], {**rows[-1], "label": "unheard of"}]
+    corpus = write_jsonl(tmp_path / "c.jsonl", bad)
+    config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
+    parts = [replace(config, shard_range=(i, i + 1)) for i in range(3)]
+    notes = [Notes() for _ in parts]
+    scan, scans, told = Corpus.scan, [], Event()
+
+    def scan_when_others_wait(self: Corpus, **kwargs: object) -> object:
+        scans.append(1)
+        assert told.wait(60)
+        return scan(self, **kwargs)  # type: ignore[arg-type]
+
+    def label(number: int) -> str:
+        with pytest.raises(CorpusError, match="unheard of") as found:
+            label_corpus(parts[number], tmp_path / "store", progress=notes[number])
+        return str(found.value)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor() as pool:
+        patch.setattr(Corpus, "scan", scan_when_others_wait)
+        runs = [pool.submit(label, number) for number in range(3)]
+        while sum(len(each.all) for each in notes) < 2 and not any(run.done() for run in runs):
+            time.sleep(0.01)
+        told.set()
+        messages = [run.result(60) for run in runs]
+    assert len(scans) == 1
+    assert sum("this run waited for it" in message for message in messages) == 2
+    assert not (tmp_path / "store").exists()
+    who = f"waiting for process {os.getpid()} on {platform.node()}, which began at "
+    assert sum(who in note for each in notes for note in each.all) == 2
+    write_jsonl(corpus, rows)
+    assert label_corpus(config, tmp_path / "store").complete
+
+
 def test_a_corpus_changed_under_its_size_and_time_gets_no_row_into_the_store(
     files: Path, tmp_path: Path
 ) -> None:
@@ -308,6 +366,15 @@ def test_a_bad_row_is_found_before_the_model_runs(
     with pytest.raises(CorpusError, match="unheard of"):
         label_corpus(config, tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_where_the_scan_belongs_is_refused_before_the_model_is_opened(
+    files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "store" / "scan").mkdir(parents=True)
+    config = replace(config_for(files), model=str(tmp_path / "nowhere"))
+    with pytest.raises(StoreError, match=r"store/scan: expected no folder of this name"):
+        label_corpus(config, tmp_path / "store")
 
 
 def test_models_that_cannot_label_are_refused(files: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -17,9 +18,10 @@ import pytest
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, CorpusSummary
 from monox_kit.corpora.marks import Marks
 from monox_kit.corpora.paths import SourceFile, file_states
+from monox_kit.errors import StoreError
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.progress import Silent
-from monox_kit.store import StoreManifest, StoreWriter
+from monox_kit.store import StoreManifest, StoreWriter, keep_scan, staged_place
 from tests.store_samples import manifest, shard_arguments
 from tests.tiny_models import labelled_rows, write_jsonl
 
@@ -58,7 +60,7 @@ def config_of(folder: Path, **changes: Any) -> CorpusConfig:
 def keep(config: CorpusConfig, store: Path) -> tuple[CorpusSummary, StoreManifest]:
     """Scan a corpus and begin a store that keeps what was found."""
     corpus = Corpus(config)
-    kept = KeptScan(corpus, SHARD_ROWS, store, Silent())
+    kept = KeptScan(corpus, SHARD_ROWS, staged_place(store, None), Silent())
     summary = corpus.scan(mark_every=SHARD_ROWS, sample_rows=5)
     begun = manifest(
         num_rows=summary.num_rows,
@@ -68,8 +70,8 @@ def keep(config: CorpusConfig, store: Path) -> tuple[CorpusSummary, StoreManifes
     )
     content = kept.encode(summary, summary.sample)
     assert content is not None
-    with StoreWriter(store, begun, range(1)) as writer:
-        writer.keep_scan(content)
+    with StoreWriter(store, begun, range(1)):
+        kept.keep(content)
     return summary, begun
 
 
@@ -78,9 +80,9 @@ def take(
 ) -> tuple[CorpusSummary | None, list[str]]:
     """What a later run takes, and is told."""
     notes = Notes()
-    kept = KeptScan(Corpus(config), shard_rows, store, notes)
+    kept = KeptScan(Corpus(config), shard_rows, staged_place(store, None), notes)
     with ExitStack() as turn:
-        assert kept.begun(turn) == begun
+        assert kept.begun(turn, {}) == begun
     return kept.take(begun), notes.all
 
 
@@ -209,13 +211,13 @@ def test_a_complete_store_keeps_none(corpus: Path, tmp_path: Path) -> None:
     """Neither put late, nor left by a power failure."""
     store = manifest()
     with StoreWriter(tmp_path / "s", store) as writer:
-        writer.keep_scan(b"scan")
+        keep_scan(tmp_path / "s", b"scan")
         assert (tmp_path / "s" / "scan").read_bytes() == b"scan"
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(store, shard))
         writer.complete()
         assert not (tmp_path / "s" / "scan").exists()
-        writer.keep_scan(b"scan")
+        keep_scan(tmp_path / "s", b"scan")
         assert not (tmp_path / "s" / "scan").exists()
     (tmp_path / "s" / "scan").write_bytes(b"scan")
     with StoreWriter(tmp_path / "s", store) as writer:
@@ -223,14 +225,77 @@ def test_a_complete_store_keeps_none(corpus: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "scan").exists()
 
 
+def test_files_that_change_during_the_wait_are_known_as_they_are_scanned(
+    corpus: Path, tmp_path: Path
+) -> None:
+    config, store = config_of(corpus), tmp_path / "s"
+    kept = KeptScan(Corpus(config), SHARD_ROWS, staged_place(store, None), Silent())
+    touch(corpus)
+    with ExitStack() as turn:
+        assert kept.begun(turn, {}) is None
+        summary = Corpus(config).scan(mark_every=SHARD_ROWS)
+        content = kept.encode(summary, ())
+        assert content is not None
+        begun = manifest(
+            num_rows=summary.num_rows,
+            shard_rows=SHARD_ROWS,
+            has_pairs=True,
+            fingerprint={"corpus_digest": summary.digest},
+        )
+        with StoreWriter(store, begun, range(1)):
+            kept.keep(content)
+    assert take(config, store, begun)[0] is not None
+
+
+def test_a_scan_that_cannot_be_kept_is_a_note(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for it, and has room again for the store."""
+    notes, store = Notes(), tmp_path / "s"
+    kept = KeptScan(Corpus(config_of(corpus)), SHARD_ROWS, staged_place(store, None), notes)
+
+    def full(source: str, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with StoreWriter(store, manifest(), range(1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", full)
+            kept.keep(b"scan")
+        assert sorted(os.listdir(store)) == ["lock", "shards", "store.json"]
+    (note,) = notes.all
+    assert note.startswith(f"{store / 'scan'}: expected to write here, found: No space left")
+    assert note.endswith("Until then, each run of this store checks the corpus.")
+
+
+def test_a_folder_where_the_scan_belongs_is_refused_before_any_work(tmp_path: Path) -> None:
+    """And not removed: it is somebody's."""
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        for shard in writer.missing:
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        (tmp_path / "s" / "scan").mkdir()
+        with pytest.raises(StoreError, match=r"s/scan: expected no folder of this name"):
+            writer.complete()
+    place = staged_place(tmp_path / "s", None)
+    with pytest.raises(StoreError, match=r"s/scan: expected no folder of this name"):
+        place.require_writable()
+    with (
+        pytest.raises(StoreError, match="Move it elsewhere"),
+        StoreWriter(tmp_path / "s", manifest()),
+    ):
+        pytest.fail("the block must not run")
+    (tmp_path / "s" / "scan").rmdir()
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        assert writer.complete() is not None
+
+
 def test_a_corpus_that_does_not_tell_of_changes_keeps_none(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/kept/a.jsonl", b'{"text": "alpha"}\n')
     corpus = Corpus(CorpusConfig(paths=("memory://kept/a.jsonl",)))
-    kept = KeptScan(corpus, SHARD_ROWS, tmp_path / "s", Silent())
+    kept = KeptScan(corpus, SHARD_ROWS, staged_place(tmp_path / "s", None), Silent())
     summary = corpus.scan(mark_every=SHARD_ROWS)
     with ExitStack() as turn:
-        assert kept.begun(turn) is None
+        assert kept.begun(turn, {}) is None
     assert kept.encode(summary, ()) is None
     assert not (tmp_path / "s").exists()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from threading import Event, Thread
 
 import pytest
 
-from monox_kit.errors import StoreLocked
+from monox_kit.errors import StorageError, StoreLocked, StoreLockLost
 from monox_kit.locks import RangeLocks, exclusive_lock, owned_folder
 from tests.children import fork, sleep_in_a_fork, sleep_in_a_program
 
@@ -107,3 +109,65 @@ def test_a_lock_file_that_another_removed_is_not_current(tmp_path: Path) -> None
         assert not locks.is_current
         path.touch()
         assert not locks.is_current
+        with pytest.raises(StoreLockLost, match="lock: expected the lock file that this process"):
+            locks.require_current()
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_nobody_gets_a_lock_on_a_file_that_another_removed(tmp_path: Path, is_new: bool) -> None:
+    """Else two would have it: one of the old file, one of the new."""
+    path = tmp_path / "lock"
+    with RangeLocks(path) as locks:
+        path.unlink()
+        if is_new:
+            path.touch()
+        for get in (
+            lambda: locks.took(0, 1),
+            lambda: locks.take(0, 1, "the file"),
+            lambda: locks.turn(0).__enter__(),
+            lambda: locks.share(0),
+        ):
+            with pytest.raises(StoreLockLost, match="that it was removed or replaced"):
+                get()
+    with exclusive_lock(path):
+        pass
+
+
+def test_a_file_that_its_server_forgot_is_lost_and_gives_its_locks_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS does with one that another machine removed: every call on it ends in ESTALE."""
+
+    def stale(*arguments: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with RangeLocks(tmp_path / "lock") as locks, locks.turn(3):
+        for owner, name in ((fcntl, "fcntl"), (os, "fstat")):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, stale)
+                with pytest.raises(StoreLockLost, match="removed or replaced"):
+                    locks.took(0, 1)
+        monkeypatch.setattr(fcntl, "fcntl", stale)
+
+
+def test_a_disk_that_does_not_tell_of_the_file_is_no_loss_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with RangeLocks(tmp_path / "lock") as locks:
+        monkeypatch.setattr(os, "lstat", fail)
+        with pytest.raises(StorageError, match="to find out about the lock file, found: Input"):
+            locks.require_current()
+
+
+def test_bytes_that_are_shared_are_seen_by_others_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with RangeLocks(path) as one, RangeLocks(path) as two:
+        assert not one.is_held(5)
+        one.share(5)
+        two.share(5)
+        assert one.is_held(5) and two.is_held(5) and not one.is_held(6)
+        two.give_back(5)
+        assert two.is_held(5) and not one.is_held(5)

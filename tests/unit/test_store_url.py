@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ from monox_kit.errors import (
 )
 from monox_kit.store import (
     LogitStore,
+    ShardRange,
     fetch_store,
     store_info,
     store_place,
     verify_remote,
 )
 from monox_kit.store.remote import drivers
+from monox_kit.store.remote.shard_object import ShardHead
 from monox_kit.store.remote.staging import staging_folder, staging_root
+from monox_kit.store.remote.store import RemoteStore
+from monox_kit.store.shard import ShardRecord
 from tests.object_store import DiskObjects, do, flip, lose_answer, refuse, write_url
 from tests.store_samples import manifest, shard_arguments, text_bytes, tree, write_store
 
@@ -172,7 +177,7 @@ def test_a_read_that_ends_early_is_an_error(
         return act()[:-1]
 
     write_url(url, tmp_path / "staging")
-    service.faults += [("read", "000001.shard", each) for each in (do, cut)]  # head, then rest
+    service.faults += [("read", "000001.shard", each) for each in (do, do, cut)]  # head twice, rest
     with pytest.raises(StorageError, match=r"000001\.shard: expected the bytes \d+ to \d+, found"):
         fetch_store(url, tmp_path / "fetched")
     assert fetch_store(url, tmp_path / "fetched").num_resumed_rows == 4
@@ -228,6 +233,48 @@ def test_a_refusal_that_only_its_status_tells(url: str, service: type[DiskObject
     service.faults.append(("put", "probe", refuse_by_status))
     place.require_writable()
     assert not service.faults
+
+
+def test_records_of_many_shards_are_never_in_memory_together(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10,000 of them are 36 MB. Each that is read by completing, by info, by fetch, by verify."""
+    store, alive = manifest(shard_rows=1), []
+    heads = RemoteStore.heads
+
+    def counted(self: RemoteStore, shards: dict[ShardRange, int]) -> Iterator[ShardHead]:
+        for head in heads(self, shards):
+            alive.append(sum(type(each) is ShardRecord for each in gc.get_objects()))
+            yield head
+
+    monkeypatch.setattr(RemoteStore, "heads", counted)
+    for use in (
+        lambda: write_url(url, tmp_path / "staging", store),
+        lambda: store_info(url),
+        lambda: fetch_store(url, tmp_path / "fetched"),
+        lambda: verify_remote(url, staging=tmp_path / "staging"),
+    ):
+        alive.clear()
+        use()
+        assert len(alive) >= 11 and max(alive) < 5
+
+
+def test_an_object_that_is_replaced_while_it_is_fetched_is_refused(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = shard_arguments(manifest(), manifest().shard(1))
+    other = shard_of_another(tmp_path, 1, logits=arguments["logits"] + 1)
+    write_url(url, tmp_path / "staging")
+    finished = RemoteStore.finished
+
+    def then_replaced(self: RemoteStore) -> Any:
+        found = finished(self)
+        self.objects._filesystem.pipe_file(self.objects._path("shards/000001.shard"), other)
+        return found
+
+    monkeypatch.setattr(RemoteStore, "finished", then_replaced)
+    with pytest.raises(StoreCorrupt, match=r"000001\.shard: expected .* as it was"):
+        fetch_store(url, tmp_path / "fetched")
 
 
 def test_a_service_that_nothing_can_be_read_from(

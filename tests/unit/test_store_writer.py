@@ -6,7 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from monox_kit.errors import (
     StoreError,
     StoreIncomplete,
     StoreLocked,
+    StoreLockLost,
 )
-from monox_kit.store import LogitStore, ShardRange, StoreWriter
+from monox_kit.store import LogitStore, ShardRange, StoreWriter, builder
+from monox_kit.store.folder import StoreFolder
+from monox_kit.store.shard import ShardRecord
 from tests.store_samples import manifest, shard_arguments, text_bytes, tree, write_store
 
 
@@ -192,6 +195,87 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
         owner.kill()
     with StoreWriter(tmp_path / "s", manifest()) as writer:
         assert writer.missing == []
+
+
+@contextmanager
+def nothing_beside(folder: Path) -> Iterator[None]:
+    (folder / "lock").unlink()
+    yield
+
+
+@contextmanager
+def another_writer(folder: Path) -> Iterator[None]:
+    """It gets the same shards, since the lock that holds them is no longer there."""
+    (folder / "lock").unlink()
+    with StoreWriter(folder, manifest()) as writer:
+        yield
+        assert len(writer.missing) == 3  # nobody has committed one of its own
+
+
+@pytest.mark.parametrize("beside", [nothing_beside, another_writer])
+def test_a_writer_whose_lock_was_removed_commits_nothing(
+    tmp_path: Path, beside: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    """The other one also removes what this one has half-built."""
+    folder = tmp_path / "s"
+    with StoreWriter(folder, manifest()) as writer:
+        shard = writer.missing[0]
+        arguments = shard_arguments(manifest(), shard)
+        context = writer.shard(shard, text_bytes(arguments["documents"]))
+        context.__enter__().append(**arguments)
+        with beside(folder):
+            with pytest.raises(StoreLockLost, match=r"s/lock: expected the lock file that"):
+                context.__exit__(None, None, None)
+            assert shard in writer.missing
+            with pytest.raises(StoreLockLost):
+                writer.write_shard(shard, **arguments)
+            with pytest.raises(StoreLockLost):
+                writer.copy_shard(shard, b"{}", [("logits.npy", b"")])
+            assert list((folder / "shards").iterdir()) == []
+
+
+def test_a_writer_whose_lock_goes_while_a_shard_is_read_back_commits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_back = builder._read_back
+
+    def remove_lock(*arguments: Any) -> None:
+        (tmp_path / "s" / "lock").unlink()
+        read_back(*arguments)
+
+    monkeypatch.setattr(builder, "_read_back", remove_lock)
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        shard = writer.missing[0]
+        with pytest.raises(StoreLockLost):
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+    assert list((tmp_path / "s" / "shards").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_reading", [False, True])
+def test_a_writer_whose_lock_was_removed_completes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_reading: bool
+) -> None:
+    """Before it has the turn to do so, and while it reads the records."""
+    lock = tmp_path / "s" / "lock"
+    read_shard = StoreFolder.read_shard
+
+    def remove_lock(self: StoreFolder, shard: ShardRange) -> ShardRecord:
+        lock.unlink(missing_ok=True)
+        return read_shard(self, shard)
+
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        for shard in writer.missing:
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        if is_reading:
+            monkeypatch.setattr(StoreFolder, "read_shard", remove_lock)
+        else:
+            lock.unlink()
+        with pytest.raises(StoreLockLost):
+            writer.complete()
+    assert not (tmp_path / "s" / "complete.json").exists()
+    monkeypatch.undo()
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        assert writer.complete() is not None
 
 
 def test_writers_of_different_shards_work_side_by_side(tmp_path: Path) -> None:

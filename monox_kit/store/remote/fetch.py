@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,18 +75,23 @@ def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchR
             "it lies, and copied by any program."
         )
     store = RemoteStore.at(address)
-    complete, heads = store.finished()
+    complete, totals = store.finished()
     with StoreWriter(out, store.manifest) as writer:
         require_same_record(store, writer, out)
         missing = set(writer.missing)
-        _require_same_shards(out, [head for head in heads if head.record.shard not in missing])
+        there = {s: digest for s, digest in totals.digests.items() if s not in missing}
+        _require_same_shards(out, there)
+        sizes = {s: size for s, size in store.finished_shards().items() if s in missing}
         num_rows = store.manifest.num_rows
         resumed = num_rows - sum(map(len, missing))
         with (progress or Silent()).task("fetching", num_rows, "rows", done=resumed) as task:
-            for head in heads:
-                if head.record.shard in missing:
-                    _fetch_shard(store, head, writer)
-                    task.advance(len(head.record.shard))
+            for head in store.heads(sizes):
+                shard = head.record.shard
+                if head.record.digest != totals.digests.get(shard):
+                    where = store.objects.where(store.shard_name(shard))
+                    raise corrupt(where, "the object as it was", "another", "Run it again.")
+                _fetch_shard(store, head, writer)
+                task.advance(len(shard))
         record = writer.complete(**complete.summary)
     assert record is not None and record.digest == complete.digest  # all of them are here
     return FetchReport(
@@ -94,7 +99,7 @@ def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchR
         store=str(out),
         num_rows=record.num_rows,
         num_shards=record.num_shards,
-        num_bytes=sum(head.record.num_bytes for head in heads),
+        num_bytes=totals.num_bytes,
         num_resumed_rows=resumed,
         store_digest=record.digest,
     )
@@ -104,18 +109,18 @@ def _fetch_shard(store: RemoteStore, head: ShardHead, writer: StoreWriter) -> No
     writer.copy_shard(head.record.shard, head.content, store.files(head))
 
 
-def _require_same_shards(out: Path, heads: Sequence[ShardHead]) -> None:
-    """Check that shards which stand in `out` are those of the URL.
+def _require_same_shards(out: Path, digests: Mapping[ShardRange, str]) -> None:
+    """Check that shards which stand in `out` have the digests of those at the URL.
 
     Raises:
         StoreMismatch: one differs.
     """
     local = StoreFolder(out)
-    for head in heads:
-        expected, found = head.record.digest, local.read_shard(head.record.shard).digest
+    for shard, expected in digests.items():
+        found = local.read_shard(shard).digest
         if found != expected:
             raise StoreMismatch(
-                f"{local.shard_folder(head.record.shard)}: expected the digest "
+                f"{local.shard_folder(shard)}: expected the digest "
                 f"{expected[:16]}... as at the URL, found {found[:16]}.... Give another --out."
             )
 
@@ -128,8 +133,7 @@ def remote_info(url: str) -> StoreInfo:
         StorageError: the service refused.
     """
     store = RemoteStore.at(url)
-    complete, heads = store.checked_complete()
-    return StoreInfo.of(store, complete, [head.record for head in heads])
+    return StoreInfo.of(store, *store.checked_complete())
 
 
 def verify_remote(

@@ -26,6 +26,7 @@ from monox_kit.store.remote.shard_object import (
     parse_head,
     split_files,
 )
+from monox_kit.store.shard import ShardTotals
 
 _SUFFIX = ".shard"
 _NAME = re.compile(r"(?P<index>[0-9]{6})\.shard", re.ASCII)
@@ -170,8 +171,8 @@ class RemoteStore(StoreRecords):
         where = self.objects.where(COMPLETE_FILE)
         return CompleteRecord.parse(content, where, self.manifest, COMPLETE_STEP)
 
-    def checked_complete(self) -> tuple[CompleteRecord | None, list[ShardHead]]:
-        """The completion record and that of every shard which is there, as they fit each other.
+    def checked_complete(self) -> tuple[CompleteRecord | None, ShardTotals]:
+        """The completion record and what all shards come to that are there, as they fit each other.
 
         Raises:
             StoreCorrupt: a record is damaged, or a shard is absent or differs from when the store
@@ -179,24 +180,24 @@ class RemoteStore(StoreRecords):
             StorageError: the service refused.
         """
         complete = self.read_complete()
-        heads = list(self.heads(self.finished_shards()))
+        totals = ShardTotals()
+        for head in self.heads(self.finished_shards()):
+            totals.add(head.record)
         if complete is not None:
-            shards = [head.record.shard for head in heads]
-            self.require_complete(complete, shards, [head.record.digest for head in heads])
-        return complete, heads
+            self.require_complete(complete, totals.digests, totals.digests.values())
+        return complete, totals
 
-    def finished(self) -> tuple[CompleteRecord, list[ShardHead]]:
-        """The records of a finished store, as they fit each other; see `checked_complete`.
+    def finished(self) -> tuple[CompleteRecord, ShardTotals]:
+        """The same of a finished store; see `checked_complete`.
 
         Raises:
             StoreIncomplete: labelling has not finished.
         """
-        complete, heads = self.checked_complete()
+        complete, totals = self.checked_complete()
         if complete is None:
-            rows = sum(len(head.record.shard) for head in heads)
             raise StoreIncomplete(
-                f"{self.where}: expected a complete store, found {rows} of "
+                f"{self.where}: expected a complete store, found {totals.num_rows} of "
                 f"{self.manifest.num_rows} rows labelled. "
                 "Run the same `monoxkit label` command again to finish it."
             )
-        return complete, heads
+        return complete, totals

@@ -154,13 +154,13 @@ class RemoteWriter:
             )
         if len(store.finished_shards()) < self.manifest.num_shards:
             return None  # before any record is read: there may be many
-        complete, heads = store.checked_complete()
+        complete, totals = store.checked_complete()
         if complete is not None:
             return complete
         record = CompleteRecord(
             num_rows=self.manifest.num_rows,
             num_shards=self.manifest.num_shards,
-            digest=store.digest_of([head.record.digest for head in heads]),
+            digest=store.digest_of(totals.digests.values()),
             summary=summary,
         )
         where = self._objects.where(COMPLETE_FILE)
@@ -168,8 +168,7 @@ class RemoteWriter:
         found = store.read_complete()
         if found is None:
             raise _lost(where, "nothing.")
-        shards = [head.record.shard for head in heads]
-        store.require_complete(found, shards, [head.record.digest for head in heads])
+        store.require_complete(found, totals.digests, totals.digests.values())
         return found
 
     def _publish(self, store: RemoteStore, shard: ShardRange) -> None:
