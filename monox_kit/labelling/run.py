@@ -256,6 +256,7 @@ class _Run:
             texts,
             provider=self._model.provider,
             model_digest=self._model.folder.model_digest,
+            precision=self._model.folder.run_precision,
             max_length=self._model.tokenizer.max_length,
             corpus_tokens=int(mean_tokens * summary.num_rows),
             progress=self._progress,

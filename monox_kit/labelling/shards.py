@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monox_kit.bundle import FP32_FILE, ONNX_FILE, ModelFolder, open_folder
+from monox_kit.bundle import FP32, ONNX_FILE, ModelFolder, RunPrecision, open_folder
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import MarksByIndex
 from monox_kit.data import Classifier, Document, LabelSet
@@ -60,11 +60,16 @@ class TeacherModel:
         """The teacher under a plan; with the reference graph where the run has a guard."""
         reference = None
         if self._config.guard is not None:
-            reference = self.classifier(plan.session, FP32_FILE)
+            reference = self.classifier(plan.session, self.folder.reference_file, FP32)
         return Teacher(self.classifier(plan.session), reference, plan.batch_tokens, guard)
 
-    def classifier(self, plan: SessionPlan | None, file: str = ONNX_FILE) -> Classifier:
-        """One of the folder's graphs, or PyTorch's model."""
+    def classifier(
+        self,
+        plan: SessionPlan | None,
+        file: str = ONNX_FILE,
+        precision: RunPrecision | None = None,
+    ) -> Classifier:
+        """One of the folder's graphs, or PyTorch's model; see `load_backend`."""
         config = self._config
         return load_backend(
             self.folder,
@@ -73,7 +78,7 @@ class TeacherModel:
             plan=plan,
             file=file,
             device=config.device,
-            precision=config.precision or "fp32",
+            precision=precision or config.precision,
             compiled=config.compiled,
         )
 
