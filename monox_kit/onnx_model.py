@@ -163,25 +163,28 @@ def require_provider(provider: str) -> str:
     return PROVIDERS[provider]
 
 
-def require_bf16(provider: str) -> None:
-    """Check that float32 weights can be multiplied in bfloat16.
+def computes_bf16(provider: str) -> bool:
+    """Whether float32 weights can be multiplied in bfloat16 on one of `PROVIDERS` here."""
+    return provider == "openvino" and has_bf16()
 
-    Args:
-        provider: one of `PROVIDERS`.
+
+def require_bf16(provider: str) -> None:
+    """Check `computes_bf16`.
 
     Raises:
         ProviderError: the provider has no such arithmetic, or the CPU emulates it at best.
     """
+    if computes_bf16(provider):
+        return
     if provider != "openvino":
         raise ProviderError(
             f"bf16: expected --provider openvino, which alone multiplies float32 weights in it, "
             f"found {provider}. Give that provider, or use a bundle in another precision."
         )
-    if not has_bf16():
-        raise ProviderError(
-            "bf16: expected a CPU with AVX512-BF16 or AMX, found "
-            f"{read_hardware().cpu_model} without. Use another precision here."
-        )
+    raise ProviderError(
+        f"bf16: expected a CPU with AVX512-BF16 or AMX, found {read_hardware().cpu_model} without. "
+        "Use another precision here."
+    )
 
 
 def open_session(

@@ -21,14 +21,16 @@ from monox_kit import onnx_model
 from monox_kit.bundle import BundleRecord, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, ProviderError
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.hardware import has_bf16
 from monox_kit.inference import load_backend, load_model
-from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.labelling import LabelConfig, label_corpus, run
+from monox_kit.labelling.guard import Guard, choose_guard
 from monox_kit.onnx_model import PROVIDERS, open_session
 from monox_kit.scoring import score
 from monox_kit.store import LogitStore
-from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
+from monox_kit.store.stats import store_stats
+from tests.tiny_models import balanced_classifier, labelled_rows, off_by_a_little, write_jsonl
 
 NEEDS_OPENVINO = pytest.mark.skipif(
     PROVIDERS["openvino"] not in onnxruntime.get_available_providers() or not has_bf16(),
@@ -75,13 +77,16 @@ def openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, its bf16 bundle and texts."""
+    """A model, its bf16 bundle, a quantized one that gets close calls wrong, and texts."""
     folder = tmp_path_factory.mktemp("bf16")
-    bert_classifier(folder / "model")
-    write_jsonl(folder / "corpus.jsonl", labelled_rows(400, seed=3))
+    rows = labelled_rows(400, seed=3)
+    write_jsonl(folder / "corpus.jsonl", rows)
+    balanced_classifier(folder / "model", rows)
     with pytest.MonkeyPatch.context() as patch:
         stand_in_for_openvino(patch)
         export_model(asked(folder), folder / "bundle")
+        patch.setattr(search, "write_quantized", off_by_a_little)
+        export_model(asked(folder, precision="int8", min_agreement=0.5), folder / "coarse")
     return folder
 
 
@@ -116,7 +121,9 @@ def test_the_bundle_is_the_fp32_graph_and_its_record_says_bf16(
     fp32, bf16 = (candidates[f"{name}@openvino"]["agreement"] for name in ("fp32", "bf16"))
     assert fp32["max_delta"] < 1e-4 < bf16["max_delta"]
     export_model(asked(files, precision="fp32"), tmp_path / "fp32")
-    digests = {open_folder(str(path)).model_digest for path in (files / "bundle", tmp_path / "fp32")}
+    digests = {
+        open_folder(str(path)).model_digest for path in (files / "bundle", tmp_path / "fp32")
+    }
     assert len(digests) == 1
     assert not (files / "bundle" / "model.fp32.onnx").exists()  # it would be the same graph twice
 
@@ -128,9 +135,10 @@ def test_auto_times_bf16_and_keeps_the_graph_of_the_one_that_wins(
     summary = export_model(config, tmp_path / "bundle")
     found = summary.candidates["bf16@openvino"]
     assert found["tokens_per_s"] > 0
-    assert found["agreement"]["max_delta"] > summary.candidates["fp32@openvino"]["agreement"][
-        "max_delta"
-    ]
+    assert (
+        found["agreement"]["max_delta"]
+        > summary.candidates["fp32@openvino"]["agreement"]["max_delta"]
+    )
     assert (tmp_path / "bundle" / "model.onnx").is_file()
     has_reference = (tmp_path / "bundle" / "model.fp32.onnx").is_file()
     assert has_reference == (summary.precision == "int8-static")
@@ -184,6 +192,59 @@ def test_a_bf16_bundle_labels_in_bf16_and_is_guarded_by_its_own_graph_in_fp32(
     kept, again = (guarded.logits(np.flatnonzero(rows)) for rows in (~recomputed, recomputed))
     np.testing.assert_allclose(again, reference.logits(np.flatnonzero(recomputed)), atol=1e-4)
     np.testing.assert_array_equal(kept, plain.logits(np.flatnonzero(~recomputed)))
+
+
+@pytest.fixture
+def bf16_is_cheaper(openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in takes as long in both: say otherwise."""
+    seconds = {"fp32": 2.0, "bf16": 1.0}
+
+    def choosing(fast: Any, again: Any, *, target: float) -> Guard:
+        timed = {name: replace(one, seconds=seconds[name]) for name, one in again.items()}
+        return choose_guard(fast, timed, target=target)
+
+    monkeypatch.setattr(run, "choose_guard", choosing)
+
+
+def test_the_guard_computes_again_in_bf16_and_the_store_says_so(
+    files: Path, tmp_path: Path, bf16_is_cheaper: None
+) -> None:
+    config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
+    label_corpus(replace(config, guard=None, guard_rows=None), tmp_path / "plain")
+    label_corpus(labelling(files), tmp_path / "bf16")
+    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
+    summary = label_corpus(config, tmp_path / "store")
+    assert summary.guard is not None
+    assert summary.guard["guard_precision"] == "bf16"
+    plain, bf16, store = (stored(tmp_path / name) for name in ("plain", "bf16", "store"))
+    recomputed = store.recomputed(slice(None))
+    assert 0 < recomputed.sum() < len(recomputed)
+    expected = np.where(recomputed[:, None], bf16.logits(slice(None)), plain.logits(slice(None)))
+    np.testing.assert_array_equal(store.logits(slice(None)), expected)
+    counts = store_stats(tmp_path / "store").precision_rows
+    assert counts == {"int8": (~recomputed).sum(), "bf16": recomputed.sum()}
+
+
+@pytest.mark.parametrize("change", [{"guard": 0.9999}, {"provider": "cpu"}])
+def test_the_guard_stays_in_fp32_where_bf16_is_not_there_or_too_coarse(
+    files: Path, tmp_path: Path, bf16_is_cheaper: None, change: dict[str, Any]
+) -> None:
+    config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
+    summary = label_corpus(replace(config, **change), tmp_path / "store")
+    assert summary.guard is not None
+    assert summary.guard["guard_precision"] == "fp32"
+    assert "guard_precision" not in stored(tmp_path / "store").manifest.fingerprint
+    assert set(store_stats(tmp_path / "store").precision_rows) == {"int8", "fp32"}
+
+
+def test_a_store_begun_with_a_bf16_guard_is_not_finished_in_fp32(
+    files: Path, tmp_path: Path, bf16_is_cheaper: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
+    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
+    monkeypatch.setattr(onnx_model, "has_bf16", lambda: False)
+    with pytest.raises(ProviderError, match="AVX512-BF16 or AMX"):
+        label_corpus(config, tmp_path / "store")
 
 
 def test_an_fp32_bundle_still_needs_no_guard(files: Path, tmp_path: Path, openvino: None) -> None:
