@@ -28,8 +28,7 @@ from monox_kit.labelling import LabelConfig, label_corpus, run
 from monox_kit.labelling.guard import Guard, choose_guard
 from monox_kit.onnx_model import PROVIDERS, open_session
 from monox_kit.scoring import score
-from monox_kit.store import LogitStore
-from monox_kit.store.stats import store_stats
+from monox_kit.store import LogitStore, store_stats
 from tests.tiny_models import balanced_classifier, labelled_rows, off_by_a_little, write_jsonl
 
 NEEDS_OPENVINO = pytest.mark.skipif(
