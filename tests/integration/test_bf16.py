@@ -185,11 +185,11 @@ def test_a_bf16_bundle_labels_in_bf16_and_is_guarded_by_its_own_graph_in_fp32(
     plain, guarded, reference = (stored(tmp_path / n) for n in ("plain", "guarded", "torch"))
     assert plain.manifest.fingerprint["precision"] == "bf16"
     rounding = np.abs(plain.logits(slice(None)) - reference.logits(slice(None)))
-    assert 1e-3 < rounding.max() < 0.1
+    assert 1e-4 < rounding.max() < 1e-2
     recomputed = guarded.recomputed(slice(None))
     assert 0 < recomputed.sum() < len(recomputed)
     kept, again = (guarded.logits(np.flatnonzero(rows)) for rows in (~recomputed, recomputed))
-    np.testing.assert_allclose(again, reference.logits(np.flatnonzero(recomputed)), atol=1e-4)
+    np.testing.assert_allclose(again, reference.logits(np.flatnonzero(recomputed)), atol=2e-5)
     np.testing.assert_array_equal(kept, plain.logits(np.flatnonzero(~recomputed)))
 
 
@@ -293,6 +293,6 @@ def test_openvino_computes_in_what_it_was_told(files: Path, tmp_path: Path) -> N
             ("bf16", model.classifier),
         )
     }
-    np.testing.assert_allclose(logits["fp32"], logits["torch"], atol=1e-4)
-    off = np.abs(logits["bf16"] - logits["torch"]).max()
-    assert 1e-3 < off < 0.1 * np.abs(logits["torch"]).max()
+    off = {name: np.abs(logits[name] - logits["torch"]).max() for name in ("fp32", "bf16")}
+    assert off["fp32"] < 1e-4
+    assert 10 * off["fp32"] < off["bf16"] < 0.1
