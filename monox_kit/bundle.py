@@ -6,7 +6,7 @@ A bundle is an ordinary Hugging Face folder plus `monoxkit.json`, so other tools
     tokenizer.json, ...       the tokenizer
     model.safetensors         weights of a PyTorch bundle
     model.onnx [.data]        graph and weights of an ONNX bundle
-    model.fp32.onnx [.data]   beside a reduced precision: the fp32 graph of the fidelity guard
+    model.fp32.onnx [.data]   beside a quantized graph: the fp32 graph of the fidelity guard
     monoxkit.json             `BundleRecord`: labels, max_length, precision, provenance, checks
     README.md                 model card
 """
@@ -40,6 +40,10 @@ FORMAT_VERSION = 1
 DEFAULT_MAX_LENGTH = 256  # the MonoX paper's cut
 
 Backend = Literal["torch", "onnx"]
+# What a runtime multiplies float32 weights in.
+RunPrecision = Literal["fp32", "bf16"]
+FP32: Literal["fp32"] = "fp32"
+BF16: Literal["bf16"] = "bf16"
 
 # What a tokenizer may consist of, across the families that transformers loads.
 _TOKENIZER_FILES = (
@@ -207,6 +211,14 @@ class ModelFolder:
             return positions - int(self.config.get("pad_token_id") or 1) - 1
         return positions
 
+    @property
+    def run_precision(self) -> RunPrecision:
+        """What ONNX Runtime multiplies the graph's float32 weights in, as it was exported."""
+        record = self.record
+        # A PyTorch folder's bf16 is what it was trained in.
+        is_bf16 = record is not None and record.backend == "onnx" and record.precision == BF16
+        return BF16 if is_bf16 else FP32
+
     @cached_property
     def model_digest(self) -> str:
         """A digest over the configuration and the weights."""
@@ -250,10 +262,15 @@ class ModelFolder:
             "Give the PyTorch folder that the bundle was exported from."
         )
 
+    @property
+    def reference_file(self) -> str:
+        """The fp32 graph of the guard: the bundle's own where bf16 is only how that is run."""
+        return ONNX_FILE if self.run_precision == BF16 else FP32_FILE
+
     @cached_property
     def reference_digest(self) -> str:
-        """A digest over the fp32 graph beside a reduced precision."""
-        names = [FP32_FILE, FP32_DATA_FILE]
+        """A digest over the fp32 graph of the guard."""
+        names = [self.reference_file, f"{self.reference_file}.data"]
         return digest_files(self.path, [name for name in names if (self.path / name).is_file()])
 
     def require_reference(self) -> None:
@@ -262,9 +279,9 @@ class ModelFolder:
         Raises:
             ConfigError: the bundle is in fp32 itself, or was exported without it.
         """
-        if (self.path / FP32_FILE).is_file():
+        if (self.path / self.reference_file).is_file():
             return
-        if self.record is not None and self.record.precision == "fp32":
+        if self.record is not None and self.record.precision == FP32:
             raise ConfigError(
                 f"--guard: expected a bundle in a reduced precision, found {self.name} in fp32, "
                 "which needs no guard. Leave --guard out."

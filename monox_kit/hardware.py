@@ -124,6 +124,11 @@ def num_threads() -> int:
     return max(1, int(read_hardware().num_cores))
 
 
+def has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware: elsewhere it is emulated, or left aside."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(read_hardware().cpu_features))
+
+
 def has_vnni() -> bool:
     """Whether the CPU adds int8 products in 32 bits, so that weights may use their full range."""
     return bool({"avx512_vnni", "avx_vnni"} & set(read_hardware().cpu_features))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from monox_kit.bundle import ONNX_FILE, Backend, ModelFolder, open_folder
+from monox_kit.bundle import FP32, ONNX_FILE, Backend, ModelFolder, RunPrecision, open_folder
 from monox_kit.data import Classifier, LabelSet
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress
@@ -71,7 +71,7 @@ def load_backend(
     plan: SessionPlan | None = None,
     file: str = ONNX_FILE,
     device: str = "cpu",
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: RunPrecision | None = None,
     compiled: bool = False,
 ) -> Classifier:
     """The classifier of an open folder; a new backend is added here.
@@ -84,20 +84,24 @@ def load_backend(
         plan: how ONNX Runtime shares the cores; None for one batch on all of them.
         file: the name of ONNX Runtime's graph in the folder.
         device: PyTorch's device.
-        precision: PyTorch's, `fp32` or `bf16`.
+        precision: `fp32` or `bf16`; None for what the bundle was exported in, PyTorch's is fp32.
         compiled: whether PyTorch compiles the model.
 
     Raises:
         ModelError: the folder cannot be used on this backend.
-        ProviderError: provider or device is not there.
+        ProviderError: provider or device is not there, or computes in no such precision.
     """
     if backend == "onnx":
         from monox_kit.onnx_model import OnnxClassifier
 
-        return OnnxClassifier(folder, labels, provider=provider, plan=plan, file=file)
+        return OnnxClassifier(
+            folder, labels, provider=provider, plan=plan, file=file, precision=precision
+        )
     from monox_kit.torch_model import load_classifier
 
-    return load_classifier(folder, labels, device=device, precision=precision, compiled=compiled)
+    return load_classifier(
+        folder, labels, device=device, precision=precision or FP32, compiled=compiled
+    )
 
 
 def require_runnable(backend: Backend, provider: str, device: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from monox_kit.bundle import ONNX_FILE, ModelFolder
+from monox_kit.bundle import BF16, FP32, ONNX_FILE, ModelFolder, RunPrecision
 from monox_kit.data import LabelSet, Logits, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
-from monox_kit.hardware import num_threads
+from monox_kit.hardware import has_bf16, num_threads, read_hardware
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -25,6 +26,8 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
+# OpenVINO's names for what float32 weights are multiplied in.
+_OPENVINO_PRECISIONS: dict[RunPrecision, str] = {FP32: "f32", BF16: "bf16"}
 _EXTRAS = {"cpu": "cpu", "cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 
 
@@ -59,9 +62,11 @@ class OnnxClassifier:
         provider: one of `PROVIDERS`; it is an error where it is not installed.
         plan: batches at once and threads of each; None for one batch on all cores.
         file: the graph's name in the folder.
+        precision: what its float32 weights are multiplied in; None for what the folder was
+            exported in.
 
     Raises:
-        ProviderError: onnxruntime or the provider is not installed.
+        ProviderError: onnxruntime or the provider is not installed, or does not compute in bf16.
         ModelError: the graph cannot be loaded or does not score the folder's labels.
     """
 
@@ -73,6 +78,7 @@ class OnnxClassifier:
         provider: str = "cpu",
         plan: SessionPlan | None = None,
         file: str = ONNX_FILE,
+        precision: RunPrecision | None = None,
     ) -> None:
         folder.require_backend("onnx")
         plan = plan or SessionPlan.default()
@@ -80,8 +86,10 @@ class OnnxClassifier:
         # On the CPU provider a session of one thread computes in the thread that calls it: one is
         # enough for all, and the weights are in memory once.
         num_sessions = 1 if plan.threads == 1 and provider == "cpu" else plan.sessions
+        precision = precision or folder.run_precision
         self._sessions = [
-            open_session(folder.path / file, provider, plan.threads) for _ in range(num_sessions)
+            open_session(folder.path / file, provider, plan.threads, precision)
+            for _ in range(num_sessions)
         ]
         self._idle: SimpleQueue[Any] = SimpleQueue()
         for _ in range(plan.sessions // num_sessions):
@@ -155,27 +163,64 @@ def require_provider(provider: str) -> str:
     return PROVIDERS[provider]
 
 
-def open_session(graph: Path, provider: str, threads: int | None = None) -> Any:
+def computes_bf16(provider: str) -> bool:
+    """Whether float32 weights can be multiplied in bfloat16 on one of `PROVIDERS` here."""
+    return provider == "openvino" and has_bf16()
+
+
+def require_bf16(provider: str) -> None:
+    """Check `computes_bf16`.
+
+    Raises:
+        ProviderError: the provider has no such arithmetic, or the CPU emulates it at best.
+    """
+    if computes_bf16(provider):
+        return
+    if provider != "openvino":
+        raise ProviderError(
+            f"bf16: expected --provider openvino, which alone multiplies float32 weights in it, "
+            f"found {provider}. Give that provider, or use a bundle in another precision."
+        )
+    raise ProviderError(
+        f"bf16: expected a CPU with AVX512-BF16 or AMX, found {read_hardware().cpu_model} without. "
+        "Use another precision here."
+    )
+
+
+def open_session(
+    graph: Path, provider: str, threads: int | None = None, precision: RunPrecision = FP32
+) -> Any:
     """An `onnxruntime.InferenceSession` on exactly the provider that was asked for.
 
     Args:
         graph: a `.onnx` file.
         provider: one of `PROVIDERS`.
         threads: of one operator; None for the cores that the process may use.
+        precision: what the graph's float32 weights are multiplied in.
 
     Raises:
-        ProviderError: onnxruntime or the provider is not installed, or cannot run here.
+        ProviderError: onnxruntime or the provider is not installed, cannot run here, or does not
+            compute in bf16 here.
         ModelError: the graph cannot be loaded.
     """
     runtime = require_runtime()
     name = require_provider(provider)
+    if precision == BF16:
+        require_bf16(provider)
     threads = threads or num_threads()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: warnings of graph fusion are no news to a user
     settings: dict[str, str] = {}
     if provider == "openvino":
-        settings = {"device_type": "CPU", "num_of_threads": str(threads), "num_streams": "1"}
+        # Said for fp32 too: OpenVINO itself takes bf16 by default where the CPU has it.
+        hint = {"CPU": {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision]}}
+        settings = {
+            "device_type": "CPU",
+            "num_of_threads": str(threads),
+            "num_streams": "1",
+            "load_config": json.dumps(hint),
+        }
     try:
         session = runtime.InferenceSession(
             str(graph), sess_options=options, providers=[(name, settings)]

@@ -6,17 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from monox_kit.bundle import BundleRecord, ModelFolder, write_record
+from monox_kit.bundle import BundleRecord, ModelFolder, RunPrecision, write_record
 from monox_kit.data import LabelSet, Logits, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.tokenizing import Tokenizer
-
-TorchPrecision = Literal["fp32", "bf16"]
 
 
 class TorchClassifier:
@@ -28,7 +26,7 @@ class TorchClassifier:
         labels: LabelSet,
         *,
         device: str = "cpu",
-        precision: TorchPrecision = "fp32",
+        precision: RunPrecision = "fp32",
         compiled: bool = False,
     ) -> None:
         self._model = model.to(device).eval()
@@ -65,7 +63,7 @@ def load_classifier(
     labels: LabelSet | None = None,
     *,
     device: str = "cpu",
-    precision: TorchPrecision = "fp32",
+    precision: RunPrecision = "fp32",
     compiled: bool = False,
     attention: str | None = None,
 ) -> TorchClassifier:

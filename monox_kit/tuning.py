@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monox_kit.batching import along_lengths
+from monox_kit.bundle import RunPrecision
 from monox_kit.data import Classifier, Int64s
 from monox_kit.digest import digest_json
 from monox_kit.durable import write_json
@@ -84,6 +85,7 @@ def measured_plan(
     *,
     provider: str,
     model_digest: str,
+    precision: RunPrecision,
     max_length: int,
     corpus_tokens: int,
     progress: Progress,
@@ -98,6 +100,7 @@ def measured_plan(
         texts: some of the corpus; a sample along its lengths is scored.
         provider: the execution provider, as `load` uses it.
         model_digest: of the graph.
+        precision: what its float32 weights are multiplied in.
         max_length: the cut in tokens.
         corpus_tokens: estimated real tokens still to be labelled; a small corpus is not measured.
         progress: told what was chosen.
@@ -110,6 +113,7 @@ def measured_plan(
     key = {
         "version": _VERSION,
         "model": model_digest,
+        "precision": precision,
         "provider": provider,
         "runtime": runtime_version(),
         "hardware": {

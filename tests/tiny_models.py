@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -76,6 +78,36 @@ def bert_classifier(folder: Path, labels: tuple[str, ...] = LABELS, seed: int = 
             parameter.mul_(4)
     model.save_pretrained(str(folder))
     return folder
+
+
+def balanced_classifier(folder: Path, rows: list[dict[str, str]], seed: int = 3) -> Path:
+    """A 2-layer BERT classifier that gives all of `LABELS` to the texts of `rows`."""
+    bert_classifier(folder, seed=seed)
+    # A random model prefers one class: its bias is moved until all three occur.
+    model = BertForSequenceClassification.from_pretrained(str(folder)).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    inputs = tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        model.classifier.bias -= model(**inputs).logits.mean(dim=0)
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def off_by_a_little(precision: str, source: Path, folder: Path, calibration: object) -> None:
+    """A quantizer whose graph moves every logit by up to 0.05, with no pattern that a row shows."""
+    model = onnx.load(str(source / "model.onnx"))
+    output = model.graph.node[-1].output[0]
+    model.graph.node[-1].output[0] = "exact"
+    for name, value in (("fast", 997.0), ("little", 0.05)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    for operator, inputs, result in (
+        ("Mul", ["exact", "fast"], "phase"),
+        ("Sin", ["phase"], "wave"),
+        ("Mul", ["wave", "little"], "error"),
+        ("Add", ["exact", "error"], output),
+    ):
+        model.graph.node.append(onnx.helper.make_node(operator, inputs, [result]))
+    onnx.save(model, str(folder / "model.onnx"))
 
 
 def roberta_encoder(folder: Path, seed: int = 0) -> Path:

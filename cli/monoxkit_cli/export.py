@@ -33,8 +33,8 @@ def export(
         str,
         typer.Option(
             "--precision",
-            help="fp32, fp16, int8, int8-tensor, int8-smooth, int8-static, int8-static-smooth, "
-            "int8-nncf, int8-block, or auto: the fastest that agrees.",
+            help="fp32, bf16, fp16, int8, int8-tensor, int8-smooth, int8-static, "
+            "int8-static-smooth, int8-nncf, int8-block, or auto: the fastest that agrees.",
         ),
     ] = "fp32",
     graph: Annotated[

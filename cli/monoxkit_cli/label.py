@@ -73,7 +73,7 @@ def label(
         float | None,
         typer.Option(
             "--guard",
-            help="Part of rows to have the fp32 label, as 0.999: close calls are computed in fp32.",
+            help="Part of rows to have the fp32 label, as 0.999: close calls are computed again.",
         ),
     ] = None,
     guard_rows: Annotated[
@@ -208,7 +208,8 @@ def _add_guard(table: Table, summary: LabelSummary, guard: Mapping[str, Any]) ->
     share = summary.num_recomputed_rows / summary.num_rows
     table.add_row("guard: margin threshold", f"{guard['guard_threshold']:.4g}")
     table.add_row(
-        "guard: computed again in fp32", f"{summary.num_recomputed_rows:,} rows ({share:.1%})"
+        f"guard: computed again in {guard['guard_precision']}",
+        f"{summary.num_recomputed_rows:,} rows ({share:.1%})",
     )
     table.add_row("guard: estimated agreement", f"{guard['guard_estimated_agreement']:.3%}")
     for name, prefix in (("guarded", "guard_audit"), ("unguarded", "guard_audit_plain")):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from monox_kit.agreement import Agreement
-from monox_kit.bundle import ModelFolder
+from monox_kit.bundle import BF16, FP32, ModelFolder, RunPrecision
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Int64s, Logits
 from monox_kit.errors import ConfigError
@@ -20,7 +20,8 @@ from monox_kit.tokenizing import Tokenizer
 from monox_kit.torch_model import TorchClassifier
 
 AUTO: Literal["auto"] = "auto"
-FP32 = "fp32"
+# The fp32 graph multiplied in bf16, and the graphs that are made from it.
+_REDUCED = (BF16, *PRECISIONS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +30,8 @@ class ExportConfig:
 
     Attributes:
         model: a fine-tuned PyTorch folder.
-        precision: `fp32`, one of `PRECISIONS`, or `auto`: of everything that is built, the
-            fastest on this machine that agrees with PyTorch.
+        precision: `fp32`; `bf16`, the same graph multiplied in it; one of `PRECISIONS`; or `auto`:
+            of everything that is built, the fastest on this machine that agrees with PyTorch.
         graph: the form of the graph, one of `FORMS`; None for `opset23`, and with `auto` for all.
         candidates: with `auto`, the reduced precisions to try; None for all that are worth it on
             the provider.
@@ -44,7 +45,7 @@ class ExportConfig:
         provider: the execution provider to check and time on; `auto`, with `precision` `auto`,
             tries every one that is installed.
         exporter: `dynamo` is ours on torch.onnx.export, `optimum` needs optimum-onnx.
-        keep_fp32: whether a reduced precision brings its fp32 graph along, for the guard of
+        keep_fp32: whether a quantized graph brings its fp32 graph along, for the guard of
             `monoxkit label`.
     """
 
@@ -68,7 +69,7 @@ class ExportConfig:
             ConfigError: one is unknown, or `auto` stands where nothing is chosen.
         """
         for option, value, allowed in (
-            ("--precision", self.precision, (FP32, *PRECISIONS, AUTO)),
+            ("--precision", self.precision, (FP32, *_REDUCED, AUTO)),
             ("--graph", self.graph or DEFAULT_FORM, tuple(FORMS)),
             ("--provider", self.provider, (*PROVIDERS, AUTO)),
         ):
@@ -78,10 +79,10 @@ class ExportConfig:
                     "Choose one of them."
                 )
         for name in self.candidates or ():
-            if name not in PRECISIONS or self.precision != AUTO:
+            if name not in _REDUCED or self.precision != AUTO:
                 raise ConfigError(
                     f"--candidates {name}: expected with --precision auto, and some of "
-                    f"{', '.join(PRECISIONS)}, found --precision {self.precision}. "
+                    f"{', '.join(_REDUCED)}, found --precision {self.precision}. "
                     "Correct the list or leave it out."
                 )
         if self.provider == AUTO and self.precision != AUTO:
@@ -101,7 +102,7 @@ class Candidate:
     """One graph that was built, or could not be.
 
     Attributes:
-        precision: `fp32` or one of `PRECISIONS`.
+        precision: `fp32`, `bf16` or one of `PRECISIONS`.
         graph: its form, one of `FORMS`; None where optimum chose it.
         provider: the execution provider that it was run on.
         agreement: with PyTorch on the check texts; None where it was not compared.
@@ -117,6 +118,11 @@ class Candidate:
     model_bytes: int = 0
     tokens_per_s: float | None = None
     rejected: str | None = None
+
+    @property
+    def run_precision(self) -> RunPrecision:
+        """What its float32 weights are multiplied in."""
+        return BF16 if self.precision == BF16 else FP32
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from monox_kit.batching import pad_batch
-from monox_kit.bundle import ONNX_DATA_FILE, ONNX_FILE
+from monox_kit.bundle import BF16, ONNX_DATA_FILE, ONNX_FILE
 from monox_kit.data import Int64s
 from monox_kit.errors import ProviderError
 from monox_kit.export.graph import CONTRIB_DOMAIN, quiet_exporter, save_graph
@@ -190,10 +190,10 @@ PRECISIONS = (
     "int8-block",
 )
 # What is worth trying where. The OpenVINO provider runs static graphs in int8, dynamic ones in
-# fp32; on GPUs int8 needs TensorRT's own calibration.
+# fp32, and alone the fp32 graph in bf16; on GPUs int8 needs TensorRT's own calibration.
 CANDIDATE_PRECISIONS: dict[str, Sequence[str]] = {
     "cpu": PRECISIONS[1:],
-    "openvino": ("int8-static", "int8-static-smooth", "int8-nncf"),
+    "openvino": (BF16, "int8-static", "int8-static-smooth", "int8-nncf"),
     "cuda": ("fp16",),
     "tensorrt": ("fp16",),
 }

@@ -12,6 +12,7 @@ from typing import Any
 from monox_kit import __version__
 from monox_kit.batching import along_lengths
 from monox_kit.bundle import (
+    BF16,
     FP32_FILE,
     ONNX_DATA_FILE,
     ONNX_FILE,
@@ -27,14 +28,14 @@ from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.durable import is_free, new_folder
 from monox_kit.errors import ConfigError
-from monox_kit.export.candidates import AUTO, FP32, Candidate, ExportConfig, Subject
+from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import FORMS, save_graph
 from monox_kit.export.quantize import Calibration
 from monox_kit.export.sample_texts import check_documents
 from monox_kit.export.search import Search
 from monox_kit.hardware import read_hardware
 from monox_kit.locks import owned_folder
-from monox_kit.onnx_model import require_provider, runtime_version
+from monox_kit.onnx_model import require_bf16, require_provider, runtime_version
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import score_texts, tokenize
 from monox_kit.tokenizing import Tokenizer
@@ -80,6 +81,7 @@ def export_model(
     Raises:
         GateError: a reduced precision gives other labels too often.
         ModelError: the fp32 graph differs from PyTorch by more than rounding.
+        ProviderError: the provider is not installed, or does not compute in bf16 as asked.
         MonoxError: by kind, see `monox_kit.errors`.
     """
     checked(config)
@@ -87,6 +89,8 @@ def export_model(
     progress = progress or Silent()
     if config.provider != AUTO:
         require_provider(config.provider)
+    if config.precision == BF16:
+        require_bf16(config.provider)
     source = open_folder(config.model, progress)
     source.require_backend("torch")
     max_length = source.resolve_max_length(config.max_length)
@@ -126,9 +130,10 @@ def _export(
         work = building / "candidates"
         search = Search(config, subject, work, task)
         best = search.keep_best()
-        _move_graph(search.graph_folder(best), building)
-        if best.precision != FP32 and config.keep_fp32:
-            _keep_fp32(search.fp32_folder(best), building)
+        graph, fp32 = search.graph_folder(best), search.fp32_folder(best)
+        _move_graph(graph, building)
+        if graph != fp32 and config.keep_fp32:
+            _keep_fp32(fp32, building)
         shutil.rmtree(work)
         summary = ExportSummary(
             path=out,

@@ -16,9 +16,9 @@ from statistics import median
 import numpy as np
 
 from monox_kit.agreement import Agreement, agreement
-from monox_kit.bundle import ONNX_DATA_FILE, ONNX_FILE, ModelFolder
+from monox_kit.bundle import BF16, FP32, ONNX_DATA_FILE, ONNX_FILE, ModelFolder
 from monox_kit.errors import GateError, ModelError, MonoxError, StorageError, first_line
-from monox_kit.export.candidates import AUTO, FP32, Candidate, ExportConfig, Subject
+from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import (
     DEFAULT_FORM,
     FORMS,
@@ -68,11 +68,12 @@ class Search:
         return self._keep([self._asked()])
 
     def graph_folder(self, candidate: Candidate) -> Path:
-        """Where the candidate's `model.onnx` lies."""
-        return self._work / (candidate.graph or "optimum") / candidate.precision
+        """Where the candidate's `model.onnx` lies; bf16 is a way to run the fp32 one."""
+        stored = FP32 if candidate.precision == BF16 else candidate.precision
+        return self._work / (candidate.graph or "optimum") / stored
 
     def fp32_folder(self, candidate: Candidate) -> Path:
-        """Where the fp32 graph lies that the candidate was made from."""
+        """Where the fp32 graph lies that the candidate is, or was made from."""
         return self.graph_folder(replace(candidate, precision=FP32))
 
     def _asked(self) -> Candidate:
@@ -132,7 +133,9 @@ class Search:
         self._task.detail(f"checking {candidate.name}")
         try:
             labels = self._subject.reference.labels
-            graph = OnnxClassifier(folder, labels, provider=provider)
+            graph = OnnxClassifier(
+                folder, labels, provider=provider, precision=candidate.run_precision
+            )
             logits = score_texts(graph, self._subject.check).logits
         except MonoxError as error:
             return self._remember(replace(candidate, rejected=str(error)))
@@ -168,7 +171,7 @@ class Search:
 
     def _write(self, candidate: Candidate, folder: Path) -> None:
         """Write the candidate's graph into an empty folder."""
-        if candidate.precision != FP32:
+        if self.graph_folder(candidate) != self.fp32_folder(candidate):
             source = self.fp32_folder(candidate)
             write_quantized(candidate.precision, source, folder, self._subject.calibration)
         elif candidate.graph is None:
@@ -263,12 +266,13 @@ class Search:
         if candidate.rejected is not None:
             self._graphs.pop(candidate.name, None)
             # Their weights add up. An fp32 graph may still be the source of another.
-            is_wanted = candidate.precision == FP32 or any(
-                one.rejected is None and self.graph_folder(one) == self.graph_folder(candidate)
+            folder = self.graph_folder(candidate)
+            is_wanted = folder == self.fp32_folder(candidate) or any(
+                one.rejected is None and self.graph_folder(one) == folder
                 for one in self.found.values()
             )
             if not is_wanted:
-                shutil.rmtree(self.graph_folder(candidate), ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
         return candidate
 
 

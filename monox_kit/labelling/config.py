@@ -37,7 +37,8 @@ class LabelConfig:
             bundle has its own.
         compiled: whether PyTorch compiles the model first.
         guard: fraction of rows that are to have the fp32 graph's label: those whose two largest
-            logits are too close for that are computed again in fp32. None trusts the graph.
+            logits are too close for that are computed again by the fp32 graph, in fp32 or, where
+            the CPU has it and that reaches the fraction for less, in bf16. None trusts the graph.
         guard_rows: rows of each half of the guard's sample, on which it learns and is audited;
             None for a fiftieth of the corpus, 200 to 2,000.
         shard_range: the first shard to label and the one behind the last; None for all. Other
@@ -123,11 +124,12 @@ class LabelSummary:
             guard computed again count once.
         padding_fraction: padding among the tokens of this run; None where it had nothing to do.
         num_repeated_rows: rows of this run whose text an equal one had settled.
-        num_recomputed_rows: rows that are there and that the guard computed again in fp32.
+        num_recomputed_rows: rows that are there and that the guard computed again.
         provider: ONNX Runtime's execution provider; None for PyTorch.
         plan: batches at once, threads (ONNX Runtime alone), padded tokens per batch, and how they
             were chosen; empty where nothing was left to do.
-        guard: what the guard learned, and its price; None without one.
+        guard: what the guard learned, the precision it computes again in, and its price; None
+            without one.
         cluster: workers at once, workers lost, seconds that they were busy and that their shards
             were handed out; None without Ray.
         complete: whether every shard is there; always without a shard range.

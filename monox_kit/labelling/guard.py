@@ -2,7 +2,8 @@
 
 Quantization moves logits a little, and changes the label where the two largest are close. On a
 calibration sample scored by both graphs the guard learns how far the difference of those two
-moves; rows whose difference is less than a threshold are computed again by the fp32 graph.
+moves; rows whose difference is less than a threshold are computed again by the fp32 graph: in fp32,
+or in bf16 where that is cheaper and still gives as many of the fp32 labels as are asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monox_kit.agreement import agreement
+from monox_kit.bundle import FP32, RunPrecision
 from monox_kit.data import Logits
 from monox_kit.errors import ModelError
 
@@ -22,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 _PREFIX = "guard_"
+PRECISION_KEY = f"{_PREFIX}precision"
 # An unbiased estimate of the flips would be too low every other time.
 _SAFETY = 0.5
 
@@ -31,16 +34,16 @@ class Guard:
     """What was learned on a sample, and what the audit on it measured.
 
     Attributes:
-        target: fraction of rows that are to have the fp32 graph's label, at least.
+        target: fraction of rows that are to have the label in fp32, at least.
+        precision: what the fp32 graph computes again in.
         threshold: rows whose top-two margin, in logits, is less are computed again.
         calibration_rows: rows of each half of the sample; the larger of their thresholds is kept.
-        estimated_agreement: with the fp32 graph's labels, as the whole sample predicts it.
+        estimated_agreement: with the labels in fp32, as the whole sample predicts it.
         estimated_recomputed: fraction of rows under the threshold, on the same sample.
         audit_rows: rows of both halves, each judged by the threshold of the other half.
-        audit_agreement: fraction of them with the fp32 graph's label, guarded.
+        audit_agreement: fraction of them with the label in fp32, guarded.
         audit_plain_agreement: the same without the guard.
-        audit_mean_kl: mean divergence from the fp32 graph's distribution at T = 1, in nats,
-            guarded.
+        audit_mean_kl: mean divergence from the distribution in fp32 at T = 1, in nats, guarded.
         audit_plain_mean_kl: the same without the guard.
         audit_recomputed: fraction of the audit rows under the threshold that judged them.
     """
@@ -56,6 +59,7 @@ class Guard:
     audit_mean_kl: float
     audit_plain_mean_kl: float
     audit_recomputed: float
+    precision: RunPrecision = FP32
 
     def distrusts(self, logits: Logits) -> Bools:
         """[N] bool, which rows of [N, C] logits of the fast graph are to be computed again."""
@@ -64,20 +68,78 @@ class Guard:
             trusted = margins(logits) >= self.threshold
         return np.asarray(~(trusted & np.isfinite(logits).all(axis=1)))
 
-    def to_fingerprint(self) -> dict[str, float | int]:
-        """The fields as a store's fingerprint holds them."""
-        return {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
+    def to_fingerprint(self) -> dict[str, Any]:
+        """The fields as a store's fingerprint holds them: a precision only where it is not fp32."""
+        found = {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
+        if self.precision == FP32:  # stores of before bf16 have no such field
+            del found[PRECISION_KEY]
+        return found
 
     @classmethod
     def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> Guard | None:
         """The guard that a store was begun with; None where it was begun without one."""
+        found = {PRECISION_KEY: FP32, **fingerprint}
         names = cls.__dataclass_fields__
-        if any(f"{_PREFIX}{name}" not in fingerprint for name in names):
+        if any(f"{_PREFIX}{name}" not in found for name in names):
             return None
-        return cls(**{name: fingerprint[f"{_PREFIX}{name}"] for name in names})
+        return cls(**{name: found[f"{_PREFIX}{name}"] for name in names})
 
 
-def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
+@dataclass(frozen=True, slots=True)
+class SamplePass:
+    """What one graph gave for the sample.
+
+    Attributes:
+        logits: [N, C].
+        seconds: that they took.
+    """
+
+    logits: Logits
+    seconds: float
+
+
+def choose_guard(fast: Logits, again: Mapping[RunPrecision, SamplePass], *, target: float) -> Guard:
+    """The guard that computes again in the precision that costs least.
+
+    Another than fp32 must reach the target by its estimate and by its audit, both against fp32.
+
+    Args:
+        fast: [N, C] logits of the graph that is to be trusted, N at least 4.
+        again: the fp32 graph in each precision; fp32 is one of them.
+        target: fraction of rows that are to have the label in fp32, at least.
+
+    Raises:
+        ModelError: a logit is not finite.
+    """
+    reference = again[FP32].logits
+    guards = [
+        learn_guard(fast, reference, target=target, again=one.logits, precision=precision)
+        for precision, one in again.items()
+    ]
+    reaching = [
+        guard
+        for guard in guards
+        if guard.precision == FP32
+        or min(guard.estimated_agreement, guard.audit_agreement) >= target
+    ]
+    # Where nothing is computed again both cost the same: then the exact one.
+    return min(
+        reaching,
+        key=lambda guard: (
+            guard.estimated_recomputed * again[guard.precision].seconds,
+            guard.precision != FP32,
+        ),
+    )
+
+
+def learn_guard(
+    fast: Logits,
+    reference: Logits,
+    *,
+    target: float,
+    again: Logits | None = None,
+    precision: RunPrecision = FP32,
+) -> Guard:
     """The guard for a fast graph.
 
     Each half of the rows gives a threshold, which is audited on the other half; the larger of the
@@ -85,14 +147,18 @@ def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
 
     Args:
         fast: [N, C] logits of the graph that is to be trusted, N at least 4.
-        reference: [N, C] logits of the fp32 graph for the same rows.
+        reference: [N, C] logits of the fp32 graph in fp32 for the same rows.
         target: fraction of rows that are to have the reference's label, at least. The threshold
             is chosen for half as many others, because it is an estimate.
+        again: [N, C] logits that replace those of rows under the threshold; None for the
+            reference's. They move no threshold, and count in estimate and audit.
+        precision: what `again` was computed in.
 
     Raises:
         ModelError: a logit is not finite.
     """
-    for name, logits in (("fast", fast), ("fp32", reference)):
+    again = reference if again is None else again
+    for name, logits in (("fast", fast), ("fp32", reference), (precision, again)):
         if not np.isfinite(logits).all():
             raise ModelError(
                 f"--guard: expected finite logits of the {name} graph, found others. "
@@ -106,14 +172,18 @@ def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
     threshold = _round_up(max(own))
     # Every row is judged by the threshold of the half that it is not in.
     distrusted = margin < np.repeat(own[::-1], (half, len(fast) - half))
-    guarded = np.where(distrusted[:, None], reference, fast)
+    guarded = np.where(distrusted[:, None], again, fast)
     found, plain = agreement(reference, guarded), agreement(reference, fast)
     trusted = margin >= threshold
+    settled = margins(again)
+    settled_risk = _flip_risk(settled, _shifts(settled, again, reference))
+    risk = np.where(trusted, _flip_risk(margin, shifts), settled_risk)
     return Guard(
         target=target,
+        precision=precision,
         threshold=threshold,
         calibration_rows=half,
-        estimated_agreement=float(1 - _flip_risk(margin, shifts)[trusted].sum() / len(fast)),
+        estimated_agreement=float(1 - risk.mean()),
         estimated_recomputed=float(1 - trusted.mean()),
         audit_rows=len(fast),
         audit_agreement=found.argmax,

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from monox_kit.bundle import RunPrecision
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
+from monox_kit.data import Classifier
 from monox_kit.errors import ConfigError
 from monox_kit.labelling.cluster import absolute, label_on_cluster, require_cluster
 from monox_kit.labelling.config import LabelConfig, LabelSummary
-from monox_kit.labelling.guard import Guard, learn_guard
+from monox_kit.labelling.guard import PRECISION_KEY, Guard, choose_guard
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
@@ -177,11 +179,7 @@ class _Run:
         if not is_finished and (config.engine == "local" or learns):
             teacher = self._model.teacher(plan, guard)
             if config.guard is not None and guard is None:
-                learned = self._learn(teacher, summary, config.guard)
-                # Another writer of the same store may have begun it meanwhile, with its guard.
-                now_begun = self._place.begun()
-                begun_guard = now_begun and Guard.from_fingerprint(now_begun.fingerprint)
-                guard = teacher.guard = begun_guard or learned
+                guard = self._guarded(teacher, plan, summary, config.guard)
         work = Assignment(
             config=config,
             store=self._store,
@@ -252,13 +250,40 @@ class _Run:
             texts,
             provider=self._model.provider,
             model_digest=self._model.folder.model_digest,
+            precision=self._model.folder.run_precision,
             max_length=self._model.tokenizer.max_length,
             corpus_tokens=int(mean_tokens * summary.num_rows),
             progress=self._progress,
         )
 
-    def _learn(self, teacher: Teacher, summary: CorpusSummary, target: float) -> Guard:
-        """The guard of a new store, learned on the corpus's sample with the run's own plan.
+    def _guarded(
+        self, teacher: Teacher, plan: RunPlan, summary: CorpusSummary, target: float
+    ) -> Guard:
+        """The guard of a new store, which the teacher follows from now on."""
+        model = self._model
+        graphs = {one: model.reference(plan, one) for one in model.reference_precisions}
+        learned = self._learn(teacher, graphs, summary, target)
+        # Another writer of the same store may have begun it meanwhile, with its guard.
+        begun = self._place.begun()
+        guard = (begun and Guard.from_fingerprint(begun.fingerprint)) or learned
+        reference = graphs.get(guard.precision) or model.reference(plan, guard.precision)
+        teacher.guard_with(guard, reference)
+        return guard
+
+    def _learn(
+        self,
+        teacher: Teacher,
+        graphs: Mapping[RunPrecision, Classifier],
+        summary: CorpusSummary,
+        target: float,
+    ) -> Guard:
+        """The guard of the corpus's sample, learned with the run's own plan.
+
+        Args:
+            teacher: has the graph that is to be trusted.
+            graphs: the fp32 graph in every precision that it can be computed in here.
+            summary: holds the sample.
+            target: fraction of rows that are to have the label in fp32.
 
         Raises:
             ConfigError: the corpus is too small to learn on.
@@ -275,13 +300,15 @@ class _Run:
             )
         texts = tokenize(self._model.tokenizer, summary.sample[: 2 * min(rows, available)])
         started = time.perf_counter()
-        with self._progress.task("learning the guard", 2 * len(texts), "rows") as task:
-            fast, reference = teacher.both(texts, task)
-        guard = learn_guard(fast, reference, target=target)
+        num_rows = (1 + len(graphs)) * len(texts)
+        with self._progress.task("learning the guard", num_rows, "rows") as task:
+            fast = teacher.sample(texts, task)
+            again = {name: teacher.sample(texts, task, graph) for name, graph in graphs.items()}
+        guard = choose_guard(fast.logits, again, target=target)
         self._totals.guard_learning_s = time.perf_counter() - started
         self._progress.note(
-            f"guard: margins under {guard.threshold:.4g} are computed again, about "
-            f"{guard.estimated_recomputed:.1%} of the rows; agreement on {guard.audit_rows} "
+            f"guard: margins under {guard.threshold:.4g} are computed again in {guard.precision}, "
+            f"about {guard.estimated_recomputed:.1%} of the rows; agreement on {guard.audit_rows} "
             f"rows {guard.audit_plain_agreement:.2%} without it, {guard.audit_agreement:.2%} with"
         )
         if guard.audit_agreement < target:
@@ -304,7 +331,8 @@ class _Run:
     def _guard_report(self, guard: Guard | None) -> Mapping[str, Any] | None:
         if guard is None:
             return None
-        return {**guard.to_fingerprint(), **self._totals.guard_price()}
+        learned = {**guard.to_fingerprint(), PRECISION_KEY: guard.precision}
+        return {**learned, **self._totals.guard_price()}
 
     def _manifest(
         self, summary: CorpusSummary, guard: Guard | None, begun: StoreManifest | None

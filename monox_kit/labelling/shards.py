@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monox_kit.bundle import FP32_FILE, ONNX_FILE, ModelFolder, open_folder
+from monox_kit.bundle import BF16, FP32, ONNX_FILE, ModelFolder, RunPrecision, open_folder
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import MarksByIndex
 from monox_kit.data import Classifier, Document, LabelSet
@@ -22,7 +22,7 @@ from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard
 from monox_kit.labelling.teacher import Teacher, Totals
 from monox_kit.labelling.windows import Window, windows
-from monox_kit.onnx_model import SessionPlan
+from monox_kit.onnx_model import SessionPlan, computes_bf16
 from monox_kit.overlap import Behind, ahead
 from monox_kit.progress import Progress, ProgressTask
 from monox_kit.store import RemoteWriter, ShardBuilder, StoreManifest, StoreWriter
@@ -57,14 +57,34 @@ class TeacherModel:
         self.tokenizer = Tokenizer(self.folder.path, max_length)
 
     def teacher(self, plan: RunPlan, guard: Guard | None = None) -> Teacher:
-        """The teacher under a plan; with the reference graph where the run has a guard."""
-        reference = None
-        if self._config.guard is not None:
-            reference = self.classifier(plan.session, FP32_FILE)
-        return Teacher(self.classifier(plan.session), reference, plan.batch_tokens, guard)
+        """The teacher under a plan; guarded where there is a guard already."""
+        teacher = Teacher(self.classifier(plan.session), plan.batch_tokens)
+        if guard is not None:
+            teacher.guard_with(guard, self.reference(plan, guard.precision))
+        return teacher
 
-    def classifier(self, plan: SessionPlan | None, file: str = ONNX_FILE) -> Classifier:
-        """One of the folder's graphs, or PyTorch's model."""
+    def reference(self, plan: RunPlan, precision: RunPrecision) -> Classifier:
+        """The guard's fp32 graph under a plan.
+
+        Raises:
+            ProviderError: it cannot be computed in this precision here.
+        """
+        return self.classifier(plan.session, self.folder.reference_file, precision)
+
+    @property
+    def reference_precisions(self) -> tuple[RunPrecision, ...]:
+        """What the guard's fp32 graph can be computed in here, other than as the teacher is."""
+        if self.folder.run_precision == BF16 or not computes_bf16(self.provider):
+            return (FP32,)
+        return (FP32, BF16)
+
+    def classifier(
+        self,
+        plan: SessionPlan | None,
+        file: str = ONNX_FILE,
+        precision: RunPrecision | None = None,
+    ) -> Classifier:
+        """One of the folder's graphs, or PyTorch's model; see `load_backend`."""
         config = self._config
         return load_backend(
             self.folder,
@@ -73,7 +93,7 @@ class TeacherModel:
             plan=plan,
             file=file,
             device=config.device,
-            precision=config.precision or "fp32",
+            precision=precision or config.precision,
             compiled=config.compiled,
         )
 
@@ -88,7 +108,7 @@ class Assignment:
         manifest: what the store is a store of.
         marks: what the scan found of each shard's rows, by index.
         plan: how batches are run.
-        guard: which rows the fp32 graph settles; None without a guard.
+        guard: which rows the fp32 graph settles, and in what precision; None without one.
     """
 
     config: LabelConfig

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monox_kit.data import Classifier, Int64s, Logits
-from monox_kit.labelling.guard import Guard
+from monox_kit.labelling.guard import Guard, SamplePass
 from monox_kit.progress import ProgressTask
 from monox_kit.scoring import BatchDone, Scored, Texts, score_texts
 
@@ -92,35 +92,28 @@ class Teacher:
 
     Args:
         fast: the graph that scores every row.
-        reference: the fp32 graph; None without a guard.
         batch_tokens: padded tokens per batch.
-
-    Attributes:
-        guard: which rows the reference settles; None while there is none.
     """
 
-    def __init__(
-        self,
-        fast: Classifier,
-        reference: Classifier | None,
-        batch_tokens: int,
-        guard: Guard | None = None,
-    ) -> None:
+    def __init__(self, fast: Classifier, batch_tokens: int) -> None:
         self._fast = fast
-        self._reference = reference
-        self.guard = guard
         self._batch_tokens = batch_tokens
+        self._guarded: tuple[Guard, Classifier] | None = None
         self._started_s: float | None = None
 
-    def both(self, texts: Texts, task: ProgressTask) -> tuple[Logits, Logits]:
-        """[N, C] logits of N documents by the fast graph, and by the fp32 one."""
-        if self._reference is None:
-            raise ValueError("expected a teacher with a reference graph")
-        fast, reference = (
-            self._score(graph, texts, on_batch=lambda done: task.advance(done.num_rows)).logits
-            for graph in (self._fast, self._reference)
+    def guard_with(self, guard: Guard, reference: Classifier) -> None:
+        """From now on `reference`, the fp32 graph in the guard's precision, settles rows."""
+        self._guarded = guard, reference
+
+    def sample(
+        self, texts: Texts, task: ProgressTask, graph: Classifier | None = None
+    ) -> SamplePass:
+        """What a graph gives for N documents, by itself; None for the one that scores every row."""
+        started = time.perf_counter()
+        scored = self._score(
+            graph or self._fast, texts, on_batch=lambda done: task.advance(done.num_rows)
         )
-        return fast, reference
+        return SamplePass(scored.logits, time.perf_counter() - started)
 
     def label(
         self, texts: Texts, task: ProgressTask, totals: Totals
@@ -141,9 +134,10 @@ class Teacher:
         scored = self._score(self._fast, texts, on_batch=count)
         totals.repeated += scored.num_repeated
         recomputed = np.zeros(len(texts), np.bool_)
-        if self.guard is not None and self._reference is not None:
-            recomputed = self.guard.distrusts(scored.logits)
-            self._settle(self._reference, texts, scored.logits, recomputed, totals)
+        if self._guarded is not None:
+            guard, reference = self._guarded
+            recomputed = guard.distrusts(scored.logits)
+            self._settle(reference, texts, scored.logits, recomputed, totals)
         return scored.logits, recomputed
 
     def _settle(

@@ -20,8 +20,8 @@ from monox_kit.store.view import RowsPart, ShardView
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles are right to half a millionth of the range, in 8 MiB each, however many rows there are.
 _BINS = 2**20
-# The precision of the guard's reference graph.
-_REFERENCE_PRECISION = "fp32"
+# What the guard's reference graph was computed in; absent where that is fp32.
+_GUARD_PRECISION_KEY = "guard_precision"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class StoreStats:
         agreement: the second over the first; None without gold labels.
         confidence: the largest softmax probability at T = 1; None without rows.
         entropy_nats: of the softmax at T = 1, in nats; None without rows.
-        num_recomputed: rows whose logits the fidelity guard's fp32 graph gave.
+        num_recomputed: rows whose logits the fidelity guard's fp32 graph gave, in fp32 or bf16.
         num_fast: rows whose logits the run's own graph gave.
         precision_rows: by precision, rows computed in it.
         num_duplicates: rows whose text, and pair if there is one, equal an earlier row's.
@@ -129,8 +129,8 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
     num_fast = num_rows - counts.num_recomputed
     precision_rows = {precision: num_fast}
     if counts.num_recomputed:
-        already = precision_rows.get(_REFERENCE_PRECISION, 0)
-        precision_rows[_REFERENCE_PRECISION] = already + counts.num_recomputed
+        again = str(store.manifest.fingerprint.get(_GUARD_PRECISION_KEY, "fp32"))
+        precision_rows[again] = precision_rows.get(again, 0) + counts.num_recomputed
     num_labelled, num_agreeing = int(counts.gold.sum()), int(counts.agreeing.sum())
     names = store.manifest.labels.names
     return StoreStats(

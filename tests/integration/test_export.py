@@ -220,7 +220,7 @@ def test_it_checks_on_the_users_text(model: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_exported_is_named(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected a fine-tuned classifier"):
         export_model(ExportConfig(model=str(bert_encoder(tmp_path / "e"))), tmp_path / "b")
-    with pytest.raises(ConfigError, match="--precision: expected one of fp32, fp16, int8"):
+    with pytest.raises(ConfigError, match="--precision: expected one of fp32, bf16, fp16, int8"):
         export_model(ExportConfig(model=str(model), precision="int4"), tmp_path / "b")
     with pytest.raises(ProviderError, match="--provider cuda"):
         export_model(ExportConfig(model=str(model), provider="cuda"), tmp_path / "b")

@@ -15,7 +15,6 @@ from pathlib import Path
 from threading import Event
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -38,7 +37,14 @@ from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
 from monox_kit.progress import Silent
 from monox_kit.store import LogitStore, StoreWriter, merge_stores
 from tests.store_samples import tree
-from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
+from tests.tiny_models import (
+    balanced_classifier,
+    bert_classifier,
+    bert_encoder,
+    labelled_rows,
+    off_by_a_little,
+    write_jsonl,
+)
 
 
 class Notes(Silent):
@@ -393,37 +399,13 @@ def test_models_that_cannot_label_are_refused(files: Path, tmp_path: Path) -> No
         label_corpus(replace(config_for(files), model=str(many)), tmp_path / "store")
 
 
-def off_by_a_little(precision: str, source: Path, folder: Path, calibration: object) -> None:
-    """A quantizer whose graph moves every logit by up to 0.05, with no pattern that a row shows."""
-    model = onnx.load(str(source / "model.onnx"))
-    output = model.graph.node[-1].output[0]
-    model.graph.node[-1].output[0] = "exact"
-    for name, value in (("fast", 997.0), ("little", 0.05)):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
-    for operator, inputs, result in (
-        ("Mul", ["exact", "fast"], "phase"),
-        ("Sin", ["phase"], "wave"),
-        ("Mul", ["wave", "little"], "error"),
-        ("Add", ["exact", "error"], output),
-    ):
-        model.graph.node.append(onnx.helper.make_node(operator, inputs, [result]))
-    onnx.save(model, str(folder / "model.onnx"))
-
-
 @pytest.fixture(scope="module")
 def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose graph gets close calls wrong, with the fp32 graph beside it."""
     folder = tmp_path_factory.mktemp("coarse")
     rows = labelled_rows(700, seed=3)
     write_jsonl(folder / "corpus.jsonl", rows)
-    bert_classifier(folder / "model", seed=3)
-    # A random model prefers one class: its bias is moved until all three occur.
-    model = AutoModelForSequenceClassification.from_pretrained(str(folder / "model")).eval()
-    tokenizer = AutoTokenizer.from_pretrained(str(folder / "model"))
-    inputs = tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        model.classifier.bias -= model(**inputs).logits.mean(dim=0)
-    model.save_pretrained(str(folder / "model"))
+    balanced_classifier(folder / "model", rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "write_quantized", off_by_a_little)
         config = ExportConfig(
@@ -484,7 +466,7 @@ def test_a_guarded_run_goes_on_with_the_threshold_that_it_began_with(
         patch.setattr(teacher, "score_texts", failing)
         with pytest.raises(RuntimeError, match="power cut"):
             label_corpus(guarded(coarse), tmp_path / "store")
-    monkeypatch.setattr(run, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
+    monkeypatch.setattr(run, "choose_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
     scans = counted_scans(monkeypatch)
     summary = label_corpus(guarded(coarse), tmp_path / "store")
     assert not scans  # the sample that the guard was learned on is not needed again
@@ -504,7 +486,7 @@ def test_parts_begun_with_one_store_json_share_its_guard(
     label_corpus(guarded(coarse, shard_range=(0, 2)), tmp_path / "a")
     (tmp_path / "b").mkdir()
     shutil.copy(tmp_path / "a" / "store.json", tmp_path / "b")
-    monkeypatch.setattr(run, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
+    monkeypatch.setattr(run, "choose_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
     label_corpus(guarded(coarse, shard_range=(2, 4)), tmp_path / "b")
     report = merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert report.store_digest == whole.store_digest

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monox_kit.errors import ModelError
-from monox_kit.labelling.guard import _SAFETY, Guard, learn_guard, margins
+from monox_kit.labelling.guard import (
+    _SAFETY,
+    Guard,
+    SamplePass,
+    choose_guard,
+    learn_guard,
+    margins,
+)
 
 C = 5
 
@@ -111,6 +118,80 @@ def test_a_guard_comes_back_from_a_fingerprint_as_it_was() -> None:
     guard = learn_guard(*noisy(100, 0.5), target=0.99)
     assert Guard.from_fingerprint({"teacher": "x", **guard.to_fingerprint()}) == guard
     assert Guard.from_fingerprint({"teacher": "x"}) is None
+
+
+def settled(reference: np.ndarray, noise: float, seed: int = 5) -> np.ndarray:
+    """Logits of the reference's graph in a coarser arithmetic."""
+    generator = np.random.default_rng(seed)
+    return (reference + generator.normal(size=reference.shape) * noise).astype(np.float32)
+
+
+def chosen(
+    noise: float, *, fast_noise: float = 0.3, seconds: float = 1.0, target: float = 0.99
+) -> Guard:
+    """The guard where fp32 takes 2 s and bf16 is off by `noise`."""
+    fast, reference = noisy(2_000, fast_noise)
+    passes = {
+        "fp32": SamplePass(reference, 2.0),
+        "bf16": SamplePass(settled(reference, noise), seconds),
+    }
+    return choose_guard(fast, passes, target=target)  # type: ignore[arg-type]
+
+
+def test_bf16_computes_again_where_it_costs_less_and_reaches_the_target() -> None:
+    guard = chosen(0.01)
+    fast, reference = noisy(2_000, 0.3)
+    exact = learn_guard(fast, reference, target=0.99)
+    assert (guard.precision, exact.precision) == ("bf16", "fp32")
+    assert guard.threshold == exact.threshold
+    assert 0.99 <= guard.estimated_agreement < exact.estimated_agreement
+    assert 0.99 <= guard.audit_agreement <= exact.audit_agreement
+    assert guard.audit_mean_kl > exact.audit_mean_kl
+    # And on rows that were never seen.
+    fast, reference = noisy(100_000, 0.3, seed=1)
+    again = settled(reference, 0.01, seed=6)
+    given = np.where(guard.distrusts(fast)[:, None], again, fast)
+    assert (given.argmax(axis=1) == reference.argmax(axis=1)).mean() >= 0.99
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"noise": 0.01, "seconds": 2.5},  # slower
+        {"noise": 0.3},  # as coarse as the graph that is guarded
+        {"noise": 0.01, "fast_noise": 0.0},  # nothing to compute again
+    ],
+)
+def test_fp32_computes_again_where_bf16_has_nothing_for_it(case: dict[str, float]) -> None:
+    assert chosen(**case).precision == "fp32"
+
+
+def test_rows_computed_again_have_the_flips_of_what_computes_them() -> None:
+    """The oracle: all pairs of margin and shift, by hand."""
+    fast, reference = noisy(120, 0.5)
+    again = settled(reference, 0.2)
+    guard = learn_guard(fast, reference, target=0.95, again=again, precision="bf16")
+    trusted = ~guard.distrusts(fast)
+    flips = 0.0
+    for logits, rows in ((fast, trusted), (again, ~trusted)):
+        label = logits.argmax(axis=1)
+        others = reference.astype(np.float64)
+        own = others[np.arange(120), label].copy()
+        others[np.arange(120), label] = -np.inf
+        shifts = margins(logits) - (own - others.max(axis=1))
+        flips += sum((shifts > one).mean() for one in margins(logits)[rows])
+    assert (~trusted).any()
+    assert guard.estimated_agreement == pytest.approx(1 - flips / 120)
+
+
+def test_a_fingerprint_names_the_precision_where_it_is_not_fp32() -> None:
+    fast, reference = noisy(100, 0.5)
+    exact = learn_guard(fast, reference, target=0.99)
+    other = learn_guard(fast, reference, target=0.99, again=reference, precision="bf16")
+    assert "guard_precision" not in exact.to_fingerprint()  # as in stores of before
+    assert other.to_fingerprint()["guard_precision"] == "bf16"
+    assert Guard.from_fingerprint(other.to_fingerprint()) == other
+    assert Guard.from_fingerprint({"guard_precision": "bf16"}) is None
 
 
 @pytest.mark.parametrize("which", [0, 1])

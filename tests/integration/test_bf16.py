@@ -1,0 +1,300 @@
+"""bf16 at the public seams: the fp32 graph, multiplied in it where provider and CPU do so.
+
+Most tests let the CPU provider stand in for OpenVINO's and round its logits; the one with the
+provider itself is skipped where that is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from monox_kit import onnx_model
+from monox_kit.bundle import BundleRecord, open_folder
+from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from monox_kit.errors import ConfigError, ProviderError
+from monox_kit.export import ExportConfig, export_model, search
+from monox_kit.hardware import has_bf16
+from monox_kit.inference import load_backend, load_model
+from monox_kit.labelling import LabelConfig, label_corpus, run
+from monox_kit.labelling.guard import Guard, choose_guard
+from monox_kit.onnx_model import PROVIDERS, open_session
+from monox_kit.scoring import score
+from monox_kit.store import LogitStore, store_stats
+from tests.tiny_models import balanced_classifier, labelled_rows, off_by_a_little, write_jsonl
+
+NEEDS_OPENVINO = pytest.mark.skipif(
+    PROVIDERS["openvino"] not in onnxruntime.get_available_providers() or not has_bf16(),
+    reason="needs onnxruntime-openvino, and a CPU with bf16",
+)
+
+
+class RoundedSession:
+    """A session whose logits are rounded, about as bf16 moves them in a model of many layers."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
+        (logits,) = self._session.run(outputs, feed)
+        return [np.round(logits * 256) / np.float32(256)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
+def stand_in_for_openvino(patch: pytest.MonkeyPatch) -> None:
+    """Let the CPU provider answer for OpenVINO's, on a CPU with bf16."""
+    opened: Callable[..., Any] = onnx_model.open_session
+
+    def opening(
+        graph: Path, provider: str, threads: int | None = None, precision: str = "fp32"
+    ) -> Any:
+        if precision == "fp32":
+            return opened(graph, "cpu", threads)
+        onnx_model.require_bf16(provider)
+        return RoundedSession(opened(graph, "cpu", threads))
+
+    patch.setattr(onnx_model, "open_session", opening)
+    patch.setattr(onnx_model, "has_bf16", lambda: True)
+    patch.setitem(onnx_model.PROVIDERS, "openvino", PROVIDERS["cpu"])
+
+
+@pytest.fixture
+def openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_for_openvino(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, its bf16 bundle, a quantized one that gets close calls wrong, and texts."""
+    folder = tmp_path_factory.mktemp("bf16")
+    rows = labelled_rows(400, seed=3)
+    write_jsonl(folder / "corpus.jsonl", rows)
+    balanced_classifier(folder / "model", rows)
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in_for_openvino(patch)
+        export_model(asked(folder), folder / "bundle")
+        patch.setattr(search, "write_quantized", off_by_a_little)
+        export_model(asked(folder, precision="int8"), folder / "coarse")
+    return folder
+
+
+def asked(folder: Path, **changes: Any) -> ExportConfig:
+    values = {"precision": "bf16", "provider": "openvino", "max_length": 32, **changes}
+    values.setdefault("min_agreement", 0.5)  # random weights, close calls
+    return ExportConfig(model=str(folder / "model"), **values)
+
+
+def labelling(files: Path, **changes: Any) -> LabelConfig:
+    config = LabelConfig(
+        teacher="onnx",
+        model=str(files / "bundle"),
+        corpus=CorpusConfig(paths=(str(files / "corpus.jsonl"),)),
+        shard_rows=200,
+        batch_tokens=256,
+    )
+    return replace(config, **changes)
+
+
+def stored(path: Path) -> LogitStore:
+    return LogitStore.open(path, verify="full")
+
+
+def test_the_bundle_is_the_fp32_graph_and_its_record_says_bf16(
+    files: Path, tmp_path: Path, openvino: None
+) -> None:
+    record = BundleRecord.read(files / "bundle" / "monoxkit.json")
+    assert (record.precision, record.checks["provider"]) == ("bf16", "openvino")
+    candidates = record.checks["candidates"]
+    assert candidates["fp32@openvino"]["rejected"] == "--precision bf16 was asked for"
+    assert candidates["bf16@openvino"]["rejected"] is None
+    fp32, bf16 = (candidates[f"{name}@openvino"]["agreement"] for name in ("fp32", "bf16"))
+    assert fp32["max_delta"] < 1e-4 < bf16["max_delta"]
+    export_model(asked(files, precision="fp32"), tmp_path / "fp32")
+    digests = {
+        open_folder(str(path)).model_digest for path in (files / "bundle", tmp_path / "fp32")
+    }
+    assert len(digests) == 1
+    assert not (files / "bundle" / "model.fp32.onnx").exists()  # it would be the same graph twice
+
+
+def test_auto_times_bf16_and_keeps_the_graph_of_the_one_that_wins(
+    files: Path, tmp_path: Path, openvino: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = asked(files, precision="auto", graph="opset23", candidates=("bf16", "int8-static"))
+    summary = export_model(config, tmp_path / "bundle")
+    found = summary.candidates["bf16@openvino"]
+    assert found["tokens_per_s"] > 0
+    assert (
+        found["agreement"]["max_delta"]
+        > summary.candidates["fp32@openvino"]["agreement"]["max_delta"]
+    )
+    assert (tmp_path / "bundle" / "model.onnx").is_file()
+    has_reference = (tmp_path / "bundle" / "model.fp32.onnx").is_file()
+    assert has_reference == (summary.precision == "int8-static")
+
+
+@pytest.mark.parametrize(
+    ("provider", "cpu_has_it", "message"),
+    [
+        ("cpu", True, "bf16: expected --provider openvino, .* found cpu"),
+        ("openvino", False, "bf16: expected a CPU with AVX512-BF16 or AMX, found .* without"),
+    ],
+)
+def test_bf16_where_there_is_none_is_named_before_any_work(
+    files: Path,
+    tmp_path: Path,
+    openvino: None,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    cpu_has_it: bool,
+    message: str,
+) -> None:
+    monkeypatch.setattr(onnx_model, "has_bf16", lambda: cpu_has_it)
+    with pytest.raises(ProviderError, match=message):
+        export_model(asked(files, provider=provider), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    # A bundle that came from another machine is not computed in something else.
+    with pytest.raises(ProviderError, match=message):
+        load_model(str(files / "bundle"), provider=provider)
+    with pytest.raises(ProviderError, match=message):
+        label_corpus(labelling(files, provider=provider), tmp_path / "store")
+    config = asked(files, precision="auto", candidates=("bf16",), provider=provider)
+    summary = export_model(replace(config, graph="opset23"), tmp_path / "auto")
+    assert summary.precision == "fp32"
+    (rejected,) = (one for one in summary.candidates.values() if one["precision"] == "bf16")
+    assert rejected["rejected"].startswith("bf16: expected ")
+
+
+def test_a_bf16_bundle_labels_in_bf16_and_is_guarded_by_its_own_graph_in_fp32(
+    files: Path, tmp_path: Path, openvino: None
+) -> None:
+    label_corpus(labelling(files), tmp_path / "plain")
+    label_corpus(labelling(files, guard=0.999, guard_rows=100), tmp_path / "guarded")
+    exact = replace(labelling(files), teacher="torch", model=str(files / "model"), max_length=32)
+    label_corpus(exact, tmp_path / "torch")
+    plain, guarded, reference = (stored(tmp_path / n) for n in ("plain", "guarded", "torch"))
+    assert plain.manifest.fingerprint["precision"] == "bf16"
+    rounding = np.abs(plain.logits(slice(None)) - reference.logits(slice(None)))
+    assert 1e-4 < rounding.max() < 1e-2
+    recomputed = guarded.recomputed(slice(None))
+    assert 0 < recomputed.sum() < len(recomputed)
+    kept, again = (guarded.logits(np.flatnonzero(rows)) for rows in (~recomputed, recomputed))
+    np.testing.assert_allclose(again, reference.logits(np.flatnonzero(recomputed)), atol=2e-5)
+    np.testing.assert_array_equal(kept, plain.logits(np.flatnonzero(~recomputed)))
+
+
+@pytest.fixture
+def bf16_is_cheaper(openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in takes as long in both: say otherwise."""
+    seconds = {"fp32": 2.0, "bf16": 1.0}
+
+    def choosing(fast: Any, again: Any, *, target: float) -> Guard:
+        timed = {name: replace(one, seconds=seconds[name]) for name, one in again.items()}
+        return choose_guard(fast, timed, target=target)
+
+    monkeypatch.setattr(run, "choose_guard", choosing)
+
+
+def test_the_guard_computes_again_in_bf16_and_the_store_says_so(
+    files: Path, tmp_path: Path, bf16_is_cheaper: None
+) -> None:
+    config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
+    label_corpus(replace(config, guard=None, guard_rows=None), tmp_path / "plain")
+    label_corpus(labelling(files), tmp_path / "bf16")
+    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
+    summary = label_corpus(config, tmp_path / "store")
+    assert summary.guard is not None
+    assert summary.guard["guard_precision"] == "bf16"
+    plain, bf16, store = (stored(tmp_path / name) for name in ("plain", "bf16", "store"))
+    recomputed = store.recomputed(slice(None))
+    assert 0 < recomputed.sum() < len(recomputed)
+    expected = np.where(recomputed[:, None], bf16.logits(slice(None)), plain.logits(slice(None)))
+    np.testing.assert_array_equal(store.logits(slice(None)), expected)
+    counts = store_stats(tmp_path / "store").precision_rows
+    assert counts == {"int8": (~recomputed).sum(), "bf16": recomputed.sum()}
+
+
+@pytest.mark.parametrize("change", [{"guard": 0.9999}, {"provider": "cpu"}])
+def test_the_guard_stays_in_fp32_where_bf16_is_not_there_or_too_coarse(
+    files: Path, tmp_path: Path, bf16_is_cheaper: None, change: dict[str, Any]
+) -> None:
+    config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
+    summary = label_corpus(replace(config, **change), tmp_path / "store")
+    assert summary.guard is not None
+    assert summary.guard["guard_precision"] == "fp32"
+    assert "guard_precision" not in stored(tmp_path / "store").manifest.fingerprint
+    assert set(store_stats(tmp_path / "store").precision_rows) == {"int8", "fp32"}
+
+
+def test_a_store_begun_with_a_bf16_guard_is_not_finished_in_fp32(
+    files: Path, tmp_path: Path, bf16_is_cheaper: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
+    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
+    monkeypatch.setattr(onnx_model, "has_bf16", lambda: False)
+    with pytest.raises(ProviderError, match="AVX512-BF16 or AMX"):
+        label_corpus(config, tmp_path / "store")
+
+
+def test_an_fp32_bundle_still_needs_no_guard(files: Path, tmp_path: Path, openvino: None) -> None:
+    export_model(asked(files, precision="fp32"), tmp_path / "fp32")
+    with pytest.raises(ConfigError, match="in fp32, which needs no guard"):
+        label_corpus(labelling(files, model=str(tmp_path / "fp32"), guard=0.99), tmp_path / "s")
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_a_session_tells_openvino_what_to_compute_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: Any, hint: str
+) -> None:
+    """OpenVINO takes bf16 by itself where the CPU has it: fp32 must be said as well."""
+    seen: dict[str, str] = {}
+
+    class Session:
+        def __init__(self, graph: str, sess_options: Any, providers: list[Any]) -> None:
+            seen.update(providers[0][1])
+
+        def get_providers(self) -> list[str]:
+            return [PROVIDERS["openvino"]]
+
+    runtime = SimpleNamespace(
+        InferenceSession=Session,
+        SessionOptions=SimpleNamespace,
+        get_available_providers=lambda: [PROVIDERS["openvino"]],
+        __version__="1.24",
+    )
+    monkeypatch.setattr(onnx_model, "require_runtime", lambda: runtime)
+    monkeypatch.setattr(onnx_model, "has_bf16", lambda: True)
+    open_session(tmp_path / "model.onnx", "openvino", 2, precision)
+    assert json.loads(seen["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": hint}}
+    assert seen["num_of_threads"] == "2"
+
+
+@NEEDS_OPENVINO
+def test_openvino_computes_in_what_it_was_told(files: Path, tmp_path: Path) -> None:
+    summary = export_model(asked(files, graph="opset17-eager"), tmp_path / "bundle")
+    assert summary.precision == "bf16"
+    model = load_model(str(tmp_path / "bundle"), provider="openvino")
+    expected = load_backend(open_folder(str(files / "model")), "torch")
+    exact = load_backend(model.folder, "onnx", provider="openvino", precision="fp32")
+    rows = list(Corpus(labelling(files).corpus).documents())
+    logits = {
+        name: score(classifier, model.tokenizer, rows).logits
+        for name, classifier in (
+            ("torch", expected),
+            ("fp32", exact),
+            ("bf16", model.classifier),
+        )
+    }
+    off = {name: np.abs(logits[name] - logits["torch"]).max() for name in ("fp32", "bf16")}
+    assert off["fp32"] < 1e-4
+    assert 10 * off["fp32"] < off["bf16"] < 0.1
