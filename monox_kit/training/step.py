@@ -100,7 +100,7 @@ class Stepper:
         set_learning_rate(self._optimizer, rate)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._require_finite_weights(step)
+        self._processes.together(lambda: self._require_finite_weights(step))
         return Step(loss, float(norm), rate, len(batch), int(tokens))
 
     def _backward(self, part: Batch, share: float) -> tuple[float, int]:
