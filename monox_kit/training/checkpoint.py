@@ -28,7 +28,13 @@ from safetensors.torch import load, save_file
 
 from monox_kit.bundle import require_same_run
 from monox_kit.digest import digest_file
-from monox_kit.durable import new_folder, remove_all_leftovers, remove_folder, write_file
+from monox_kit.durable import (
+    new_folder,
+    remove_all_leftovers,
+    remove_file,
+    remove_folder,
+    write_file,
+)
 from monox_kit.errors import CheckpointError, ConfigError, StoreError, first_line
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.record import (
@@ -59,6 +65,9 @@ _KINDS: Mapping[str, type[Any]] = {
 _KEYS = frozenset({"format_version", *_KINDS, DIGEST_KEY})
 _NAME = re.compile(r"step-[0-9]{6,}")
 _LEFTOVER = re.compile(r"\.tmp-.*")
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+# Seed and offset, 8 bytes each. Source: CUDAGeneratorImpl::get_state of PyTorch.
+_CUDA_STATE_BYTES = 16
 _DAMAGED = "The checkpoint is damaged."
 
 
@@ -160,24 +169,29 @@ class Checkpoints:
         """
         return self._load(self._folder / f"step-{step:06d}", parameters)
 
-    def remove(self) -> None:
-        """Remove every checkpoint: the run has ended."""
-        if self._folder.is_dir():
-            self._require_ours()
-        remove_folder(self._folder)
+    def remove(self, progress: Progress) -> None:
+        """Remove every checkpoint and the log: the run has ended. What else is there stays."""
+        if not self._folder.is_dir():
+            return
+        for path in self._folder.iterdir():
+            if not _is_ours(path):
+                continue
+            if path.is_dir():
+                remove_folder(path)
+            else:
+                remove_file(path)
+        others = sorted(path.name for path in self._folder.iterdir())
+        if others:
+            progress.note(f"{self._folder}: not removed, it holds {', '.join(others[:3])}")
+        else:
+            remove_folder(self._folder)
 
     def _require_ours(self) -> None:
         for path in self._folder.iterdir():
-            is_folder = path.is_dir() and not path.is_symlink()
-            is_file = path.is_file() and not path.is_symlink()
-            if not (
-                (_NAME.fullmatch(path.name) and is_folder)
-                or (path.name == _LOG_FILE and is_file)
-                or (_LEFTOVER.fullmatch(path.name) and not path.is_symlink())
-            ):
+            if not _is_ours(path):
                 raise ConfigError(
-                    f"{self._folder}: expected checkpoints alone, found {path.name}. Give another "
-                    "--out: this folder is removed when the training ends."
+                    f"{self._folder}: expected checkpoints alone, found {path.name}. Move it away, "
+                    "or give another --out."
                 )
 
     def _steps(self) -> list[Path]:
@@ -203,9 +217,12 @@ class Checkpoints:
         require_same_run(values["fingerprint"], self._fingerprint, self._folder)
         if folder.name != f"step-{values['step']:06d}":
             raise _damaged(path, f"the record of {folder.name}", f"step {values['step']}")
-        results = [*values["history"], *values["best_sets"].values()]
-        results += [values["best_result"]] if values["best_result"] else []
-        if not all(_is_result(result) for result in results):
+        chosen = [*values["history"], *filter(None, [values["best_result"]])]
+        of_sets = values["best_sets"].values()
+        if not (
+            all(_is_result(result, "step") for result in chosen)
+            and all(_is_result(result, "rows") for result in of_sets)
+        ):
             raise _damaged(path, "accuracy and loss of every dev evaluation", "something else")
         if set(values["files"]) != {f"{name}.safetensors" for name in _GROUPS}:
             raise _damaged(path, "the files of a checkpoint", f"{sorted(values['files'])[:5]}")
@@ -222,6 +239,15 @@ class Checkpoints:
             best_sets=values["best_sets"],
             history=values["history"],
         )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a run made this entry of its checkpoints' folder."""
+    if path.is_symlink():
+        return False
+    if _NAME.fullmatch(path.name):
+        return path.is_dir()
+    return bool(_LEFTOVER.fullmatch(path.name)) or (path.name == _LOG_FILE and path.is_file())
 
 
 def _read_tensors(opened: PlainFolder, path: Path, entry: Any) -> Tensors:
@@ -270,15 +296,59 @@ def _require_fitting(
                     f"shape {found.get(differing)}",
                 )
         elif group == "optimizer":
-            for name, tensor in tensors.items():
-                shape = shapes.get(name.rpartition("/")[0])
-                if shape is None or tuple(tensor.shape) not in ((), shape):
-                    raise _damaged(path, f"a moment of shape {shape}", f"{name} of another")
-        elif "0/cpu" not in tensors or any(tensor.ndim != 1 for tensor in tensors.values()):
-            raise _damaged(path, "the states of generators", f"{sorted(tensors)[:3]}")
+            _require_moments(path, tensors, shapes)
+        else:
+            _require_generators(path, tensors)
         not_finite = first_not_finite(tensors)
         if not_finite is not None:
             raise _damaged(path, "finite values", f"NaN or Inf in {not_finite}")
+
+
+def _require_moments(
+    path: Path, tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Check that AdamW's state is whole for every parameter that it has one of, and has some.
+
+    A parameter without any is one that no step had a gradient of, such as an unused pooler.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    owners = {name.rpartition("/")[0] for name in tensors}
+    unknown = sorted(owners - shapes.keys())
+    if unknown or not owners:
+        found = f"some of {unknown[0]}" if owners else "none"
+        raise _damaged(path, "moments of trainable parameters", found)
+    wanted = {
+        f"{owner}/{moment}": () if moment == "step" else shapes[owner]
+        for owner in owners
+        for moment in _MOMENTS
+    }
+    found_shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found_shapes != wanted:
+        name = min(found_shapes.items() ^ wanted.items())[0]
+        raise _damaged(
+            path, f"{name} of shape {wanted.get(name)}", f"shape {found_shapes.get(name)}"
+        )
+
+
+def _require_generators(path: Path, tensors: Tensors) -> None:
+    """Check that the generators' states are ones that PyTorch takes.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    lengths = {"cpu": torch.get_rng_state().numel(), "cuda": _CUDA_STATE_BYTES}
+    for name, tensor in tensors.items():
+        rank, _, kind = name.partition("/")
+        if not rank.isdecimal() or tuple(tensor.shape) != (lengths.get(kind),):
+            raise _damaged(
+                path,
+                f"the state of a generator, {lengths} bytes",
+                f"{name} of shape {tuple(tensor.shape)}",
+            )
+    if "0/cpu" not in tensors:
+        raise _damaged(path, "the state 0/cpu", f"{sorted(tensors)[:3]}")
 
 
 def _position(value: Mapping[str, Any], path: Path) -> Position:
@@ -289,10 +359,10 @@ def _position(value: Mapping[str, Any], path: Path) -> Position:
     return Position(**value)
 
 
-def _is_result(value: Any) -> bool:
+def _is_result(value: Any, third: str) -> bool:
     return (
         isinstance(value, dict)
-        and {"accuracy", "loss"} <= set(value)
+        and {"accuracy", "loss", third} <= set(value)
         and all(type(number) in (int, float) for number in value.values())
     )
 

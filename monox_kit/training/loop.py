@@ -74,18 +74,9 @@ class _Stopping(Exception):
 
 
 def planned_steps(config: LoopConfig, num_rows: int) -> int:
-    """The number of optimizer steps of a run over `num_rows` rows that patience does not end.
-
-    Raises:
-        ConfigError: it is not known before the texts are read.
-    """
+    """The number of optimizer steps of a run over `num_rows` rows that patience does not end."""
     if config.max_steps is not None:
         return config.max_steps
-    if config.batch_tokens is not None:
-        raise ConfigError(
-            "--batch-tokens: expected --max-steps with it, found none. How many batches an epoch "
-            "has depends on its texts, and the schedule must know its end: give --max-steps."
-        )
     return config.epochs * math.ceil(num_rows / config.batch_size)
 
 
