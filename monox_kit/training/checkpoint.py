@@ -304,9 +304,7 @@ def _require_fitting(
             raise _damaged(path, "finite values", f"NaN or Inf in {not_finite}")
 
 
-def _require_moments(
-    path: Path, tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+def _require_moments(path: Path, tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Check that AdamW's state is whole for every parameter that it has one of, and has some.
 
     A parameter without any is one that no step had a gradient of, such as an unused pooler.

@@ -139,7 +139,7 @@ def train_teacher(
     """
     checked(config)
     progress = (progress if is_first() else None) or Silent()
-    labels = _labels_for(config.labels, config.train)
+    labels = _labels_for(config.labels, config.train, progress)
     train = read_labelled(config.train, labels)
     labels = labels or LabelSet.from_names([d.label or "" for d in train])
     sources = Sources(labels, train, _name(config.train))
@@ -190,7 +190,7 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
         store.labels.require_equal(labels, str(path), str(config.labels or config.stores[0]))
     labelled: list[Document] = []
     if config.labelled is not None:
-        labels = labels or _labels_for(None, config.labelled)
+        labels = labels or _labels_for(None, config.labelled, progress)
         labelled = read_labelled(config.labelled, labels)
         if config.method == "kd":
             progress.note(
@@ -219,21 +219,21 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
     )
 
 
-def _labels_for(path: Path | None, corpus: CorpusConfig) -> LabelSet | None:
+def _labels_for(path: Path | None, corpus: CorpusConfig, progress: Progress) -> LabelSet | None:
     """The label set at `path`, else beside the corpus's first file; None where there is neither.
 
-    Raises:
-        ConfigError: the first file is not on this machine, so what lies beside it is not known.
+    Beside what is not a local file it is not looked for, which a note says.
     """
     if path is not None:
         return LabelSet.read(path)
     first = resolve_paths(corpus.paths)[0]
     if isinstance(first, str) or first.filesystem is not None:
-        name = first if isinstance(first, str) else first.name
-        raise ConfigError(
-            f"--labels: expected the classes of {name}, found none given, and {LABELS_FILE} is "
-            "looked for beside local files alone. Give --labels FILE."
+        progress.note(
+            f"{first if isinstance(first, str) else first.name}: {LABELS_FILE} is looked for "
+            "beside local files alone; the classes are the labels that occur. Give --labels FILE "
+            "for others, or for another order"
         )
+        return None
     beside = Path(first.location).parent / LABELS_FILE
     return LabelSet.read(beside) if beside.is_file() else None
 
