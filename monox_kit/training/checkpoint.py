@@ -15,16 +15,13 @@ Nothing in them is believed before it is checked, and nothing is unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 
 from monox_kit.bundle import require_same_run
 from monox_kit.digest import digest_file
@@ -35,7 +32,7 @@ from monox_kit.durable import (
     remove_folder,
     write_file,
 )
-from monox_kit.errors import CheckpointError, ConfigError, StoreError, first_line
+from monox_kit.errors import CheckpointError, ConfigError, StoreError
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.record import (
     DIGEST_KEY,
@@ -44,10 +41,14 @@ from monox_kit.store.record import (
     parse_record,
     typed,
 )
-from monox_kit.training.finite import first_not_finite
+from monox_kit.training.checkpoint_tensors import (
+    DAMAGED,
+    damaged,
+    read_tensors,
+    require_fitting,
+)
 from monox_kit.training.order import Position
 from monox_kit.training.state import Parameters, Tensors, TrainingState
-from monox_kit.training.tensor_file import read_header
 
 _STATE_FILE = "state.json"
 _LOG_FILE = "log.jsonl"
@@ -65,10 +66,6 @@ _KINDS: Mapping[str, type[Any]] = {
 _KEYS = frozenset({"format_version", *_KINDS, DIGEST_KEY})
 _NAME = re.compile(r"step-[0-9]{6,}")
 _LEFTOVER = re.compile(r"\.tmp-.*")
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-# Seed and offset, 8 bytes each. Source: CUDAGeneratorImpl::get_state of PyTorch.
-_CUDA_STATE_BYTES = 16
-_DAMAGED = "The checkpoint is damaged."
 
 
 class Checkpoints:
@@ -200,7 +197,7 @@ class Checkpoints:
 
     def _load(self, folder: Path, parameters: Parameters) -> TrainingState:
         try:
-            with PlainFolder(folder, _DAMAGED) as opened:
+            with PlainFolder(folder, DAMAGED) as opened:
                 state = self._read(folder, opened, parameters)
         except StoreError as error:  # of the reader of records, which stores have too
             raise CheckpointError(str(error)) from error
@@ -210,27 +207,27 @@ class Checkpoints:
     def _read(self, folder: Path, opened: PlainFolder, parameters: Parameters) -> TrainingState:
         path = folder / _STATE_FILE
         content = opened.read_small(_STATE_FILE)
-        record = parse_record(content, path, _KEYS, _VERSION, _DAMAGED)
+        record = parse_record(content, path, _KEYS, _VERSION, DAMAGED)
         values: dict[str, Any] = {
-            key: typed(record, key, kind, path, _DAMAGED) for key, kind in _KINDS.items()
+            key: typed(record, key, kind, path, DAMAGED) for key, kind in _KINDS.items()
         }
         require_same_run(values["fingerprint"], self._fingerprint, self._folder)
         if folder.name != f"step-{values['step']:06d}":
-            raise _damaged(path, f"the record of {folder.name}", f"step {values['step']}")
+            raise damaged(path, f"the record of {folder.name}", f"step {values['step']}")
         chosen = [*values["history"], *filter(None, [values["best_result"]])]
         of_sets = values["best_sets"].values()
         if not (
             all(_is_result(result, "step") for result in chosen)
             and all(_is_result(result, "rows") for result in of_sets)
         ):
-            raise _damaged(path, "accuracy and loss of every dev evaluation", "something else")
+            raise damaged(path, "accuracy and loss of every dev evaluation", "something else")
         if set(values["files"]) != {f"{name}.safetensors" for name in _GROUPS}:
-            raise _damaged(path, "the files of a checkpoint", f"{sorted(values['files'])[:5]}")
+            raise damaged(path, "the files of a checkpoint", f"{sorted(values['files'])[:5]}")
         groups = {}
         for name in _GROUPS:
             file_name = f"{name}.safetensors"
-            groups[name] = _read_tensors(opened, folder / file_name, values["files"][file_name])
-        _require_fitting(folder, groups, parameters, bool(values["best_result"]))
+            groups[name] = read_tensors(opened, folder / file_name, values["files"][file_name])
+        require_fitting(folder, groups, parameters, bool(values["best_result"]))
         return TrainingState(
             step=values["step"],
             position=_position(values["position"], path),
@@ -250,110 +247,11 @@ def _is_ours(path: Path) -> bool:
     return bool(_LEFTOVER.fullmatch(path.name)) or (path.name == _LOG_FILE and path.is_file())
 
 
-def _read_tensors(opened: PlainFolder, path: Path, entry: Any) -> Tensors:
-    """The tensors of a file whose size and digest are those of its `entry` in the record."""
-    if not isinstance(entry, dict) or set(entry) != {"bytes", "digest"}:
-        raise _damaged(path, "its size and digest in the record", repr(entry)[:60])
-    num_bytes = typed(entry, "bytes", int, path, _DAMAGED)
-    with opened.open_file(path.name, num_bytes) as stream:
-        # First, and in little memory: a file may be of any size.
-        read_header(stream, num_bytes, path)
-        stream.seek(0)
-        content = stream.readall()
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry["digest"]:
-        raise _damaged(path, f"digest {str(entry['digest'])[:12]}", found[:12])
-    try:
-        # Of the bytes that were checked: mapped from the file they could change or go under a run.
-        return load(content)
-    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        raise _damaged(path, "safetensors", first_line(error)) from error
-
-
-def _require_fitting(
-    folder: Path, groups: Mapping[str, Tensors], parameters: Parameters, has_best: bool
-) -> None:
-    """Check that the tensors are those of a run of this model, and finite.
-
-    Raises:
-        CheckpointError: they are not.
-    """
-    shapes = {name: tuple(value.shape) for name, value in parameters.items()}
-    for group, tensors in groups.items():
-        path = folder / f"{group}.safetensors"
-        dtype = torch.uint8 if group == "random" else torch.float32
-        for name, tensor in tensors.items():
-            if tensor.dtype != dtype:
-                raise _damaged(path, f"{dtype} values of {name}", str(tensor.dtype))
-        if group in ("model", "best"):
-            wanted = {} if group == "best" and not has_best else shapes
-            found = {name: tuple(value.shape) for name, value in tensors.items()}
-            if found != wanted:
-                differing = sorted(found.items() ^ wanted.items())[0][0]
-                raise _damaged(
-                    path,
-                    f"{differing} of shape {wanted.get(differing)}",
-                    f"shape {found.get(differing)}",
-                )
-        elif group == "optimizer":
-            _require_moments(path, tensors, shapes)
-        else:
-            _require_generators(path, tensors)
-        not_finite = first_not_finite(tensors)
-        if not_finite is not None:
-            raise _damaged(path, "finite values", f"NaN or Inf in {not_finite}")
-
-
-def _require_moments(path: Path, tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that AdamW's state is whole for every parameter that it has one of, and has some.
-
-    A parameter without any is one that no step had a gradient of, such as an unused pooler.
-
-    Raises:
-        CheckpointError: it is not.
-    """
-    owners = {name.rpartition("/")[0] for name in tensors}
-    unknown = sorted(owners - shapes.keys())
-    if unknown or not owners:
-        found = f"some of {unknown[0]}" if owners else "none"
-        raise _damaged(path, "moments of trainable parameters", found)
-    wanted = {
-        f"{owner}/{moment}": () if moment == "step" else shapes[owner]
-        for owner in owners
-        for moment in _MOMENTS
-    }
-    found_shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found_shapes != wanted:
-        name = min(found_shapes.items() ^ wanted.items())[0]
-        raise _damaged(
-            path, f"{name} of shape {wanted.get(name)}", f"shape {found_shapes.get(name)}"
-        )
-
-
-def _require_generators(path: Path, tensors: Tensors) -> None:
-    """Check that the generators' states are ones that PyTorch takes.
-
-    Raises:
-        CheckpointError: they are not.
-    """
-    lengths = {"cpu": torch.get_rng_state().numel(), "cuda": _CUDA_STATE_BYTES}
-    for name, tensor in tensors.items():
-        rank, _, kind = name.partition("/")
-        if not rank.isdecimal() or tuple(tensor.shape) != (lengths.get(kind),):
-            raise _damaged(
-                path,
-                f"the state of a generator, {lengths} bytes",
-                f"{name} of shape {tuple(tensor.shape)}",
-            )
-    if "0/cpu" not in tensors:
-        raise _damaged(path, "the state 0/cpu", f"{sorted(tensors)[:3]}")
-
-
 def _position(value: Mapping[str, Any], path: Path) -> Position:
     """The position in the order of rows; how many windows and batches there are is not known."""
     names = {field.name for field in fields(Position)}
     if set(value) != names or any(type(v) is not int or v < 0 for v in value.values()):
-        raise _damaged(path, "epoch, window and batch from 0", repr(value)[:60])
+        raise damaged(path, "epoch, window and batch from 0", repr(value)[:60])
     return Position(**value)
 
 
@@ -363,7 +261,3 @@ def _is_result(value: Any, third: str) -> bool:
         and {"accuracy", "loss", third} <= set(value)
         and all(type(number) in (int, float) for number in value.values())
     )
-
-
-def _damaged(path: Path, expected: str, found: str) -> CheckpointError:
-    return CheckpointError(f"{path}: expected {expected}, found {found}. {_DAMAGED}")
