@@ -119,7 +119,10 @@ class Trainer:
         self._batches = Batches(rows, tokenizer, config)
         self._model = model.to(self._processes.device)
         if embedding_mode(config) == "sparse":
-            install(model, self._batches.occurring_tokens(self._num_steps, self._progress))
+            occurring = self._processes.together(
+                lambda: self._batches.occurring_tokens(self._num_steps, self._progress)
+            )
+            install(model, occurring)
         self._trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._optimizer = new_optimizer(self._trainable, config, model)
         self._stepper = Stepper(
