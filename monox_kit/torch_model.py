@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from monox_kit.bundle import BundleRecord, ModelFolder, RunPrecision, write_record
+from monox_kit.bundle import ModelFolder, RunPrecision
 from monox_kit.data import LabelSet, Logits, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.tokenizing import Tokenizer
@@ -131,14 +131,11 @@ def new_classifier(folder: ModelFolder, labels: LabelSet, seed: int) -> Any:
     return model
 
 
-def save_classifier(
-    model: Any, tokenizer: Tokenizer, folder: Path, record: BundleRecord, card: str
-) -> None:
-    """Write a PyTorch bundle into a folder under construction (see `durable.new_folder`)."""
+def save_classifier(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the files of a PyTorch bundle into a folder under construction, all but its record."""
     with _quiet():
         model.save_pretrained(str(folder), safe_serialization=True)
     tokenizer.save(folder)
-    write_record(folder, record, card)
 
 
 def model_inputs(batch: TokenBatch, device: str) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ def state(step: int) -> TrainingState:
     """The state after `step` steps."""
     model = {name: torch.full(p.shape, step + 0.5) for name, p in parameters().items()}
     moments = {f"{name}/exp_avg": value / 8 for name, value in model.items()}
+    moments |= {f"{name}/exp_avg_sq": value / 64 for name, value in model.items()}
     counts = {f"{name}/step": torch.tensor(float(step)) for name in model}
     result = {"step": float(step), "accuracy": 0.5, "loss": 1.25}
     return TrainingState(
@@ -32,7 +33,7 @@ def state(step: int) -> TrainingState:
         position=Position(epoch=step // 6, window=step % 3, batch=step % 2),
         model=model,
         optimizer={**moments, **counts},
-        random={"0/cpu": torch.arange(16, dtype=torch.uint8) + step},
+        random={"0/cpu": torch.Generator().manual_seed(step).get_state()},
         best=model,
         best_result=result,
         best_sets={"dev": {"accuracy": 0.5, "loss": 1.25, "rows": 8.0}},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 import typer
 
 if TYPE_CHECKING:
     from monox_kit.corpora.corpus import CorpusConfig
+    from monox_kit.training.config import LoopConfig
 
 
 class DevSetOptions(TypedDict):
@@ -177,6 +178,19 @@ def dev_sets(
         "report_dev": corpus_config(report_dev, **columns) if report_dev else None,
         "select_on": tuple(select_on or ("dev",)),
     }
+
+
+def loop_config(given: Mapping[str, Any]) -> LoopConfig:
+    """How a training command trains: each of the library's settings is an option of that name.
+
+    Args:
+        given: the command's options by their names; others among them are left alone.
+    """
+    from dataclasses import fields
+
+    from monox_kit.training.config import LoopConfig
+
+    return LoopConfig(**{field.name: given[field.name] for field in fields(LoopConfig)})
 
 
 def shard_bounds(value: str | None) -> tuple[int, int] | None:

@@ -19,12 +19,15 @@ from monoxkit_cli.options import (
     Format,
     FreezeLayers,
     HeadFactor,
+    IdColumn,
     LabelColumn,
     LabelsFile,
+    LangColumn,
     LearningRate,
     MaxGradNorm,
     MaxLength,
     MaxSteps,
+    Pair,
     PairColumn,
     Patience,
     ReportDev,
@@ -84,6 +87,9 @@ def train_teacher(
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
     label_column: LabelColumn = "label",
+    id_column: IdColumn = "id",
+    lang_column: LangColumn = "lang",
+    pair: Pair = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune an encoder on gold labels.
@@ -94,13 +100,13 @@ def train_teacher(
 
     Example: monoxkit train-teacher --model roberta-large --train t.jsonl --dev d.jsonl --out DIR
     """
+    given = locals()
     from pathlib import Path
 
-    from monox_kit.training.config import LoopConfig
     from monox_kit.training.processes import is_first
     from monox_kit.training.run import TeacherConfig
     from monox_kit.training.run import train_teacher as train_model
-    from monoxkit_cli.options import corpus_config, dev_sets
+    from monoxkit_cli.options import corpus_config, dev_sets, loop_config
     from monoxkit_cli.render import RichProgress, emit
 
     columns = {
@@ -108,6 +114,9 @@ def train_teacher(
         "text_column": text_column,
         "pair_column": pair_column,
         "label_column": label_column,
+        "id_column": id_column,
+        "lang_column": lang_column,
+        "pair": pair,
     }
     config = TeacherConfig(
         model=model,
@@ -115,30 +124,7 @@ def train_teacher(
         dev=corpus_config(dev, **columns),
         **dev_sets(report_dev, select_on, **columns),
         labels=Path(labels) if labels else None,
-        loop=LoopConfig(
-            learning_rate=learning_rate,
-            head_factor=head_factor,
-            batch_size=batch_size,
-            batch_tokens=batch_tokens,
-            accumulate=accumulate,
-            max_steps=max_steps,
-            epochs=epochs,
-            schedule=schedule,  # type: ignore[arg-type]  # checked by the library
-            warmup_fraction=warmup_fraction,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
-            patience=patience,
-            max_length=max_length,
-            embeddings=embeddings,  # type: ignore[arg-type]
-            freeze_layers=freeze_layers,
-            eval_every=eval_every,
-            checkpoint_every=checkpoint_every,
-            seed=seed,
-            precision=precision,  # type: ignore[arg-type]
-            device=device,
-            workers=workers,
-            tensorboard=tensorboard,
-        ),
+        loop=loop_config(given),
     )
     summary = train_model(config, Path(out), progress=RichProgress())
     if is_first():

@@ -266,20 +266,6 @@ class LogitStore:
             total += int(offsets[at + 1] - offsets[at])
         return total
 
-    def text_lengths(self) -> Int64s:
-        """[N] int64, `text_bytes` of every row of a complete store.
-
-        Raises:
-            StoreIncomplete: labelling has not finished.
-        """
-        lengths = np.zeros(len(self), np.int64)
-        for index in range(self.manifest.num_shards):
-            shard = self._arrays.shard_of(index * self.manifest.shard_rows)
-            for field in self._bodies:
-                offsets = self._arrays.array(index, f"{field}_offsets.npy")
-                lengths[shard.start : shard.stop] += np.diff(offsets)
-        return lengths
-
     def documents(self, rows: slice = slice(None)) -> Iterator[Document]:
         """The documents in row order, one shard mapped at a time; `lang` is not kept in a store.
 

@@ -15,21 +15,24 @@ Nothing in them is believed before it is checked, and nothing is unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 
 from monox_kit.bundle import require_same_run
 from monox_kit.digest import digest_file
-from monox_kit.durable import new_folder, remove_all_leftovers, remove_folder, write_file
-from monox_kit.errors import CheckpointError, ConfigError, StoreError, first_line
+from monox_kit.durable import (
+    new_folder,
+    remove_all_leftovers,
+    remove_file,
+    remove_folder,
+    write_file,
+)
+from monox_kit.errors import CheckpointError, ConfigError, StoreError
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.record import (
     DIGEST_KEY,
@@ -38,10 +41,14 @@ from monox_kit.store.record import (
     parse_record,
     typed,
 )
-from monox_kit.training.finite import first_not_finite
+from monox_kit.training.checkpoint_tensors import (
+    DAMAGED,
+    damaged,
+    read_tensors,
+    require_fitting,
+)
 from monox_kit.training.order import Position
 from monox_kit.training.state import Parameters, Tensors, TrainingState
-from monox_kit.training.tensor_file import read_header
 
 _STATE_FILE = "state.json"
 _LOG_FILE = "log.jsonl"
@@ -59,7 +66,6 @@ _KINDS: Mapping[str, type[Any]] = {
 _KEYS = frozenset({"format_version", *_KINDS, DIGEST_KEY})
 _NAME = re.compile(r"step-[0-9]{6,}")
 _LEFTOVER = re.compile(r"\.tmp-.*")
-_DAMAGED = "The checkpoint is damaged."
 
 
 class Checkpoints:
@@ -160,24 +166,29 @@ class Checkpoints:
         """
         return self._load(self._folder / f"step-{step:06d}", parameters)
 
-    def remove(self) -> None:
-        """Remove every checkpoint: the run has ended."""
-        if self._folder.is_dir():
-            self._require_ours()
-        remove_folder(self._folder)
+    def remove(self, progress: Progress) -> None:
+        """Remove every checkpoint and the log: the run has ended. What else is there stays."""
+        if not self._folder.is_dir():
+            return
+        for path in self._folder.iterdir():
+            if not _is_ours(path):
+                continue
+            if path.is_dir():
+                remove_folder(path)
+            else:
+                remove_file(path)
+        others = sorted(path.name for path in self._folder.iterdir())
+        if others:
+            progress.note(f"{self._folder}: not removed, it holds {', '.join(others[:3])}")
+        else:
+            remove_folder(self._folder)
 
     def _require_ours(self) -> None:
         for path in self._folder.iterdir():
-            is_folder = path.is_dir() and not path.is_symlink()
-            is_file = path.is_file() and not path.is_symlink()
-            if not (
-                (_NAME.fullmatch(path.name) and is_folder)
-                or (path.name == _LOG_FILE and is_file)
-                or (_LEFTOVER.fullmatch(path.name) and not path.is_symlink())
-            ):
+            if not _is_ours(path):
                 raise ConfigError(
-                    f"{self._folder}: expected checkpoints alone, found {path.name}. Give another "
-                    "--out: this folder is removed when the training ends."
+                    f"{self._folder}: expected checkpoints alone, found {path.name}. Move it away, "
+                    "or give another --out."
                 )
 
     def _steps(self) -> list[Path]:
@@ -186,7 +197,7 @@ class Checkpoints:
 
     def _load(self, folder: Path, parameters: Parameters) -> TrainingState:
         try:
-            with PlainFolder(folder, _DAMAGED) as opened:
+            with PlainFolder(folder, DAMAGED) as opened:
                 state = self._read(folder, opened, parameters)
         except StoreError as error:  # of the reader of records, which stores have too
             raise CheckpointError(str(error)) from error
@@ -196,24 +207,27 @@ class Checkpoints:
     def _read(self, folder: Path, opened: PlainFolder, parameters: Parameters) -> TrainingState:
         path = folder / _STATE_FILE
         content = opened.read_small(_STATE_FILE)
-        record = parse_record(content, path, _KEYS, _VERSION, _DAMAGED)
+        record = parse_record(content, path, _KEYS, _VERSION, DAMAGED)
         values: dict[str, Any] = {
-            key: typed(record, key, kind, path, _DAMAGED) for key, kind in _KINDS.items()
+            key: typed(record, key, kind, path, DAMAGED) for key, kind in _KINDS.items()
         }
         require_same_run(values["fingerprint"], self._fingerprint, self._folder)
         if folder.name != f"step-{values['step']:06d}":
-            raise _damaged(path, f"the record of {folder.name}", f"step {values['step']}")
-        results = [*values["history"], *values["best_sets"].values()]
-        results += [values["best_result"]] if values["best_result"] else []
-        if not all(_is_result(result) for result in results):
-            raise _damaged(path, "accuracy and loss of every dev evaluation", "something else")
+            raise damaged(path, f"the record of {folder.name}", f"step {values['step']}")
+        chosen = [*values["history"], *filter(None, [values["best_result"]])]
+        of_sets = values["best_sets"].values()
+        if not (
+            all(_is_result(result, "step") for result in chosen)
+            and all(_is_result(result, "rows") for result in of_sets)
+        ):
+            raise damaged(path, "accuracy and loss of every dev evaluation", "something else")
         if set(values["files"]) != {f"{name}.safetensors" for name in _GROUPS}:
-            raise _damaged(path, "the files of a checkpoint", f"{sorted(values['files'])[:5]}")
+            raise damaged(path, "the files of a checkpoint", f"{sorted(values['files'])[:5]}")
         groups = {}
         for name in _GROUPS:
             file_name = f"{name}.safetensors"
-            groups[name] = _read_tensors(opened, folder / file_name, values["files"][file_name])
-        _require_fitting(folder, groups, parameters, bool(values["best_result"]))
+            groups[name] = read_tensors(opened, folder / file_name, values["files"][file_name])
+        require_fitting(folder, groups, parameters, bool(values["best_result"]))
         return TrainingState(
             step=values["step"],
             position=_position(values["position"], path),
@@ -224,78 +238,26 @@ class Checkpoints:
         )
 
 
-def _read_tensors(opened: PlainFolder, path: Path, entry: Any) -> Tensors:
-    """The tensors of a file whose size and digest are those of its `entry` in the record."""
-    if not isinstance(entry, dict) or set(entry) != {"bytes", "digest"}:
-        raise _damaged(path, "its size and digest in the record", repr(entry)[:60])
-    num_bytes = typed(entry, "bytes", int, path, _DAMAGED)
-    with opened.open_file(path.name, num_bytes) as stream:
-        # First, and in little memory: a file may be of any size.
-        read_header(stream, num_bytes, path)
-        stream.seek(0)
-        content = stream.readall()
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry["digest"]:
-        raise _damaged(path, f"digest {str(entry['digest'])[:12]}", found[:12])
-    try:
-        # Of the bytes that were checked: mapped from the file they could change or go under a run.
-        return load(content)
-    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        raise _damaged(path, "safetensors", first_line(error)) from error
-
-
-def _require_fitting(
-    folder: Path, groups: Mapping[str, Tensors], parameters: Parameters, has_best: bool
-) -> None:
-    """Check that the tensors are those of a run of this model, and finite.
-
-    Raises:
-        CheckpointError: they are not.
-    """
-    shapes = {name: tuple(value.shape) for name, value in parameters.items()}
-    for group, tensors in groups.items():
-        path = folder / f"{group}.safetensors"
-        dtype = torch.uint8 if group == "random" else torch.float32
-        for name, tensor in tensors.items():
-            if tensor.dtype != dtype:
-                raise _damaged(path, f"{dtype} values of {name}", str(tensor.dtype))
-        if group in ("model", "best"):
-            wanted = {} if group == "best" and not has_best else shapes
-            found = {name: tuple(value.shape) for name, value in tensors.items()}
-            if found != wanted:
-                differing = sorted(found.items() ^ wanted.items())[0][0]
-                raise _damaged(
-                    path,
-                    f"{differing} of shape {wanted.get(differing)}",
-                    f"shape {found.get(differing)}",
-                )
-        elif group == "optimizer":
-            for name, tensor in tensors.items():
-                shape = shapes.get(name.rpartition("/")[0])
-                if shape is None or tuple(tensor.shape) not in ((), shape):
-                    raise _damaged(path, f"a moment of shape {shape}", f"{name} of another")
-        elif "0/cpu" not in tensors or any(tensor.ndim != 1 for tensor in tensors.values()):
-            raise _damaged(path, "the states of generators", f"{sorted(tensors)[:3]}")
-        not_finite = first_not_finite(tensors)
-        if not_finite is not None:
-            raise _damaged(path, "finite values", f"NaN or Inf in {not_finite}")
+def _is_ours(path: Path) -> bool:
+    """Whether a run made this entry of its checkpoints' folder."""
+    if path.is_symlink():
+        return False
+    if _NAME.fullmatch(path.name):
+        return path.is_dir()
+    return bool(_LEFTOVER.fullmatch(path.name)) or (path.name == _LOG_FILE and path.is_file())
 
 
 def _position(value: Mapping[str, Any], path: Path) -> Position:
     """The position in the order of rows; how many windows and batches there are is not known."""
     names = {field.name for field in fields(Position)}
     if set(value) != names or any(type(v) is not int or v < 0 for v in value.values()):
-        raise _damaged(path, "epoch, window and batch from 0", repr(value)[:60])
+        raise damaged(path, "epoch, window and batch from 0", repr(value)[:60])
     return Position(**value)
 
 
-def _is_result(value: Any) -> bool:
+def _is_result(value: Any, third: str) -> bool:
     return (
         isinstance(value, dict)
-        and {"accuracy", "loss"} <= set(value)
+        and {"accuracy", "loss", third} <= set(value)
         and all(type(number) in (int, float) for number in value.values())
     )
-
-
-def _damaged(path: Path, expected: str, found: str) -> CheckpointError:
-    return CheckpointError(f"{path}: expected {expected}, found {found}. {_DAMAGED}")

@@ -73,6 +73,14 @@ class LoopConfig:
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     tensorboard: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.batch_tokens is not None and self.max_steps is None:
+            raise ConfigError(
+                "--batch-tokens: expected --max-steps with it, found none. How many batches an "
+                "epoch has depends on its texts, and the schedule must know its end: give "
+                "--max-steps."
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectiveConfig:

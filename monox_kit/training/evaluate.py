@@ -26,15 +26,24 @@ class DevSets:
 
     Attributes:
         documents: `dev` for the source language, else the language's tag.
-        select_on: names of the sets whose mean accuracy chooses; `dev` alone is zero-shot.
+        select_on: names of the sets whose mean accuracy chooses, sorted; `dev` alone is zero-shot.
+        language: of `dev`; None where its rows do not name it.
+        labelled_languages: of the gold-labelled text that `dev` was compared with; none where that
+            was not given or does not name any.
     """
 
     documents: Mapping[str, Sequence[Document]]
     select_on: Sequence[str] = (DEV,)
+    language: str | None = None
+    labelled_languages: Sequence[str] = ()
 
     @classmethod
     def build(
-        cls, dev: Sequence[Document], reported: Sequence[Document], select_on: Sequence[str]
+        cls,
+        dev: Sequence[Document],
+        reported: Sequence[Document],
+        select_on: Sequence[str],
+        labelled: Sequence[Document] = (),
     ) -> DevSets:
         """The sets of a run.
 
@@ -42,16 +51,24 @@ class DevSets:
             dev: of `--dev`, in one language.
             reported: of `--report-dev`, in any.
             select_on: of `--select-on`.
+            labelled: the gold-labelled text that `dev` should be in the language of; may be none.
 
         Raises:
-            ConfigError: `dev` is in several languages, or a set to select on is not there.
+            ConfigError: `dev` is in several languages, or in another than `labelled`, or a set to
+                select on is not there.
             CorpusError: a reported document's language is not known.
         """
-        languages = sorted({document.lang for document in dev if document.lang})
+        languages, trained_in = _languages(dev), _languages(labelled)
         if len(languages) > 1:
             raise ConfigError(
                 f"--dev: expected one language, found {', '.join(languages)}. Put the others into "
                 "--report-dev; --select-on names those that are to choose the weights."
+            )
+        if trained_in and not set(languages) <= set(trained_in):
+            raise ConfigError(
+                f"--dev: expected {', '.join(trained_in)} as the labelled text is in, found "
+                f"{languages[0]}. Put it into --report-dev; --select-on {languages[0]} lets it "
+                "choose the weights all the same."
             )
         documents: dict[str, list[Document]] = {DEV: list(dev)}
         for document in reported:
@@ -67,11 +84,21 @@ class DevSets:
                 f"--select-on: expected some of {', '.join(documents)}, found "
                 f"{', '.join(absent) or 'none'}. Give the set in --report-dev, or leave it out."
             )
-        return cls(documents=documents, select_on=tuple(dict.fromkeys(select_on)))
+        return cls(
+            documents=documents,
+            select_on=tuple(sorted(set(select_on))),
+            language=languages[0] if languages else None,
+            labelled_languages=tuple(trained_in),
+        )
 
     def chosen_by(self, results: Mapping[str, Result]) -> Result:
         """The accuracy and the loss that choose: their means over the sets to select on."""
         return mean_result(results, self.select_on)
+
+
+def _languages(documents: Sequence[Document]) -> list[str]:
+    """The languages that documents name, sorted."""
+    return sorted({document.lang for document in documents if document.lang})
 
 
 def mean_result(results: Mapping[str, Result], names: Sequence[str]) -> Result:
@@ -97,21 +124,12 @@ class DevConfig(NamedTuple):
             labelled: the gold-labelled text that is trained on; may be none.
 
         Raises:
-            ConfigError: `dev` is in another language than `labelled`, or see `DevSets.build`.
-            CorpusError: a file cannot be read.
+            ConfigError: see `DevSets.build`.
+            CorpusError: a file cannot be read, or see there.
         """
         dev = read_labelled(self.dev, labels)
         reported = read_labelled(self.reported, labels) if self.reported else []
-        sets = DevSets.build(dev, reported, self.select_on)
-        trained_in = sorted({document.lang for document in labelled if document.lang})
-        language = next((document.lang for document in dev if document.lang), None)
-        if language and trained_in and language not in trained_in:
-            raise ConfigError(
-                f"--dev: expected {', '.join(trained_in)} as the labelled text is in, found "
-                f"{language}. Put it into --report-dev; --select-on {language} lets it choose the "
-                "weights all the same."
-            )
-        return sets
+        return DevSets.build(dev, reported, self.select_on, labelled)
 
 
 class Evaluator:

@@ -8,7 +8,7 @@ and `step`:
     step          loss, learning_rate, grad_norm, rows, tokens, rows_per_s, tokens_per_s
     evaluation    accuracy, loss and rows by dev set, and is_best
     checkpoint
-    resume
+    resume        missing_steps: finished ones without a line, where the log was lost or damaged
     error         message: why the run stopped, a value that is not finite among the reasons
     end           the step whose weights were kept, and whether patience ended the run
 """
@@ -75,14 +75,15 @@ class TrainingLog:
         """
         lines = list(self._lines())
         if state is None:
-            saved = [event["step"] for _, event in lines if event["event"] == "checkpoint"]
+            told = ("checkpoint", "resume")
+            saved = [event["step"] for _, event in lines if event["event"] in told]
             if saved:
                 raise CheckpointError(
                     f"{self._path}: expected the checkpoint of step {saved[-1]}, found none. "
                     f"Restore it, or delete {self._path.parent} to start again."
                 )
-        kept = (line for line, event in lines if _stays(event, state))
-        write_file(self._path, b"".join(kept))
+        kept = [(line, event) for line, event in lines if _stays(event, state)]
+        write_file(self._path, b"".join(line for line, _ in kept))
         self._file = AppendedFile(self._path)
         if self._tensorboard is not None:
             step = state.step + 1 if state is not None else 0
@@ -90,7 +91,16 @@ class TrainingLog:
         if state is None:
             self.add("start", 0, fingerprint=dict(fingerprint))
         else:
-            self.add("resume", state.step)
+            logged = {event["step"] for _, event in kept if event["event"] == "step"}
+            missing = len(set(range(1, state.step + 1)) - logged)
+            if missing:
+                self._progress.note(
+                    f"{self._path}: expected a line for each of the {state.step} finished steps, "
+                    f"found none for {missing}: the log was lost or damaged. The run goes on; the "
+                    "log will tell of it."
+                )
+            self.add("resume", state.step, missing_steps=missing)
+        self.sync()
 
     def add(self, event: str, step: int, **values: Any) -> None:
         """Append one line.

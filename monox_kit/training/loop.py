@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -74,18 +74,9 @@ class _Stopping(Exception):
 
 
 def planned_steps(config: LoopConfig, num_rows: int) -> int:
-    """The number of optimizer steps of a run over `num_rows` rows that patience does not end.
-
-    Raises:
-        ConfigError: it is not known before the texts are read.
-    """
+    """The number of optimizer steps of a run over `num_rows` rows that patience does not end."""
     if config.max_steps is not None:
         return config.max_steps
-    if config.batch_tokens is not None:
-        raise ConfigError(
-            "--batch-tokens: expected --max-steps with it, found none. How many batches an epoch "
-            "has depends on its texts, and the schedule must know its end: give --max-steps."
-        )
     return config.epochs * math.ceil(num_rows / config.batch_size)
 
 
@@ -128,7 +119,10 @@ class Trainer:
         self._batches = Batches(rows, tokenizer, config)
         self._model = model.to(self._processes.device)
         if embedding_mode(config) == "sparse":
-            install(model, self._batches.occurring_tokens(self._num_steps, self._progress))
+            occurring = self._processes.together(
+                lambda: self._batches.occurring_tokens(self._num_steps, self._progress)
+            )
+            install(model, occurring)
         self._trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._optimizer = new_optimizer(self._trainable, config, model)
         self._stepper = Stepper(
@@ -142,19 +136,22 @@ class Trainer:
             processes=self._processes,
         )
         self._state = TrainingState()
+        self._saved_at = 0  # the step of the newest checkpoint
         self._log: TrainingLog | None = None  # the first process's alone
         self._stop = StopSignals(second_acts=self._processes.count == 1)
 
     def fit(self, description: str) -> FitResult:
         """Train to the end, from the newest checkpoint where there is one.
 
-        SIGINT and SIGTERM end the run at the end of a step, with a checkpoint.
+        SIGINT and SIGTERM end the run at the end of a step, with a checkpoint. Its own end has one
+        too: what happens after it, such as a full disk under the model folder, costs no step.
 
         Raises:
             NotFinite: a loss, a gradient, a weight or AdamW's state is NaN or infinite.
             StoreError: a teacher's logit is.
             CheckpointError: no checkpoint can be used, and some are there.
             StorageError: the disk refused.
+            MonoxError: of several processes, what stopped any of them stops all.
         """
         total = self._num_steps
         losses: deque[float] = deque(maxlen=20)
@@ -170,9 +167,8 @@ class Trainer:
             try:
                 self._evaluate_if_due(task)  # the run may have been stopped before it could
                 started_s = time.perf_counter()
-                for step, batch in zip(range(resumed_at, total), batches):
-                    if self._is_over():
-                        break
+                for step in self._steps_left():
+                    batch = self._processes.together(lambda: next(batches))
                     done = self._stepper.take(step, batch)
                     self._state.step, self._state.position = step + 1, batch.following
                     losses.append(done.loss)
@@ -183,16 +179,18 @@ class Trainer:
                     self._evaluate_if_due(task)
                     if self._stop.agree(self._processes):
                         self._save_and_leave()
-                    done_all = self._state.step == total
-                    if self._state.step % self._config.checkpoint_every == 0 and not done_all:
+                    if self._state.step % self._config.checkpoint_every == 0:
                         self._save()
                     started_s = time.perf_counter()  # the next batch's reading counts
+                self._save()
+                if self._stop.agree(self._processes):
+                    self._save_and_leave()
+                best_step = int(self._state.best_result["step"])
+                self._log_event("end", best_step=best_step, stopped_early=self._state.step < total)
             except MonoxError as error:
                 with suppress(MonoxError):  # the disk may be what refused
-                    self._log_event("error", message=str(error))
+                    self._write_event("error", message=str(error))
                 raise
-            best_step = int(self._state.best_result["step"])
-            self._log_event("end", best_step=best_step, stopped_early=self._state.step < total)
         assign(self._trainable, self._state.best)
         restore(self._model)
         self._model.eval()
@@ -204,6 +202,11 @@ class Trainer:
             best_sets=self._state.best_sets,
             history=self._state.history,
         )
+
+    def _steps_left(self) -> Iterator[int]:
+        """The steps from the state's on; patience may end them before a batch is drawn."""
+        while self._state.step < self._num_steps and not self._is_over():
+            yield self._state.step
 
     def _evaluate_if_due(self, task: ProgressTask) -> None:
         """Score the dev sets where this step asks for it, and keep the weights if best so far."""
@@ -274,19 +277,36 @@ class Trainer:
         )
 
     def _log_event(self, event: str, **values: Any) -> None:
+        self._processes.together(lambda: self._write_event(event, **values))
+
+    def _write_event(self, event: str, **values: Any) -> None:
         if self._log is not None:
             self._log.add(event, self._state.step, **values)
 
     def _save(self) -> None:
+        """Save a checkpoint of this step, where there is none yet."""
         state = self._state
+        if state.step == self._saved_at:
+            return
         state.random = generator_states(self._processes)
+        self._processes.together(self._write_checkpoint)
+        self._saved_at = state.step
+
+    def _write_checkpoint(self) -> None:
+        """The first process's part.
+
+        The steps' lines are durable before the checkpoint is, and its own line at once: not before,
+        for of a first one that a kill prevents it would tell what is not there.
+        """
         if self._log is None:
             return
+        state = self._state
         state.model = {n: p.detach().cpu() for n, p in self._trainable.items()}
         state.optimizer = optimizer_tensors(self._optimizer, self._trainable)
         self._log.sync()
         self._checkpoints.save(state)
-        self._log_event("checkpoint")
+        self._write_event("checkpoint")
+        self._log.sync()
 
     def _save_and_leave(self) -> None:
         """Save, and end as the signal asked for."""
@@ -298,28 +318,23 @@ class Trainer:
     def _begin(self, stack: ExitStack) -> int:
         """Restore the newest checkpoint, open the log; returns the step to start from."""
         processes, checkpoints = self._processes, self._checkpoints
-        state = None
-        if processes.is_first:
-            state = checkpoints.load_newest(self._trainable, self._progress)
+        state = processes.together(self._load_newest)
         step = processes.from_first(state.step if state is not None else -1)
-        if step >= 0 and state is None:
-            state = checkpoints.load(step, self._trainable)
+        if step >= 0:
+            state = processes.together(lambda: state or checkpoints.load(step, self._trainable))
         if state is not None and state.step > self._num_steps:
             raise ConfigError(
                 f"{checkpoints.log_path.parent}: expected checkpoints of at most step "
                 f"{self._num_steps}, found step {state.step}. Delete the folder to start again."
             )
-        if processes.is_first:
-            log = TrainingLog(checkpoints.log_path, self._config.tensorboard, self._progress)
-            self._log = stack.enter_context(log)
-            log.begin(state, checkpoints.fingerprint)
+        processes.together(lambda: self._begin_log(stack, state))
         if state is None:
             seed_generators(self._config.seed, processes.rank)
             return 0
         assign(self._trainable, state.model)
         restore_optimizer(self._optimizer, self._trainable, state.optimizer)
         restore_generators(state.random, processes, self._config.seed)
-        self._state = state
+        self._state, self._saved_at = state, state.step
         self._progress.note(f"resuming at step {state.step} of {self._num_steps}")
         if num_saving_processes(state.random) != processes.count:
             self._progress.note(
@@ -327,6 +342,19 @@ class Trainer:
                 f"are {processes.count}: dropout draws other numbers than it would have"
             )
         return state.step
+
+    def _load_newest(self) -> TrainingState | None:
+        """The newest checkpoint, in the first process, which says which one that is."""
+        if not self._processes.is_first:
+            return None
+        return self._checkpoints.load_newest(self._trainable, self._progress)
+
+    def _begin_log(self, stack: ExitStack, state: TrainingState | None) -> None:
+        if self._processes.is_first:
+            path = self._checkpoints.log_path
+            log = TrainingLog(path, self._config.tensorboard, self._progress)
+            self._log = stack.enter_context(log)
+            log.begin(state, self._checkpoints.fingerprint)
 
 
 def resolve_precision(config: LoopConfig) -> str:

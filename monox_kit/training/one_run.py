@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monox_kit.bundle import BundleRecord, ModelFolder, open_folder
+from monox_kit.bundle import BundleRecord, ModelFolder, open_folder, write_record
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.digest import digest_json
@@ -27,9 +27,10 @@ from monox_kit.training.evaluate import DEV, DevConfig, DevSets
 from monox_kit.training.log import LOG_FILE
 from monox_kit.training.loop import FitResult, Trainer, resolve_precision
 from monox_kit.training.methods import Sources, Task, build_task
+from monox_kit.training.optimizer import embedding_mode
 from monox_kit.training.origin import Origin, StoreOrigin
 from monox_kit.training.processes import is_first
-from monox_kit.training.summary import TrainingSummary, finished_run
+from monox_kit.training.summary import TrainingSummary, content_digests, finished_run
 from monox_kit.training.teachers import StoredTeacher
 
 # Options that change nothing in the trained weights.
@@ -94,7 +95,7 @@ class TrainingRun:
             finished = finished_run(self._out, fingerprint)
             if finished is not None:
                 if is_first():
-                    checkpoints.remove()  # a kill between commit and clean-up left them
+                    checkpoints.remove(progress)  # a kill between commit and clean-up left them
                 return finished
             started = time.perf_counter()
             tokenizer = Tokenizer(folder.path, max_length)
@@ -112,26 +113,28 @@ class TrainingRun:
             )
             result = trainer.fit(f"{self._command} ({self._method})")
             summary = self._summary(task, dev, result, time.perf_counter() - started)
-            record = BundleRecord(
-                labels=self._sources.labels,
-                max_length=max_length,
-                backend="torch",
-                precision="fp32",
-                has_pairs=task.rows.has_pairs,
-                provenance={
-                    "model": self._model,
-                    "origin": origin.to_json(),
-                    "run": fingerprint,
-                    "summary": summary.to_record(),
-                },
-            )
             if not is_first():
                 return summary
             with new_folder(self._out) as building:
+                save_classifier(model, tokenizer, building)
+                record = BundleRecord(
+                    labels=self._sources.labels,
+                    max_length=max_length,
+                    backend="torch",
+                    precision="fp32",
+                    has_pairs=task.rows.has_pairs,
+                    provenance={
+                        "model": self._model,
+                        "origin": origin.to_json(),
+                        "run": fingerprint,
+                        "summary": summary.to_record(),
+                        "content": content_digests(building),
+                    },
+                )
                 card = model_card(self._model, summary, origin, fingerprint)
-                save_classifier(model, tokenizer, building, record, card)
+                write_record(building, record, card)
                 shutil.copyfile(checkpoints.log_path, building / LOG_FILE)
-            checkpoints.remove()
+            checkpoints.remove(progress)
             return summary
 
     def _fingerprint(
@@ -142,7 +145,8 @@ class TrainingRun:
         loop["max_length"] = max_length
         loop["precision"] = resolve_precision(self._loop)
         loop["device"] = self._loop.device.partition(":")[0]
-        for name in _FREE:
+        loop["embeddings"] = embedding_mode(self._loop)
+        for name in (*_FREE, *_idle(self._loop)):
             del loop[name]
         sources = self._sources
         return {
@@ -176,6 +180,8 @@ class TrainingRun:
                 name: _digest_documents(documents) for name, documents in dev.documents.items()
             },
             select_on=dev.select_on,
+            dev_language=dev.language,
+            labelled_languages=dev.labelled_languages,
             stores=[StoreOrigin.of(store) for store in sources.stores],
         )
 
@@ -199,6 +205,14 @@ class TrainingRun:
             dev_sets=result.best_sets,
             classes=task.classes,
         )
+
+
+def _idle(loop: LoopConfig) -> Iterator[str]:
+    """Settings in whose place another one counts."""
+    if loop.max_steps is not None:
+        yield "epochs"
+    if loop.batch_tokens is not None:
+        yield "batch_size"
 
 
 def _weights(teachers: Sequence[StoredTeacher]) -> list[float] | None:

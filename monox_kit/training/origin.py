@@ -50,6 +50,8 @@ class Origin:
         dev_names: files by dev set, of those that are known by one name.
         dev_digests: of the documents of each dev set.
         select_on: the sets that chose the weights.
+        dev_language: of `dev`; None where its rows do not name it.
+        labelled_languages: of the gold-labelled text that `dev` was compared with; may be none.
         stores: what was learned from besides.
     """
 
@@ -59,6 +61,8 @@ class Origin:
     dev_names: Mapping[str, str]
     dev_digests: Mapping[str, str]
     select_on: Sequence[str]
+    dev_language: str | None
+    labelled_languages: Sequence[str]
     stores: Sequence[StoreOrigin]
 
     def to_json(self) -> dict[str, Any]:
@@ -101,9 +105,14 @@ class Origin:
             )
 
     def selection_line(self) -> str:
-        """How the weights were chosen, in a sentence."""
+        """How the weights were chosen, and what is known of the language that chose them."""
         if tuple(self.select_on) == (DEV,):
-            return "The dev set of the source language chose the weights."
+            if self.dev_language is None:
+                return "The dev set chose the weights. Its rows do not name their language."
+            chose = f"The dev set, in {self.dev_language}, chose the weights."
+            if self.labelled_languages:  # a dev set in none of them is refused
+                return f"{chose} The gold-labelled text is in {', '.join(self.labelled_languages)}."
+            return f"{chose} It was not checked that the training text is in that language."
         return (
             f"The dev sets {', '.join(self.select_on)} chose the weights, as --select-on asked: "
             "results in these languages are not zero-shot."

@@ -5,14 +5,21 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
 from torch import distributed
 
-from monox_kit.errors import ConfigError
+from monox_kit import errors
+from monox_kit.errors import ConfigError, MonoxError
 from monox_kit.torch_model import require_device
+
+T = TypeVar("T")
+
+# Of an error that the other processes are told; those of this package are shorter.
+_MESSAGE_BYTES = 4096
 
 
 def is_first() -> bool:
@@ -75,6 +82,34 @@ class Processes:
     def from_first(self, value: int) -> int:
         """The first process's number."""
         return int(self.sum([value if self.is_first else 0])[0])
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` returns here; an error of it in any process is raised in all of them.
+
+        Without this the others would wait for that process in their next sum. `work` itself calls
+        no other process.
+
+        Raises:
+            MonoxError: `work` raised it in this process, or in the first of those where it did.
+        """
+        if self.count == 1:
+            return work()
+        failure = None
+        try:
+            result = work()
+        except MonoxError as error:
+            failure = error
+        if self.sum([float(failure is not None)]) == [0.0]:
+            return result
+        said = b"" if failure is None else f"{type(failure).__name__} {failure}".encode()
+        mine = torch.zeros(_MESSAGE_BYTES, dtype=torch.uint8)
+        mine[: len(said)] = torch.tensor(list(said[:_MESSAGE_BYTES]), dtype=torch.uint8)
+        messages = [bytes(each.tolist()).rstrip(b"\0") for each in self.gather(mine)]
+        if failure is not None:
+            raise failure
+        rank, first = next((rank, each) for rank, each in enumerate(messages) if each)
+        kind, _, message = first.decode(errors="replace").partition(" ")
+        raise getattr(errors, kind)(f"process {rank}: {message}")
 
     def wait(self) -> None:
         """Return when all processes have come here."""

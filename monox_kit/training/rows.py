@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from monox_kit.data import Document, Int64s, LabelSet, Logits
-from monox_kit.errors import ConfigError, StoreError
+from monox_kit.errors import ConfigError
 from monox_kit.objectives import confidence, hard_labels
 from monox_kit.training.targets import Targets
 from monox_kit.training.teachers import StoredTeacher
@@ -247,12 +247,6 @@ def select_rows(
     for start in range(0, len(teacher), _BLOCK_ROWS):
         rows = np.arange(start, min(start + _BLOCK_ROWS, len(teacher)), dtype=np.int64)
         logits = teacher.logits(rows, 1.0)
-        bad = np.isnan(logits).any(axis=1) | np.isposinf(logits).any(axis=1)
-        if bad.any():  # no confidence is less than another
-            raise StoreError(
-                f"{store.folder}: expected finite teacher logits, found NaN or Inf in row "
-                f"{rows[int(bad.argmax())]}. Find the store's damage with monoxkit store verify."
-            )
         labels, sure = hard_labels(logits), confidence(logits) >= least_confidence
         num_below += np.bincount(labels[~sure], minlength=num_classes)
         rows, labels = rows[sure], labels[sure]

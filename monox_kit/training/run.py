@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
+from monox_kit.corpora.paths import resolve_paths
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
@@ -56,7 +57,7 @@ class StudentConfig:
     Attributes:
         model: multilingual encoder to fine-tune: a folder, `packaged:NAME` or a hub name.
         method: `ce`, `pl`, `kd` or `self-training`.
-        stores: folders of complete logit stores; `ce` and `self-training` do not use them.
+        stores: folders of complete logit stores, for `pl` and `kd`.
         combine: `concatenate` learns from the stores' rows one after the other; `average` takes
             stores of the same corpus as one teacher, see `StoredTeacher`.
         store_weight: of each store in that average, in any scale; None for equal ones.
@@ -99,10 +100,19 @@ class StudentConfig:
                 "--store-weight: expected with --combine average, found --combine "
                 f"{self.combine}, which takes every row once. Add --combine average."
             )
-        if self.method not in ("pl", "kd") and self.combine != "concatenate":
+        for option, is_given in {
+            "--store": bool(self.stores),
+            f"--combine {self.combine}": self.combine != "concatenate",
+        }.items():
+            if is_given and self.method not in ("pl", "kd"):
+                raise ConfigError(
+                    f"{option}: expected with --method pl or kd, found --method {self.method}, "
+                    "which uses no store. Leave it out or change the method."
+                )
+        if self.combine == "average" and len(self.stores) < 2:
             raise ConfigError(
-                f"--combine {self.combine}: expected with --method pl or kd, found --method "
-                f"{self.method}, which uses no store. Leave it out or change the method."
+                f"--combine average: expected at least 2 stores, found {len(self.stores)}. Give "
+                "the others with --store, or leave it out."
             )
         if self.method == "self-training":
             return
@@ -129,7 +139,7 @@ def train_teacher(
     """
     checked(config)
     progress = (progress if is_first() else None) or Silent()
-    labels = _labels_for(config.labels, config.train)
+    labels = _labels_for(config.labels, config.train, progress)
     train = read_labelled(config.train, labels)
     labels = labels or LabelSet.from_names([d.label or "" for d in train])
     sources = Sources(labels, train, _name(config.train))
@@ -173,26 +183,19 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
     Raises:
         MonoxError: by kind, see `monox_kit.errors`.
     """
-    stores = (
-        ()
-        if config.method == "ce"
-        else tuple(LogitStore.open(p, verify="read") for p in config.stores)
-    )
-    if config.method == "ce" and config.stores:
-        progress.note(
-            f"--method ce learns from gold labels alone: {len(config.stores)} store(s) not used"
-        )
+    stores = tuple(LogitStore.open(path, verify="read") for path in config.stores)
     labels = LabelSet.read(config.labels) if config.labels else None
     for path, store in zip(config.stores, stores):
         labels = labels or store.labels
         store.labels.require_equal(labels, str(path), str(config.labels or config.stores[0]))
     labelled: list[Document] = []
     if config.labelled is not None:
-        labels = labels or _labels_for(None, config.labelled)
+        labels = labels or _labels_for(None, config.labelled, progress)
         labelled = read_labelled(config.labelled, labels)
         if config.method == "kd":
             progress.note(
-                "--method kd learns from the stores alone: --labelled only names the classes"
+                "--method kd learns from the stores alone: of --labelled, labels and language are "
+                "checked"
             )
     if labels is None and not labelled:
         raise ConfigError(
@@ -216,11 +219,22 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
     )
 
 
-def _labels_for(path: Path | None, corpus: CorpusConfig) -> LabelSet | None:
-    """The label set at `path`, else beside the corpus's first file; None where there is neither."""
+def _labels_for(path: Path | None, corpus: CorpusConfig, progress: Progress) -> LabelSet | None:
+    """The label set at `path`, else beside the corpus's first file; None where there is neither.
+
+    Beside what is not a local file it is not looked for, which a note says.
+    """
     if path is not None:
         return LabelSet.read(path)
-    beside = Path(corpus.paths[0]).parent / LABELS_FILE
+    first = resolve_paths(corpus.paths)[0]
+    if isinstance(first, str) or first.filesystem is not None:
+        progress.note(
+            f"{first if isinstance(first, str) else first.name}: {LABELS_FILE} is looked for "
+            "beside local files alone; the classes are the labels that occur. Give --labels FILE "
+            "for others, or for another order"
+        )
+        return None
+    beside = Path(first.location).parent / LABELS_FILE
     return LabelSet.read(beside) if beside.is_file() else None
 
 

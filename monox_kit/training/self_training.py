@@ -72,7 +72,7 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
             f"--method self-training: expected one process, found {num_started()}: labelling "
             "between the rounds is not shared. Start it without torchrun or accelerate launch."
         )
-    text = _required_text(config, progress)
+    text = _required_text(config)
     num_rounds = config.rounds or DEFAULT_ROUNDS
     ours = replace(config, method="pl", stores=(), unlabelled=None, rounds=None)
     gold = replace(ours, method="ce", objective=ObjectiveConfig())
@@ -84,6 +84,7 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
             return finished
         rounds = _own_folder(out.parent / f"{out.name}.rounds", fingerprint)
         progress.note(f"round 0 of {num_rounds}: gold labels")
+        gold = _with_own_board(gold, 0)
         trained = [train_student(gold, rounds / "round-00" / "model", progress=progress)]
         labelled: list[LabelSummary] = []
         for number in range(1, num_rounds + 1):
@@ -91,12 +92,20 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
             progress.note(f"round {number} of {num_rounds}: gold labels, and round {number - 1}'s")
             labelling = _labelling(text, trained[-1], config.loop.device)
             labelled.append(label_corpus(labelling, folder / "store", progress=progress))
-            of_round = replace(ours, stores=(folder / "store",))
+            of_round = _with_own_board(replace(ours, stores=(folder / "store",)), number)
             trained.append(train_student(of_round, folder / "model", progress=progress))
         kept = _best_round(trained)
         summary = _summary(out, trained, labelled, kept)
         _commit(trained[kept].path, summary, config.model, fingerprint)
         return summary
+
+
+def _with_own_board(config: StudentConfig, number: int) -> StudentConfig:
+    """A round's run with a folder of its own below that of TensorBoard: each counts its steps."""
+    if config.loop.tensorboard is None:
+        return config
+    board = str(Path(config.loop.tensorboard) / f"round-{number:02d}")
+    return replace(config, loop=replace(config.loop, tensorboard=board))
 
 
 def _best_round(trained: Sequence[TrainingSummary]) -> int:
@@ -105,16 +114,12 @@ def _best_round(trained: Sequence[TrainingSummary]) -> int:
     return max(range(len(trained)), key=lambda number: rank(results[number]))
 
 
-def _required_text(config: StudentConfig, progress: Progress) -> CorpusConfig:
+def _required_text(config: StudentConfig) -> CorpusConfig:
     """The unlabelled text.
 
     Raises:
         ConfigError: it is missing, or the gold-labelled text is.
     """
-    if config.stores:
-        progress.note(
-            f"--method self-training labels by itself: {len(config.stores)} store(s) not used"
-        )
     if config.labelled is None:
         raise ConfigError(
             "--labelled: expected gold-labelled text for --method self-training to begin with, "
@@ -243,6 +248,7 @@ def _commit(
         "origin": origin,
         "run": fingerprint,
         "summary": summary.to_record(),
+        "content": record.provenance["content"],  # the same files
     }
     with new_folder(summary.path) as building:
         for path in sorted(best.iterdir()):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from monox_kit.errors import NotFinite, StoreError
+from monox_kit.errors import NotFinite
 from monox_kit.torch_model import autocast, model_inputs
 from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
@@ -80,12 +80,10 @@ class Stepper:
 
         Raises:
             NotFinite: before the weights change, or where they changed to what is not finite.
-            StoreError: a target is not finite.
         """
         loss = tokens = 0.0
         mine = batch.part(self._processes.rank, self._processes.count)
         for part in mine.split(self._config.accumulate):
-            self._require_finite_targets(step, part)
             found, num_tokens = self._backward(part, len(part) / len(batch))
             loss += found
             tokens += num_tokens
@@ -101,7 +99,7 @@ class Stepper:
         set_learning_rate(self._optimizer, rate)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._require_finite_weights(step)
+        self._processes.together(lambda: self._require_finite_weights(step))
         return Step(loss, float(norm), rate, len(batch), int(tokens))
 
     def _backward(self, part: Batch, share: float) -> tuple[float, int]:
@@ -120,15 +118,6 @@ class Stepper:
         loss = self._loss(logits, part.targets.to(device)) * share
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item(), tokens.num_tokens
-
-    def _require_finite_targets(self, step: int, part: Batch) -> None:
-        teacher = part.targets.teacher
-        if teacher is not None and not all_finite([teacher]):
-            row = part.rows[int(torch.isfinite(teacher).all(dim=1).int().argmin())]
-            raise StoreError(
-                f"step {step + 1}: expected finite teacher logits, found NaN or Inf in row {row} "
-                "of the stores, counted through them all. Find it with monoxkit store verify."
-            )
 
     def _not_finite_loss(self, step: int, loss: float) -> NotFinite:
         name = first_not_finite(dict(self._model.named_parameters()))
@@ -151,7 +140,11 @@ class Stepper:
         )
 
     def _require_finite_weights(self, step: int) -> None:
-        if all_finite(self._trainable.values()):
+        # An infinite exp_avg_sq leaves the weights finite: AdamW's step is 0 there for ever after.
+        squares = [
+            state["exp_avg_sq"] for state in self._optimizer.state.values() if "exp_avg_sq" in state
+        ]
+        if all_finite([*self._trainable.values(), *squares]):
             return
         moments = optimizer_tensors(self._optimizer, self._trainable)
         moment = first_not_finite(moments)

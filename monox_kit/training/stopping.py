@@ -16,6 +16,7 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 class StopSignals:
     """Notes SIGINT and SIGTERM inside its block instead of ending the process.
 
+    A signal that nothing in the block answered acts at the block's end.
     Ignored signals stay ignored. In another thread than the main one, which signals never reach,
     nothing is noted.
 
@@ -42,7 +43,10 @@ class StopSignals:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._give_back()
+        if error[0] is None:
+            self.leave()
+        else:
+            self._give_back()
 
     def agree(self, processes: Processes) -> bool:
         """Whether to end now: any process noted a signal. All of them get the same answer."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from monox_kit.bundle import RECORD_FILE, open_folder, require_same_run
 from monox_kit.durable import is_free
-from monox_kit.errors import ConfigError
+from monox_kit.errors import ConfigError, ModelError
 from monox_kit.training.state import Result
 
 
@@ -65,11 +65,18 @@ class TrainingSummary:
         return {key: value for key, value in self.to_json().items() if key != "path"}
 
 
+def content_digests(folder: Path) -> dict[str, str]:
+    """The digests of a trained model's weights with their configuration, and of its tokenizer."""
+    opened = open_folder(str(folder.absolute()))
+    return {"model_digest": opened.model_digest, "tokenizer_digest": opened.tokenizer_digest}
+
+
 def finished_run(out: Path, fingerprint: Mapping[str, Any]) -> TrainingSummary | None:
     """The summary of the equal run that already stands at `out`; None where `out` is free.
 
     Raises:
         ConfigError: something else stands there, or another run.
+        ModelError: the weights or the tokenizer are not those that the run left.
     """
     if is_free(out):
         return None
@@ -79,11 +86,19 @@ def finished_run(out: Path, fingerprint: Mapping[str, Any]) -> TrainingSummary |
             "something else. Give another --out."
         )
     record = open_folder(str(out.absolute())).record
-    if record is None or "run" not in record.provenance:
+    if record is None or not {"run", "content"} <= record.provenance.keys():
         raise ConfigError(
             f"{out}: expected no folder or a finished run of this command, found "
             "another model. Give another --out."
         )
     require_same_run(record.provenance["run"], json.loads(json.dumps(fingerprint)), out)
+    for name, found in content_digests(out).items():
+        wanted = record.provenance["content"][name]
+        if found != wanted:
+            raise ModelError(
+                f"{out}: expected {name} {wanted[:12]} as the finished run left it, found "
+                f"{found[:12]}: a file was changed or lost. Restore it, or delete the folder to "
+                "train again."
+            )
     values = {**record.provenance["summary"], "reused": True}
     return TrainingSummary(path=out, **values)

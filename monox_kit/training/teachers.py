@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from monox_kit.data import Int64s, Logits
-from monox_kit.errors import ConfigError, StoreMismatch
+from monox_kit.errors import ConfigError, StoreError, StoreMismatch
 from monox_kit.objectives import averaged_logits
 from monox_kit.store import LogitStore
 
@@ -47,9 +49,24 @@ class StoredTeacher:
             rows: [n] positions in the stores.
             temperature: that the probabilities of several teachers are averaged at; None averages
                 their logits. One teacher's logits are as they are.
+
+        Raises:
+            StoreError: a logit is NaN or infinite; the message names its store and its row there.
         """
-        each = [store.logits(rows) for store in self.stores]
+        each = [_finite_logits(store, rows) for store in self.stores]
         return each[0] if len(each) == 1 else averaged_logits(each, self.weights, temperature)
+
+
+def _finite_logits(store: LogitStore, rows: Int64s) -> Logits:
+    logits = store.logits(rows)
+    is_finite = np.isfinite(logits).all(axis=1)
+    if not is_finite.all():
+        raise StoreError(
+            f"{store.folder}: expected finite teacher logits, found NaN or Inf in row "
+            f"{rows[int(is_finite.argmin())]}. Check the store with monoxkit store verify; label "
+            "the corpus again where the teacher wrote them."
+        )
+    return logits
 
 
 def _require_same_rows(store: LogitStore, first: LogitStore) -> None:

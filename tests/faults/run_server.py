@@ -1,8 +1,8 @@
 """A process that forks one run at a time and tells how it ended: imports are paid once.
 
 Started as a script by `runs.RunServer`, with `writing`, `putting`, `labelling FILES`, `saving` or
-`training FILES`. A run waits for a word before it begins, so that a tracer has time to attach: what
-it counts is the run's own from its first system call on.
+`training FILES [STEPS CHECKPOINT_EVERY]`. A run waits for a word before it begins, so that a tracer
+has time to attach: what it counts is the run's own from its first system call on.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def training(request: Mapping[str, Any]) -> None:
         return take(self, step, rows)
 
     Stepper.take = killed  # type: ignore[method-assign]
-    train_teacher(teacher_config(Path(sys.argv[2])), Path(request["store"]))
+    config = teacher_config(Path(sys.argv[2]), *map(int, sys.argv[3:]))
+    train_teacher(config, Path(request["store"]))
 
 
 def _serve(run: Run) -> None:

@@ -45,8 +45,10 @@ TRAINING_STEPS = 24
 EPOCH_STEPS = 6
 
 
-def teacher_config(files: Path) -> TeacherConfig:
-    """Four epochs over the labelled rows in `files`, with dropout, from the tiny encoder there."""
+def teacher_config(
+    files: Path, num_steps: int = TRAINING_STEPS, checkpoint_every: int = 5
+) -> TeacherConfig:
+    """Steps over the labelled rows in `files`, with dropout, from the tiny encoder there."""
     from monox_kit.corpora.corpus import CorpusConfig
     from monox_kit.training.config import LoopConfig
     from monox_kit.training.run import TeacherConfig
@@ -56,12 +58,12 @@ def teacher_config(files: Path) -> TeacherConfig:
         train=CorpusConfig(paths=(str(files / "train.jsonl"),)),
         dev=CorpusConfig(paths=(str(files / "dev.jsonl"),)),
         loop=LoopConfig(
-            max_steps=TRAINING_STEPS,
+            max_steps=num_steps,
             batch_size=4,
             accumulate=2,
             learning_rate=5e-3,
             max_length=16,
-            checkpoint_every=5,
+            checkpoint_every=checkpoint_every,
         ),
     )
 

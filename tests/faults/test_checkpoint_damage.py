@@ -200,6 +200,7 @@ def link(name: str) -> Act:
     return act
 
 
+ONE = torch.tensor(1.0)
 ENTRY = b'{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
 HOSTILE: dict[str, tuple[Act, str]] = {
     "a pickle": (vouched(MODEL, lambda folder: pickle.dumps(evil(folder))), MODEL),
@@ -252,6 +253,14 @@ HOSTILE: dict[str, tuple[Act, str]] = {
         STATE,
     ),
     "a record with text for results": (lambda folder: reseal(folder, history=["x"]), STATE),
+    "a record with a result of no step": (
+        lambda folder: reseal(folder, history=[{"accuracy": 0.5, "loss": 1.25}]),
+        STATE,
+    ),
+    "a record with a best result of no step": (
+        lambda folder: reseal(folder, best_result={"accuracy": 0.5, "loss": 1.25}),
+        STATE,
+    ),
     "a record of files elsewhere": (
         lambda folder: reseal(folder, files={"../../canary": {"bytes": 1, "digest": "0"}}),
         STATE,
@@ -275,6 +284,23 @@ HOSTILE: dict[str, tuple[Act, str]] = {
     "the moments of a parameter that is none": (
         tensors(OPTIMIZER, lambda values: values.update({"x/exp_avg": torch.zeros(3)})),
         OPTIMIZER,
+    ),
+    "no moments at all": (tensors(OPTIMIZER, lambda values: values.clear()), OPTIMIZER),
+    "a parameter without one of its moments": (
+        tensors(OPTIMIZER, lambda values: values.pop("encoder.weight/exp_avg_sq")),
+        OPTIMIZER,
+    ),
+    "a moment of another shape": (
+        tensors(OPTIMIZER, lambda values: values.update({"encoder.weight/exp_avg": ONE})),
+        OPTIMIZER,
+    ),
+    "a random state of another length": (
+        tensors(RANDOM, lambda values: values.update({"0/cpu": torch.zeros(16).byte()})),
+        RANDOM,
+    ),
+    "a random state of another device": (
+        tensors(RANDOM, lambda values: values.update({"0/tpu": values["0/cpu"].clone()})),
+        RANDOM,
     ),
     "no random state of the first process": (
         tensors(RANDOM, lambda values: values.pop("0/cpu")),
@@ -348,10 +374,16 @@ def test_what_is_no_checkpoint_is_refused_and_left(
     (tmp_path / "canary").write_text("alive")
     checkpoints = write(tmp_path / "c", 2, 4)
     put_there(tmp_path / "c")
-    for act in (lambda: newest(tmp_path / "c"), checkpoints.remove):
-        with pytest.raises(ConfigError, match="expected checkpoints alone, found"):
-            act()
+    with pytest.raises(ConfigError, match="expected checkpoints alone, found"):
+        newest(tmp_path / "c")
     assert (tmp_path / "c" / "step-000004" / MODEL).exists()
+    # At the end of the run the folder goes but for that, by name.
+    ours = {"step-000002", "step-000004"}
+    (foreign,) = {path.name for path in (tmp_path / "c").iterdir()} - ours
+    progress = Notes()
+    checkpoints.remove(progress)
+    assert [path.name for path in (tmp_path / "c").iterdir()] == [foreign]
+    assert progress.notes == [f"{tmp_path / 'c'}: not removed, it holds {foreign}"]
     assert (tmp_path / "canary").read_text() == "alive"
 
 

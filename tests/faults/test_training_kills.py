@@ -131,3 +131,56 @@ def test_a_kill_at_any_system_call_of_a_save_leaves_the_newest_whole_checkpoint(
             left = sorted(path.name for path in folder.iterdir())
             assert left == [f"step-{step:06d}", f"step-{step + 2:06d}"], f"killed at {call.line}"
             shutil.rmtree(folder)
+
+
+def newest_step(folder: Path) -> int:
+    """Of the checkpoints in a folder."""
+    return max(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+
+
+@needs_strace
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "number", [pytest.param(6, id="sampled"), pytest.param(None, id="all", marks=COMPLETE)]
+)
+def test_a_kill_at_any_system_call_of_the_last_save_and_after_it_loses_no_checkpoint(
+    files: Path, tmp_path: Path, number: int | None
+) -> None:
+    """A run's own save, with its log and an old checkpoint that goes; then the model's folder."""
+    num_steps = 4
+    with RunServer("training", str(files), f"{num_steps}", "1") as trainer:
+        assert trainer.run(tmp_path / "whole").exit_code == 0
+        before = tmp_path / "before"
+        assert trainer.run(before, kill_at=num_steps - 1).killed
+        assert newest_step(tmp_path / "before.checkpoints") == num_steps - 1
+
+        def begun(name: str) -> Path:
+            shutil.copytree(f"{before}.checkpoints", tmp_path / f"{name}.checkpoints")
+            return tmp_path / name
+
+        counted = trainer.run(begun("counted"), synced=True, faults=[])
+        assert counted.exit_code == 0, counted.message
+        calls = [call for call in counted.calls if call.changes]
+        last = f"step-{num_steps:06d}"
+        first = next(index for index, call in enumerate(calls) if last in call.line)
+        calls = calls[first - 1 :]
+        assert calls[0].name == "fsync" and "log.jsonl" in calls[0].line
+        assert calls[-1].name == "rmdir" and "counted.checkpoints" in calls[-1].line
+        assert len(calls) >= 50
+        for call in some(calls, number):
+            out = begun(f"{call.name}-{call.number}")
+            checkpoints = out.with_name(f"{out.name}.checkpoints")
+            fault = call.fault("signal=SIGKILL")
+            outcome = trainer.run(out, synced=call.name == "fsync", faults=[fault])
+            assert outcome.killed, outcome
+            # One always exists, until the model does; and the newest is the one that is used.
+            newest_one = None if out.exists() else newest_step(checkpoints)
+            outcome = trainer.run(out)
+            assert outcome.exit_code == 0, f"{outcome.message}, killed at {call.line}"
+            assert what_remains(out) == what_remains(tmp_path / "whole"), f"killed at {call.line}"
+            if newest_one is not None:
+                log = (out / "training.jsonl").read_text().splitlines()
+                resumed = [event for event in map(json.loads, log) if event["event"] == "resume"]
+                assert resumed[-1]["step"] == newest_one, f"killed at {call.line}"
+            assert not checkpoints.exists()
+            shutil.rmtree(out)

@@ -15,9 +15,9 @@ import pytest
 from monox_kit.bundle import BundleRecord
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
-from monox_kit.errors import ConfigError, StorageError
+from monox_kit.errors import ConfigError, ModelError, StorageError
 from monox_kit.store import LogitStore
-from monox_kit.training import self_training
+from monox_kit.training import log, self_training
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, train_student
 from monox_kit.training.step import Stepper
@@ -97,6 +97,39 @@ def test_each_round_learns_from_the_labels_of_the_one_before(
         assert before.provenance["summary"]["dev_loss"] == summary.rounds[number - 1]["dev_loss"]
     first, second = (LogitStore.open(rounds / f"round-0{n}" / "store") for n in (1, 2))
     assert np.abs(first.logits(slice(None)) - second.logits(slice(None))).max() > 0
+
+
+def test_each_round_has_a_board_of_its_own(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scalars: dict[str, list[int]] = {}
+
+    class Board:
+        def __init__(self, log_dir: str, purge_step: int) -> None:
+            self.steps = scalars.setdefault(log_dir, [])
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            if name == "step/loss":
+                self.steps.append(step)
+
+        def flush(self) -> None: ...
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(log, "_board_class", lambda: Board)
+    loop = replace(LOOP, max_steps=2, tensorboard=str(tmp_path / "board"))
+    train_student(config_of(files, loop=loop, rounds=1), tmp_path / "student")
+    assert scalars == {f"{tmp_path}/board/round-{number:02d}": [1, 2] for number in (0, 1)}
+
+
+def test_a_kept_model_that_was_changed_is_not_taken_for_finished(
+    files: Path, finished: tuple[Path, TrainingSummary], tmp_path: Path
+) -> None:
+    out = copied(finished[0], tmp_path / "copy")
+    content = bytearray((out / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (out / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match="copy: expected model_digest"):
+        train_student(config_of(files), out)
 
 
 def test_round_zero_is_training_on_gold_labels_alone(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from monox_kit.bundle import BundleRecord
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
 from monox_kit.errors import (
@@ -77,7 +78,7 @@ def student_config(files: Path, method: str, **changes: object) -> StudentConfig
     config = StudentConfig(
         model=str(files / "encoder"),
         method=method,  # type: ignore[arg-type]
-        stores=(files / "store",),
+        stores=() if method == "ce" else (files / "store",),
         labelled=corpus_of(files / "train.jsonl"),
         dev=corpus_of(files / "dev.jsonl"),
         loop=replace(LOOP, embeddings="frozen"),
@@ -144,7 +145,7 @@ def test_a_finished_run_is_reused_and_another_is_refused(files: Path, tmp_path: 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(self: checkpoint.Checkpoints) -> None:
+    def killed(self: checkpoint.Checkpoints, progress: object) -> None:
         raise Killed
 
     whole = train_teacher(teacher_config(files), tmp_path / "whole")
@@ -241,6 +242,26 @@ def test_runs_of_another_precision_follow_in_one_process(files: Path, tmp_path: 
         assert train_teacher(config, tmp_path / precision).precision == precision
 
 
+def test_labels_beside_files_of_a_glob_count_and_beside_urls_are_said_not_to(
+    files: Path, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "text" / "train.jsonl", labelled_rows(24, seed=1))
+    (tmp_path / "text" / "labels.json").write_text('{"names": ["text", "mail", "games"]}')
+    settings = replace(LOOP, max_steps=1)
+    for number, (path, first, told) in enumerate(
+        (
+            (f"{tmp_path}/t*t/train.jsonl", "text", False),
+            (f"file://{tmp_path}/text/train.jsonl", "games", True),
+        )
+    ):
+        config = replace(teacher_config(files, settings), train=CorpusConfig(paths=(path,)))
+        progress = Notes()
+        train_teacher(config, tmp_path / f"{number}", progress=progress)
+        labels = BundleRecord.read(tmp_path / f"{number}" / "monoxkit.json").labels
+        assert labels.names[0] == first
+        assert any("labels.json is looked for" in note for note in progress.notes) == told
+
+
 def test_a_store_of_other_labels_is_refused(files: Path, store: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.json"
     labels.write_text('{"names": ["games", "post", "text"]}')
@@ -261,6 +282,9 @@ def test_a_store_of_other_labels_is_refused(files: Path, store: Path, tmp_path: 
             "--temperature: expected greater than 0",
         ),
         ("pl", {"objective": ObjectiveConfig(threshold=1.5)}, "--threshold"),
+        ("ce", {"stores": (Path("store"),)}, "--store: expected with --method pl or kd"),
+        ("self-training", {"stores": (Path("store"),)}, "--store: expected with --method pl or kd"),
+        ("kd", {"combine": "average"}, "--combine average: expected at least 2 stores, found 1"),
     ],
 )
 def test_what_a_method_needs_and_does_not_get_is_named(

@@ -17,20 +17,26 @@ from transformers import AutoTokenizer
 
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
+from monox_kit.durable import AppendedFile
 from monox_kit.errors import (
     CheckpointError,
     ConfigError,
     CorpusError,
+    ModelError,
     MonoxError,
     NotFinite,
+    StorageError,
     StoreError,
 )
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.progress import Silent
-from monox_kit.training.batches import Batch
+from monox_kit.store import LogitStore
+from monox_kit.training import one_run
+from monox_kit.training.batches import Batch, Batches
+from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.evaluate import Evaluator
-from monox_kit.training.rows import TrainingRows
+from monox_kit.training.log import TrainingLog
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
 from monox_kit.training.step import Stepper
 from monoxkit_cli.app import main
@@ -207,7 +213,7 @@ def test_other_languages_are_reported_and_choose_nothing(files: Path, tmp_path: 
         "fr": 13,
     }
     card = (tmp_path / "both" / "README.md").read_text()
-    assert "The dev set of the source language chose the weights." in card
+    assert "It was not checked that the training text is in that language." in card
     assert card.count("reported alone") == 4  # in the data, and in the results
     logged = events(tmp_path / "both", "evaluation")[-1]["sets"]
     assert set(logged) == {"dev", "de", "fr"}
@@ -255,6 +261,31 @@ def test_the_card_tells_data_teacher_store_objective_and_results(
 
 
 @pytest.mark.parametrize(
+    ("dev", "labelled", "told"),
+    [
+        ("dev.jsonl", "train.jsonl", "The dev set, in en, chose the weights. The gold-labelled "),
+        ("dev.jsonl", None, "The dev set, in en, chose the weights. It was not checked that"),
+        ("dev.de.jsonl", None, "The dev set, in de, chose the weights. It was not checked that"),
+        ("no-lang.jsonl", "train.jsonl", "The dev set chose the weights. Its rows do not name "),
+    ],
+)
+def test_the_card_says_of_the_dev_sets_language_what_was_checked(
+    files: Path, tmp_path: Path, dev: str, labelled: str | None, told: str
+) -> None:
+    plain = [{k: v for k, v in row.items() if k != "lang"} for row in labelled_rows(6)]
+    write_jsonl(tmp_path / "no-lang.jsonl", plain)
+    folder = tmp_path if dev == "no-lang.jsonl" else files
+    config = student_of(
+        files,
+        dev=corpus_of(folder / dev),
+        labelled=corpus_of(files / labelled) if labelled else None,
+        loop=replace(LOOP, max_steps=1),
+    )
+    train_student(config, tmp_path / "student")
+    assert told in (tmp_path / "student" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"select_on": ("de",)}, ConfigError, "--select-on: expected some of dev, found de"),
@@ -279,6 +310,96 @@ def test_dev_sets_that_would_hide_a_choice_are_refused(
             changes = {**changes, name: corpus_of(*(folder / path for path in changes[name]))}
     with pytest.raises(error, match=message):
         train_student(student_of(files, **changes), tmp_path / "student")
+
+
+# What a run depends on, and what it leaves
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"epochs": 3}, {"epochs": 5}),  # max_steps counts
+        ({"batch_tokens": 64, "batch_size": 5}, {"batch_tokens": 64, "batch_size": 7}),
+        ({"freeze_layers": 1, "embeddings": "full"}, {"freeze_layers": 1, "embeddings": "frozen"}),
+    ],
+)
+def test_a_setting_in_whose_place_another_counts_makes_no_other_run(
+    files: Path, tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    train_teacher(config_of(files, **first), tmp_path / "teacher")
+    assert train_teacher(config_of(files, **second), tmp_path / "teacher").reused
+
+
+def test_the_order_of_the_sets_to_select_on_makes_no_other_run(files: Path, tmp_path: Path) -> None:
+    reported = corpus_of(files / "dev.de.jsonl", files / "dev.fr.jsonl")
+    for names in (("de", "fr"), ("fr", "de")):
+        config = student_of(files, report_dev=reported, select_on=names)
+        assert train_student(config, tmp_path / "student").reused == (names == ("fr", "de"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_finished_model_whose_files_were_changed_is_not_taken_for_finished(
+    files: Path, tmp_path: Path, name: str
+) -> None:
+    train_teacher(config_of(files), tmp_path / "teacher")
+    path = tmp_path / "teacher" / name
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    kind = "model" if name.startswith("model") else "tokenizer"
+    with pytest.raises(ModelError, match=f"teacher: expected {kind}_digest .* a file was changed"):
+        train_teacher(config_of(files), tmp_path / "teacher")
+    path.unlink()
+    with pytest.raises(ModelError, match=r"teacher: expected .*, found"):
+        train_teacher(config_of(files), tmp_path / "teacher")
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        {"checkpoint_every": 100},
+        {"checkpoint_every": 2},
+        {"checkpoint_every": 100, "learning_rate": 1e-12, "max_steps": 40, "patience": 1},
+    ],
+)
+def test_a_disk_that_is_full_under_the_model_folder_costs_no_step(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: dict[str, Any]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("no space")
+
+    whole = train_teacher(config_of(files, **loop), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(one_run, "save_classifier", refuse)
+        with pytest.raises(StorageError):
+            train_teacher(config_of(files, **loop), tmp_path / "teacher")
+    monkeypatch.setattr(Stepper, "take", lambda *_: pytest.fail("a step was taken again"))
+    resumed = train_teacher(config_of(files, **loop), tmp_path / "teacher")
+    assert (resumed.num_steps, resumed.history) == (whole.num_steps, whole.history)
+    for name in ("checkpoint", "end"):
+        steps = [event["step"] for event in events(tmp_path / "teacher", name)]
+        assert steps == [event["step"] for event in events(tmp_path / "whole", name)]
+        assert len(set(steps)) == len(steps)
+    assert digest_file(tmp_path / "teacher" / "model.safetensors") == digest_file(
+        tmp_path / "whole" / "model.safetensors"
+    )
+
+
+def test_no_batch_is_drawn_that_is_not_trained_on(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = 0
+    after = Batches.after
+
+    def counted(self: Batches, position: Any) -> Iterator[Batch]:
+        nonlocal drawn
+        for batch in after(self, position):
+            drawn += 1
+            yield batch
+
+    monkeypatch.setattr(Batches, "after", counted)
+    config = config_of(files, learning_rate=1e-12, max_steps=40, eval_every=2, patience=3)
+    assert train_teacher(config, tmp_path / "teacher").num_steps == drawn < 40
 
 
 # Signals
@@ -319,6 +440,57 @@ def test_a_signal_ends_the_run_at_the_end_of_its_step_with_a_checkpoint(
     assert [event["step"] for event in events(checkpoints, "step")] == [1, 2, 3, 4, 5]
     assert "saved at step 5 of 8" in capsys.readouterr().err
     assert main(command(files, tmp_path / "stopped")) == 0
+    assert digest_file(tmp_path / "stopped" / "model.safetensors") == digest_file(
+        tmp_path / "whole" / "model.safetensors"
+    )
+
+
+def in_the_last_save(patch: pytest.MonkeyPatch) -> None:
+    save = Checkpoints.save
+
+    def signalled(self: Checkpoints, state: Any) -> None:
+        save(self, state)
+        if state.step == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+    patch.setattr(Checkpoints, "save", signalled)
+
+
+def at_the_end_of_the_log(patch: pytest.MonkeyPatch) -> None:
+    add = TrainingLog.add
+
+    def signalled(self: TrainingLog, event: str, step: int, **values: Any) -> None:
+        add(self, event, step, **values)
+        if event == "end":
+            signal.raise_signal(signal.SIGTERM)
+
+    patch.setattr(TrainingLog, "add", signalled)
+
+
+def before_the_model_is_written(patch: pytest.MonkeyPatch) -> None:
+    save = one_run.save_classifier
+
+    def signalled(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        save(*arguments)
+
+    patch.setattr(one_run, "save_classifier", signalled)
+
+
+@pytest.mark.parametrize(
+    "inject", [in_the_last_save, at_the_end_of_the_log, before_the_model_is_written]
+)
+def test_a_signal_after_the_last_step_ends_the_run_and_costs_no_step(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inject: Callable[..., None]
+) -> None:
+    assert main(command(files, tmp_path / "whole")) == 0
+    with monkeypatch.context() as patch:
+        inject(patch)
+        assert main(command(files, tmp_path / "stopped")) == 143
+    assert not (tmp_path / "stopped").exists()
+    monkeypatch.setattr(Stepper, "take", lambda *_: pytest.fail("a step was taken again"))
+    assert main(command(files, tmp_path / "stopped")) == 0
+    assert [event["step"] for event in events(tmp_path / "stopped", "end")] == [8]
     assert digest_file(tmp_path / "stopped" / "model.safetensors") == digest_file(
         tmp_path / "whole" / "model.safetensors"
     )
@@ -369,15 +541,14 @@ def poison(tensors: list[torch.Tensor], value: float) -> None:
 
 
 def in_store(patch: pytest.MonkeyPatch, value: float) -> None:
-    batch = TrainingRows.batch
+    read = LogitStore.logits
 
-    def poisoned(self: TrainingRows, indices: Any) -> Any:
-        texts, pairs, targets = batch(self, indices)
-        if 7 in indices:
-            targets.teacher[list(indices).index(7), 1] = value
-        return texts, pairs, targets
+    def poisoned(self: LogitStore, rows: Any) -> Any:
+        logits = read(self, rows).copy()
+        logits[rows == 7, 1] = value
+        return logits
 
-    patch.setattr(TrainingRows, "batch", poisoned)
+    patch.setattr(LogitStore, "logits", poisoned)
 
 
 def in_loss(patch: pytest.MonkeyPatch, value: float) -> None:
@@ -409,15 +580,26 @@ def in_optimizer(patch: pytest.MonkeyPatch, value: float) -> None:
     before_step(patch, 4, act)
 
 
+def in_squares(patch: pytest.MonkeyPatch, value: float) -> None:
+    """An infinity of these stops the parameter, and leaves the weights finite."""
+
+    def act(stepper: Stepper) -> None:
+        state = stepper._optimizer.state[stepper._trainable["classifier.bias"]]
+        poison([state["exp_avg_sq"]], value)
+
+    before_step(patch, 4, act)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize(
     ("inject", "error", "message"),
     [
-        (in_store, StoreError, r"step \d: expected finite teacher logits, found .* in row 7 "),
+        (in_store, StoreError, r"/store: expected finite teacher logits, found .* in row 7\."),
         (in_loss, NotFinite, "step 5: expected a finite loss, found (nan|inf)"),
         (in_gradient, NotFinite, "step 5: expected finite gradients, .*classifier.bias"),
         (in_weights, NotFinite, "step 5: expected finite weights, found .* in classifier.bias"),
         (in_optimizer, NotFinite, "step 5: expected finite optimizer state, .*exp_avg"),
+        (in_squares, NotFinite, "step 5: expected finite optimizer state, .*exp_avg_sq"),
     ],
 )
 def test_what_is_not_finite_stops_the_run_in_its_step_by_name(
@@ -464,6 +646,48 @@ def test_a_log_that_was_torn_or_written_into_is_put_right(
     assert [event["step"] for event in events(tmp_path / "teacher", "step")] == list(range(1, 9))
     assert [event["step"] for event in events(tmp_path / "teacher", "resume")] == [4]
     assert any("expected an event in line 3" in note for note in progress.notes)
+
+
+@pytest.mark.parametrize("lost", ["the file", "a line"])
+def test_a_log_that_lost_steps_is_told_of_and_tells_of_it(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, kill)
+        with pytest.raises(Killed):
+            train_teacher(config_of(files), tmp_path / "teacher")
+    log = tmp_path / "teacher.checkpoints" / "log.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if b'"event": "step", "step": 2,' not in line]
+    assert len(kept) == len(lines) - 1
+    log.write_bytes(b"".join(kept))
+    if lost == "the file":
+        log.unlink()
+    missing = 4 if lost == "the file" else 1
+    progress = Notes()
+    train_teacher(config_of(files), tmp_path / "teacher", progress=progress)
+    assert any(f"4 finished steps, found none for {missing}:" in note for note in progress.notes)
+    (resumed,) = events(tmp_path / "teacher", "resume")
+    assert (resumed["step"], resumed["missing_steps"]) == (4, missing)
+
+
+def test_what_a_log_tells_of_checkpoints_is_on_the_disk_at_once(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    append, sync, save = AppendedFile.append, AppendedFile.sync, Checkpoints.save
+
+    def appended(self: AppendedFile, content: bytes) -> None:
+        done.append(json.loads(content)["event"])
+        append(self, content)
+
+    monkeypatch.setattr(AppendedFile, "append", appended)
+    monkeypatch.setattr(AppendedFile, "sync", lambda self: (done.append("sync"), sync(self)))
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, state: (done.append("save"), save(self, state))
+    )
+    train_teacher(config_of(files, max_steps=2), tmp_path / "teacher")
+    assert done[-6:] == ["evaluation", "sync", "save", "checkpoint", "sync", "end"]
 
 
 def test_a_run_whose_checkpoints_are_gone_does_not_start_over_unasked(

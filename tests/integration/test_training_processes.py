@@ -8,11 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import distributed
 
+from monox_kit.errors import StoreCorrupt
+from monox_kit.training.processes import Processes
+from tests.children import fork
 from tests.faults.states import COMPLETE
 from tests.integration.test_training_loop import events, without_dropout
 from tests.tiny_models import bert_encoder, labelled_rows, write_jsonl
@@ -66,6 +72,72 @@ def finished(launcher: list[str], line: list[str]) -> dict[str, Any]:
     assert process.returncode == 0, err
     found: dict[str, Any] = json.loads(out)
     return found
+
+
+def _process(folder: Path, rank: int) -> None:
+    """One of two that meet in `folder`: a store fails it in the second, then both go on."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
+    )
+    processes = Processes(rank, 2, "cpu")
+
+    def fail() -> None:
+        raise StoreCorrupt("shards/000003/logits.npy: expected é")
+
+    assert processes.together(lambda: rank) == rank
+    with pytest.raises(StoreCorrupt) as caught:
+        processes.together(fail if rank == 1 else lambda: None)
+    (folder / f"{rank}").write_text(str(caught.value))
+    assert processes.sum([1.0]) == [2.0]
+
+
+def test_what_fails_one_process_is_raised_in_all(tmp_path: Path) -> None:
+    children = [fork(partial(_process, tmp_path, rank)) for rank in range(2)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    message = "shards/000003/logits.npy: expected é"
+    assert (tmp_path / "0").read_text() == f"process 1: {message}"
+    assert (tmp_path / "1").read_text() == message
+
+
+FAILING = """
+import os, sys
+from monox_kit.errors import StoreError
+from monox_kit.training.batches import Batches
+from monoxkit_cli.app import main
+
+window = Batches.window
+
+def failing(self, at):
+    if at.epoch == 2 and os.environ["RANK"] == "1":
+        raise StoreError("store: expected a row")
+    return window(self, at)
+
+Batches.window = failing
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.complete
+@pytest.mark.timeout(600)
+def test_an_error_of_any_process_ends_all_of_them_and_is_logged(
+    files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    launcher = [*TORCHRUN[: TORCHRUN.index("-m")], str(tmp_path / "failing.py")]
+    process = started(launcher, arguments(files, tmp_path / "two", 300))
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert err.count("store: expected a row") == 2  # one line of each process
+    (error,) = events(tmp_path / "two.checkpoints", "error")
+    assert error["message"] == "process 1: store: expected a row"
+    finished(TORCHRUN, arguments(files, tmp_path / "two", 300))
+    steps = [event["step"] for event in events(tmp_path / "two", "step")]
+    assert steps == list(range(1, 301))
 
 
 @pytest.mark.timeout(600)

@@ -298,22 +298,27 @@ def test_an_option_that_the_objective_would_ignore_is_refused(
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("least_confidence", [0.0, 0.1])
-def test_logits_that_are_not_finite_have_no_confidence_to_go_by(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least_confidence: float, value: float
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("use", ["selected", "one after the other", "averaged"])
+def test_logits_that_are_not_finite_are_named_with_their_store_and_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str, value: float
 ) -> None:
-    store = write_store(tmp_path / "s", LOGITS)
-    read = StoredTeacher.logits
+    first = write_store(tmp_path / "first", LOGITS)
+    second = write_store(tmp_path / "second", OTHER_LOGITS)
+    read = LogitStore.logits
 
-    def spoilt(self: StoredTeacher, rows: np.ndarray, temperature: float | None) -> np.ndarray:
-        logits = read(self, rows, temperature).copy()
-        logits[rows == 7, 1] = value
+    def spoilt(self: LogitStore, rows: np.ndarray) -> np.ndarray:
+        logits = read(self, rows).copy()
+        if self is second:
+            logits[rows == 7, 1] = value
         return logits
 
-    monkeypatch.setattr(StoredTeacher, "logits", spoilt)
-    with pytest.raises(StoreError, match=r"s: expected finite teacher logits, .* in row 7\."):
-        select_rows(StoredTeacher([store]), least_confidence)
+    monkeypatch.setattr(LogitStore, "logits", spoilt)
+    with pytest.raises(StoreError, match=r"/second: expected finite teacher logits, .* in row 7\."):
+        if use == "selected":
+            select_rows(StoredTeacher([second]), 0.0)
+        task = task_of("kd", first, second, average=use == "averaged")
+        task.rows.batch(np.array([3, 7 if use == "averaged" else NUM_ROWS + 7]))
 
 
 def test_frozen_layers_of_mpnet_share_no_trained_table() -> None:

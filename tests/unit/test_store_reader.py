@@ -84,7 +84,6 @@ def test_texts_labels_and_ids(tmp_path: Path, has_pairs: bool) -> None:
         assert store.label(row) == gold(ROWS)[row]
         size = len(expected.text.encode()) + len((expected.text_pair or "").encode())
         assert store.text_bytes(row) == size
-    assert store.text_lengths().tolist() == [store.text_bytes(row) for row in range(11)]
     rows = np.array([10, 0, 5, 0])
     wanted = [document(row, has_pairs) for row in rows.tolist()]
     for part, expected_part in (
@@ -141,7 +140,6 @@ def test_an_incomplete_store_is_refused_unless_asked_for(tmp_path: Path) -> None
         lambda: store.texts(np.array([0, 5])),
         lambda: store.logits(np.array([0, 5])),
         lambda: store.logits(slice(0, 11)),
-        store.text_lengths,
         lambda: store.digest,
     ):
         with pytest.raises(StoreIncomplete, match="monoxkit label"):
