@@ -174,5 +174,10 @@ def _summary(header: Mapping[str, Any], marks: Marks) -> CorpusSummary:
         **values,
         label_names=None if names is None else tuple(names),
         marks=marks,
-        sample=tuple(Document(*fields) for fields in header["sample"]),
+        sample=tuple(_document(*fields) for fields in header["sample"]),
     )
+
+
+def _document(row: int, key: str, text: str, pair: str | None, label: Any, lang: Any) -> Document:
+    """A document as JSON has it: several labels are a list there."""
+    return Document(row, key, text, pair, tuple(label) if type(label) is list else label, lang)
