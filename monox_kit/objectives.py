@@ -185,12 +185,17 @@ def binary_kl_divergence(
 
     Source: as for `kl_divergence`, for the two outcomes of a class.
     """
+    import torch
     from torch.nn import functional
 
     z, s = teacher_logits.double() / temperature, student_logits.double() / student_temperature
-    present = z.sigmoid() * (functional.logsigmoid(z) - functional.logsigmoid(s))
-    absent = (-z).sigmoid() * (functional.logsigmoid(-z) - functional.logsigmoid(-s))
-    return student_temperature**2 * (present + absent).mean(dim=-1)
+    divergences = torch.zeros_like(s)
+    for q, log_p in (
+        (z.sigmoid(), functional.logsigmoid(s)),
+        ((-z).sigmoid(), functional.logsigmoid(-s)),
+    ):
+        divergences = divergences + torch.xlogy(q, q) - q * log_p
+    return student_temperature**2 * divergences.mean(dim=-1)
 
 
 def mixed(hard_losses: Tensor, soft_losses: Tensor, is_gold: Tensor, alpha: float) -> Tensor:

@@ -303,6 +303,17 @@ def measure_of(result: Mapping[str, Any]) -> str:
     return next(name for name in MEASURES if name in result)
 
 
+def shown_measure(result: Mapping[str, Any], prefix: str = "") -> str:
+    """A dev result's measure in percent, with its name, for people.
+
+    Args:
+        result: holds it by its key.
+        prefix: of that key.
+    """
+    key = next(prefix + name for name in MEASURES if prefix + name in result)
+    return f"{MEASURES[key.removeprefix(prefix)]} {100 * result[key]:.1f} %"
+
+
 def _log_softmax(logits: Logits) -> Floats:
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)

@@ -1,8 +1,9 @@
 """The fidelity guard: which rows a fast graph may be trusted on, and proof of it on held-out text.
 
-Quantization moves logits a little, and changes the label where the two largest are close. On a
-calibration sample scored by both graphs the guard learns how far the difference of those two
-moves; rows whose difference is less than a threshold are computed again by the fp32 graph.
+Quantization moves logits a little, and changes the label where the two largest are close; of any
+number of labels a row, where a logit is close to 0. On a calibration sample scored by both graphs
+the guard learns how far that margin moves (`Problem.lead`); rows whose margin is less than a
+threshold are computed again by the fp32 graph.
 """
 
 from __future__ import annotations
@@ -12,14 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from monox_kit.agreement import agreement
 from monox_kit.data import Logits
 from monox_kit.errors import ModelError
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from monox_kit.problem import Bools, Floats, Problem
 
 _PREFIX = "guard_"
 # An unbiased estimate of the flips would be too low every other time.
@@ -32,7 +30,7 @@ class Guard:
 
     Attributes:
         target: fraction of rows that are to have the fp32 graph's label, at least.
-        threshold: rows whose top-two margin, in logits, is less are computed again.
+        threshold: rows whose margin, in logits, is less are computed again.
         calibration_rows: rows of each half of the sample; the larger of their thresholds is kept.
         estimated_agreement: with the fp32 graph's labels, as the whole sample predicts it.
         estimated_recomputed: fraction of rows under the threshold, on the same sample.
@@ -57,11 +55,11 @@ class Guard:
     audit_plain_mean_kl: float
     audit_recomputed: float
 
-    def distrusts(self, logits: Logits) -> Bools:
+    def distrusts(self, logits: Logits, problem: Problem) -> Bools:
         """[N] bool, which rows of [N, C] logits of the fast graph are to be computed again."""
         # Written so that what is no number, or infinite, is distrusted too.
         with np.errstate(invalid="ignore"):
-            trusted = margins(logits) >= self.threshold
+            trusted = margins(logits, problem) >= self.threshold
         return np.asarray(~(trusted & np.isfinite(logits).all(axis=1)))
 
     def to_fingerprint(self) -> dict[str, float | int]:
@@ -77,7 +75,7 @@ class Guard:
         return cls(**{name: fingerprint[f"{_PREFIX}{name}"] for name in names})
 
 
-def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
+def learn_guard(fast: Logits, reference: Logits, problem: Problem, *, target: float) -> Guard:
     """The guard for a fast graph.
 
     Each half of the rows gives a threshold, which is audited on the other half; the larger of the
@@ -86,6 +84,7 @@ def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
     Args:
         fast: [N, C] logits of the graph that is to be trusted, N at least 4.
         reference: [N, C] logits of the fp32 graph for the same rows.
+        problem: what the logits decide.
         target: fraction of rows that are to have the reference's label, at least. The threshold
             is chosen for half as many others, because it is an estimate.
 
@@ -98,8 +97,10 @@ def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
                 f"--guard: expected finite logits of the {name} graph, found others. "
                 "Export the model again."
             )
-    margin = margins(fast)
-    shifts = _shifts(margin, fast, reference)
+    margin = margins(fast, problem)
+    # By how much less the fast graph's label leads in the reference: it differs where that is more
+    # than the fast graph's margin.
+    shifts = margin - problem.lead(reference, problem.decide(fast))
     half = len(fast) // 2
     halves = (slice(None, half), slice(half, None))
     own = [_threshold(margin[rows], shifts[rows], target) for rows in halves]
@@ -107,7 +108,7 @@ def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
     # Every row is judged by the threshold of the half that it is not in.
     distrusted = margin < np.repeat(own[::-1], (half, len(fast) - half))
     guarded = np.where(distrusted[:, None], reference, fast)
-    found, plain = agreement(reference, guarded), agreement(reference, fast)
+    found, plain = (agreement(reference, each, problem) for each in (guarded, fast))
     trusted = margin >= threshold
     return Guard(
         target=target,
@@ -124,23 +125,12 @@ def learn_guard(fast: Logits, reference: Logits, *, target: float) -> Guard:
     )
 
 
-def margins(logits: Logits) -> Floats:
-    """[N] float64, the largest of [N, C] logits minus the second largest."""
-    top = np.partition(logits.astype(np.float64), -2, axis=1)
-    return np.asarray(top[:, -1] - top[:, -2])
+def margins(logits: Logits, problem: Problem) -> Floats:
+    """[N] float64, by how much [N, C] logits lead that decide: how close a label is to another.
 
-
-def _shifts(margin: Floats, fast: Logits, reference: Logits) -> Floats:
-    """[N] float64, by how much less the fast graph's label leads in the reference.
-
-    The label differs where the shift is more than the fast graph's margin.
+    The largest logit minus the second largest; of any number of labels a row, the least |logit|.
     """
-    rows = np.arange(len(fast))
-    label = fast.argmax(axis=1)
-    others = reference.astype(np.float64)
-    own = others[rows, label]
-    others[rows, label] = -np.inf
-    return np.asarray(margin - (own - others.max(axis=1)))
+    return problem.lead(logits, problem.decide(logits))
 
 
 def _flip_risk(margin: Floats, shifts: Floats) -> Floats:

@@ -17,6 +17,7 @@ from monox_kit.labelling.guard import Guard, learn_guard
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
+from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import tokenize
 from monox_kit.store import (
@@ -281,7 +282,7 @@ class _Run:
         started = time.perf_counter()
         with self._progress.task("learning the guard", 2 * len(texts), "rows") as task:
             fast, reference = teacher.both(texts, task)
-        guard = learn_guard(fast, reference, target=target)
+        guard = learn_guard(fast, reference, problem_of(self._model.folder.labels), target=target)
         self._totals.guard_learning_s = time.perf_counter() - started
         self._progress.note(
             f"guard: margins under {guard.threshold:.4g} are computed again, about "

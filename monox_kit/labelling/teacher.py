@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from monox_kit.data import Classifier, Int64s, Logits
 from monox_kit.labelling.guard import Guard
+from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask
 from monox_kit.scoring import BatchDone, Scored, Texts, score_texts
 
@@ -142,7 +143,7 @@ class Teacher:
         totals.repeated += scored.num_repeated
         recomputed = np.zeros(len(texts), np.bool_)
         if self.guard is not None and self._reference is not None:
-            recomputed = self.guard.distrusts(scored.logits)
+            recomputed = self.guard.distrusts(scored.logits, problem_of(self._fast.labels))
             self._settle(self._reference, texts, scored.logits, recomputed, totals)
         return scored.logits, recomputed
 

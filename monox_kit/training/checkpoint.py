@@ -30,6 +30,7 @@ from monox_kit.bundle import require_same_run
 from monox_kit.digest import digest_file
 from monox_kit.durable import new_folder, remove_all_leftovers, remove_folder, write_file
 from monox_kit.errors import CheckpointError, ConfigError, StoreError, first_line
+from monox_kit.problem import MEASURES
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.record import (
     DIGEST_KEY,
@@ -206,7 +207,7 @@ class Checkpoints:
         results = [*values["history"], *values["best_sets"].values()]
         results += [values["best_result"]] if values["best_result"] else []
         if not all(_is_result(result) for result in results):
-            raise _damaged(path, "accuracy and loss of every dev evaluation", "something else")
+            raise _damaged(path, "measure and loss of every dev evaluation", "something else")
         if set(values["files"]) != {f"{name}.safetensors" for name in _GROUPS}:
             raise _damaged(path, "the files of a checkpoint", f"{sorted(values['files'])[:5]}")
         groups = {}
@@ -292,7 +293,8 @@ def _position(value: Mapping[str, Any], path: Path) -> Position:
 def _is_result(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and {"accuracy", "loss"} <= set(value)
+        and "loss" in value
+        and any(name in value for name in MEASURES)
         and all(type(number) in (int, float) for number in value.values())
     )
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from monox_kit.data import Int64s, Logits
 from monox_kit.errors import ConfigError, StoreMismatch
-from monox_kit.objectives import averaged_logits
 from monox_kit.store import LogitStore
 
 
@@ -15,7 +14,7 @@ class StoredTeacher:
     """One teacher and the rows that it labelled.
 
     Several stores of the same corpus are one teacher: the weighted mean of theirs (see
-    `objectives.averaged_logits`). Texts and gold labels are then those of the first store.
+    `objectives.averaged_logits` and `binary_averaged_logits`). Texts and gold labels are then those of the first store.
 
     Args:
         stores: open, complete stores of one label set.
@@ -49,7 +48,10 @@ class StoredTeacher:
                 their logits. One teacher's logits are as they are.
         """
         each = [store.logits(rows) for store in self.stores]
-        return each[0] if len(each) == 1 else averaged_logits(each, self.weights, temperature)
+        if len(each) == 1:
+            return each[0]
+        averaged = self.texts.manifest.problem.objectives.averaged
+        return averaged(each, self.weights, temperature)
 
 
 def _require_same_rows(store: LogitStore, first: LogitStore) -> None:
