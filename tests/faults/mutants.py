@@ -304,8 +304,8 @@ MUTANTS = (
     Mutant(
         name="gold labels are shifted by one row",
         file=ARRAYS,
-        old='    return np.ascontiguousarray(labels, dtype="<i4")\n',
-        new='    return np.ascontiguousarray(np.roll(labels, 1), dtype="<i4")\n',
+        old="    return np.ascontiguousarray(labels, dtype=problem.label_descr)\n",
+        new="    return np.ascontiguousarray(np.roll(labels, 1), dtype=problem.label_descr)\n",
         test=IN_READER + "test_rows_come_in_the_order_asked_for",
         is_sampled=True,
     ),
