@@ -313,7 +313,9 @@ def language_result(
         macro_f1=float(macro_f1(measured, is_gold, is_predicted)[0]),
         macro_f1_interval=interval(macro_f1(draws, is_gold, is_predicted)),
         micro_f1=float(_ratio(2 * (measured @ both), measured @ either)[0]) if is_multi else None,
-        micro_f1_interval=interval(_ratio(2 * (draws @ both), draws @ either)) if is_multi else None,
+        micro_f1_interval=interval(_ratio(2 * (draws @ both), draws @ either))
+        if is_multi
+        else None,
     )
 
 

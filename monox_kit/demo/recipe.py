@@ -258,9 +258,7 @@ class _Demo:
             reference = load_model(str(self._home / best))
             expected = score_languages(reference, sample, config, self._progress)
             found = np.concatenate([logits[name][: len(rows)] for name, rows in sample.items()])
-            compared = agreement(
-                np.concatenate(list(expected.values())), found, problem_of(labels)
-            )
+            compared = agreement(np.concatenate(list(expected.values())), found, problem_of(labels))
             resampled = target_average_resamples(labels, documents, logits, config)
             return {
                 "report": report.to_json(),

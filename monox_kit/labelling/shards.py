@@ -159,9 +159,7 @@ class _ShardSink:
         self._builder.append(
             logits=logits,
             documents=window.documents,
-            labels=self._problem.encode(
-                window.documents, "corpus", ignore=self._ignore_labels
-            ),
+            labels=self._problem.encode(window.documents, "corpus", ignore=self._ignore_labels),
             recomputed=recomputed,
         )
         if window.ends_shard:

@@ -16,7 +16,6 @@ from monox_kit.store.format import LOGIT_DESCR, StoreManifest, text_fields
 from monox_kit.store.shard import Array
 
 
-
 def checked_logits(manifest: StoreManifest, rows: range, logits: Logits, where: str) -> Array:
     """The logits as they will lie on disk, [n, C].
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from monox_kit.data import Document, Int64s, LabelSet, Logits
 from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
-from monox_kit.progress import Progress
 from monox_kit.problem import Bools, Labels
+from monox_kit.progress import Progress
 from monox_kit.store.folder import StoreFolder, StoreRecords
 from monox_kit.store.format import COMPLETE_FILE, SHARDS_FOLDER, CompleteRecord, ShardRange
 from monox_kit.store.mapped import MappedArrays

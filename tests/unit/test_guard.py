@@ -97,7 +97,9 @@ def test_every_row_is_audited_by_the_threshold_of_the_other_half() -> None:
     # A heavy tail in the second half alone: its threshold is far larger.
     fast[350:360] = np.roll(reference[350:360], 1, axis=1)
     guard = learn_guard(fast, reference, PROBLEM, target=0.99)
-    first = learn_guard(np.tile(fast[:200], (2, 1)), np.tile(reference[:200], (2, 1)), PROBLEM, target=0.99)
+    first = learn_guard(
+        np.tile(fast[:200], (2, 1)), np.tile(reference[:200], (2, 1)), PROBLEM, target=0.99
+    )
     assert guard.threshold > first.threshold
     same = fast.argmax(axis=1) == reference.argmax(axis=1)
     by_first = margins(fast[200:], PROBLEM) < first.threshold

@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from monox_kit.agreement import agreement
+from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import MULTI_LABEL, SINGLE_LABEL, Document, LabelSet
 from monox_kit.errors import CorpusError, LabelMismatchError
-from monox_kit.evaluation import language_result, report_on, target_average_resamples
-from monox_kit.evaluation import EvaluateConfig
-from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.evaluation import (
+    EvaluateConfig,
+    language_result,
+    report_on,
+    target_average_resamples,
+)
 from monox_kit.labelling.guard import learn_guard, margins
 from monox_kit.objectives import (
     binary_averaged_logits,

@@ -61,9 +61,7 @@ def write_store(folder: Path, gold: np.ndarray = GOLD, **fingerprint: Any) -> Pa
             part = slice(shard.start, shard.stop)
             rows = range(shard.start, shard.stop)
             documents = [Document(row=row, id=str(row), text=f"text {row}") for row in rows]
-            writer.write_shard(
-                shard, logits=LOGITS[part], documents=documents, labels=gold[part]
-            )
+            writer.write_shard(shard, logits=LOGITS[part], documents=documents, labels=gold[part])
         writer.complete()
     return folder
 
