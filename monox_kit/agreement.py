@@ -21,8 +21,8 @@ class Agreement:
 
     Attributes:
         num_texts: N.
-        argmax: fraction of texts with the same label: the largest logit's, or, of any number of labels
-            a text, all of them.
+        argmax: fraction of texts with the same label: the largest logit's, or, of any number of
+            labels a text, all of them.
         max_delta: largest absolute difference of two logits.
         max_logit: largest absolute logit of the reference.
         mean_kl: mean Kullback-Leibler divergence of the graph's distribution from the

@@ -154,8 +154,8 @@ class ModelFolder:
         problem_type = self.config.get("problem_type") or SINGLE_LABEL
         if problem_type not in PROBLEM_TYPES:
             raise ModelError(
-                f"{self.path}/config.json: expected problem_type {' or '.join(PROBLEM_TYPES)}, found "
-                f"{problem_type!r}. Regression is not supported: give a classifier."
+                f"{self.path}/config.json: expected problem_type {' or '.join(PROBLEM_TYPES)}, "
+                f"found {problem_type!r}. Regression is not supported: give a classifier."
             )
         id2label = self.config.get("id2label") or {}
         if len(id2label) < 2:
@@ -169,8 +169,8 @@ class ModelFolder:
     def resolve_labels(self, given: LabelSet | None) -> LabelSet:
         """The names of the logits' columns: the model's own, or `given` where it has none.
 
-        A model has no names of its own where they are the placeholders LABEL_0, LABEL_1, ...; and no
-        problem type of its own where config.json says none.
+        A model has no names of its own where they are the placeholders LABEL_0, LABEL_1, ...; and
+        no problem type of its own where config.json says none.
 
         Raises:
             LabelMismatchError: `given` differs from the model's own, in number or in names.

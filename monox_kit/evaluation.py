@@ -1,7 +1,7 @@
 """Accuracy, micro-F1 and macro-F1 per language, with bootstrap intervals.
 
-Source of the intervals: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13,
-the percentile interval.
+Source of the intervals: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter
+13, the percentile interval.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ def language_result(
     """The result of one language.
 
     A resample of N rows with replacement is a multinomial draw over the cells of the confusion
-    matrix (the distinct pairs of gold label and decision), which is all that the measures depend on.
+    matrix (the distinct pairs of gold label and decision), which the measures depend on alone.
 
     Args:
         problem: what labels mean.
@@ -305,17 +305,17 @@ def language_result(
     is_gold, is_predicted = problem.indicators(cell_gold), problem.indicators(cell_predicted)
     right = problem.are_equal(cell_gold, cell_predicted)
     both, either = problem.overlap(cell_gold, cell_predicted)
-    is_multi = problem.measure == "micro_f1"
+    micro = None
+    if problem.measure == "micro_f1":
+        micro = [_ratio(2 * (drawn @ both), drawn @ either) for drawn in (measured, draws)]
     return LanguageResult(
         num_rows=num_rows,
         accuracy=float(problem.are_equal(gold, predicted).mean()),
         accuracy_interval=interval(draws[:, right].sum(axis=1) / num_rows),
         macro_f1=float(macro_f1(measured, is_gold, is_predicted)[0]),
         macro_f1_interval=interval(macro_f1(draws, is_gold, is_predicted)),
-        micro_f1=float(_ratio(2 * (measured @ both), measured @ either)[0]) if is_multi else None,
-        micro_f1_interval=interval(_ratio(2 * (draws @ both), draws @ either))
-        if is_multi
-        else None,
+        micro_f1=None if micro is None else float(micro[0][0]),
+        micro_f1_interval=None if micro is None else interval(micro[1]),
     )
 
 

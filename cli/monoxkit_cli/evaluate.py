@@ -57,8 +57,9 @@ def evaluate(
 ) -> None:
     """Accuracy and macro-F1 per language, with intervals.
 
-    Where a row has any number of labels: micro-F1, macro-F1 and subset accuracy. A row's language is
-    its lang column, else what its file's name says (test.de.jsonl), else und.
+    Where a row has any number of labels: micro-F1, macro-F1 and subset accuracy.
+
+    A row's language is its lang column, else what its file's name says (test.de.jsonl), else und.
 
     Example: monoxkit evaluate runs/student --test data/test.*.jsonl
     """

@@ -174,10 +174,10 @@ def _summary(header: Mapping[str, Any], marks: Marks) -> CorpusSummary:
         **values,
         label_names=None if names is None else tuple(names),
         marks=marks,
-        sample=tuple(_document(*fields) for fields in header["sample"]),
+        sample=tuple(map(_document, header["sample"])),
     )
 
 
-def _document(row: int, key: str, text: str, pair: str | None, label: Any, lang: Any) -> Document:
-    """A document as JSON has it: several labels are a list there."""
-    return Document(row, key, text, pair, tuple(label) if type(label) is list else label, lang)
+def _document(fields: Sequence[Any]) -> Document:
+    """A document of its fields as JSON has them: several labels are a list there."""
+    return Document(*(tuple(field) if type(field) is list else field for field in fields))

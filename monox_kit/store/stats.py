@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from monox_kit.problem import Problem
 from monox_kit.progress import Progress, Silent

@@ -215,8 +215,8 @@ class SelectedRows:
     Attributes:
         rows: [N] int64 positions in the stores.
         labels: the teacher's hard labels of these rows.
-        num_kept: [C] int64, of each class as the teacher labels it; of several labels a row it counts
-            for each, and nowhere where it has none.
+        num_kept: [C] int64, of each class as the teacher labels it; a row of several labels counts
+            for each, one of none for no class.
         num_below: [C] int64, left out for too little confidence.
         num_gold_texts: [C] int64, left out for a text that is gold-labelled.
         num_rows_below: rows left out for too little confidence.

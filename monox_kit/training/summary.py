@@ -38,8 +38,8 @@ class TrainingSummary:
             none were chosen by confidence.
         rounds: of `self-training`: what each learned from, its steps, its dev result and whether it
             was kept; empty for other methods.
-        dev_micro_f1: of the weights that were kept, in [0, 1], on `--dev`, where a row has any number
-            of labels; else None.
+        dev_micro_f1: of the weights that were kept, in [0, 1], on `--dev`, where a row has any
+            number of labels; else None.
     """
 
     path: Path

@@ -14,7 +14,8 @@ class StoredTeacher:
     """One teacher and the rows that it labelled.
 
     Several stores of the same corpus are one teacher: the weighted mean of theirs (see
-    `objectives.averaged_logits` and `binary_averaged_logits`). Texts and gold labels are then those of the first store.
+    `objectives.averaged_logits` and `binary_averaged_logits`). Texts and gold labels are then those
+    of the first store.
 
     Args:
         stores: open, complete stores of one label set.
