@@ -48,6 +48,7 @@ class StoreInfo:
     num_shards_done: int
     num_classes: int
     labels: tuple[str, ...]
+    problem_type: str
     num_labelled: int
     num_recomputed: int
     dtype: str
@@ -72,6 +73,7 @@ class StoreInfo:
             num_shards_done=len(records),
             num_classes=manifest.num_classes,
             labels=manifest.labels.names,
+            problem_type=manifest.labels.problem_type,
             num_labelled=sum(record.num_labelled for record in records),
             num_recomputed=sum(record.num_recomputed for record in records),
             dtype=manifest.dtype,

@@ -54,7 +54,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = {"names": list(LABELS), "problem_type": MULTI_LABEL}
     (folder / "labels.json").write_text(json.dumps(labels))
     bert_encoder(folder / "encoder")
-    loop = replace(LOOP, max_steps=80, eval_every=40, learning_rate=3e-3, batch_size=16)
+    loop = replace(LOOP, max_steps=160, eval_every=40, learning_rate=3e-3, batch_size=16)
     config = TeacherConfig(
         model=str(folder / "encoder"),
         train=corpus_of(folder / "train.jsonl"),
@@ -98,8 +98,9 @@ def test_a_teacher_learns_every_label_by_itself(files: Path) -> None:
     assert folder.config["problem_type"] == MULTI_LABEL  # as other tools read it
     assert folder.record is not None
     summary = folder.record.provenance["summary"]
-    # Deciding for every class or for none gives a micro-F1 of 2/3 at most.
-    assert summary["dev_micro_f1"] > 0.8
+    # Every class of every row has a micro-F1 of about 2/3: half of the labels are right.
+    share = np.mean([len(row["label"]) / len(LABELS) for row in rows_of(16, 2)])
+    assert summary["dev_micro_f1"] > 2 * share / (1 + share) + 0.05
     assert summary["dev_accuracy"] is None
     assert set(summary["dev_sets"]["dev"]) == {"micro_f1", "loss", "rows"}
     assert "micro-F1" in (files / "teacher" / "README.md").read_text()
@@ -201,7 +202,7 @@ def test_what_does_not_fit_is_refused_by_name(files: Path, tmp_path: Path) -> No
         train_student(replace(config, labels=single), tmp_path / "a")
     with pytest.raises(LabelMismatchError, match=f"expected problem_type {SINGLE_LABEL}"):
         train_student(student_config(files, "kd", labels=single), tmp_path / "b")
-    alone = write_jsonl(tmp_path / "alone.jsonl", rows_of(8, 9))
+    alone = write_jsonl(tmp_path / "alone" / "train.jsonl", rows_of(8, 9))
     with pytest.raises(CorpusError, match=r"row 0: expected one label.*--labels labels\.json"):
         train_student(replace(config, labelled=corpus_of(alone)), tmp_path / "c")
     plain = write_jsonl(tmp_path / "plain.jsonl", [{"text": "a game", "label": "games"}])

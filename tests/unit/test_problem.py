@@ -1,4 +1,4 @@
-"""What any number of labels a row changes: losses, decisions and measures against plain formulas."""
+"""Any number of labels a row: losses, decisions and measures against plain formulas."""
 
 from __future__ import annotations
 
@@ -282,5 +282,5 @@ def test_label_sets_of_other_problem_types_differ() -> None:
         MULTI.require_equal(SINGLE, "a", "b")
     assert MULTI.fingerprint != SINGLE.fingerprint
     assert LabelSet.from_json(MULTI.to_json(), "x") == MULTI
-    with pytest.raises(CorpusError, match="x: expected problem_type .* found 'regression'"):
+    with pytest.raises(CorpusError, match=r"x: expected problem_type .* found 'regression'"):
         LabelSet.from_json({"names": ["a", "b"], "problem_type": "regression"}, "x")
