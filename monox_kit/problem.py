@@ -144,7 +144,7 @@ class Problem(ABC):
 
     def count(self, labels: Labels) -> Int64s:
         """[C] int64, the rows that have each class."""
-        return self.indicators(labels).sum(axis=0, dtype=np.int64)
+        return np.asarray(self.indicators(labels).sum(axis=0), np.int64)
 
     def overlap(self, gold: Labels, decisions: Labels) -> tuple[Floats, Floats]:
         """[n] classes that are gold and decided for, and [n] those that are gold plus decided for.

@@ -224,7 +224,7 @@ def _stats_tables(found: StoreStats) -> list[Table]:
     table.add_row("rows", f"{found.num_rows_done:,} of {found.num_rows:,}")
     table.add_row("rows with a gold label", f"{found.num_labelled:,}")
     if found.agreement is not None:
-        table.add_row("of these decided as the gold label says", f"{found.agreement:.2%}")
+        table.add_row("of these with the gold label predicted", f"{found.agreement:.2%}")
     for precision, number in found.precision_rows.items():
         table.add_row(f"rows computed in {precision}", f"{number:,}")
     table.add_row("rows recomputed by the guard", f"{found.num_recomputed:,}")
