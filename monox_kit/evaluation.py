@@ -342,7 +342,7 @@ def _ratio(numerators: Any, denominators: Any) -> npt.NDArray[np.float64]:
     """The quotients; 0 where the denominator is 0."""
     numerators, denominators = np.asarray(numerators, np.float64), np.asarray(denominators)
     out = np.zeros_like(numerators)
-    return np.divide(numerators, denominators, out=out, where=denominators > 0)
+    return np.asarray(np.divide(numerators, denominators, out=out, where=denominators > 0))
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -180,4 +180,5 @@ def _summary(header: Mapping[str, Any], marks: Marks) -> CorpusSummary:
 
 def _document(fields: Sequence[Any]) -> Document:
     """A document of its fields as JSON has them: several labels are a list there."""
-    return Document(*(tuple(field) if type(field) is list else field for field in fields))
+    row, key, text, pair, label, lang = fields
+    return Document(row, key, text, pair, tuple(label) if type(label) is list else label, lang)

@@ -158,7 +158,7 @@ def test_averaged_teachers_and_self_training(files: Path, tmp_path: Path) -> Non
     ] * 2
 
 
-def test_a_killed_run_resumes_and_the_student_is_evaluated_by_micro_f1(
+def test_a_student_is_chosen_and_evaluated_by_micro_f1(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     student = tmp_path / "student"
