@@ -32,33 +32,31 @@ MEASURES: Mapping[str, str] = {"accuracy": "accuracy", "micro_f1": "micro-F1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Objectives:
+class Losses:
     """The losses of a problem, see `objectives`; each gives [B] float64.
 
     Attributes:
         hard: of student logits and labels.
         soft: of student logits and teacher logits at a temperature, cross-entropy.
         divergence: the same less the teacher's entropy.
-        averaged: several teachers' logits as those of one.
     """
 
     hard: Callable[[Tensor, Tensor], Tensor]
     soft: Callable[..., Tensor]
     divergence: Callable[..., Tensor]
-    averaged: Callable[[Sequence[Logits], Sequence[float], float | None], Logits]
 
 
 class Problem(ABC):
     """A problem type over C classes.
 
     Attributes:
-        objectives: the losses.
+        losses: of its objectives.
         measure: what chooses weights, a key of `MEASURES`.
         label_descr: numpy type of `Labels` in a store.
         num_classes: C.
     """
 
-    objectives: ClassVar[Objectives]
+    losses: ClassVar[Losses]
     measure: ClassVar[str]
     label_descr: ClassVar[str]
 
@@ -138,9 +136,15 @@ class Problem(ABC):
     def divergence(self, expected: Logits, found: Logits) -> Floats:
         """[N] KL divergence in nats of the distributions of `found` from `expected`, at T = 1."""
 
+    @abstractmethod
+    def averaged(
+        self, logits: Sequence[Logits], weights: Sequence[float], temperature: float | None
+    ) -> Logits:
+        """Several teachers' logits as those of one; see `objectives.averaged_logits`."""
+
+    @abstractmethod
     def are_equal(self, labels: Labels, others: Labels) -> Bools:
         """[n] whether two labels of a row are the same in every class."""
-        return np.asarray((labels == others).reshape(len(labels), -1).all(axis=1))
 
     def count(self, labels: Labels) -> Int64s:
         """[C] int64, the rows that have each class."""
@@ -160,11 +164,10 @@ class Problem(ABC):
 class _SingleLabel(Problem):
     """Classes exclude each other: the largest logit decides."""
 
-    objectives = Objectives(
+    losses = Losses(
         hard=objectives.cross_entropy,
         soft=objectives.soft_cross_entropy,
         divergence=objectives.kl_divergence,
-        averaged=objectives.averaged_logits,
     )
     measure = "accuracy"
     label_descr = "<i4"
@@ -216,6 +219,14 @@ class _SingleLabel(Problem):
         p, q = _log_softmax(expected), _log_softmax(found)
         return np.asarray((np.exp(p) * (p - q)).sum(axis=1))
 
+    def averaged(
+        self, logits: Sequence[Logits], weights: Sequence[float], temperature: float | None
+    ) -> Logits:
+        return objectives.averaged_logits(logits, weights, temperature)
+
+    def are_equal(self, labels: Labels, others: Labels) -> Bools:
+        return np.asarray(labels == others)
+
     def count(self, labels: Labels) -> Int64s:
         return np.bincount(labels[labels >= 0], minlength=self.num_classes).astype(np.int64)
 
@@ -226,11 +237,10 @@ class _SingleLabel(Problem):
 class _MultiLabel(Problem):
     """A row has any number of classes: every logit above 0 decides for its class."""
 
-    objectives = Objectives(
+    losses = Losses(
         hard=objectives.binary_cross_entropy,
         soft=objectives.binary_soft_cross_entropy,
         divergence=objectives.binary_kl_divergence,
-        averaged=objectives.binary_averaged_logits,
     )
     measure = "micro_f1"
     label_descr = "|i1"
@@ -288,6 +298,14 @@ class _MultiLabel(Problem):
         present = np.exp(_log_sigmoid(z)) * (_log_sigmoid(z) - _log_sigmoid(s))
         absent = np.exp(_log_sigmoid(-z)) * (_log_sigmoid(-z) - _log_sigmoid(-s))
         return np.asarray((present + absent).sum(axis=1))
+
+    def averaged(
+        self, logits: Sequence[Logits], weights: Sequence[float], temperature: float | None
+    ) -> Logits:
+        return objectives.binary_averaged_logits(logits, weights, temperature)
+
+    def are_equal(self, labels: Labels, others: Labels) -> Bools:
+        return np.asarray((labels == others).all(axis=1))
 
 
 _PROBLEMS: Mapping[str, type[Problem]] = {SINGLE_LABEL: _SingleLabel, MULTI_LABEL: _MultiLabel}

@@ -162,7 +162,7 @@ class Evaluator:
                 problem, labels = self._problem, self._labels[name]
                 overlap = problem.overlap(labels, problem.decide(scored.logits))
                 both, either = (float(each.sum()) for each in overlap)
-                hard = problem.objectives.hard
+                hard = problem.losses.hard
                 losses = hard(torch.from_numpy(scored.logits), torch.from_numpy(labels).long())
                 total_loss = losses.sum().item()
             sums += [both, either, total_loss, float(len(documents))]

@@ -190,7 +190,7 @@ class _LabelLoss:
     """Cross-entropy with the labels, gold ones and pseudo-labels alike."""
 
     def __init__(self, problem: Problem) -> None:
-        self._hard = problem.objectives.hard
+        self._hard = problem.losses.hard
 
     def __call__(self, student_logits: Tensor, targets: Targets) -> Tensor:
         return self._hard(student_logits, targets.labels).mean()
@@ -207,7 +207,7 @@ class _Distillation:
         losses = self._soft(student_logits, targets.teacher)
         alpha = self._objective.alpha
         if alpha > 0:
-            hard = self._problem.objectives.hard(student_logits, targets.labels)
+            hard = self._problem.losses.hard(student_logits, targets.labels)
             losses = mixed(hard, losses, self._problem.are_given(targets.labels), alpha)
         return losses.mean()
 
@@ -215,7 +215,7 @@ class _Distillation:
         objective = self._objective
         if objective.kd_loss == "mse":
             return logit_mse(student_logits, teacher_logits)
-        losses = self._problem.objectives
+        losses = self._problem.losses
         loss = losses.soft if objective.kd_loss == "ce" else losses.divergence
         both = objective.temperature_on == "both"
         return loss(

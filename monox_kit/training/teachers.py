@@ -51,8 +51,7 @@ class StoredTeacher:
         each = [store.logits(rows) for store in self.stores]
         if len(each) == 1:
             return each[0]
-        averaged = self.texts.manifest.problem.objectives.averaged
-        return averaged(each, self.weights, temperature)
+        return self.texts.manifest.problem.averaged(each, self.weights, temperature)
 
 
 def _require_same_rows(store: LogitStore, first: LogitStore) -> None:
