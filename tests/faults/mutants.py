@@ -427,8 +427,8 @@ MUTANTS = (
     Mutant(
         name="gold labels are those of the row before",
         file=SHARDS,
-        old="for d in documents)\n    indices",
-        new="for d in [documents[-1], *documents[:-1]])\n    indices",
+        old='(window.documents, "corpus", ',
+        new='([window.documents[-1], *window.documents[:-1]], "corpus", ',
         test=IN_LABELLING + "test_stored_logits_are_those_of_one_text_at_a_time",
     ),
     # A store at a URL
