@@ -62,9 +62,10 @@ def main() -> None:
                 max_length=arguments.max_length,
             )
             label_corpus(config, folder / backend, progress=progress)
-            stores[backend] = LogitStore.open(folder / backend, verify="full").logits(slice(None))
+            store = LogitStore.open(folder / backend, verify="full")
+            stores[backend] = store.logits(slice(None))
         lengths = Tokenizer(folder / "bundle", arguments.max_length).encode(texts).lengths
-    found = agreement(stores["torch"], stores["onnx"])
+    found = agreement(stores["torch"], stores["onnx"], store.manifest.problem)
     result = {
         "texts": len(texts),
         "tokens": {

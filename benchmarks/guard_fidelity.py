@@ -67,6 +67,7 @@ def main() -> None:
             started = time.perf_counter()
             summary = label_corpus(config, Path(scratch) / name, progress=progress)
             store = LogitStore.open(Path(scratch) / name, verify="full")
+            problem = store.manifest.problem
             runs[name] = {**summary.to_json(), "end_to_end_s": time.perf_counter() - started}
             logits[name] = store.logits(slice(None))
         documents = list(Corpus(corpus).documents())
@@ -85,8 +86,8 @@ def main() -> None:
         "unseen_rows": int(unseen.sum()),
         "agreement": {
             name: {
-                "all": agreement(expected, found).to_json(),
-                "unseen": agreement(expected[unseen], found[unseen]).to_json(),
+                "all": agreement(expected, found, problem).to_json(),
+                "unseen": agreement(expected[unseen], found[unseen], problem).to_json(),
             }
             for name, found in logits.items()
         },

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from monox_kit.data import Logits
+from monox_kit.problem import Problem
 
 # float32 graphs sum in another order than PyTorch: differences stay below this fraction of the
 # largest logit, or this much where all logits are small.
@@ -21,11 +21,12 @@ class Agreement:
 
     Attributes:
         num_texts: N.
-        argmax: fraction of texts with the same label.
+        argmax: fraction of texts with the same label: the largest logit's, or, of any number of
+            labels a text, all of them.
         max_delta: largest absolute difference of two logits.
         max_logit: largest absolute logit of the reference.
         mean_kl: mean Kullback-Leibler divergence of the graph's distribution from the
-            reference's at T = 1, in nats.
+            reference's at T = 1, in nats; of any number of labels, the sum of the classes'.
     """
 
     num_texts: int
@@ -44,19 +45,14 @@ class Agreement:
         return asdict(self)
 
 
-def agreement(reference: Logits, logits: Logits) -> Agreement:
-    """How far `logits` [N, C] are from `reference` [N, C]."""
+def agreement(reference: Logits, logits: Logits, problem: Problem) -> Agreement:
+    """How far `logits` [N, C] are from `reference` [N, C], whose decisions are the `problem`'s."""
     expected, found = reference.astype(np.float64), logits.astype(np.float64)
-    p, q = _log_softmax(expected), _log_softmax(found)
+    same = problem.are_equal(problem.decide(reference), problem.decide(logits))
     return Agreement(
         num_texts=len(expected),
-        argmax=float((expected.argmax(axis=1) == found.argmax(axis=1)).mean()),
+        argmax=float(same.mean()),
         max_delta=float(np.abs(expected - found).max()),
         max_logit=float(np.abs(expected).max()),
-        mean_kl=float((np.exp(p) * (p - q)).sum(axis=1).mean()),
+        mean_kl=float(problem.divergence(reference, logits).mean()),
     )
-
-
-def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from monox_kit.data import SINGLE_LABEL, LabelSet
+from monox_kit.data import PROBLEM_TYPES, SINGLE_LABEL, LabelSet
 from monox_kit.digest import digest_files
 from monox_kit.durable import write_file, write_json
 from monox_kit.errors import ConfigError, CorpusError, ModelError, first_line
@@ -150,16 +150,16 @@ class ModelFolder:
 
         Raises:
             ModelError: the folder holds an encoder without a classification head, or a model
-                whose logits are not those of exclusive classes.
+                whose logits are not those of classes.
         """
         self.require_classifier()
         if self.record is not None:
             return self.record.labels
         problem_type = self.config.get("problem_type") or SINGLE_LABEL
-        if problem_type != SINGLE_LABEL:
+        if problem_type not in PROBLEM_TYPES:
             raise ModelError(
-                f"{self.path}/config.json: expected problem_type {SINGLE_LABEL!r}, found "
-                f"{problem_type!r}. Several labels a text, and regression, are not supported."
+                f"{self.path}/config.json: expected problem_type {' or '.join(PROBLEM_TYPES)}, "
+                f"found {problem_type!r}. Regression is not supported: give a classifier."
             )
         id2label = self.config.get("id2label") or {}
         if len(id2label) < 2:
@@ -167,12 +167,14 @@ class ModelFolder:
                 f"{self.path}/config.json: expected id2label with at least 2 labels, found "
                 f"{len(id2label)}. Fine-tune the model first: monoxkit train-teacher."
             )
-        return LabelSet(tuple(id2label[key] for key in sorted(id2label, key=int)))
+        names = tuple(id2label[key] for key in sorted(id2label, key=int))
+        return LabelSet(names, str(problem_type))
 
     def resolve_labels(self, given: LabelSet | None) -> LabelSet:
         """The names of the logits' columns: the model's own, or `given` where it has none.
 
-        A model has no names of its own where they are the placeholders LABEL_0, LABEL_1, ...
+        A model has no names of its own where they are the placeholders LABEL_0, LABEL_1, ...; and
+        no problem type of its own where config.json says none.
 
         Raises:
             LabelMismatchError: `given` differs from the model's own, in number or in names.
@@ -180,8 +182,11 @@ class ModelFolder:
         own = self.labels
         if given is None:
             return own
+        if self.record is None and not self.config.get("problem_type"):
+            own = replace(own, problem_type=given.problem_type)
         placeholders = tuple(f"LABEL_{index}" for index in range(len(own)))
-        if own.names != placeholders or len(given) != len(own):
+        is_named = own.names != placeholders or own.problem_type != given.problem_type
+        if is_named or len(given) != len(own):
             given.require_equal(own, "--labels", self.name)
         return given
 

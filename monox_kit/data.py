@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,14 @@ from monox_kit.errors import CorpusError, LabelMismatchError
 Logits = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
 
+# As in `transformers` model configurations.
 SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL)
+
+# The gold label of a row: one name; where classes do not exclude each other, the names of all that
+# apply, of which there may be none.
+Label: TypeAlias = str | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,7 @@ class Document:
         id: the document's key; the row number as text where the input has none.
         text: the text, or the premise of a pair; never empty.
         text_pair: the hypothesis of a pair; None for single texts.
-        label: the gold label's name; None where the input has none.
+        label: the gold label's name, or several names; None where the input has none.
         lang: language tag such as `de`; None where the input has none.
     """
 
@@ -42,7 +49,7 @@ class Document:
     id: str
     text: str
     text_pair: str | None = None
-    label: str | None = None
+    label: Label | None = None
     lang: str | None = None
 
 
@@ -52,7 +59,7 @@ class LabelSet:
 
     Attributes:
         names: C distinct names; the index of a class is its position here.
-        problem_type: as in `transformers` model configurations.
+        problem_type: one of `PROBLEM_TYPES`: whether a row has one class, or any number of them.
     """
 
     names: tuple[str, ...]
@@ -87,6 +94,32 @@ class LabelSet:
                 f"found {name!r}. Correct the row or use the label set that it belongs to."
             ) from None
 
+    @property
+    def is_multi(self) -> bool:
+        """Whether a row may have any number of the classes."""
+        return self.problem_type == MULTI_LABEL
+
+    def indices(self, label: Label, where: str) -> list[int]:
+        """The class indices of a row's gold label: one of them unless the set `is_multi`.
+
+        Raises:
+            CorpusError: the label has the other form, or a name that is not one of the set; the
+                message starts with `where`.
+        """
+        if isinstance(label, str) and self.is_multi:
+            raise CorpusError(
+                f"{where}: expected a list of labels, as {self.problem_type} has them, found "
+                f'{label[:60]!r}. Write a list such as ["{self.names[0]}"], or [] where no class '
+                "applies; CSV and TSV hold no lists: use JSONL or Parquet."
+            )
+        if not isinstance(label, str) and not self.is_multi:
+            raise CorpusError(
+                f"{where}: expected one label, found a list of {len(label)}. Give the row one of "
+                f'the classes, or write "problem_type": "{MULTI_LABEL}" into labels.json.'
+            )
+        names = (label,) if isinstance(label, str) else label
+        return [self.index(name, where) for name in names]
+
     def to_json(self) -> dict[str, Any]:
         """The content of `labels.json`."""
         return {"names": list(self.names), "problem_type": self.problem_type}
@@ -105,10 +138,10 @@ class LabelSet:
                 f'{where}: expected {{"names": ["...", "..."]}}, found {str(value)[:80]}. '
                 "Write the class names in their order."
             )
-        if problem_type != SINGLE_LABEL:
+        if problem_type not in PROBLEM_TYPES:
             raise CorpusError(
-                f"{where}: expected problem_type {SINGLE_LABEL!r}, found {problem_type!r}. "
-                "Other problem types are not supported."
+                f"{where}: expected problem_type {' or '.join(PROBLEM_TYPES)}, found "
+                f"{problem_type!r}. Regression is not supported: give one of the two."
             )
         return cls(tuple(names), problem_type)
 
@@ -134,9 +167,22 @@ class LabelSet:
         return cls.from_json(value, str(path))
 
     @classmethod
-    def from_names(cls, names: Sequence[str]) -> LabelSet:
-        """The distinct `names` in sorted order, by value where all are whole numbers."""
-        distinct = set(names)
+    def from_documents(cls, documents: Sequence[Document], where: str) -> LabelSet:
+        """The distinct gold labels in sorted order, by value where all are whole numbers.
+
+        Raises:
+            CorpusError: a row has a list of labels: which classes there are is then to be said.
+        """
+        distinct: set[str] = set()
+        for document in documents:
+            if isinstance(document.label, tuple):
+                raise CorpusError(
+                    f"{where}: row {document.row}: expected one label, found a list of "
+                    f"{len(document.label)}. For any number of labels a row give --labels "
+                    f'labels.json with {{"names": [...], "problem_type": "{MULTI_LABEL}"}}.'
+                )
+            if document.label is not None:
+                distinct.add(document.label)
         if all(re.fullmatch(r"-?[0-9]+", name) for name in distinct):
             return cls(tuple(sorted(distinct, key=int)))
         return cls(tuple(sorted(distinct)))
@@ -149,6 +195,11 @@ class LabelSet:
         """
         if self == other:
             return
+        if self.problem_type != other.problem_type:
+            raise LabelMismatchError(
+                f"{here}: expected problem_type {other.problem_type} as in {there}, found "
+                f"{self.problem_type}. Use a model and data of one problem type."
+            )
         if len(self) != len(other):
             found = f"{len(other)} labels in {there}"
             raise LabelMismatchError(

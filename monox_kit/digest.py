@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,15 @@ def digest_files(folder: Path, names: Iterable[str]) -> str:
     return digest_json({name: digest_file(folder / name) for name in sorted(names)})
 
 
-def encode_row(*fields: str | None) -> bytes:
+def encode_row(*fields: str | Sequence[str] | None) -> bytes:
     """A row's fields as bytes that no other row has. None differs from the empty string."""
     parts = []
     for field in fields:
         if field is None:
             parts.append(b"\xff\xff\xff\xff\xff\xff\xff\xff")
+        elif not isinstance(field, str):  # several texts: a length that no text has, their number
+            parts += b"\xfe\xff\xff\xff\xff\xff\xff\xff", len(field).to_bytes(8, "little")
+            parts.append(encode_row(*field))
         else:
             encoded = field.encode()
             parts += len(encoded).to_bytes(8, "little"), encoded
@@ -49,7 +52,7 @@ class RowDigest:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, *fields: str | None) -> None:
+    def add(self, *fields: str | Sequence[str] | None) -> None:
         """Include one row. None differs from the empty string."""
         self.add_encoded(encode_row(*fields))
 

@@ -1,4 +1,8 @@
-"""Accuracy and macro-F1 per language, with bootstrap intervals."""
+"""Accuracy, micro-F1 and macro-F1 per language, with bootstrap intervals.
+
+Source of the intervals: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter
+13, the percentile interval.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from pydantic import Field
 
 from monox_kit.bundle import Backend
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, lang_from_name, read_labelled
-from monox_kit.data import Document, Int64s, LabelSet, Logits
+from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
 from monox_kit.inference import LoadedModel, load_model
+from monox_kit.problem import Bools, Labels, Problem, problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.scoring import DEFAULT_BATCH_TOKENS, score
 from monox_kit.validation import checked
@@ -59,10 +64,15 @@ class LanguageResult:
 
     Attributes:
         num_rows: test rows.
-        accuracy: fraction of rows whose largest logit is the gold label's.
+        accuracy: fraction of rows that are decided as their gold labels say: whose largest logit is
+            the gold label's, or, of any number of labels a row, which have all of them and no
+            other (subset accuracy).
         accuracy_interval: 95 % percentile bootstrap interval over rows.
         macro_f1: mean F1 over the classes that occur among gold labels or predictions.
         macro_f1_interval: 95 % percentile bootstrap interval over rows.
+        micro_f1: F1 over the classes of all rows together; None where a row has one label: there it
+            is the accuracy.
+        micro_f1_interval: 95 % percentile bootstrap interval over rows.
     """
 
     num_rows: int
@@ -70,6 +80,8 @@ class LanguageResult:
     accuracy_interval: tuple[float, float]
     macro_f1: float
     macro_f1_interval: tuple[float, float]
+    micro_f1: float | None = None
+    micro_f1_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +92,10 @@ class EvalReport:
         model: how the user referred to the model.
         source_language: the language that the labels were in.
         languages: results by language tag, the source language first.
-        target_average: mean accuracy over the other languages; None where there are none.
+        target_average: mean of `measure` over the other languages; None where there are none.
         target_average_interval: its 95 % bootstrap interval, documents resampled by id over all
             languages together.
+        measure: what is averaged: `accuracy`, or `micro_f1` where a row has any number of labels.
     """
 
     model: str
@@ -90,6 +103,7 @@ class EvalReport:
     languages: Mapping[str, LanguageResult]
     target_average: float | None
     target_average_interval: tuple[float, float] | None
+    measure: str = "accuracy"
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -181,14 +195,18 @@ def report_on(
     """The report on logits that are already there, by language."""
     source = config.source_language
     results: dict[str, LanguageResult] = {}
+    problem = problem_of(labels)
     generator = np.random.Generator(np.random.Philox(config.seed))
     for language in sorted(documents, key=lambda language: (language != source, language)):
-        gold = gold_indices(documents[language], labels)
-        predicted = logits[language].argmax(axis=1).astype(np.int64)
         results[language] = language_result(
-            gold, predicted, len(labels), num_resamples=config.num_resamples, generator=generator
+            problem,
+            gold_labels(problem, documents[language]),
+            problem.decide(logits[language]),
+            num_resamples=config.num_resamples,
+            generator=generator,
         )
-    targets = [result.accuracy for language, result in results.items() if language != source]
+    measure = problem.measure
+    targets = [getattr(found, measure) for name, found in results.items() if name != source]
     resampled = target_average_resamples(labels, documents, logits, config)
     return EvalReport(
         model=name,
@@ -196,6 +214,7 @@ def report_on(
         languages=results,
         target_average=float(np.mean(targets)) if targets else None,
         target_average_interval=interval(resampled) if targets else None,
+        measure=measure,
     )
 
 
@@ -205,7 +224,7 @@ def target_average_resamples(
     logits: Mapping[str, Logits],
     config: EvaluateConfig,
 ) -> npt.NDArray[np.float64]:
-    """[R] mean target-language accuracy of each bootstrap resample; empty without targets.
+    """[R] mean target-language measure of each bootstrap resample; empty without targets.
 
     Documents are resampled by id over all languages at once: test sets that translate the same
     documents vary together, as they should. The resamples depend only on the ids and the seed, so
@@ -217,8 +236,9 @@ def target_average_resamples(
     ids = [document.id for language in targets for document in documents[language]]
     distinct, flat = np.unique(np.array(ids), return_inverse=True)
     positions = np.split(flat, np.cumsum([len(documents[language]) for language in targets])[:-1])
-    correct = [
-        logits[language].argmax(axis=1) == gold_indices(documents[language], labels)
+    problem = problem_of(labels)
+    overlaps = [
+        problem.overlap(gold_labels(problem, documents[language]), problem.decide(logits[language]))
         for language in targets
     ]
     generator = np.random.Generator(np.random.Philox(config.seed))
@@ -229,38 +249,36 @@ def target_average_resamples(
         weights = generator.multinomial(
             len(distinct), np.full(len(distinct), 1 / len(distinct)), size=size
         )
-        accuracies = np.empty((size, len(targets)))
-        for column, (rows, hits) in enumerate(zip(positions, correct)):
-            total = weights[:, rows].sum(axis=1)
+        values = np.empty((size, len(targets)))
+        for column, (rows, (both, either)) in enumerate(zip(positions, overlaps)):
+            total = weights[:, rows] @ either
+            whole = _ratio(2 * both.sum(), either.sum())
             # A resample without a single row of a language says nothing new about it.
-            accuracies[:, column] = np.where(
-                total > 0, weights[:, rows] @ hits / np.maximum(total, 1), hits.mean()
-            )
-        parts.append(accuracies.mean(axis=1))
+            found = _ratio(2 * (weights[:, rows] @ both), total)
+            values[:, column] = np.where(total > 0, found, whole)
+        parts.append(values.mean(axis=1))
     return np.concatenate(parts)
 
 
-def gold_indices(documents: Sequence[Document], labels: LabelSet) -> Int64s:
-    """[N] int64 class indices of labelled documents.
+def gold_labels(problem: Problem, documents: Sequence[Document]) -> Labels:
+    """The gold labels of N documents.
 
     Raises:
         CorpusError: a document has no label, or one that the model does not know.
     """
-    indices = np.empty(len(documents), np.int64)
-    for position, document in enumerate(documents):
+    for document in documents:
         if document.label is None:
             raise CorpusError(
                 f"row {document.row} ({document.id}): expected a gold label, found none. "
                 "Evaluation needs labelled text."
             )
-        indices[position] = labels.index(document.label, f"row {document.row}")
-    return indices
+    return problem.encode(documents, "test")
 
 
 def language_result(
-    gold: Int64s,
-    predicted: Int64s,
-    num_classes: int,
+    problem: Problem,
+    gold: Labels,
+    predicted: Labels,
     *,
     num_resamples: int,
     generator: np.random.Generator,
@@ -268,50 +286,63 @@ def language_result(
     """The result of one language.
 
     A resample of N rows with replacement is a multinomial draw over the cells of the confusion
-    matrix, which is all that accuracy and macro-F1 depend on.
+    matrix (the distinct pairs of gold label and decision), which the measures depend on alone.
 
     Args:
-        gold: [N] int64 class indices.
-        predicted: [N] int64 class indices.
-        num_classes: C.
+        problem: what labels mean.
+        gold: of N rows.
+        predicted: of N rows.
         num_resamples: R.
         generator: draws the resamples.
     """
     num_rows = len(gold)
     # Only the cells that occur: there are at most N of them, however many classes.
-    cells, counts = np.unique(gold * num_classes + predicted, return_counts=True)
-    cell_gold, cell_predicted = np.divmod(cells, num_classes)
+    pairs = np.stack([gold, predicted.astype(gold.dtype)], axis=1)
+    cells, counts = np.unique(pairs, axis=0, return_counts=True)
+    cell_gold, cell_predicted = cells[:, 0], cells[:, 1]
     draws = generator.multinomial(num_rows, counts / num_rows, size=num_resamples)
-    resampled = macro_f1(draws, cell_gold, cell_predicted, num_classes)
-    accuracies = draws[:, cell_gold == cell_predicted].sum(axis=1) / num_rows
+    measured = counts[None, :]
+    is_gold, is_predicted = problem.indicators(cell_gold), problem.indicators(cell_predicted)
+    right = problem.are_equal(cell_gold, cell_predicted)
+    both, either = problem.overlap(cell_gold, cell_predicted)
+    micro = None
+    if problem.measure == "micro_f1":
+        micro = [_ratio(2 * (drawn @ both), drawn @ either) for drawn in (measured, draws)]
     return LanguageResult(
         num_rows=num_rows,
-        accuracy=float((gold == predicted).mean()),
-        accuracy_interval=interval(accuracies),
-        macro_f1=float(macro_f1(counts[None, :], cell_gold, cell_predicted, num_classes)[0]),
-        macro_f1_interval=interval(resampled),
+        accuracy=float(problem.are_equal(gold, predicted).mean()),
+        accuracy_interval=interval(draws[:, right].sum(axis=1) / num_rows),
+        macro_f1=float(macro_f1(measured, is_gold, is_predicted)[0]),
+        macro_f1_interval=interval(macro_f1(draws, is_gold, is_predicted)),
+        micro_f1=None if micro is None else float(micro[0][0]),
+        micro_f1_interval=None if micro is None else interval(micro[1]),
     )
 
 
 def macro_f1(
-    counts: npt.NDArray[np.int64], cell_gold: Int64s, cell_predicted: Int64s, num_classes: int
+    counts: npt.NDArray[np.int64], is_gold: Bools, is_predicted: Bools
 ) -> npt.NDArray[np.float64]:
     """[R] mean F1 of R confusion matrices, given by their cells that are not empty.
 
-    Classes that occur neither among gold labels nor among predictions do not count.
+    Classes that occur neither among gold labels nor among predictions do not count; 0 where none
+    does, as scikit-learn's `zero_division` has it.
 
     Args:
         counts: [R, K] rows in each of K cells.
-        cell_gold: [K] int64, the cells' gold class.
-        cell_predicted: [K] int64, their predicted class.
-        num_classes: C.
+        is_gold: [K, C] whether a cell's gold labels have a class.
+        is_predicted: [K, C] whether its predictions have it.
     """
-    is_gold = np.equal.outer(cell_gold, np.arange(num_classes)).astype(np.float64)
-    is_predicted = np.equal.outer(cell_predicted, np.arange(num_classes)).astype(np.float64)
-    hits = counts @ (is_gold * is_predicted)
-    occurrences = counts @ (is_gold + is_predicted)
-    f1 = np.divide(2 * hits, occurrences, out=np.zeros_like(hits), where=occurrences > 0)
-    return np.asarray(f1.sum(axis=1) / (occurrences > 0).sum(axis=1))
+    gold, predicted = is_gold.astype(np.float64), is_predicted.astype(np.float64)
+    occurrences = counts @ (gold + predicted)
+    f1 = _ratio(2 * (counts @ (gold * predicted)), occurrences)
+    return _ratio(f1.sum(axis=1), (occurrences > 0).sum(axis=1))
+
+
+def _ratio(numerators: Any, denominators: Any) -> npt.NDArray[np.float64]:
+    """The quotients; 0 where the denominator is 0."""
+    numerators, denominators = np.asarray(numerators, np.float64), np.asarray(denominators)
+    out = np.zeros_like(numerators)
+    return np.asarray(np.divide(numerators, denominators, out=out, where=denominators > 0))
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -1,5 +1,9 @@
 """Training objectives as pure functions of logits, and the rules that turn logits into labels.
 
+Classes either exclude each other, and a row's probabilities are a softmax; or a row may have any
+number of them (`binary_...`), and the probability of each is a sigmoid of its own. Which functions
+belong together says `problem`.
+
 The torch functions give [B] losses, one a row; a batch's loss is their mean. They compute in
 float64: the factor T^2 makes 1e4 times as much of float32's rounding at T = 100, and [B, C] is
 small beside the model.
@@ -109,13 +113,98 @@ def logit_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (student_logits.double() - teacher_logits.double()).square().mean(dim=-1)
 
 
-def mixed(hard_losses: Tensor, soft_losses: Tensor, labels: Tensor, alpha: float) -> Tensor:
+def binary_cross_entropy(student_logits: Tensor, labels: Tensor) -> Tensor:
+    """[B] mean_k -(y_k log p_k + (1 - y_k) log(1 - p_k)), p = sigmoid(s); 0 without a label.
+
+    Args:
+        student_logits: [B, C] float, s.
+        labels: [B, C] whole numbers, y: 1 for the row's classes, 0 for the others; -1 throughout
+            where there is no label.
+
+    Source: Bishop, "Pattern Recognition and Machine Learning" (2006), equation 5.23; the mean over
+    the classes as in `torch.nn.BCEWithLogitsLoss`, which transformers trains
+    `multi_label_classification` with.
+    """
+    from torch.nn import functional
+
+    losses = functional.binary_cross_entropy_with_logits(
+        student_logits.double(), labels.clamp(min=0).double(), reduction="none"
+    )
+    return losses.mean(dim=-1) * (labels[:, 0] >= 0)
+
+
+def binary_soft_cross_entropy(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    *,
+    student_temperature: float = 1.0,
+) -> Tensor:
+    """[B] -S^2 mean_k (q_k log p_k + (1 - q_k) log(1 - p_k)), q = sigmoid(z/T), p = sigmoid(s/S).
+
+    `soft_cross_entropy` of each class against its absence: T -> 0 turns the targets into the
+    teacher's hard labels, and S = T is Hinton's form.
+
+    Args:
+        student_logits: [B, C] float, s.
+        teacher_logits: [B, C] float, z.
+        temperature: T, above 0.
+        student_temperature: S, above 0.
+
+    Source: as for `soft_cross_entropy`, for the two outcomes of a class; Yang et al., "Multi-Label
+    Knowledge Distillation" (2023).
+    """
+    from torch.nn import functional
+
+    losses = functional.binary_cross_entropy_with_logits(
+        student_logits.double() / student_temperature,
+        (teacher_logits.double() / temperature).sigmoid(),
+        reduction="none",
+    )
+    return student_temperature**2 * losses.mean(dim=-1)
+
+
+def binary_kl_divergence(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    *,
+    student_temperature: float = 1.0,
+) -> Tensor:
+    """[B] S^2 mean_k KL(q_k || p_k) of the Bernoulli distributions of the classes, from 0 up.
+
+    KL(q || p) = q (log q - log p) + (1 - q) (log(1 - q) - log(1 - p)): what
+    `binary_soft_cross_entropy` is less the teacher's entropy, so the gradients are the same. The
+    mean, and not the sum that the divergence of all classes together is, keeps it so.
+
+    Args:
+        student_logits: [B, C] float.
+        teacher_logits: [B, C] float.
+        temperature: T, above 0.
+        student_temperature: S, above 0.
+
+    Source: as for `kl_divergence`, for the two outcomes of a class.
+    """
+    import torch
+    from torch.nn import functional
+
+    z, s = teacher_logits.double() / temperature, student_logits.double() / student_temperature
+    divergences = torch.zeros_like(s)
+    for q, log_p in (
+        (z.sigmoid(), functional.logsigmoid(s)),
+        ((-z).sigmoid(), functional.logsigmoid(-s)),
+    ):
+        divergences = divergences + torch.xlogy(q, q) - q * log_p
+    return student_temperature**2 * divergences.mean(dim=-1)
+
+
+def mixed(hard_losses: Tensor, soft_losses: Tensor, is_gold: Tensor, alpha: float) -> Tensor:
     """[B] alpha hard + (1 - alpha) soft where a row has a gold label, soft alone where not.
 
     Args:
         hard_losses: [B] against gold labels.
         soft_losses: [B] against the teacher.
-        labels: [B] int64 gold labels, -1 where there is none.
+        is_gold: [B] bool, whether a row has a gold label.
         alpha: weight of the gold labels, in [0, 1].
 
     Source: Hinton, Vinyals, Dean (2015), section 2: a weighted average of both objectives.
@@ -123,7 +212,7 @@ def mixed(hard_losses: Tensor, soft_losses: Tensor, labels: Tensor, alpha: float
     import torch
 
     both = alpha * hard_losses + (1 - alpha) * soft_losses
-    return torch.where(labels >= 0, both, soft_losses)
+    return torch.where(is_gold, both, soft_losses)
 
 
 def _soft_targets(teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -163,6 +252,26 @@ def averaged_logits(
     return np.asarray(temperature * mean, np.float32)
 
 
+def binary_averaged_logits(
+    logits: Sequence[Logits], weights: Sequence[float], temperature: float | None
+) -> Logits:
+    """[N, C] float32 logits of one teacher that stands for several, class by class.
+
+    With a temperature the result z has sigmoid(z / T) = sum_i w_i sigmoid(z_i / T); without one it
+    is the mean of the logits. Arguments and source are those of `averaged_logits`.
+    """
+    stacked = np.stack([np.asarray(each, np.float64) for each in logits])
+    shares = np.asarray(weights, np.float64)[:, None, None]
+    if temperature is None:
+        return np.asarray((shares * stacked).sum(axis=0), np.float32)
+    # log sigmoid(x) = -log(1 + exp(-x)), for x = z / T and for x = -z / T
+    log_q, log_rest = (
+        np.logaddexp.reduce(np.log(shares) - np.logaddexp(0, sign * stacked / temperature), axis=0)
+        for sign in (-1, 1)
+    )
+    return np.asarray(temperature * (log_q - log_rest), np.float32)
+
+
 def hard_labels(teacher_logits: Logits) -> Int64s:
     """[N] int64, the class with the largest logit of each row of [N, C]; the first one in a tie."""
     return np.asarray(np.argmax(teacher_logits, axis=-1), np.int64)
@@ -182,3 +291,25 @@ def entropy(teacher_logits: Logits) -> npt.NDArray[np.float64]:
     weights = np.exp(shifted)
     total = weights.sum(axis=-1)
     return np.asarray(np.log(total) - (weights * shifted).sum(axis=-1) / total)
+
+
+def binary_hard_labels(teacher_logits: Logits) -> npt.NDArray[np.int8]:
+    """[N, C] int8, 1 for the classes with a logit above 0, a probability above 1/2; else 0."""
+    return np.asarray(teacher_logits > 0, np.int8)
+
+
+def binary_confidence(teacher_logits: Logits) -> npt.NDArray[np.float64]:
+    """[N] float64 from 1/2 to 1: of the class that the row is least sure of, max(q_k, 1 - q_k).
+
+    A row's hard labels are right only if every class's is: the row is as sure as its weakest one.
+    """
+    least = np.abs(teacher_logits.astype(np.float64)).min(axis=-1)
+    return np.asarray(1.0 / (1.0 + np.exp(-least)))
+
+
+def binary_entropy(teacher_logits: Logits) -> npt.NDArray[np.float64]:
+    """[N] float64 from 0 to C ln 2, the entropies in nats of each row's [C] sigmoids, summed."""
+    logits = np.abs(teacher_logits.astype(np.float64))
+    # -q log q - (1 - q) log(1 - q) = log(1 + e) + z e / (1 + e), e = exp(-z), z = |logit|
+    small = np.exp(-logits)
+    return np.asarray((np.log1p(small) + logits * small / (1 + small)).sum(axis=-1))

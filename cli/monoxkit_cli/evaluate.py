@@ -1,4 +1,4 @@
-"""`monoxkit evaluate`: accuracy and macro-F1 per language."""
+"""`monoxkit evaluate`: accuracy, micro-F1 and macro-F1 per language."""
 
 from __future__ import annotations
 
@@ -57,6 +57,8 @@ def evaluate(
 ) -> None:
     """Accuracy and macro-F1 per language, with intervals.
 
+    Where a row has any number of labels: micro-F1, macro-F1 and subset accuracy.
+
     A row's language is its lang column, else what its file's name says (test.de.jsonl), else und.
 
     Example: monoxkit evaluate runs/student --test data/test.*.jsonl
@@ -95,16 +97,22 @@ def evaluate(
 def _table(report: EvalReport) -> Table:
     from rich.table import Table
 
-    table = Table("language", "rows", "accuracy", "95 %", "macro-F1", "95 %", title=report.model)
+    # The one that the target average is of comes first.
+    columns = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+    if report.measure == "micro_f1":
+        columns = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "accuracy": "subset accuracy"}
+    headings = [heading for name in columns.values() for heading in (name, "95 %")]
+    table = Table("language", "rows", *headings, title=report.model)
     for language, result in report.languages.items():
-        table.add_row(
-            language,
-            f"{result.num_rows:,}",
-            f"{100 * result.accuracy:.1f}",
-            _range(result.accuracy_interval),
-            f"{100 * result.macro_f1:.1f}",
-            _range(result.macro_f1_interval),
-        )
+        cells = [
+            shown
+            for name in columns
+            for shown in (
+                f"{100 * getattr(result, name):.1f}",
+                _range(getattr(result, f"{name}_interval")),
+            )
+        ]
+        table.add_row(language, f"{result.num_rows:,}", *cells)
     if report.target_average is not None and report.target_average_interval is not None:
         table.add_row(
             "target average",

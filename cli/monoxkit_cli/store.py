@@ -195,6 +195,7 @@ def _info_table(found: StoreInfo) -> Table:
         ("rows with a gold label", f"{found.num_labelled:,}"),
         ("rows recomputed by the guard", f"{found.num_recomputed:,}"),
         ("labels", f"{found.num_classes}: {labels}"),
+        ("problem type", found.problem_type.replace("_", " ")),
         ("logits", found.dtype),
         ("texts", "pairs" if found.has_pairs else "single"),
         ("size", f"{found.num_bytes / 1e6:.1f} MB"),

@@ -135,6 +135,8 @@ def summary_table(summary: TrainingSummary) -> Table:
     """What a training run did, for both training commands."""
     from rich.table import Table
 
+    from monox_kit.problem import shown_measure
+
     title = str(summary.path) + (" (already trained)" if summary.reused else "")
     table = Table("what", "value", title=title)
     table.add_row("objective", summary.method)
@@ -147,15 +149,15 @@ def summary_table(summary: TrainingSummary) -> Table:
         kept = ", kept" if each["kept"] else ""
         table.add_row(
             f"round {each['round']}{kept}",
-            f"{each['num_rows']:,} rows, {each['num_steps']:,} steps, dev accuracy "
-            f"{100 * each['dev_accuracy']:.1f} %",
+            f"{each['num_rows']:,} rows, {each['num_steps']:,} steps, dev "
+            f"{shown_measure(each, 'dev_')}",
         )
     table.add_row("steps", f"{summary.num_steps:,}, weights kept from step {summary.best_step:,}")
     if summary.stopped_early:
         table.add_row("ended", "early: no better dev result")
     for name, result in summary.dev_sets.items():
         chose = "" if name in summary.selected_on else " (reported)"
-        table.add_row(f"{name} accuracy{chose}", f"{100 * result['accuracy']:.1f} %")
+        table.add_row(f"{name}{chose}", shown_measure(result))
     table.add_row("dev loss", f"{summary.dev_loss:.4f}")
     table.add_row("precision", summary.precision)
     table.add_row("seconds", f"{summary.trained_s:,.1f}")

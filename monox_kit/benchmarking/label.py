@@ -32,6 +32,7 @@ from monox_kit.durable import make_folder, remove_folder
 from monox_kit.errors import ContenderError
 from monox_kit.hardware import read_hardware
 from monox_kit.locks import exclusive_lock
+from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.validation import checked
 
@@ -192,7 +193,8 @@ def _result(
     compared = None
     if numbers:
         expected = np.concatenate([reference.logits[number][positions] for number in numbers])
-        compared = agreement(expected, np.concatenate([found.logits[number] for number in numbers]))
+        logits = np.concatenate([found.logits[number] for number in numbers])
+        compared = agreement(expected, logits, problem_of(plan.folder.labels))
     error = found.error
     result = RowResult(
         what=ROWS[row].what,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from monox_kit.corpora.rows import Columns, RawRow, RowSource, shown
-from monox_kit.data import Document, LabelSet
+from monox_kit.data import Document, Label, LabelSet
 from monox_kit.errors import CorpusError
 
 # A column of free text may hold as many "labels" as rows; no more than these are remembered.
@@ -37,7 +37,7 @@ class DocumentCheck:
         self._is_paired = is_paired
         self._has_pairs: bool | None = True if is_paired else None
         # Labels that have passed: most corpora have few, and each is checked once.
-        self._passed: set[str] = set()
+        self._passed: set[Label] = set()
 
     def document(self, row: int, raw: RawRow, source: RowSource) -> Document:
         """The document of a raw row.
@@ -89,8 +89,8 @@ class DocumentCheck:
             "Give every row a pair, or use --pair none to leave pairs unread."
         )
 
-    def _label(self, value: Any, source: RowSource, position: int) -> str | None:
-        """The name of a label: text as it is, whole numbers and true/false as numbers."""
+    def _label(self, value: Any, source: RowSource, position: int) -> Label | None:
+        """A label's name, or the names of a list of them, which may be empty."""
         if value is None or (isinstance(value, str) and value == ""):
             if self._is_labelled:
                 raise CorpusError(
@@ -99,20 +99,34 @@ class DocumentCheck:
                     "--label-column."
                 )
             return None
-        if isinstance(value, int):
-            name = str(int(value))
-        elif _is_text(value):
-            name = str(value)
+        label: Label
+        if isinstance(value, list):
+            label = tuple(self._name(each, source, position) for each in value)
+            if len(set(label)) < len(label):
+                twice = next(name for name in label if label.count(name) > 1)
+                raise CorpusError(
+                    f"{source.where(position)}: expected every label once in column "
+                    f"{self._columns.label!r}, found {shown(twice)} {label.count(twice)} times. "
+                    "Correct the row."
+                )
         else:
-            raise _value_error(value, self._columns.label, source.where(position), "label", _NAMES)
-        if self._labels is not None and name not in self._passed:
-            self._labels.index(name, source.where(position))
+            label = self._name(value, source, position)
+        if self._labels is not None and label not in self._passed:
+            self._labels.indices(label, source.where(position))
         if len(self._passed) < _MOST_PASSED:
-            self._passed.add(name)
-        return name
+            self._passed.add(label)
+        return label
+
+    def _name(self, value: Any, source: RowSource, position: int) -> str:
+        """A label's name: text as it is, whole numbers and true/false as numbers."""
+        if isinstance(value, int):
+            return str(int(value))
+        if _is_text(value):
+            return str(value)
+        raise _value_error(value, self._columns.label, source.where(position), "label", _NAMES)
 
 
-_NAMES = "text, a whole number, true or false"
+_NAMES = "text, a whole number, true or false, or where any number of classes apply a list of these"
 
 
 def _is_text(value: Any) -> bool:

@@ -50,7 +50,8 @@ class CorpusConfig:
         format: of all files; `auto` goes by each file's name, without .gz or .zst.
         text_column: must exist. Not used for plain text, where a line is the text.
         pair_column: second text of a pair.
-        label_column: gold label: text, a whole number, true or false (1 or 0).
+        label_column: gold label: text, a whole number, true or false (1 or 0); where any number of
+            classes apply, a list of these, in JSONL, Parquet and hub datasets.
         id_column: document key: text or a whole number; the row number where there is none.
         lang_column: language tag.
         pair: `auto`: all rows have a pair or none has; `required`: all have; `none`: pairs are not
@@ -232,7 +233,7 @@ class Corpus:
                 if label is not None:
                     num_labelled += 1
                     if names is not None and label not in names:
-                        names.add(label)
+                        names.update((label,) if isinstance(label, str) else label)
                         names = names if len(names) <= MAX_LABEL_NAMES else None
                 num_rows += 1
                 if num_rows % _ROWS_PER_REPORT == 0:

@@ -15,7 +15,7 @@ DEFAULT_SPLIT = "train"
 def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[RawRow]:
     """The rows of `hub:NAME[:CONFIG][@SPLIT]`, counted from 0; the split is `train` by default.
 
-    Where the label column has class names, they are the labels; its -1 means no label.
+    Where the label column has class names, they are the labels, in lists too; -1 means no label.
 
     Raises:
         CorpusError: `datasets` is not installed, the dataset cannot be read, or a needed column
@@ -44,6 +44,11 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[RawRow]:
             label = get(columns.label)
             if class_names and isinstance(label, int):
                 label = class_names[label] if label >= 0 else None
+            elif class_names and isinstance(label, list):
+                label = [
+                    class_names[each] if isinstance(each, int) and each >= 0 else each
+                    for each in label
+                ]
             pair = None if columns.pair is None else get(columns.pair)
             yield row, get(columns.text), pair, label, get(columns.id), get(columns.lang)
             row += 1
@@ -58,6 +63,7 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[RawRow]:
 
 
 def _class_names(dataset: Any, column: str) -> list[str]:
-    """The class names of the label column; nothing where it has none."""
+    """The class names of the label column, or of its lists; nothing where it has none."""
     features = getattr(dataset, "features", None) or {}
-    return list(getattr(features.get(column), "names", None) or [])
+    feature = features.get(column)
+    return list(getattr(getattr(feature, "feature", feature), "names", None) or [])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
-from monox_kit.data import LabelSet
+from monox_kit.data import SINGLE_LABEL, LabelSet
 from monox_kit.errors import CorpusError
 
 REQUIRED_FILES = (
@@ -35,8 +35,19 @@ def require_files(folder: Path) -> None:
 
 
 def count_rows(folder: Path, digests: Mapping[str, str]) -> dict[str, Any]:
-    """Rows per file of the user's own corpus; every file is checked on the way."""
+    """Rows per file of the user's own corpus; every file is checked on the way.
+
+    Raises:
+        CorpusError: a row cannot be used; or it may have any number of labels, which the demo's
+            report has no tables for.
+    """
     labels = LabelSet.read(folder / "labels.json")
+    if labels.is_multi:
+        raise CorpusError(
+            f"{folder / 'labels.json'}: expected problem_type {SINGLE_LABEL} for the demo, found "
+            f"{labels.problem_type}. Run its stages one by one: train-teacher, label, "
+            "train-student, evaluate."
+        )
     rows = {}
     for name in sorted(digests):
         config = CorpusConfig(paths=(str(folder / name),))

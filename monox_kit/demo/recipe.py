@@ -36,6 +36,7 @@ from monox_kit.export.candidates import AUTO
 from monox_kit.export.graph import DEFAULT_FORM
 from monox_kit.inference import load_backend, load_model
 from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
@@ -257,7 +258,7 @@ class _Demo:
             reference = load_model(str(self._home / best))
             expected = score_languages(reference, sample, config, self._progress)
             found = np.concatenate([logits[name][: len(rows)] for name, rows in sample.items()])
-            compared = agreement(np.concatenate(list(expected.values())), found)
+            compared = agreement(np.concatenate(list(expected.values())), found, problem_of(labels))
             resampled = target_average_resamples(labels, documents, logits, config)
             return {
                 "report": report.to_json(),

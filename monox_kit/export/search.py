@@ -28,6 +28,7 @@ from monox_kit.export.graph import (
 )
 from monox_kit.export.quantize import CANDIDATE_PRECISIONS, write_quantized
 from monox_kit.onnx_model import OnnxClassifier, installed_providers
+from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask
 from monox_kit.scoring import score_texts
 from monox_kit.torch_model import load_classifier
@@ -144,7 +145,8 @@ class Search:
             return self._remember(replace(candidate, rejected=reason))
         found = None
         if np.isfinite(logits).all():
-            found = agreement(self._subject.expected, logits)
+            problem = problem_of(self._subject.reference.labels)
+            found = agreement(self._subject.expected, logits, problem)
         reason_or_none = self._reason(candidate, found)
         if reason_or_none is None:
             self._graphs[candidate.name] = graph

@@ -1,9 +1,10 @@
 """The fidelity guard: which rows a fast graph may be trusted on, and proof of it on held-out text.
 
-Quantization moves logits a little, and changes the label where the two largest are close. On a
-calibration sample scored by both graphs the guard learns how far the difference of those two
-moves; rows whose difference is less than a threshold are computed again by the fp32 graph: in fp32,
-or in bf16 where that is cheaper and still gives as many of the fp32 labels as are asked for.
+Quantization moves logits a little, and changes the label where the two largest are close; of any
+number of labels a row, where a logit is close to 0. On a calibration sample scored by both graphs
+the guard learns how far that margin moves (`Problem.lead`); rows whose margin is less than a
+threshold are computed again by the fp32 graph: in fp32, or in bf16 where that is cheaper and still
+gives as many of the fp32 labels as are asked for.
 """
 
 from __future__ import annotations
@@ -13,15 +14,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from monox_kit.agreement import agreement
 from monox_kit.bundle import FP32, RunPrecision
 from monox_kit.data import Logits
 from monox_kit.errors import ModelError
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from monox_kit.problem import Bools, Floats, Problem
 
 _PREFIX = "guard_"
 PRECISION_KEY = f"{_PREFIX}precision"
@@ -36,7 +34,7 @@ class Guard:
     Attributes:
         target: fraction of rows that are to have the label in fp32, at least.
         precision: what the fp32 graph computes again in.
-        threshold: rows whose top-two margin, in logits, is less are computed again.
+        threshold: rows whose margin, in logits, is less are computed again.
         calibration_rows: rows of each half of the sample; the larger of their thresholds is kept.
         estimated_agreement: with the labels in fp32, as the whole sample predicts it.
         estimated_recomputed: fraction of rows under the threshold, on the same sample.
@@ -61,11 +59,11 @@ class Guard:
     audit_recomputed: float
     precision: RunPrecision = FP32
 
-    def distrusts(self, logits: Logits) -> Bools:
+    def distrusts(self, logits: Logits, problem: Problem) -> Bools:
         """[N] bool, which rows of [N, C] logits of the fast graph are to be computed again."""
         # Written so that what is no number, or infinite, is distrusted too.
         with np.errstate(invalid="ignore"):
-            trusted = margins(logits) >= self.threshold
+            trusted = margins(logits, problem) >= self.threshold
         return np.asarray(~(trusted & np.isfinite(logits).all(axis=1)))
 
     def to_fingerprint(self) -> dict[str, Any]:
@@ -98,7 +96,9 @@ class SamplePass:
     seconds: float
 
 
-def choose_guard(fast: Logits, again: Mapping[RunPrecision, SamplePass], *, target: float) -> Guard:
+def choose_guard(
+    fast: Logits, again: Mapping[RunPrecision, SamplePass], problem: Problem, *, target: float
+) -> Guard:
     """The guard that computes again in the precision that costs least.
 
     Another than fp32 must reach the target by its estimate and by its audit, both against fp32.
@@ -106,6 +106,7 @@ def choose_guard(fast: Logits, again: Mapping[RunPrecision, SamplePass], *, targ
     Args:
         fast: [N, C] logits of the graph that is to be trusted, N at least 4.
         again: the fp32 graph in each precision; fp32 is one of them.
+        problem: what the logits decide.
         target: fraction of rows that are to have the label in fp32, at least.
 
     Raises:
@@ -113,7 +114,7 @@ def choose_guard(fast: Logits, again: Mapping[RunPrecision, SamplePass], *, targ
     """
     reference = again[FP32].logits
     guards = [
-        learn_guard(fast, reference, target=target, again=one.logits, precision=precision)
+        learn_guard(fast, reference, problem, target=target, again=one.logits, precision=precision)
         for precision, one in again.items()
     ]
     reaching = [
@@ -135,6 +136,7 @@ def choose_guard(fast: Logits, again: Mapping[RunPrecision, SamplePass], *, targ
 def learn_guard(
     fast: Logits,
     reference: Logits,
+    problem: Problem,
     *,
     target: float,
     again: Logits | None = None,
@@ -148,6 +150,7 @@ def learn_guard(
     Args:
         fast: [N, C] logits of the graph that is to be trusted, N at least 4.
         reference: [N, C] logits of the fp32 graph in fp32 for the same rows.
+        problem: what the logits decide.
         target: fraction of rows that are to have the reference's label, at least. The threshold
             is chosen for half as many others, because it is an estimate.
         again: [N, C] logits that replace those of rows under the threshold; None for the
@@ -164,8 +167,8 @@ def learn_guard(
                 f"--guard: expected finite logits of the {name} graph, found others. "
                 "Export the model again."
             )
-    margin = margins(fast)
-    shifts = _shifts(margin, fast, reference)
+    margin = margins(fast, problem)
+    shifts = _shifts(margin, fast, reference, problem)
     half = len(fast) // 2
     halves = (slice(None, half), slice(half, None))
     own = [_threshold(margin[rows], shifts[rows], target) for rows in halves]
@@ -173,10 +176,10 @@ def learn_guard(
     # Every row is judged by the threshold of the half that it is not in.
     distrusted = margin < np.repeat(own[::-1], (half, len(fast) - half))
     guarded = np.where(distrusted[:, None], again, fast)
-    found, plain = agreement(reference, guarded), agreement(reference, fast)
+    found, plain = (agreement(reference, each, problem) for each in (guarded, fast))
     trusted = margin >= threshold
-    settled = margins(again)
-    settled_risk = _flip_risk(settled, _shifts(settled, again, reference))
+    settled = margins(again, problem)
+    settled_risk = _flip_risk(settled, _shifts(settled, again, reference, problem))
     risk = np.where(trusted, _flip_risk(margin, shifts), settled_risk)
     return Guard(
         target=target,
@@ -194,23 +197,20 @@ def learn_guard(
     )
 
 
-def margins(logits: Logits) -> Floats:
-    """[N] float64, the largest of [N, C] logits minus the second largest."""
-    top = np.partition(logits.astype(np.float64), -2, axis=1)
-    return np.asarray(top[:, -1] - top[:, -2])
+def margins(logits: Logits, problem: Problem) -> Floats:
+    """[N] float64, by how much [N, C] logits lead that decide: how close a label is to another.
 
-
-def _shifts(margin: Floats, fast: Logits, reference: Logits) -> Floats:
-    """[N] float64, by how much less the fast graph's label leads in the reference.
-
-    The label differs where the shift is more than the fast graph's margin.
+    The largest logit minus the second largest; of any number of labels a row, the least |logit|.
     """
-    rows = np.arange(len(fast))
-    label = fast.argmax(axis=1)
-    others = reference.astype(np.float64)
-    own = others[rows, label]
-    others[rows, label] = -np.inf
-    return np.asarray(margin - (own - others.max(axis=1)))
+    return problem.lead(logits, problem.decide(logits))
+
+
+def _shifts(margin: Floats, fast: Logits, reference: Logits, problem: Problem) -> Floats:
+    """[N] by how much less the graph's decision leads in the reference.
+
+    The labels differ where that is more than the graph's own margin.
+    """
+    return np.asarray(margin - problem.lead(reference, problem.decide(fast)))
 
 
 def _flip_risk(margin: Floats, shifts: Floats) -> Floats:

@@ -205,5 +205,11 @@ def _summary(header: Mapping[str, Any], marks: Marks) -> CorpusSummary:
         **values,
         label_names=None if names is None else tuple(names),
         marks=marks,
-        sample=tuple(Document(*fields) for fields in header["sample"]),
+        sample=tuple(map(_document, header["sample"])),
     )
+
+
+def _document(fields: Sequence[Any]) -> Document:
+    """A document of its fields as JSON has them: several labels are a list there."""
+    row, key, text, pair, label, lang = fields
+    return Document(row, key, text, pair, tuple(label) if type(label) is list else label, lang)

@@ -19,6 +19,7 @@ from monox_kit.labelling.guard import PRECISION_KEY, Guard, choose_guard
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
+from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import tokenize
 from monox_kit.store import (
@@ -304,7 +305,8 @@ class _Run:
         with self._progress.task("learning the guard", num_rows, "rows") as task:
             fast = teacher.sample(texts, task)
             again = {name: teacher.sample(texts, task, graph) for name, graph in graphs.items()}
-        guard = choose_guard(fast.logits, again, target=target)
+        problem = problem_of(self._model.folder.labels)
+        guard = choose_guard(fast.logits, again, problem, target=target)
         self._totals.guard_learning_s = time.perf_counter() - started
         self._progress.note(
             f"guard: margins under {guard.threshold:.4g} are computed again in {guard.precision}, "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from monox_kit.bundle import BF16, FP32, ONNX_FILE, ModelFolder, RunPrecision, open_folder
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import MarksByIndex
-from monox_kit.data import Classifier, Document, LabelSet
+from monox_kit.data import Classifier, LabelSet
 from monox_kit.inference import load_backend, require_runnable
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard
@@ -24,6 +23,7 @@ from monox_kit.labelling.teacher import Teacher, Totals
 from monox_kit.labelling.windows import Window, windows
 from monox_kit.onnx_model import SessionPlan, computes_bf16
 from monox_kit.overlap import Behind, ahead
+from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask
 from monox_kit.store import RemoteWriter, ShardBuilder, StoreManifest, StoreWriter
 from monox_kit.tokenizing import Tokenizer
@@ -162,7 +162,7 @@ class _ShardSink:
         self, writer: StoreWriter | RemoteWriter, labels: LabelSet, ignore_labels: bool
     ) -> None:
         self._writer = writer
-        self._labels = labels
+        self._problem = problem_of(labels)
         self._ignore_labels = ignore_labels
         self._open = ExitStack()
         self._builder: ShardBuilder | None = None
@@ -179,7 +179,7 @@ class _ShardSink:
         self._builder.append(
             logits=logits,
             documents=window.documents,
-            labels=_gold(window.documents, self._labels, self._ignore_labels),
+            labels=self._problem.encode(window.documents, "corpus", ignore=self._ignore_labels),
             recomputed=recomputed,
         )
         if window.ends_shard:
@@ -200,10 +200,3 @@ def _provider(config: LabelConfig, folder: ModelFolder) -> str:
     if config.teacher == "torch" or folder.record is None:
         return "cpu"
     return str(folder.record.checks.get("provider", "cpu"))
-
-
-def _gold(documents: Sequence[Document], labels: LabelSet, ignore: bool) -> npt.NDArray[np.int32]:
-    """[n] int32 class indices, -1 without a gold label."""
-    names = (None if ignore else d.label for d in documents)
-    indices = (-1 if name is None else labels.index(name, "corpus") for name in names)
-    return np.fromiter(indices, np.int32, len(documents))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from monox_kit.data import Classifier, Int64s, Logits
 from monox_kit.labelling.guard import Guard, SamplePass
+from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask
 from monox_kit.scoring import BatchDone, Scored, Texts, score_texts
 
@@ -136,7 +137,7 @@ class Teacher:
         recomputed = np.zeros(len(texts), np.bool_)
         if self._guarded is not None:
             guard, reference = self._guarded
-            recomputed = guard.distrusts(scored.logits)
+            recomputed = guard.distrusts(scored.logits, problem_of(self._fast.labels))
             self._settle(reference, texts, scored.logits, recomputed, totals)
         return scored.logits, recomputed
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from monox_kit.data import Document, Int64s, Logits
 from monox_kit.errors import StoreError
+from monox_kit.problem import Bools, Labels
 from monox_kit.store.format import LOGIT_DESCR, StoreManifest, text_fields
 from monox_kit.store.shard import Array
-
-Bools = npt.NDArray[np.bool_]
-Int32s = npt.NDArray[np.int32]
 
 
 def checked_logits(manifest: StoreManifest, rows: range, logits: Logits, where: str) -> Array:
@@ -49,25 +46,27 @@ def _require_finite(values: Array, rows: range, where: str, step: str, logits: L
         )
 
 
-def checked_labels(manifest: StoreManifest, rows: range, labels: Int32s, where: str) -> Array:
-    """The gold labels as they will lie on disk, [n].
+def checked_labels(manifest: StoreManifest, rows: range, labels: Labels, where: str) -> Array:
+    """The gold labels as they will lie on disk, [n] or, of several labels a row, [n, C].
 
     Raises:
         StoreError: they have another shape or type, or a value is no class.
     """
-    if labels.dtype != np.int32 or labels.shape != (len(rows),):
+    problem = manifest.problem
+    dtype, shape = np.dtype(problem.label_descr), problem.label_shape(len(rows))
+    if labels.dtype != dtype or labels.shape != shape:
         raise StoreError(
-            f"{where}: expected labels int32 ({len(rows)},), found {labels.dtype} "
-            f"{labels.shape}. Give one label index for each document, -1 for none."
+            f"{where}: expected labels {dtype} {shape}, found {labels.dtype} "
+            f"{labels.shape}. Give the labels of each document as Problem.encode does, -1 for none."
         )
-    wrong = (labels < -1) | (labels >= manifest.num_classes)
-    if wrong.any():
-        at = int(np.argmax(wrong))
+    valid = problem.are_valid(labels)
+    if not valid.all():
+        at = int(np.argmin(valid))
         raise StoreError(
-            f"{where}: expected labels from -1 to {manifest.num_classes - 1}, found {labels[at]} "
+            f"{where}: expected {problem.wanted_labels}, found {labels[at]} "
             f"in row {rows[at]}. Use the store's label set."
         )
-    return np.ascontiguousarray(labels, dtype="<i4")
+    return np.ascontiguousarray(labels, dtype=problem.label_descr)
 
 
 def checked_recomputed(rows: range, recomputed: Bools, where: str) -> Array:

@@ -19,9 +19,8 @@ import numpy as np
 from monox_kit.data import Document, Logits
 from monox_kit.durable import disk_errors, new_folder, new_member
 from monox_kit.errors import StorageError, StoreCorrupt, StoreError
+from monox_kit.problem import Bools, Labels
 from monox_kit.store.arrays import (
-    Bools,
-    Int32s,
     checked_labels,
     checked_logits,
     checked_recomputed,
@@ -72,7 +71,7 @@ class ShardBuilder:
         *,
         logits: Logits,
         documents: Sequence[Document],
-        labels: Int32s,
+        labels: Labels,
         recomputed: Bools,
     ) -> None:
         """Add the shard's next n rows; a part that is refused for its content changes nothing.
@@ -80,7 +79,7 @@ class ShardBuilder:
         Args:
             logits: [n, C] float32, finite.
             documents: the documents of rows `next_row` to `next_row` + n, in order.
-            labels: [n] int32 indices of the gold labels, -1 where there is none.
+            labels: the gold labels, as `Problem.encode` gives them.
             recomputed: [n] bool, whether the reference graph of the run's fidelity guard gave the
                 row's logits.
 
@@ -115,7 +114,7 @@ class ShardBuilder:
             self._files[name].write(array.data)
         for field, (content, _) in texts.items():
             self._arrived[field] += len(content)
-        self.num_labelled += int((arrays["labels.npy"] >= 0).sum())
+        self.num_labelled += int(self._manifest.problem.are_given(labels).sum())
         self.num_recomputed += int(arrays["recomputed.npy"].sum())
         self.next_row = rows.stop
         self._broken = None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monox_kit.problem import Problem
 from monox_kit.store.format import SHARD_FILE, ShardRange, StoreManifest, text_fields
 from monox_kit.store.record import check_record, corrupt
 from monox_kit.store.shard import Array, ShardFiles, ShardRecord, repair_step, text_error
@@ -42,7 +43,7 @@ def check_shard(
     }
     _check_rows(folder, shard, arrays["rows.npy"])
     _check_logits(folder, shard, arrays["logits.npy"])
-    _check_labels(folder, record, arrays["labels.npy"], manifest.num_classes)
+    _check_labels(folder, record, arrays["labels.npy"], manifest.problem)
     _check_recomputed(folder, record, arrays["recomputed.npy"])
     for field in text_fields(manifest):
         offsets, content = arrays[f"{field}_offsets.npy"], arrays[f"{field}.npy"]
@@ -82,13 +83,12 @@ def _check_logits(folder: Path, shard: ShardRange, logits: Array) -> None:
             raise corrupt(folder / "logits.npy", "finite logits", f"others in row {row}", step)
 
 
-def _check_labels(folder: Path, record: ShardRecord, labels: Array, num_classes: int) -> None:
+def _check_labels(folder: Path, record: ShardRecord, labels: Array, problem: Problem) -> None:
     found, step = 0, repair_step(record.shard)
     for _, block in _blocks(labels):
-        if ((block < -1) | (block >= num_classes)).any():
-            wanted = f"labels from -1 to {num_classes - 1}"
-            raise corrupt(folder / "labels.npy", wanted, "others", step)
-        found += int(np.count_nonzero(block >= 0))
+        if not problem.are_valid(block).all():
+            raise corrupt(folder / "labels.npy", problem.wanted_labels, "others", step)
+        found += int(np.count_nonzero(problem.are_given(block)))
     check_record(folder / SHARD_FILE, "num_labelled", found, record.num_labelled, step)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_bytes
 from monox_kit.errors import ConfigError, CorpusError, StoreMismatch
+from monox_kit.problem import Problem, problem_of
 from monox_kit.store.record import DIGEST_KEY, check_record, corrupt, parse_record, typed
 
 FORMAT_VERSION = 1
@@ -117,6 +118,11 @@ class StoreManifest:
     def num_classes(self) -> int:
         """C, the columns of the logits."""
         return len(self.labels)
+
+    @property
+    def problem(self) -> Problem:
+        """What labels and logits mean."""
+        return problem_of(self.labels)
 
     @property
     def num_shards(self) -> int:
@@ -279,10 +285,11 @@ def array_layout(manifest: StoreManifest, num_rows: int) -> Layout:
 
     A None in a shape is a number of bytes that only the shard's record knows.
     """
+    problem = manifest.problem
     layout: dict[str, tuple[str, tuple[int | None, ...]]] = {
         "logits.npy": (LOGIT_DESCR[manifest.dtype], (num_rows, manifest.num_classes)),
         "rows.npy": ("<i8", (num_rows,)),
-        "labels.npy": ("<i4", (num_rows,)),
+        "labels.npy": (problem.label_descr, problem.label_shape(num_rows)),
         "recomputed.npy": ("|u1", (num_rows,)),
     }
     for field in text_fields(manifest):

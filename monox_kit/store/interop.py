@@ -137,14 +137,17 @@ class _Rows:
         fields = {
             "row": pa.int64(),
             **{column: self._text_type(field) for column, field in self._texts.items()},
-            "label": pa.string(),
-            "label_index": pa.int64(),
+            "label": pa.list_(pa.string()) if manifest.labels.is_multi else pa.string(),
+            "label_index": pa.list_(pa.int64()) if manifest.labels.is_multi else pa.int64(),
             "recomputed": pa.bool_(),
             "logits": pa.list_(logit, manifest.num_classes),
         }
         features = {column: _feature(kind) for column, kind in fields.items()}
         # Class labels are 64-bit numbers in datasets: a column of names would be plain text there.
-        features["label_index"] = {"names": list(manifest.labels.names), "_type": "ClassLabel"}
+        names = {"names": list(manifest.labels.names), "_type": "ClassLabel"}
+        features["label_index"] = (
+            {"feature": names, "_type": "List"} if manifest.labels.is_multi else names
+        )
         metadata = {
             "huggingface": json.dumps({"info": {"features": features}}),
             _ORIGIN_KEY: json.dumps(self.origin, ensure_ascii=False),
@@ -167,13 +170,13 @@ class _Rows:
             name: self._store.shards.map_array(folder, record, name, check_digest=False)
             for name in record.files
         }
-        gold = arrays["labels.npy"]
+        index = _label_indices(arrays["labels.npy"])
         logits = self.schema.field("logits").type
         flat = pa.array(arrays["logits.npy"].reshape(-1), logits.value_type)
         columns = {
             "row": pa.array(arrays["rows.npy"]),
-            "label": self._names.take(pa.array(gold, mask=gold < 0)),
-            "label_index": pa.array(gold.astype(np.int64), mask=gold < 0),
+            "label": self._named(index),
+            "label_index": index,
             "recomputed": pa.array(arrays["recomputed.npy"].astype(np.bool_)),
             "logits": pa.FixedSizeListArray.from_arrays(flat, type=logits),
         }
@@ -185,6 +188,15 @@ class _Rows:
             [columns[name] for name in self.schema.names], schema=self.schema
         )
 
+    def _named(self, index: Any) -> Any:
+        """The names of labels that are given by index, or of lists of them."""
+        import pyarrow as pa
+
+        if not pa.types.is_list(index.type):
+            return self._names.take(index)
+        names = self._names.take(index.values)
+        return pa.ListArray.from_arrays(index.offsets, names, mask=index.is_null())
+
     def _text_type(self, field: str) -> Any:
         """A string, or a large one where a shard holds more text than a plain one can count."""
         import pyarrow as pa
@@ -192,6 +204,20 @@ class _Rows:
         records = (self._store.read_shard(shard) for shard in self._shards)
         most = max(record.files[f"{field}.npy"].num_bytes for record in records)
         return pa.string() if most <= _MOST_STRING_BYTES else pa.large_string()
+
+
+def _label_indices(gold: Array) -> Any:
+    """Labels of a store, whose values were checked, as an Arrow array; null where a row has none.
+
+    Of several labels a row it is one of lists, empty where none of the classes applies.
+    """
+    import pyarrow as pa
+
+    if gold.ndim == 1:
+        return pa.array(gold.astype(np.int64), mask=gold < 0)
+    offsets = np.concatenate([[0], np.cumsum((gold > 0).sum(axis=1))]).astype(np.int32)
+    indices = pa.array(np.nonzero(gold > 0)[1].astype(np.int64))
+    return pa.ListArray.from_arrays(pa.array(offsets), indices, mask=pa.array(gold[:, 0] < 0))
 
 
 def _strings(kind: Any, offsets: Array, content: Array) -> Any:
@@ -213,6 +239,8 @@ def _feature(kind: Any) -> dict[str, Any]:
     if pa.types.is_fixed_size_list(kind):
         inner = _feature(kind.value_type)
         return {"feature": inner, "length": kind.list_size, "_type": "List"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
     names = {pa.float32(): "float32", pa.float16(): "float16"}  # Arrow's own: float, halffloat
     return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
 

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from monox_kit.data import Document, Int64s, LabelSet, Logits
-from monox_kit.errors import ConfigError, StoreIncomplete
+from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
+from monox_kit.problem import Bools, Labels
 from monox_kit.progress import Progress
-from monox_kit.store.arrays import Bools, Int32s
 from monox_kit.store.folder import StoreFolder, StoreRecords
 from monox_kit.store.format import COMPLETE_FILE, SHARDS_FOLDER, CompleteRecord, ShardRange
 from monox_kit.store.mapped import MappedArrays
@@ -48,6 +48,7 @@ class StoreInfo:
     num_shards_done: int
     num_classes: int
     labels: tuple[str, ...]
+    problem_type: str
     num_labelled: int
     num_recomputed: int
     dtype: str
@@ -72,6 +73,7 @@ class StoreInfo:
             num_shards_done=len(totals.digests),
             num_classes=manifest.num_classes,
             labels=manifest.labels.names,
+            problem_type=manifest.labels.problem_type,
             num_labelled=totals.num_labelled,
             num_recomputed=totals.num_recomputed,
             dtype=manifest.dtype,
@@ -206,11 +208,35 @@ class LogitStore:
         self._arrays.gather("logits.npy", rows, out)
         return out
 
-    def gold(self, rows: Int64s | slice) -> Int32s:
-        """[n] int32 gold labels of n rows, -1 where there is none; see `logits`."""
-        out = np.empty(self._arrays.count(rows), np.int32)
+    def gold(self, rows: Int64s | slice) -> Labels:
+        """The gold labels of n rows, [n] int32 or, of several labels a row, [n, C] int8.
+
+        See `problem` for their form, and `logits`. Values are as they stand in the files, which
+        `require_gold` checks.
+        """
+        problem = self.manifest.problem
+        out = np.empty(problem.label_shape(self._arrays.count(rows)), problem.label_descr)
         self._arrays.gather("labels.npy", rows, out)
         return out
+
+    def require_gold(self, rows: Int64s, gold: Labels) -> None:
+        """Check that gold labels of n rows are ones that the store may hold.
+
+        Args:
+            rows: [n] int64.
+            gold: theirs, as `gold` gave them.
+
+        Raises:
+            StoreCorrupt: the file holds a label that the store has not; it names file and row.
+        """
+        problem = self.manifest.problem
+        valid = problem.are_valid(gold)
+        if not valid.all():
+            at = int(np.argmin(valid))
+            shard = self._arrays.shard_of(int(rows[at]))
+            path = self.folder / SHARDS_FOLDER / shard.name / "labels.npy"
+            found = f"{gold[at]} in row {rows[at]}"
+            raise corrupt(path, problem.wanted_labels, found, repair_step(shard))
 
     def recomputed(self, rows: Int64s | slice) -> Bools:
         """[n] bool, whether the fidelity guard recomputed a row's logits; see `logits`."""
@@ -219,19 +245,22 @@ class LogitStore:
         return out
 
     def label(self, row: int) -> int:
-        """The gold label's index, or -1 where the corpus has none.
+        """The gold label's index, or -1 where the corpus has none; of stores with one label a row.
 
         Raises:
-            StoreError: see `logits`.
+            StoreError: see `logits`; or a row has any number of labels, which `gold` gives.
             StoreCorrupt: the file holds a label that the store has not.
         """
+        if self.labels.is_multi:
+            raise StoreError(
+                f"{self.folder}: expected a store with one label a row, found "
+                f"{self.labels.problem_type}. Use gold, which gives [n, C]."
+            )
         shard = self._arrays.shard_of(row)
-        label = int(self._arrays.array(shard.index, "labels.npy")[row - shard.start])
-        if not -1 <= label < self.num_classes:
-            path = self.folder / SHARDS_FOLDER / shard.name / "labels.npy"
-            wanted = f"labels from -1 to {self.num_classes - 1}"
-            raise corrupt(path, wanted, f"{label} in row {row}", repair_step(shard))
-        return label
+        at = row - shard.start
+        gold = self._arrays.array(shard.index, "labels.npy")[at : at + 1]
+        self.require_gold(np.array([row]), gold)
+        return int(gold[0])
 
     def texts(self, rows: Int64s | slice) -> list[str]:
         """The n texts, or premises of pairs, of n rows, in the order asked for; see `logits`."""
@@ -273,16 +302,13 @@ class LogitStore:
             rows: a slice with step 1.
         """
         start, stop, _ = rows.indices(len(self))
-        names = self.labels.names
         for first in range(start, stop, _DOCUMENTS):
             part = slice(first, min(first + _DOCUMENTS, stop))
             texts = self.texts(part)
             pairs: Sequence[str | None] = self.text_pairs(part) or [None] * len(texts)
             gold = self.gold(part)
-            if ((gold < -1) | (gold >= len(names))).any():
-                for row in range(part.start, part.stop):
-                    self.label(row)  # names the file and the row
-            labels = (None if at < 0 else names[at] for at in gold.tolist())
+            self.require_gold(np.arange(part.start, part.stop), gold)
+            labels = self.manifest.problem.decode(gold)
             here = range(part.start, part.stop)
             for row, name, text, pair, label in zip(here, self.ids(part), texts, pairs, labels):
                 yield Document(row=row, id=name, text=text, text_pair=pair, label=label)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monox_kit.objectives import confidence, entropy, hard_labels
+from monox_kit.problem import Problem
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.view import RowsPart, ShardView
@@ -30,7 +30,8 @@ class LabelCount:
 
     Attributes:
         label: its name.
-        predicted: rows whose largest logit is the class's; the first class in a tie.
+        predicted: rows that the logits decide for the class: whose largest logit is its (the first
+            class in a tie), or, of several labels a row, whose logit of the class is above 0.
         gold: rows that the corpus gives the label.
         agreeing: rows of which both hold.
     """
@@ -66,10 +67,12 @@ class StoreStats:
         num_rows_done: rows that are there; everything below counts these.
         labels: by class, in the order of the logits.
         num_labelled: rows with a gold label.
-        num_agreeing: rows whose gold label is the predicted one.
+        num_agreeing: rows whose gold label is the predicted one, of several labels all of them.
         agreement: the second over the first; None without gold labels.
-        confidence: the largest softmax probability at T = 1; None without rows.
-        entropy_nats: of the softmax at T = 1, in nats; None without rows.
+        confidence: the largest softmax probability at T = 1, or, of several labels a row, the least
+            over the classes of max(q_k, 1 - q_k); None without rows.
+        entropy_nats: of the softmax at T = 1, or of all sigmoids together, in nats; None without
+            rows.
         num_recomputed: rows whose logits the fidelity guard's fp32 graph gave, in fp32 or bf16.
         num_fast: rows whose logits the run's own graph gave.
         precision_rows: by precision, rows computed in it.
@@ -119,7 +122,7 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
         digests = [store.read_shard(shard).digest for shard in shards]
         store.require_complete(complete, shards, digests)
     num_rows = sum(map(len, shards))
-    counts = _Counts(store.manifest.num_classes, num_rows)
+    counts = _Counts(store.manifest.problem, num_rows)
     with (progress or Silent()).task("counting", num_rows, "rows") as task:
         for shard in shards:
             for part in ShardView(store, shard).parts(shard.start, shard.stop):
@@ -131,7 +134,7 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
     if counts.num_recomputed:
         again = str(store.manifest.fingerprint.get(_GUARD_PRECISION_KEY, "fp32"))
         precision_rows[again] = precision_rows.get(again, 0) + counts.num_recomputed
-    num_labelled, num_agreeing = int(counts.gold.sum()), int(counts.agreeing.sum())
+    num_labelled, num_agreeing = counts.num_labelled, counts.num_agreeing
     names = store.manifest.labels.names
     return StoreStats(
         path=str(folder),
@@ -162,25 +165,28 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
 class _Counts:
     """Running counts over the rows of a store."""
 
-    def __init__(self, num_classes: int, num_rows: int) -> None:
-        self._num_classes = num_classes
-        self.predicted = np.zeros(num_classes, np.int64)
-        self.gold = np.zeros(num_classes, np.int64)
-        self.agreeing = np.zeros(num_classes, np.int64)
+    def __init__(self, problem: Problem, num_rows: int) -> None:
+        self._problem = problem
+        self.predicted = np.zeros(problem.num_classes, np.int64)
+        self.gold = np.zeros(problem.num_classes, np.int64)
+        self.agreeing = np.zeros(problem.num_classes, np.int64)
+        self.num_labelled = self.num_agreeing = 0
         self.confidence = _Histogram(1.0)
-        self.entropy = _Histogram(math.log(num_classes))
+        self.entropy = _Histogram(problem.max_entropy)
         self.num_recomputed = 0
         self._text_digests = np.empty(num_rows, np.uint64)
         self._num_texts = 0
 
     def add(self, part: RowsPart) -> None:
         """Count some rows."""
-        predicted = hard_labels(part.logits)
-        self.predicted += self._by_class(predicted)
-        self.gold += self._by_class(part.gold[part.gold >= 0])
-        self.agreeing += self._by_class(predicted[predicted == part.gold])
-        self.confidence.add(confidence(part.logits))
-        self.entropy.add(entropy(part.logits))
+        problem, predicted = self._problem, self._problem.decide(part.logits)
+        self.predicted += problem.count(predicted)
+        self.gold += problem.count(part.gold)
+        self.agreeing += (problem.indicators(predicted) & problem.indicators(part.gold)).sum(axis=0)
+        self.num_labelled += int(problem.are_given(part.gold).sum())
+        self.num_agreeing += int(problem.are_equal(predicted, part.gold).sum())
+        self.confidence.add(problem.confidence(part.logits))
+        self.entropy.add(problem.entropy(part.logits))
         self.num_recomputed += int(part.recomputed.sum())
         pairs = part.texts.get("text_pair", ())
         texts = zip(part.texts["text"], pairs) if pairs else zip(part.texts["text"])
@@ -193,9 +199,6 @@ class _Counts:
         """Rows whose texts an earlier row had. Orders the digests in place."""
         self._text_digests.sort()
         return int((self._text_digests[1:] == self._text_digests[:-1]).sum())
-
-    def _by_class(self, indices: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        return np.bincount(indices, minlength=self._num_classes)
 
 
 class _Histogram:

@@ -14,7 +14,7 @@ import numpy as np
 
 from monox_kit.data import Document, Logits
 from monox_kit.errors import StoreCorrupt
-from monox_kit.store.arrays import Bools, Int32s
+from monox_kit.problem import Bools, Labels
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import HEADER_BYTES, SHARD_FILE, ShardRange, text_fields
 from monox_kit.store.record import check_record, corrupt
@@ -31,14 +31,14 @@ class RowsPart:
     Attributes:
         rows: their positions in the store.
         logits: [n, C] float32.
-        gold: [n] int32 gold labels, -1 where there is none.
+        gold: the n rows' gold labels, in the form of `problem`.
         recomputed: [n] whether the fidelity guard recomputed the logits.
         texts: by text field, n texts in UTF-8.
     """
 
     rows: range
     logits: Logits
-    gold: Int32s
+    gold: Labels
     recomputed: Bools
     texts: Mapping[str, Sequence[bytes]]
 
@@ -59,7 +59,7 @@ class ShardView:
         self.record = store.read_shard(shard)
         self._shard = shard
         self._folder = store.shard_folder(shard)
-        self._num_classes = store.manifest.num_classes
+        self._problem = store.manifest.problem
         self._fields = text_fields(store.manifest)
         self._arrays = {
             name: store.shards.map_array(self._folder, self.record, name, check_digest=True)
@@ -76,7 +76,7 @@ class ShardView:
         num_labelled = num_recomputed = 0
         for start in range(first, stop, _PART_ROWS):
             part = self._rows_part(range(start, min(start + _PART_ROWS, stop)))
-            num_labelled += int((part.gold >= 0).sum())
+            num_labelled += int(self._problem.are_given(part.gold).sum())
             num_recomputed += int(part.recomputed.sum())
             yield part
         if (first, stop) == (self._shard.start, self._shard.stop):
@@ -102,17 +102,13 @@ class ShardView:
     def _rows_part(self, rows: range) -> RowsPart:
         at = slice(rows.start - self._shard.start, rows.stop - self._shard.start)
         logits = self._arrays["logits.npy"][at].astype(np.float32)
-        gold = self._arrays["labels.npy"][at].astype(np.int32)
+        gold = self._arrays["labels.npy"][at].copy()
         recomputed = self._arrays["recomputed.npy"][at]
         numbers = np.arange(rows.start, rows.stop)
         for name, good, wanted in (
             ("rows.npy", self._arrays["rows.npy"][at] == numbers, "the row's own number"),
             ("logits.npy", np.isfinite(logits).all(axis=1), "finite logits"),
-            (
-                "labels.npy",
-                (gold >= -1) & (gold < self._num_classes),
-                f"a label from -1 to {self._num_classes - 1}",
-            ),
+            ("labels.npy", self._problem.are_valid(gold), self._problem.wanted_labels),
             ("recomputed.npy", recomputed <= 1, "0 or 1"),
         ):
             if not good.all():

@@ -20,7 +20,8 @@ from monox_kit.durable import (
 )
 from monox_kit.errors import StorageError, StoreError, StoreIncomplete
 from monox_kit.locks import RangeLocks
-from monox_kit.store.arrays import Bools, Int32s, text_sizes
+from monox_kit.problem import Bools, Labels
+from monox_kit.store.arrays import text_sizes
 from monox_kit.store.beginning import (
     WHOLE,
     remove_scan,
@@ -152,7 +153,7 @@ class StoreWriter:
         *,
         logits: Logits,
         documents: Sequence[Document],
-        labels: Int32s,
+        labels: Labels,
         recomputed: Bools | None = None,
     ) -> None:
         """Write one of the missing shards at once; when this returns it survives a power failure.
@@ -161,7 +162,7 @@ class StoreWriter:
             shard: one of `missing`.
             logits: [n, C] float32, finite.
             documents: the n documents of the shard's rows, in order.
-            labels: [n] int32 indices of the gold labels, -1 where there is none.
+            labels: the gold labels, as `Problem.encode` gives them.
             recomputed: [n] bool, whether the reference graph of the run's fidelity guard gave the
                 row's logits; None where it gave none.
 

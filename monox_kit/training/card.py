@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monox_kit import __version__
+from monox_kit.problem import shown_measure
 from monox_kit.training.origin import Origin
 from monox_kit.training.summary import TrainingSummary
 
@@ -56,13 +57,13 @@ def _results(summary: TrainingSummary, origin: Origin) -> Iterator[str]:
         [
             name,
             f"{result['rows']:,.0f}",
-            f"{100 * result['accuracy']:.1f} %",
+            shown_measure(result),
             f"{result['loss']:.4f}",
             "chose the weights" if name in origin.select_on else "reported alone",
         ]
         for name, result in summary.dev_sets.items()
     ]
-    yield from _table(["set", "rows", "accuracy", "loss", ""], rows)
+    yield from _table(["set", "rows", "result", "loss", ""], rows)
 
 
 def _rounds(summary: TrainingSummary) -> Iterator[str]:
@@ -74,12 +75,12 @@ def _rounds(summary: TrainingSummary) -> Iterator[str]:
             f"{each['round']}{' (kept)' if each['kept'] else ''}",
             f"{each['num_rows']:,}",
             f"{each['num_steps']:,}",
-            f"{100 * each['dev_accuracy']:.1f} %",
+            shown_measure(each, "dev_"),
         ]
         for each in summary.rounds
     ]
     yield from ("", "## Rounds", "")
-    yield from _table(["round", "rows", "steps", "dev accuracy"], rows)
+    yield from _table(["round", "rows", "steps", "dev"], rows)
 
 
 def _classes(summary: TrainingSummary) -> Iterator[str]:

@@ -33,6 +33,7 @@ from monox_kit.durable import (
     write_file,
 )
 from monox_kit.errors import CheckpointError, ConfigError, StoreError
+from monox_kit.problem import MEASURES
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.record import (
     DIGEST_KEY,
@@ -220,7 +221,7 @@ class Checkpoints:
             all(_is_result(result, "step") for result in chosen)
             and all(_is_result(result, "rows") for result in of_sets)
         ):
-            raise damaged(path, "accuracy and loss of every dev evaluation", "something else")
+            raise damaged(path, "measure and loss of every dev evaluation", "something else")
         if set(values["files"]) != {f"{name}.safetensors" for name in _GROUPS}:
             raise damaged(path, "the files of a checkpoint", f"{sorted(values['files'])[:5]}")
         groups = {}
@@ -258,6 +259,7 @@ def _position(value: Mapping[str, Any], path: Path) -> Position:
 def _is_result(value: Any, third: str) -> bool:
     return (
         isinstance(value, dict)
-        and {"accuracy", "loss", third} <= set(value)
+        and {"loss", third} <= set(value)
+        and any(name in value for name in MEASURES)
         and all(type(number) in (int, float) for number in value.values())
     )

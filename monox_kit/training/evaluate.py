@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.data import Classifier, Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError, NotFinite
+from monox_kit.problem import measure_of, problem_of
 from monox_kit.scoring import BatchDone, score
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.training.processes import Processes
@@ -26,7 +28,7 @@ class DevSets:
 
     Attributes:
         documents: `dev` for the source language, else the language's tag.
-        select_on: names of the sets whose mean accuracy chooses, sorted; `dev` alone is zero-shot.
+        select_on: names of the sets whose mean measure chooses, sorted; `dev` alone is zero-shot.
         language: of `dev`; None where its rows do not name it.
         labelled_languages: of the gold-labelled text that `dev` was compared with; none where that
             was not given or does not name any.
@@ -92,7 +94,7 @@ class DevSets:
         )
 
     def chosen_by(self, results: Mapping[str, Result]) -> Result:
-        """The accuracy and the loss that choose: their means over the sets to select on."""
+        """The measure and the loss that choose: their means over the sets to select on."""
         return mean_result(results, self.select_on)
 
 
@@ -102,11 +104,10 @@ def _languages(documents: Sequence[Document]) -> list[str]:
 
 
 def mean_result(results: Mapping[str, Result], names: Sequence[str]) -> Result:
-    """The mean accuracy and the mean loss of the named dev sets."""
+    """The mean measure and the mean loss of the named dev sets."""
     chosen = [results[name] for name in names]
-    return {
-        key: sum(result[key] for result in chosen) / len(chosen) for key in ("accuracy", "loss")
-    }
+    keys = (measure_of(chosen[0]), "loss")
+    return {key: sum(result[key] for result in chosen) / len(chosen) for key in keys}
 
 
 class DevConfig(NamedTuple):
@@ -150,15 +151,19 @@ class Evaluator:
             name: documents[processes.rank :: processes.count]
             for name, documents in sets.documents.items()
         }
+        self._problem = problem_of(labels)
         self._labels = {
-            name: np.array([labels.index(d.label or "", d.id) for d in documents], np.int64)
+            name: self._problem.encode(documents, f"dev set {name}")
             for name, documents in self._mine.items()
         }
 
     def evaluate(
         self, classifier: Classifier, on_batch: Callable[[BatchDone], None] | None = None
     ) -> dict[str, Result]:
-        """Accuracy in [0, 1], mean cross-entropy in nats and rows, by set; equal in all processes.
+        """Measure in [0, 1], mean cross-entropy in nats and rows, by set; equal in all processes.
+
+        The measure is the problem's: the accuracy or the micro-averaged F1, 0 where no class of any
+        row is gold or decided for.
 
         Args:
             classifier: the model as it is now.
@@ -169,20 +174,21 @@ class Evaluator:
         """
         sums: list[float] = []
         for name, documents in self._mine.items():
-            num_right = total_loss = 0.0
+            both = either = total_loss = 0.0
             if documents:
                 scored = score(classifier, self._tokenizer, documents, on_batch=on_batch)
-                logits, labels = scored.logits.astype(np.float64), self._labels[name]
-                top = logits.max(axis=1, keepdims=True)
-                log_total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-                gold = logits[np.arange(len(logits)), labels]
-                num_right = float((logits.argmax(axis=1) == labels).sum())
-                total_loss = float((log_total - gold).sum())
-            sums += [num_right, total_loss, float(len(documents))]
-        totals = np.reshape(self._processes.sum(sums), (-1, 3)).tolist()
+                problem, labels = self._problem, self._labels[name]
+                overlap = problem.overlap(labels, problem.decide(scored.logits))
+                both, either = (float(each.sum()) for each in overlap)
+                hard = problem.losses.hard
+                losses = hard(torch.from_numpy(scored.logits), torch.from_numpy(labels).long())
+                total_loss = losses.sum().item()
+            sums += [both, either, total_loss, float(len(documents))]
+        totals = np.reshape(self._processes.sum(sums), (-1, 4)).tolist()
+        measure = self._problem.measure
         results: dict[str, Result] = {
-            name: {"accuracy": right / rows, "loss": loss / rows, "rows": rows}
-            for name, (right, loss, rows) in zip(self._mine, totals)
+            name: {measure: 2 * both / either if either else 0.0, "loss": loss / n, "rows": n}
+            for name, (both, either, loss, n) in zip(self._mine, totals)
         }
         for name, result in results.items():
             if not math.isfinite(result["loss"]):
@@ -194,8 +200,8 @@ class Evaluator:
 
 
 def rank(result: Result) -> tuple[float, float]:
-    """The order of dev results, the best last: by accuracy, then by loss."""
-    return result["accuracy"], -result["loss"]
+    """The order of dev results, the best last: by their measure, then by loss."""
+    return result[measure_of(result)], -result["loss"]
 
 
 def is_better(result: Result, best: Result) -> bool:

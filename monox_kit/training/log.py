@@ -6,7 +6,7 @@ and `step`:
 
     start         the run's fingerprint
     step          loss, learning_rate, grad_norm, rows, tokens, rows_per_s, tokens_per_s
-    evaluation    accuracy, loss and rows by dev set, and is_best
+    evaluation    accuracy or micro_f1, loss and rows by dev set, and is_best
     checkpoint
     resume        missing_steps: finished ones without a line, where the log was lost or damaged
     error         message: why the run stopped, a value that is not finite among the reasons

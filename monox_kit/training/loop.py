@@ -14,6 +14,7 @@ import numpy as np
 
 from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, MonoxError
+from monox_kit.problem import shown_measure
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import BatchDone
 from monox_kit.tokenizing import Tokenizer
@@ -56,9 +57,9 @@ class FitResult:
         precision: `fp32` or `bf16`.
         num_steps: optimizer steps.
         stopped_early: whether `patience` ended the run.
-        best: what the weights to keep were chosen by: step, accuracy, loss.
-        best_sets: their accuracy, loss and rows by dev set.
-        history: every dev evaluation: step, and the accuracy and loss that choose.
+        best: what the weights to keep were chosen by: step, measure, loss.
+        best_sets: their measure, loss and rows by dev set.
+        history: every dev evaluation: step, and the measure and loss that choose.
     """
 
     precision: str
@@ -257,7 +258,7 @@ class Trainer:
         """What stands beside the bar."""
         rows_per_s, tokens_per_s = speed.rates()
         best = self._state.best_result
-        dev = f", dev {100 * best['accuracy']:.1f} %" if best else ""
+        dev = f", dev {shown_measure(best)}" if best else ""
         return (
             f"loss {np.mean(losses):.3f}{dev}, {rows_per_s:,.0f} rows/s, "
             f"{tokens_per_s:,.0f} tokens/s"

@@ -5,22 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from monox_kit.data import Document, Int64s, LabelSet
+from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError
-from monox_kit.objectives import (
-    cross_entropy,
-    kl_divergence,
-    logit_mse,
-    mixed,
-    soft_cross_entropy,
-)
+from monox_kit.objectives import logit_mse, mixed
+from monox_kit.problem import Problem, problem_of
 from monox_kit.store import LogitStore
 from monox_kit.training.config import ObjectiveConfig
 from monox_kit.training.rows import (
@@ -52,6 +47,11 @@ class Sources:
     labelled_name: str = ""
     teachers: Sequence[StoredTeacher] = ()
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    @property
+    def problem(self) -> Problem:
+        """What labels and logits mean."""
+        return problem_of(self.labels)
 
     @property
     def stores(self) -> list[LogitStore]:
@@ -118,7 +118,8 @@ def _require_teachers(sources: Sources, method: str) -> None:
 def _cross_entropy(sources: Sources) -> Task:
     """The paper's MBERT: cross-entropy on the gold-labelled rows; stores are not used."""
     gold = _gold(sources, "ce")
-    return Task(rows=TrainingRows([gold]), loss=_label_loss, counts={"gold_rows": len(gold)})
+    counts = {"gold_rows": len(gold)}
+    return Task(rows=TrainingRows([gold]), loss=_LabelLoss(sources.problem), counts=counts)
 
 
 def _pseudo_labels(sources: Sources) -> Task:
@@ -131,12 +132,12 @@ def _pseudo_labels(sources: Sources) -> Task:
     pseudo = [PseudoLabelledRows(*both) for both in zip(sources.teachers, selected)]
     return Task(
         rows=TrainingRows([gold, *pseudo]),
-        loss=_label_loss,
+        loss=_LabelLoss(sources.problem),
         counts={
             "gold_rows": len(gold),
             "pseudo_labelled_rows": sum(map(len, pseudo)),
-            "below_threshold_rows": _total(each.num_below for each in selected),
-            "store_rows_with_gold_text": _total(each.num_gold_texts for each in selected),
+            "below_threshold_rows": sum(each.num_rows_below for each in selected),
+            "store_rows_with_gold_text": sum(each.num_rows_gold for each in selected),
         },
         classes=_by_class(sources.labels, selected),
         settings={"threshold": threshold},
@@ -160,12 +161,12 @@ def _knowledge_distillation(sources: Sources) -> Task:
     ]
     counts = {"soft_rows": sum(map(len, soft))}
     if selected:
-        counts["below_min_confidence_rows"] = _total(each.num_below for each in selected)
+        counts["below_min_confidence_rows"] = sum(each.num_rows_below for each in selected)
     if objective.alpha > 0:
         counts["of_them_gold_rows"] = _num_gold(soft)
     return Task(
         rows=TrainingRows(soft),
-        loss=_Distillation(objective),
+        loss=_Distillation(objective, sources.problem),
         counts=counts,
         classes=_by_class(sources.labels, selected),
         settings={
@@ -185,31 +186,37 @@ METHODS: Mapping[str, Callable[[Sources], Task]] = {
 }
 
 
-def _label_loss(student_logits: Tensor, targets: Targets) -> Tensor:
+class _LabelLoss:
     """Cross-entropy with the labels, gold ones and pseudo-labels alike."""
-    return cross_entropy(student_logits, targets.labels).mean()
+
+    def __init__(self, problem: Problem) -> None:
+        self._hard = problem.losses.hard
+
+    def __call__(self, student_logits: Tensor, targets: Targets) -> Tensor:
+        return self._hard(student_logits, targets.labels).mean()
 
 
 class _Distillation:
     """The loss of `kd`: of its soft targets, mixed with that of gold labels."""
 
-    def __init__(self, objective: ObjectiveConfig) -> None:
-        self._objective = objective
+    def __init__(self, objective: ObjectiveConfig, problem: Problem) -> None:
+        self._objective, self._problem = objective, problem
 
     def __call__(self, student_logits: Tensor, targets: Targets) -> Tensor:
         assert targets.teacher is not None  # rows of `kd` have one
         losses = self._soft(student_logits, targets.teacher)
         alpha = self._objective.alpha
         if alpha > 0:
-            hard = cross_entropy(student_logits, targets.labels)
-            losses = mixed(hard, losses, targets.labels, alpha)
+            hard = self._problem.losses.hard(student_logits, targets.labels)
+            losses = mixed(hard, losses, self._problem.are_given(targets.labels), alpha)
         return losses.mean()
 
     def _soft(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         objective = self._objective
         if objective.kd_loss == "mse":
             return logit_mse(student_logits, teacher_logits)
-        loss = soft_cross_entropy if objective.kd_loss == "ce" else kl_divergence
+        losses = self._problem.losses
+        loss = losses.soft if objective.kd_loss == "ce" else losses.divergence
         both = objective.temperature_on == "both"
         return loss(
             student_logits,
@@ -227,10 +234,6 @@ def _num_gold(sources: Sequence[SoftRows]) -> int:
             "from. Label the gold-labelled text too, with its labels, or leave --alpha out."
         )
     return count
-
-
-def _total(counts: Iterable[Int64s]) -> int:
-    return int(sum(each.sum() for each in counts))
 
 
 def _by_class(labels: LabelSet, selected: Sequence[SelectedRows]) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ import torch
 
 from monox_kit.data import Document, Int64s, LabelSet, Logits
 from monox_kit.errors import ConfigError
-from monox_kit.objectives import confidence, hard_labels
+from monox_kit.problem import Labels, problem_of
 from monox_kit.training.targets import Targets
 from monox_kit.training.teachers import StoredTeacher
 
@@ -34,8 +34,8 @@ class RowSource(Protocol):
     def text_pairs(self, indices: Int64s) -> Sequence[str]:
         """B second texts of pairs."""
 
-    def labels(self, indices: Int64s) -> Int64s:
-        """[B] int64 class indices, -1 where a row has none."""
+    def labels(self, indices: Int64s) -> Labels:
+        """Labels of B rows, in the form of `problem`."""
 
     def teacher_logits(self, indices: Int64s) -> Logits | None:
         """[B, C] float32 logits to learn from; None where the labels are all there is."""
@@ -49,11 +49,7 @@ class LabelledRows:
 
     def __init__(self, documents: Sequence[Document], labels: LabelSet, where: str) -> None:
         self._documents = documents
-        self._labels = np.fromiter(
-            (labels.index(d.label or "", f"{where}: row {d.row}") for d in documents),
-            np.int64,
-            len(documents),
-        )
+        self._labels = problem_of(labels).encode(documents, where)
 
     @property
     def has_pairs(self) -> bool:
@@ -71,8 +67,8 @@ class LabelledRows:
         """B second texts of pairs."""
         return [self._documents[index].text_pair or "" for index in indices]
 
-    def labels(self, indices: Int64s) -> Int64s:
-        """[B] int64 gold labels."""
+    def labels(self, indices: Int64s) -> Labels:
+        """Gold labels of B rows."""
         return self._labels[indices]
 
     def teacher_logits(self, indices: Int64s) -> None:
@@ -117,16 +113,16 @@ class SoftRows(_StoreRows):
         super().__init__(teacher, np.arange(len(teacher), dtype=np.int64) if rows is None else rows)
         self._temperature = temperature
 
-    def labels(self, indices: Int64s) -> Int64s:
-        """[B] int64 gold labels, -1 where the store has none."""
-        return self._store.gold(self._rows[indices]).astype(np.int64)
+    def labels(self, indices: Int64s) -> Labels:
+        """Gold labels of B rows, -1 where the store has none."""
+        return self._store.gold(self._rows[indices])
 
     def teacher_logits(self, indices: Int64s) -> Logits:
         """[B, C] float32 logits."""
         return self._teacher.logits(self._rows[indices], self._temperature)
 
     def num_gold(self) -> int:
-        """The rows with a gold label, every one of which is checked to be a class.
+        """The rows with a gold label, every one of which is checked to be of the store's classes.
 
         Raises:
             StoreCorrupt: the store holds a label that its label set has not.
@@ -135,9 +131,8 @@ class SoftRows(_StoreRows):
         for start in range(0, len(self), _BLOCK_ROWS):
             rows = self._rows[start : start + _BLOCK_ROWS]
             gold = self._store.gold(rows)
-            for row in rows[(gold < -1) | (gold >= self._store.num_classes)]:
-                self._store.label(int(row))  # names the file and the row
-            count += int((gold >= 0).sum())
+            self._store.require_gold(rows, gold)
+            count += int(self._store.manifest.problem.are_given(gold).sum())
         return count
 
 
@@ -153,8 +148,8 @@ class PseudoLabelledRows(_StoreRows):
         super().__init__(teacher, selected.rows)
         self._labels = selected.labels
 
-    def labels(self, indices: Int64s) -> Int64s:
-        """[B] int64 pseudo-labels."""
+    def labels(self, indices: Int64s) -> Labels:
+        """Pseudo-labels of B rows."""
         return self._labels[indices]
 
     def teacher_logits(self, indices: Int64s) -> None:
@@ -185,7 +180,7 @@ class TrainingRows:
         """Texts, second texts (None for single texts) and targets of B rows, in their order."""
         which = np.searchsorted(self._starts, indices, side="right") - 1
         texts, pairs = [""] * len(indices), [""] * len(indices)
-        labels = np.empty(len(indices), np.int64)
+        labels: Labels | None = None
         logits: Logits | None = None
         for number in np.unique(which):
             source, places = self._sources[number], np.flatnonzero(which == number)
@@ -193,12 +188,16 @@ class TrainingRows:
             _put(texts, places, source.texts(local))
             if self.has_pairs:
                 _put(pairs, places, source.text_pairs(local))
-            labels[places] = source.labels(local)
+            found = source.labels(local)
+            if labels is None:  # int64: PyTorch takes class indices of no other type
+                labels = np.empty((len(indices), *found.shape[1:]), np.int64)
+            labels[places] = found
             part = source.teacher_logits(local)
             if part is not None:
                 if logits is None:
                     logits = np.empty((len(indices), part.shape[1]), np.float32)
                 logits[places] = part
+        assert labels is not None  # nobody asks for no rows
         teacher = None if logits is None else torch.from_numpy(logits)
         targets = Targets(torch.from_numpy(labels), teacher)
         return texts, pairs if self.has_pairs else None, targets
@@ -215,17 +214,22 @@ class SelectedRows:
 
     Attributes:
         rows: [N] int64 positions in the stores.
-        labels: [N] int64 the teacher's hard labels of these rows.
-        num_kept: [C] int64, of each class as the teacher labels it.
+        labels: the teacher's hard labels of these rows.
+        num_kept: [C] int64, of each class as the teacher labels it; a row of several labels counts
+            for each, one of none for no class.
         num_below: [C] int64, left out for too little confidence.
         num_gold_texts: [C] int64, left out for a text that is gold-labelled.
+        num_rows_below: rows left out for too little confidence.
+        num_rows_gold: rows left out for a text that is gold-labelled.
     """
 
     rows: Int64s
-    labels: Int64s
+    labels: Labels
     num_kept: Int64s
     num_below: Int64s
     num_gold_texts: Int64s
+    num_rows_below: int
+    num_rows_gold: int
 
 
 def select_rows(
@@ -237,18 +241,20 @@ def select_rows(
 
     Args:
         teacher: who labelled them; several are averaged as probabilities at T = 1.
-        least_confidence: (largest softmax probability, T = 1) of a row that is kept.
+        least_confidence: (`Problem.confidence`, T = 1) of a row that is kept.
         gold_texts: (text, text_pair) of the gold-labelled rows, whose gold labels win: a store
             that covers the labelled texts too does not bring them in a second time.
     """
-    store, num_classes = teacher.texts, teacher.texts.num_classes
-    kept: list[tuple[Int64s, Int64s]] = []
-    num_below, num_gold = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
+    store, problem = teacher.texts, teacher.texts.manifest.problem
+    kept: list[tuple[Int64s, Labels]] = []
+    num_below, num_gold = (np.zeros(problem.num_classes, np.int64) for _ in range(2))
+    num_rows_below = num_rows_gold = 0
     for start in range(0, len(teacher), _BLOCK_ROWS):
         rows = np.arange(start, min(start + _BLOCK_ROWS, len(teacher)), dtype=np.int64)
         logits = teacher.logits(rows, 1.0)
-        labels, sure = hard_labels(logits), confidence(logits) >= least_confidence
-        num_below += np.bincount(labels[~sure], minlength=num_classes)
+        labels, sure = problem.decide(logits), problem.confidence(logits) >= least_confidence
+        num_below += problem.count(labels[~sure])
+        num_rows_below += int((~sure).sum())
         rows, labels = rows[sure], labels[sure]
         if gold_texts:
             texts = store.texts(rows)
@@ -256,14 +262,17 @@ def select_rows(
             fresh = np.fromiter(
                 (both not in gold_texts for both in zip(texts, pairs)), bool, len(texts)
             )
-            num_gold += np.bincount(labels[~fresh], minlength=num_classes)
+            num_gold += problem.count(labels[~fresh])
+            num_rows_gold += int((~fresh).sum())
             rows, labels = rows[fresh], labels[fresh]
         kept.append((rows, labels))
     all_labels = np.concatenate([labels for _, labels in kept])
     return SelectedRows(
         rows=np.concatenate([rows for rows, _ in kept]),
         labels=all_labels,
-        num_kept=np.bincount(all_labels, minlength=num_classes).astype(np.int64),
+        num_kept=problem.count(all_labels),
         num_below=num_below,
         num_gold_texts=num_gold,
+        num_rows_below=num_rows_below,
+        num_rows_gold=num_rows_gold,
     )

@@ -141,7 +141,7 @@ def train_teacher(
     progress = (progress if is_first() else None) or Silent()
     labels = _labels_for(config.labels, config.train, progress)
     train = read_labelled(config.train, labels)
-    labels = labels or LabelSet.from_names([d.label or "" for d in train])
+    labels = labels or LabelSet.from_documents(train, _name(config.train))
     sources = Sources(labels, train, _name(config.train))
     run = TrainingRun(
         command="train-teacher",
@@ -197,17 +197,17 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
                 "--method kd learns from the stores alone: of --labelled, labels and language are "
                 "checked"
             )
+    name = _name(config.labelled) if config.labelled else ""
     if labels is None and not labelled:
         raise ConfigError(
             f"--labelled: expected gold-labelled text or a logit store for --method "
             f"{config.method}, found neither. Give --labelled FILE or --store DIR."
         )
-    labels = labels or LabelSet.from_names([d.label or "" for d in labelled])
+    labels = labels or LabelSet.from_documents(labelled, name)
     if config.combine == "average" and stores:
         teachers = [StoredTeacher(stores, config.store_weight)]
     else:
         teachers = [StoredTeacher([store]) for store in stores]
-    name = _name(config.labelled) if config.labelled else ""
     return TrainingRun(
         command="train-student",
         method=config.method,

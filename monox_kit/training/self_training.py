@@ -44,10 +44,11 @@ from monox_kit.durable import (
 from monox_kit.errors import ConfigError, StorageError
 from monox_kit.labelling import LabelConfig, LabelSummary, label_corpus
 from monox_kit.locks import owned_folder
+from monox_kit.problem import measure_of
 from monox_kit.progress import Progress
 from monox_kit.training.card import model_card
 from monox_kit.training.config import ObjectiveConfig
-from monox_kit.training.evaluate import mean_result, rank
+from monox_kit.training.evaluate import DEV, mean_result, rank
 from monox_kit.training.one_run import Prepared
 from monox_kit.training.origin import Origin
 from monox_kit.training.processes import num_started
@@ -214,7 +215,7 @@ def _summary(
             "counts": dict(each.counts),
             "num_steps": each.num_steps,
             "best_step": each.best_step,
-            "dev_accuracy": each.dev_accuracy,
+            **_dev_measure(each),
             "dev_loss": each.dev_loss,
             "trained_s": each.trained_s,
             "kept": number == kept,
@@ -235,6 +236,13 @@ def _summary(
         reused=False,
         rounds=rounds,
     )
+
+
+def _dev_measure(trained: TrainingSummary) -> dict[str, float]:
+    """What a round's record keeps of `--dev` beside the loss, by name."""
+    result = trained.dev_sets[DEV]
+    measure = measure_of(result)
+    return {f"dev_{measure}": result[measure]}
 
 
 def _commit(

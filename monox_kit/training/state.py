@@ -15,7 +15,7 @@ from monox_kit.training.processes import Processes
 
 Tensors = dict[str, torch.Tensor]
 Parameters = Mapping[str, torch.nn.Parameter]
-# accuracy in [0, 1], loss in nats, and the step or the number of rows
+# measure (a key of `problem.MEASURES`) in [0, 1], loss in nats, and the step or the number of rows
 Result = Mapping[str, float]
 
 
@@ -30,9 +30,9 @@ class TrainingState:
         optimizer: AdamW's moments by `<parameter>/<moment>`.
         random: the states of PyTorch's generators by `<rank>/<device type>`, uint8.
         best: trainable parameters at the best dev evaluation; empty before the first.
-        best_result: step, accuracy and loss that it was chosen by; empty before the first.
-        best_sets: its accuracy, loss and rows by dev set; empty before the first.
-        history: step, accuracy and loss of every dev evaluation.
+        best_result: step, measure and loss that it was chosen by; empty before the first.
+        best_sets: its measure, loss and rows by dev set; empty before the first.
+        history: step, measure and loss of every dev evaluation.
     """
 
     step: int = 0

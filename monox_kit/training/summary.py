@@ -23,7 +23,8 @@ class TrainingSummary:
         method: the objective.
         counts: rows by what they are; in `self-training`, of the round that was kept.
         num_steps: optimizer steps; in `self-training`, of all rounds.
-        dev_accuracy: of the weights that were kept, in [0, 1]; on `--dev`.
+        dev_accuracy: of the weights that were kept, in [0, 1]; on `--dev`; None where a row has any
+            number of labels.
         dev_loss: their mean cross-entropy there.
         best_step: the step that they are from.
         history: every dev evaluation; in `self-training` with its round.
@@ -32,18 +33,20 @@ class TrainingSummary:
         reused: whether the folder held the finished model of the same run.
         stopped_early: whether `patience` ended it.
         selected_on: the dev sets that chose the weights.
-        dev_sets: accuracy, loss and rows of those weights by dev set.
+        dev_sets: accuracy (or `micro_f1`), loss and rows of those weights by dev set.
         classes: rows kept and left out, of each class as the teacher labels them; empty where
             none were chosen by confidence.
         rounds: of `self-training`: what each learned from, its steps, its dev result and whether it
             was kept; empty for other methods.
+        dev_micro_f1: of the weights that were kept, in [0, 1], on `--dev`, where a row has any
+            number of labels; else None.
     """
 
     path: Path
     method: str
     counts: Mapping[str, int]
     num_steps: int
-    dev_accuracy: float
+    dev_accuracy: float | None
     dev_loss: float
     best_step: int
     history: Sequence[Mapping[str, float]]
@@ -55,6 +58,7 @@ class TrainingSummary:
     dev_sets: Mapping[str, Result]
     classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     rounds: Sequence[Mapping[str, Any]] = ()
+    dev_micro_f1: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""

@@ -16,7 +16,8 @@ class Targets:
     """What the B rows of a batch are to learn.
 
     Attributes:
-        labels: [B] int64 class indices, -1 where a row has none. Gold labels, and in `pl` also
+        labels: int64 in the form of `problem`, -1 where a row has none: [B] class indices, or
+            [B, C] where a row may have any number of classes. Gold labels, and in `pl` also
             pseudo-labels.
         teacher: [B, C] float32 logits of the teacher; None where labels are all there is to learn.
     """

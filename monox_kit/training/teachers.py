@@ -9,7 +9,6 @@ import numpy as np
 
 from monox_kit.data import Int64s, Logits
 from monox_kit.errors import ConfigError, StoreError, StoreMismatch
-from monox_kit.objectives import averaged_logits
 from monox_kit.store import LogitStore
 
 
@@ -17,7 +16,8 @@ class StoredTeacher:
     """One teacher and the rows that it labelled.
 
     Several stores of the same corpus are one teacher: the weighted mean of theirs (see
-    `objectives.averaged_logits`). Texts and gold labels are then those of the first store.
+    `objectives.averaged_logits` and `binary_averaged_logits`). Texts and gold labels are then those
+    of the first store.
 
     Args:
         stores: open, complete stores of one label set.
@@ -54,7 +54,9 @@ class StoredTeacher:
             StoreError: a logit is NaN or infinite; the message names its store and its row there.
         """
         each = [_finite_logits(store, rows) for store in self.stores]
-        return each[0] if len(each) == 1 else averaged_logits(each, self.weights, temperature)
+        if len(each) == 1:
+            return each[0]
+        return self.texts.manifest.problem.averaged(each, self.weights, temperature)
 
 
 def _finite_logits(store: LogitStore, rows: Int64s) -> Logits:

@@ -310,8 +310,8 @@ MUTANTS = (
     Mutant(
         name="gold labels are shifted by one row",
         file=ARRAYS,
-        old='    return np.ascontiguousarray(labels, dtype="<i4")\n',
-        new='    return np.ascontiguousarray(np.roll(labels, 1), dtype="<i4")\n',
+        old="    return np.ascontiguousarray(labels, dtype=problem.label_descr)\n",
+        new="    return np.ascontiguousarray(np.roll(labels, 1), dtype=problem.label_descr)\n",
         test=IN_READER + "test_rows_come_in_the_order_asked_for",
         is_sampled=True,
     ),
@@ -433,8 +433,8 @@ MUTANTS = (
     Mutant(
         name="gold labels are those of the row before",
         file=SHARDS,
-        old="for d in documents)\n    indices",
-        new="for d in [documents[-1], *documents[:-1]])\n    indices",
+        old='(window.documents, "corpus", ',
+        new='([window.documents[-1], *window.documents[:-1]], "corpus", ',
         test=IN_LABELLING + "test_stored_logits_are_those_of_one_text_at_a_time",
     ),
     # A store at a URL

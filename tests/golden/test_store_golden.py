@@ -11,11 +11,13 @@ from monox_kit.data import LabelSet
 from monox_kit.store import LogitStore, fetch_store
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.remote.shard_object import pack_shard
+from tests.golden import make_store_1_multi as multi
 from tests.golden.make_store_1 import GOLD, LOGITS, RECOMPUTED, documents, write
 from tests.object_store import object_store
 from tests.store_samples import tree
 
 STORE = Path(__file__).parent / "store-1"
+STORE_MULTI = Path(__file__).parent / "store-1-multi"
 OBJECTS = Path(__file__).parent / "store-1-objects"
 PAGE = Path(__file__).parents[2] / "docs" / "store-format.md"
 
@@ -47,6 +49,18 @@ def test_format_1_is_still_written_byte_for_byte(tmp_path: Path) -> None:
     assert tree(tmp_path / "s") == tree(STORE)
 
 
+def test_format_1_with_any_number_of_labels_opens(tmp_path: Path) -> None:
+    store = LogitStore.open(STORE_MULTI, verify="full")
+    assert store.labels == multi.LABELS
+    assert list(store.documents()) == multi.documents()
+    gold = store.gold(slice(None))
+    assert (gold.dtype, gold.tolist()) == (np.int8, list(map(list, multi.GOLD_ROWS)))
+    np.testing.assert_array_equal(store.logits(slice(None)), np.array(multi.LOGITS, np.float32))
+    assert store.info().num_labelled == 3
+    multi.write(tmp_path / "s")
+    assert tree(tmp_path / "s") == tree(STORE_MULTI)
+
+
 def test_format_1_is_fetched_from_objects(tmp_path: Path) -> None:
     with object_store():
         fetch_store(f"objects://{OBJECTS}", tmp_path / "s")
@@ -64,14 +78,16 @@ def test_format_1_is_still_put_byte_for_byte() -> None:
 
 def test_the_page_quotes_the_golden_store() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    records = b"".join(path.read_bytes() for path in STORE.rglob("*.json")).decode()
+    stores = (STORE, STORE_MULTI)
+    paths = (path for store in stores for path in store.rglob("*.json"))
+    records = b"".join(path.read_bytes() for path in paths).decode()
     digests = re.findall(r"\b[0-9a-f]{64}\b", page)
     assert digests
     assert all(digest in records for digest in digests)
     dumps = re.findall(r"```hexdump (\S+)\n(.*?)```", page, re.DOTALL)
     assert dumps
     for name, dump in dumps:
-        content = (STORE / name).read_bytes()
+        content = (STORE.parent / name).read_bytes()
         end = 0
         for line in dump.strip().splitlines():
             offset, shown = int(line[:4], 16), bytes.fromhex(line[6:54])

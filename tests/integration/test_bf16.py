@@ -27,6 +27,7 @@ from monox_kit.inference import load_backend, load_model
 from monox_kit.labelling import LabelConfig, label_corpus, run
 from monox_kit.labelling.guard import Guard, choose_guard
 from monox_kit.onnx_model import PROVIDERS, open_session
+from monox_kit.problem import Problem
 from monox_kit.scoring import score
 from monox_kit.store import LogitStore, store_stats
 from tests.tiny_models import balanced_classifier, labelled_rows, off_by_a_little, write_jsonl
@@ -198,9 +199,9 @@ def bf16_is_cheaper(openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in takes as long in both: say otherwise."""
     seconds = {"fp32": 2.0, "bf16": 1.0}
 
-    def choosing(fast: Any, again: Any, *, target: float) -> Guard:
+    def choosing(fast: Any, again: Any, problem: Problem, *, target: float) -> Guard:
         timed = {name: replace(one, seconds=seconds[name]) for name, one in again.items()}
-        return choose_guard(fast, timed, target=target)
+        return choose_guard(fast, timed, problem, target=target)
 
     monkeypatch.setattr(run, "choose_guard", choosing)
 

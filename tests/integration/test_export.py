@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 from monox_kit.agreement import agreement
 from monox_kit.bundle import BundleRecord, open_folder
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.data import Document
+from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, GateError, ModelError, ProviderError
 from monox_kit.export import ExportConfig, export_model, run, search
 from monox_kit.export.graph import FORMS
@@ -24,6 +24,7 @@ from monox_kit.export.quantize import CANDIDATE_PRECISIONS, PRECISIONS, Calibrat
 from monox_kit.export.smooth import smoothed
 from monox_kit.inference import load_model
 from monox_kit.onnx_model import OnnxClassifier
+from monox_kit.problem import problem_of
 from monox_kit.progress import Silent
 from monox_kit.scoring import score, tokenize
 from monox_kit.tokenizing import Tokenizer
@@ -239,10 +240,11 @@ def test_a_bundle_of_another_version_is_refused(model: Path, tmp_path: Path) -> 
 def test_agreement_counts_labels_and_measures_divergence() -> None:
     reference = np.array([[2.0, 0.0], [0.0, 1.0]], np.float32)
     other = np.array([[2.0, 0.0], [1.0, 0.0]], np.float32)
-    found = agreement(reference, other)
+    problem = problem_of(LabelSet(("a", "b")))
+    found = agreement(reference, other, problem)
     p = np.exp([0.0, 1.0]) / np.exp([0.0, 1.0]).sum()
     expected = (p * (np.log(p) - np.log(p[::-1]))).sum() / 2
     assert (found.argmax, found.max_delta) == (0.5, 1.0)
     assert found.mean_kl == pytest.approx(expected)
-    assert agreement(reference, reference).within_fp32
+    assert agreement(reference, reference, problem).within_fp32
     assert not found.within_fp32

@@ -239,6 +239,12 @@ class TestHub:
         assert [d.label for d in corpus("hub:x").documents()] == ["yes", None]
         assert corpus("hub:x").scan().num_rows == 2
 
+    def test_lists_of_class_names_are_lists_of_labels(self, hub):
+        names = types.SimpleNamespace(names=["no", "yes"])
+        hub.rows.features = {"label": types.SimpleNamespace(feature=names)}
+        hub.rows += [{"text": "a", "label": [1, 0]}, {"text": "b", "label": []}]
+        assert [d.label for d in corpus("hub:x").documents()] == [("yes", "no"), ()]
+
     def test_errors(self, hub, monkeypatch):
         hub.rows.append({"body": "a"})
         with pytest.raises(CorpusError, match=r"hub:x: expected a column 'text', .*columns: body"):

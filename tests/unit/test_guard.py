@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monox_kit.data import LabelSet
 from monox_kit.errors import ModelError
 from monox_kit.labelling.guard import (
     _SAFETY,
@@ -16,8 +17,10 @@ from monox_kit.labelling.guard import (
     learn_guard,
     margins,
 )
+from monox_kit.problem import problem_of
 
 C = 5
+PROBLEM = problem_of(LabelSet(("a", "b", "c", "d", "e")))
 
 
 def noisy(rows: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +33,7 @@ def noisy(rows: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 def test_a_margin_is_the_largest_logit_minus_the_second() -> None:
     logits = np.array([[3.0, 1.0, 2.5], [0.0, 0.0, -1.0]], np.float32)
-    assert margins(logits).tolist() == [0.5, 0.0]
+    assert margins(logits, PROBLEM).tolist() == [0.5, 0.0]
 
 
 @pytest.mark.parametrize("target", [0.99, 0.999])
@@ -38,9 +41,9 @@ def test_a_margin_is_the_largest_logit_minus_the_second() -> None:
 def test_rows_that_are_trusted_keep_the_promise_on_rows_that_were_never_seen(
     target: float, noise: float
 ) -> None:
-    guard = learn_guard(*noisy(2_000, noise), target=target)
+    guard = learn_guard(*noisy(2_000, noise), PROBLEM, target=target)
     fast, reference = noisy(100_000, noise, seed=1)
-    distrusted = guard.distrusts(fast)
+    distrusted = guard.distrusts(fast, PROBLEM)
     flipped = fast.argmax(axis=1) != reference.argmax(axis=1)
     assert (flipped & ~distrusted).mean() <= 1 - target
     assert flipped.mean() > 1 - target, "the case would pass without a guard"
@@ -54,7 +57,7 @@ def test_rows_that_are_trusted_keep_the_promise_on_rows_that_were_never_seen(
 def test_no_larger_set_of_rows_could_be_trusted(seed: int, target: float, noise: float) -> None:
     """The oracle: all thresholds by brute force over all pairs of margin and shift."""
     fast, reference = noisy(120, noise, seed)
-    guard = learn_guard(fast, reference, target=target)
+    guard = learn_guard(fast, reference, PROBLEM, target=target)
     best = max(best_threshold(fast[half], reference[half], target) for half in HALVES)
     # The threshold is rounded up to four digits.
     assert best <= guard.threshold <= 1.001 * best
@@ -64,7 +67,7 @@ HALVES = (slice(None, 60), slice(60, None))
 
 
 def best_threshold(fast: np.ndarray, reference: np.ndarray, target: float) -> float:
-    margin = margins(fast)
+    margin = margins(fast, PROBLEM)
     label = fast.argmax(axis=1)
     rest = reference.astype(np.float64)
     own = rest[np.arange(60), label].copy()
@@ -82,16 +85,16 @@ def best_threshold(fast: np.ndarray, reference: np.ndarray, target: float) -> fl
 
 def test_equal_graphs_need_no_second_pass() -> None:
     logits, _ = noisy(100, 0.0)
-    guard = learn_guard(logits, logits, target=0.999)
+    guard = learn_guard(logits, logits, PROBLEM, target=0.999)
     assert guard.threshold == 0.0
-    assert not guard.distrusts(logits).any()
+    assert not guard.distrusts(logits, PROBLEM).any()
     assert guard.audit_agreement == guard.estimated_agreement == 1.0
 
 
 def test_a_graph_that_is_no_better_than_chance_is_never_trusted() -> None:
     fast, _ = noisy(400, 0.0, seed=1)
     _, reference = noisy(400, 0.0, seed=2)
-    guard = learn_guard(fast, reference, target=0.999)
+    guard = learn_guard(fast, reference, PROBLEM, target=0.999)
     assert guard.estimated_recomputed > 0.9
     assert guard.audit_agreement > 0.95 > 0.5 > guard.audit_plain_agreement
 
@@ -100,22 +103,24 @@ def test_every_row_is_audited_by_the_threshold_of_the_other_half() -> None:
     fast, reference = noisy(400, 0.5)
     # A heavy tail in the second half alone: its threshold is far larger.
     fast[350:360] = np.roll(reference[350:360], 1, axis=1)
-    guard = learn_guard(fast, reference, target=0.99)
-    first = learn_guard(np.tile(fast[:200], (2, 1)), np.tile(reference[:200], (2, 1)), target=0.99)
+    guard = learn_guard(fast, reference, PROBLEM, target=0.99)
+    first = learn_guard(
+        np.tile(fast[:200], (2, 1)), np.tile(reference[:200], (2, 1)), PROBLEM, target=0.99
+    )
     assert guard.threshold > first.threshold
     same = fast.argmax(axis=1) == reference.argmax(axis=1)
-    by_first = margins(fast[200:]) < first.threshold
+    by_first = margins(fast[200:], PROBLEM) < first.threshold
     audited = (same[200:] | by_first).mean()
     assert audited < 0.99, "the tail is not seen by the first half"
     assert guard.audit_agreement < 1.0
-    assert (same | guard.distrusts(fast)).mean() >= guard.audit_agreement
+    assert (same | guard.distrusts(fast, PROBLEM)).mean() >= guard.audit_agreement
     assert guard.audit_plain_agreement == pytest.approx(same.mean())
     assert guard.audit_mean_kl < guard.audit_plain_mean_kl
     assert (guard.calibration_rows, guard.audit_rows) == (200, 400)
 
 
 def test_a_guard_comes_back_from_a_fingerprint_as_it_was() -> None:
-    guard = learn_guard(*noisy(100, 0.5), target=0.99)
+    guard = learn_guard(*noisy(100, 0.5), PROBLEM, target=0.99)
     assert Guard.from_fingerprint({"teacher": "x", **guard.to_fingerprint()}) == guard
     assert Guard.from_fingerprint({"teacher": "x"}) is None
 
@@ -135,13 +140,13 @@ def chosen(
         "fp32": SamplePass(reference, 2.0),
         "bf16": SamplePass(settled(reference, noise), seconds),
     }
-    return choose_guard(fast, passes, target=target)  # type: ignore[arg-type]
+    return choose_guard(fast, passes, PROBLEM, target=target)  # type: ignore[arg-type]
 
 
 def test_bf16_computes_again_where_it_costs_less_and_reaches_the_target() -> None:
     guard = chosen(0.01)
     fast, reference = noisy(2_000, 0.3)
-    exact = learn_guard(fast, reference, target=0.99)
+    exact = learn_guard(fast, reference, PROBLEM, target=0.99)
     assert (guard.precision, exact.precision) == ("bf16", "fp32")
     assert guard.threshold == exact.threshold
     assert 0.99 <= guard.estimated_agreement < exact.estimated_agreement
@@ -150,7 +155,7 @@ def test_bf16_computes_again_where_it_costs_less_and_reaches_the_target() -> Non
     # And on rows that were never seen.
     fast, reference = noisy(100_000, 0.3, seed=1)
     again = settled(reference, 0.01, seed=6)
-    given = np.where(guard.distrusts(fast)[:, None], again, fast)
+    given = np.where(guard.distrusts(fast, PROBLEM)[:, None], again, fast)
     assert (given.argmax(axis=1) == reference.argmax(axis=1)).mean() >= 0.99
 
 
@@ -170,24 +175,24 @@ def test_rows_computed_again_have_the_flips_of_what_computes_them() -> None:
     """The oracle: all pairs of margin and shift, by hand."""
     fast, reference = noisy(120, 0.5)
     again = settled(reference, 0.2)
-    guard = learn_guard(fast, reference, target=0.95, again=again, precision="bf16")
-    trusted = ~guard.distrusts(fast)
+    guard = learn_guard(fast, reference, PROBLEM, target=0.95, again=again, precision="bf16")
+    trusted = ~guard.distrusts(fast, PROBLEM)
     flips = 0.0
     for logits, rows in ((fast, trusted), (again, ~trusted)):
         label = logits.argmax(axis=1)
         others = reference.astype(np.float64)
         own = others[np.arange(120), label].copy()
         others[np.arange(120), label] = -np.inf
-        shifts = margins(logits) - (own - others.max(axis=1))
-        flips += sum((shifts > one).mean() for one in margins(logits)[rows])
+        shifts = margins(logits, PROBLEM) - (own - others.max(axis=1))
+        flips += sum((shifts > one).mean() for one in margins(logits, PROBLEM)[rows])
     assert (~trusted).any()
     assert guard.estimated_agreement == pytest.approx(1 - flips / 120)
 
 
 def test_a_fingerprint_names_the_precision_where_it_is_not_fp32() -> None:
     fast, reference = noisy(100, 0.5)
-    exact = learn_guard(fast, reference, target=0.99)
-    other = learn_guard(fast, reference, target=0.99, again=reference, precision="bf16")
+    exact = learn_guard(fast, reference, PROBLEM, target=0.99)
+    other = learn_guard(fast, reference, PROBLEM, target=0.99, again=reference, precision="bf16")
     assert "guard_precision" not in exact.to_fingerprint()  # as in stores of before
     assert other.to_fingerprint()["guard_precision"] == "bf16"
     assert Guard.from_fingerprint(other.to_fingerprint()) == other
@@ -199,11 +204,11 @@ def test_logits_that_are_not_finite_are_refused(which: int) -> None:
     logits = list(noisy(100, 0.5))
     logits[which][70, 2] = np.nan
     with pytest.raises(ModelError, match="finite logits of the"):
-        learn_guard(*logits, target=0.99)
+        learn_guard(*logits, PROBLEM, target=0.99)
 
 
 def test_a_row_that_overflowed_is_computed_again() -> None:
-    guard = learn_guard(*noisy(100, 0.5), target=0.99)
+    guard = learn_guard(*noisy(100, 0.5), PROBLEM, target=0.99)
     logits = np.full((4, C), [9.0, 0, 0, 0, 0], np.float32)
     logits[0, 1], logits[1, 0], logits[2, 4] = np.nan, np.inf, -np.inf
-    assert guard.distrusts(logits).tolist() == [True, True, True, False]
+    assert guard.distrusts(logits, PROBLEM).tolist() == [True, True, True, False]

@@ -16,8 +16,10 @@ from monox_kit.benchmarking.label_result import RoundResult, RowResult, ratios
 from monox_kit.benchmarking.limits import EncoderSize, MachineLimits, encoder_size, measure_limits
 from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.onnx_model import integer_product
+from monox_kit.problem import problem_of
 from monox_kit.progress import Silent
 from monoxkit_cli.app import main
 from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
@@ -51,7 +53,7 @@ def test_agreement_is_what_a_hand_computes() -> None:
     # Row 0: equal. Row 1: the label flips. KL of row 1 from (3/4, 1/4) to (1/4, 3/4).
     reference = np.log(np.array([[0.5, 0.5], [0.75, 0.25]], np.float32))
     other = np.log(np.array([[0.5, 0.5], [0.25, 0.75]], np.float32))
-    found = agreement(reference, other)
+    found = agreement(reference, other, problem_of(LabelSet(("a", "b"))))
     expected = (0 + 0.75 * math.log(3) + 0.25 * math.log(1 / 3)) / 2
     assert found.argmax == 0.5
     assert found.mean_kl == pytest.approx(expected, rel=1e-5)

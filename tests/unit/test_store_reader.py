@@ -162,6 +162,7 @@ def test_info(tmp_path: Path) -> None:
         "num_shards_done": 3,
         "num_classes": 3,
         "labels": LABELS.names,
+        "problem_type": "single_label_classification",
         "num_labelled": 7,
         "num_recomputed": 3,
         "dtype": "float16",

@@ -57,8 +57,8 @@ def write_wrong_store(folder: Path, name: str, change: Callable[[Any], Any]) -> 
     [
         ("rows", put(2, 9), r"rows\.npy: expected the row's own number in row 2"),
         ("logits", put(10, np.nan), r"logits\.npy: expected finite logits in row 3"),
-        ("labels", put(3, 3), r"labels\.npy: expected a label from -1 to 2 in row 3"),
-        ("labels", put(0, -2), r"labels\.npy: expected a label from -1 to 2 in row 0"),
+        ("labels", put(3, 3), r"labels\.npy: expected labels from -1 to 2 in row 3"),
+        ("labels", put(0, -2), r"labels\.npy: expected labels from -1 to 2 in row 0"),
         ("labels", put(0, 1), r"shard\.json: expected num_labelled 3, found 2"),
         ("recomputed", put(1, 2), r"recomputed\.npy: expected 0 or 1 in row 1"),
         ("recomputed", put(0, 1), r"shard\.json: expected num_recomputed 2, found 1"),
