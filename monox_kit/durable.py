@@ -35,6 +35,8 @@ _DISK_ERRNOS = frozenset(
         errno.ESTALE,
     }
 )
+# Rust says the number, C++ the reason.
+_NATIVE_ERROR = re.compile(r"\(os error (?P<number>[0-9]+)\)|No space left on device")
 _TEMPORARY_PREFIX = ".tmp-"
 _SIBLING = re.compile(r"\.tmp-(?P<name>.+)-[a-z0-9_]{8}(-old)?")
 
@@ -65,8 +67,10 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except Exception as error:
         # Native writers (safetensors, protobuf) wrap the system's error in one of their own.
-        if "os error 28" in str(error) or "No space left on device" in str(error):
-            raise storage_error(OSError(errno.ENOSPC, ""), path) from error
+        found = _NATIVE_ERROR.search(str(error))
+        number = int(found["number"] or errno.ENOSPC) if found else 0
+        if number in _DISK_ERRNOS:
+            raise storage_error(OSError(number, ""), path) from error
         raise
 
 

@@ -243,6 +243,8 @@ def test_outputs_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
         OSError(errno.ENOSPC, "no space"),
         OSError(errno.EIO, "bad block"),
         RuntimeError("I/O error: No space left on device (os error 28)"),
+        RuntimeError("I/O error: Disk quota exceeded (os error 122)"),
+        RuntimeError("[model.onnx] write failed: No space left on device"),
     ],
 )
 def test_refusals_of_the_disk_name_the_path(tmp_path: Path, error: Exception) -> None:
@@ -258,6 +260,8 @@ def test_refusals_of_the_disk_name_the_path(tmp_path: Path, error: Exception) ->
 def test_errors_that_are_not_the_disks_pass_through(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), durable.new_folder(tmp_path / "shard"):
         (tmp_path / "absent").read_text()
+    with pytest.raises(RuntimeError), durable.new_folder(tmp_path / "shard"):
+        raise RuntimeError("I/O error: No such file or directory (os error 2)")
     assert names(tmp_path) == []
 
 
