@@ -93,7 +93,7 @@ def test_a_kill_while_a_store_is_put_to_a_url_changes_nothing(
         draw, num_killed = random.Random(6), 0
         for call in some(calls, number):
             folder = tmp_path / f"{call.name}-{call.number}"
-            for again, point in enumerate((call, draw.choice(calls))):  # which may be the same
+            for point in (call, draw.choice(calls)):
                 # Each thread counts its own calls: some points are never reached.
                 outcome = server.run(folder, faults=[point.fault(KILL)])
                 assert outcome.killed or outcome.exit_code == 0, outcome
