@@ -82,6 +82,12 @@ def label(
             "--guard-rows", help="Rows of each half of its sample [default: by corpus size]."
         ),
     ] = None,
+    guard_precision: Annotated[
+        str,
+        typer.Option(
+            "--guard-precision", help="Of computing again: fp32, or bf16 on OpenVINO's provider."
+        ),
+    ] = "fp32",
     precision: Annotated[
         str | None,
         typer.Option("--precision", help="PyTorch's: fp32, or bf16 autocast [default: fp32]."),
@@ -159,6 +165,7 @@ def label(
         provider=provider,
         guard=guard,
         guard_rows=guard_rows,
+        guard_precision=guard_precision,  # type: ignore[arg-type]  # checked by the library
         precision=precision,  # type: ignore[arg-type]
         compiled=compiled,
         device=device,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from monox_kit.bundle import Backend
+from monox_kit.bundle import FP32, Backend, RunPrecision
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ConfigError
 
@@ -37,10 +37,12 @@ class LabelConfig:
             bundle has its own.
         compiled: whether PyTorch compiles the model first.
         guard: fraction of rows that are to have the fp32 graph's label: those whose two largest
-            logits are too close for that are computed again by the fp32 graph, in fp32 or, where
-            the CPU has it and that reaches the fraction for less, in bf16. None trusts the graph.
+            logits are too close for that are computed again by the fp32 graph. None trusts the
+            graph.
         guard_rows: rows of each half of the guard's sample, on which it learns and is audited;
             None for a fiftieth of the corpus, 200 to 2,000.
+        guard_precision: what the fp32 graph computes those rows again in. `bf16` takes about half
+            the time, needs OpenVINO's provider on a CPU with bf16, and is audited against fp32.
         shard_range: the first shard to label and the one behind the last; None for all. Other
             runs, on other machines, may label the others into the same store meanwhile.
         engine: `ray` gives the shards to the workers of a Ray cluster.
@@ -62,10 +64,11 @@ class LabelConfig:
     ignore_labels: bool = False
     provider: str = "auto"
     device: str = "cpu"
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: RunPrecision | None = None
     compiled: bool = False
     guard: Annotated[float, Field(gt=0, lt=1)] | None = None
     guard_rows: Annotated[int, Field(ge=50)] | None = None
+    guard_precision: RunPrecision = FP32
     shard_range: tuple[int, int] | None = None
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
@@ -94,6 +97,11 @@ class LabelConfig:
             raise ConfigError(
                 f"--guard-rows {self.guard_rows}: expected together with --guard, found none. "
                 "Give --guard 0.999, or leave it out."
+            )
+        if self.guard is None and self.guard_precision != FP32:
+            raise ConfigError(
+                f"--guard-precision {self.guard_precision}: expected together with --guard, found "
+                "none. Give --guard 0.999, or leave it out."
             )
         for option, value in {"--address": self.address, "--workers": self.workers}.items():
             if value is not None and self.engine != "ray":

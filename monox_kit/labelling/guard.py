@@ -3,8 +3,7 @@
 Quantization moves logits a little, and changes the label where the two largest are close; of any
 number of labels a row, where a logit is close to 0. On a calibration sample scored by both graphs
 the guard learns how far that margin moves (`Problem.lead`); rows whose margin is less than a
-threshold are computed again by the fp32 graph: in fp32, or in bf16 where that is cheaper and still
-gives as many of the fp32 labels as are asked for.
+threshold are computed again by the fp32 graph, in fp32 or, where that is asked for, in bf16.
 """
 
 from __future__ import annotations
@@ -81,56 +80,6 @@ class Guard:
         if any(f"{_PREFIX}{name}" not in found for name in names):
             return None
         return cls(**{name: found[f"{_PREFIX}{name}"] for name in names})
-
-
-@dataclass(frozen=True, slots=True)
-class SamplePass:
-    """What one graph gave for the sample.
-
-    Attributes:
-        logits: [N, C].
-        seconds: that they took.
-    """
-
-    logits: Logits
-    seconds: float
-
-
-def choose_guard(
-    fast: Logits, again: Mapping[RunPrecision, SamplePass], problem: Problem, *, target: float
-) -> Guard:
-    """The guard that computes again in the precision that costs least.
-
-    Another than fp32 must reach the target by its estimate and by its audit, both against fp32.
-
-    Args:
-        fast: [N, C] logits of the graph that is to be trusted, N at least 4.
-        again: the fp32 graph in each precision; fp32 is one of them.
-        problem: what the logits decide.
-        target: fraction of rows that are to have the label in fp32, at least.
-
-    Raises:
-        ModelError: a logit is not finite.
-    """
-    reference = again[FP32].logits
-    guards = [
-        learn_guard(fast, reference, problem, target=target, again=one.logits, precision=precision)
-        for precision, one in again.items()
-    ]
-    reaching = [
-        guard
-        for guard in guards
-        if guard.precision == FP32
-        or min(guard.estimated_agreement, guard.audit_agreement) >= target
-    ]
-    # Where nothing is computed again both cost the same: then the exact one.
-    return min(
-        reaching,
-        key=lambda guard: (
-            guard.estimated_recomputed * again[guard.precision].seconds,
-            guard.precision != FP32,
-        ),
-    )
 
 
 def learn_guard(

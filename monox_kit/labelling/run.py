@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monox_kit.bundle import RunPrecision
+from monox_kit.bundle import FP32
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
-from monox_kit.data import Classifier
 from monox_kit.errors import ConfigError
 from monox_kit.labelling.cluster import absolute, label_on_cluster, require_cluster
 from monox_kit.labelling.config import LabelConfig, LabelSummary
-from monox_kit.labelling.guard import PRECISION_KEY, Guard, choose_guard
+from monox_kit.labelling.guard import PRECISION_KEY, Guard, learn_guard
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
@@ -261,20 +260,17 @@ class _Run:
         self, teacher: Teacher, plan: RunPlan, summary: CorpusSummary, target: float
     ) -> Guard:
         """The guard of a new store, which the teacher follows from now on."""
-        model = self._model
-        graphs = {one: model.reference(plan, one) for one in model.reference_precisions}
-        learned = self._learn(teacher, graphs, summary, target)
+        learned = self._learn(teacher, plan, summary, target)
         # Another writer of the same store may have begun it meanwhile, with its guard.
         begun = self._place.begun()
         guard = (begun and Guard.from_fingerprint(begun.fingerprint)) or learned
-        reference = graphs.get(guard.precision) or model.reference(plan, guard.precision)
-        teacher.guard_with(guard, reference)
+        teacher.guard_with(guard, self._model.reference(plan, guard.precision))
         return guard
 
     def _learn(
         self,
         teacher: Teacher,
-        graphs: Mapping[RunPrecision, Classifier],
+        plan: RunPlan,
         summary: CorpusSummary,
         target: float,
     ) -> Guard:
@@ -282,7 +278,7 @@ class _Run:
 
         Args:
             teacher: has the graph that is to be trusted.
-            graphs: the fp32 graph in every precision that it can be computed in here.
+            plan: how the graphs are run.
             summary: holds the sample.
             target: fraction of rows that are to have the label in fp32.
 
@@ -301,12 +297,22 @@ class _Run:
             )
         texts = tokenize(self._model.tokenizer, summary.sample[: 2 * min(rows, available)])
         started = time.perf_counter()
-        num_rows = (1 + len(graphs)) * len(texts)
+        precision = self._config.guard_precision
+        others = dict.fromkeys((FP32, precision))  # the same for a guard in fp32
+        num_rows = (1 + len(others)) * len(texts)
         with self._progress.task("learning the guard", num_rows, "rows") as task:
             fast = teacher.sample(texts, task)
-            again = {name: teacher.sample(texts, task, graph) for name, graph in graphs.items()}
-        problem = problem_of(self._model.folder.labels)
-        guard = choose_guard(fast.logits, again, problem, target=target)
+            again = {
+                one: teacher.sample(texts, task, self._model.reference(plan, one)) for one in others
+            }
+        guard = learn_guard(
+            fast,
+            again[FP32],
+            problem_of(self._model.folder.labels),
+            target=target,
+            again=again[precision],
+            precision=precision,
+        )
         self._totals.guard_learning_s = time.perf_counter() - started
         self._progress.note(
             f"guard: margins under {guard.threshold:.4g} are computed again in {guard.precision}, "
@@ -356,9 +362,10 @@ class _Run:
             "guard_target": config.guard,
             "guard_rows": config.guard_rows,
         }
-        if guard is not None:
-            fingerprint |= {"guard_digest": folder.reference_digest, **guard.to_fingerprint()}
-            fingerprint["guard_target"] = config.guard  # the one asked for now, to be compared
+        if guard is not None and config.guard is not None:
+            # What is asked for now, to be compared with what the store was begun with.
+            asked = replace(guard, target=config.guard, precision=config.guard_precision)
+            fingerprint |= {"guard_digest": folder.reference_digest, **asked.to_fingerprint()}
         return StoreManifest(
             labels=folder.labels,
             num_rows=summary.num_rows,

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monox_kit.bundle import BF16, FP32, ONNX_FILE, ModelFolder, RunPrecision, open_folder
+from monox_kit.bundle import BF16, ONNX_FILE, ModelFolder, RunPrecision, open_folder
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import MarksByIndex
 from monox_kit.data import Classifier, LabelSet
+from monox_kit.errors import ConfigError, ProviderError
 from monox_kit.inference import load_backend, require_runnable
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard
 from monox_kit.labelling.teacher import Teacher, Totals
 from monox_kit.labelling.windows import Window, windows
-from monox_kit.onnx_model import SessionPlan, computes_bf16
+from monox_kit.onnx_model import SessionPlan, require_bf16
 from monox_kit.overlap import Behind, ahead
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask
@@ -53,8 +54,30 @@ class TeacherModel:
         self.folder.require_backend(config.teacher)
         if config.guard is not None:
             self.folder.require_reference()
+        if config.guard_precision == BF16:
+            self._require_bf16_guard()
         max_length = self.folder.resolve_max_length(config.max_length)
         self.tokenizer = Tokenizer(self.folder.path, max_length)
+
+    def _require_bf16_guard(self) -> None:
+        """Check that the guard can compute again in bf16, and that this says something new.
+
+        Raises:
+            ConfigError: the bundle itself is run in bf16.
+            ProviderError: provider or CPU has no bf16.
+        """
+        if self.folder.run_precision == BF16:
+            raise ConfigError(
+                f"--guard-precision bf16: expected a bundle in another precision, found "
+                f"{self.folder.path} in bf16, which its guard computes again in fp32. Leave it out."
+            )
+        try:
+            require_bf16(self.provider)
+        except ProviderError as error:
+            raise ProviderError(
+                f"--guard-precision {error} A store that was begun with it is finished on machines "
+                "that have it."
+            ) from error
 
     def teacher(self, plan: RunPlan, guard: Guard | None = None) -> Teacher:
         """The teacher under a plan; guarded where there is a guard already."""
@@ -70,13 +93,6 @@ class TeacherModel:
             ProviderError: it cannot be computed in this precision here.
         """
         return self.classifier(plan.session, self.folder.reference_file, precision)
-
-    @property
-    def reference_precisions(self) -> tuple[RunPrecision, ...]:
-        """What the guard's fp32 graph can be computed in here, other than as the teacher is."""
-        if self.folder.run_precision == BF16 or not computes_bf16(self.provider):
-            return (FP32,)
-        return (FP32, BF16)
 
     def classifier(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monox_kit.data import Classifier, Int64s, Logits
-from monox_kit.labelling.guard import Guard, SamplePass
+from monox_kit.labelling.guard import Guard
 from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask
 from monox_kit.scoring import BatchDone, Scored, Texts, score_texts
@@ -106,15 +106,12 @@ class Teacher:
         """From now on `reference`, the fp32 graph in the guard's precision, settles rows."""
         self._guarded = guard, reference
 
-    def sample(
-        self, texts: Texts, task: ProgressTask, graph: Classifier | None = None
-    ) -> SamplePass:
-        """What a graph gives for N documents, by itself; None for the one that scores every row."""
-        started = time.perf_counter()
+    def sample(self, texts: Texts, task: ProgressTask, graph: Classifier | None = None) -> Logits:
+        """[N, C] logits of N documents by one graph; None for the one that scores every row."""
         scored = self._score(
             graph or self._fast, texts, on_batch=lambda done: task.advance(done.num_rows)
         )
-        return SamplePass(scored.logits, time.perf_counter() - started)
+        return scored.logits
 
     def label(
         self, texts: Texts, task: ProgressTask, totals: Totals

@@ -20,14 +20,12 @@ import pytest
 from monox_kit import onnx_model
 from monox_kit.bundle import BundleRecord, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.errors import ConfigError, ProviderError
+from monox_kit.errors import ConfigError, ProviderError, StoreMismatch
 from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.hardware import has_bf16
 from monox_kit.inference import load_backend, load_model
-from monox_kit.labelling import LabelConfig, label_corpus, run
-from monox_kit.labelling.guard import Guard, choose_guard
+from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.onnx_model import PROVIDERS, open_session
-from monox_kit.problem import Problem
 from monox_kit.scoring import score
 from monox_kit.store import LogitStore, store_stats
 from tests.tiny_models import balanced_classifier, labelled_rows, off_by_a_little, write_jsonl
@@ -104,6 +102,11 @@ def labelling(files: Path, **changes: Any) -> LabelConfig:
         batch_tokens=256,
     )
     return replace(config, **changes)
+
+
+def bf16_guarded(files: Path) -> LabelConfig:
+    model = str(files / "coarse")
+    return labelling(files, model=model, guard=0.97, guard_rows=150, guard_precision="bf16")
 
 
 def stored(path: Path) -> LogitStore:
@@ -194,23 +197,11 @@ def test_a_bf16_bundle_labels_in_bf16_and_is_guarded_by_its_own_graph_in_fp32(
     np.testing.assert_array_equal(kept, plain.logits(np.flatnonzero(~recomputed)))
 
 
-@pytest.fixture
-def bf16_is_cheaper(openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in takes as long in both: say otherwise."""
-    seconds = {"fp32": 2.0, "bf16": 1.0}
-
-    def choosing(fast: Any, again: Any, problem: Problem, *, target: float) -> Guard:
-        timed = {name: replace(one, seconds=seconds[name]) for name, one in again.items()}
-        return choose_guard(fast, timed, problem, target=target)
-
-    monkeypatch.setattr(run, "choose_guard", choosing)
-
-
 def test_the_guard_computes_again_in_bf16_and_the_store_says_so(
-    files: Path, tmp_path: Path, bf16_is_cheaper: None
+    files: Path, tmp_path: Path, openvino: None
 ) -> None:
-    config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
-    label_corpus(replace(config, guard=None, guard_rows=None), tmp_path / "plain")
+    config = bf16_guarded(files)
+    label_corpus(labelling(files, model=str(files / "coarse")), tmp_path / "plain")
     label_corpus(labelling(files), tmp_path / "bf16")
     label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
     summary = label_corpus(config, tmp_path / "store")
@@ -225,22 +216,47 @@ def test_the_guard_computes_again_in_bf16_and_the_store_says_so(
     assert counts == {"int8": (~recomputed).sum(), "bf16": recomputed.sum()}
 
 
-@pytest.mark.parametrize("change", [{"guard": 0.9999}, {"provider": "cpu"}])
-def test_the_guard_stays_in_fp32_where_bf16_is_not_there_or_too_coarse(
-    files: Path, tmp_path: Path, bf16_is_cheaper: None, change: dict[str, Any]
+def test_a_guard_is_in_fp32_unless_bf16_was_asked_for(
+    files: Path, tmp_path: Path, openvino: None
 ) -> None:
+    """Equal commands give stores that can be merged, whatever is faster where they run."""
     config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
-    summary = label_corpus(replace(config, **change), tmp_path / "store")
+    summary = label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
     assert summary.guard is not None
     assert summary.guard["guard_precision"] == "fp32"
+    with pytest.raises(StoreMismatch, match="guard_precision"):
+        label_corpus(replace(config, guard_precision="bf16"), tmp_path / "store")
+    label_corpus(config, tmp_path / "store")
     assert "guard_precision" not in stored(tmp_path / "store").manifest.fingerprint
     assert set(store_stats(tmp_path / "store").precision_rows) == {"int8", "fp32"}
 
 
-def test_a_store_begun_with_a_bf16_guard_is_not_finished_in_fp32(
-    files: Path, tmp_path: Path, bf16_is_cheaper: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"provider": "cpu"}, ProviderError, "--guard-precision bf16: .* found cpu"),
+        ({"model": "bundle"}, ConfigError, "--guard-precision bf16: .* in bf16, which its guard"),
+        ({"guard": None, "guard_rows": None}, ConfigError, "--guard-precision bf16: .* --guard"),
+    ],
+)
+def test_a_bf16_guard_that_cannot_be_is_named(
+    files: Path,
+    tmp_path: Path,
+    openvino: None,
+    change: dict[str, Any],
+    error: type[Exception],
+    message: str,
 ) -> None:
-    config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
+    changed = {"model": "coarse", "guard": 0.97, "guard_rows": 150, **change}
+    changed["model"] = str(files / changed["model"])
+    with pytest.raises(error, match=message):
+        label_corpus(labelling(files, guard_precision="bf16", **changed), tmp_path / "store")
+
+
+def test_a_store_begun_with_a_bf16_guard_is_not_finished_in_fp32(
+    files: Path, tmp_path: Path, openvino: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = bf16_guarded(files)
     label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
     monkeypatch.setattr(onnx_model, "has_bf16", lambda: False)
     with pytest.raises(ProviderError, match="AVX512-BF16 or AMX"):

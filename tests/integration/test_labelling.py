@@ -466,7 +466,7 @@ def test_a_guarded_run_goes_on_with_the_threshold_that_it_began_with(
         patch.setattr(teacher, "score_texts", failing)
         with pytest.raises(RuntimeError, match="power cut"):
             label_corpus(guarded(coarse), tmp_path / "store")
-    monkeypatch.setattr(run, "choose_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
+    monkeypatch.setattr(run, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
     scans = counted_scans(monkeypatch)
     summary = label_corpus(guarded(coarse), tmp_path / "store")
     assert not scans  # the sample that the guard was learned on is not needed again
@@ -486,7 +486,7 @@ def test_parts_begun_with_one_store_json_share_its_guard(
     label_corpus(guarded(coarse, shard_range=(0, 2)), tmp_path / "a")
     (tmp_path / "b").mkdir()
     shutil.copy(tmp_path / "a" / "store.json", tmp_path / "b")
-    monkeypatch.setattr(run, "choose_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
+    monkeypatch.setattr(run, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
     label_corpus(guarded(coarse, shard_range=(2, 4)), tmp_path / "b")
     report = merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert report.store_digest == whole.store_digest

@@ -12,8 +12,6 @@ from monox_kit.errors import ModelError
 from monox_kit.labelling.guard import (
     _SAFETY,
     Guard,
-    SamplePass,
-    choose_guard,
     learn_guard,
     margins,
 )
@@ -131,21 +129,10 @@ def settled(reference: np.ndarray, noise: float, seed: int = 5) -> np.ndarray:
     return (reference + generator.normal(size=reference.shape) * noise).astype(np.float32)
 
 
-def chosen(
-    noise: float, *, fast_noise: float = 0.3, seconds: float = 1.0, target: float = 0.99
-) -> Guard:
-    """The guard where fp32 takes 2 s and bf16 is off by `noise`."""
-    fast, reference = noisy(2_000, fast_noise)
-    passes = {
-        "fp32": SamplePass(reference, 2.0),
-        "bf16": SamplePass(settled(reference, noise), seconds),
-    }
-    return choose_guard(fast, passes, PROBLEM, target=target)  # type: ignore[arg-type]
-
-
-def test_bf16_computes_again_where_it_costs_less_and_reaches_the_target() -> None:
-    guard = chosen(0.01)
+def test_what_bf16_computes_again_counts_in_estimate_and_audit_and_moves_no_threshold() -> None:
     fast, reference = noisy(2_000, 0.3)
+    again = settled(reference, 0.01)
+    guard = learn_guard(fast, reference, PROBLEM, target=0.99, again=again, precision="bf16")
     exact = learn_guard(fast, reference, PROBLEM, target=0.99)
     assert (guard.precision, exact.precision) == ("bf16", "fp32")
     assert guard.threshold == exact.threshold
@@ -157,18 +144,6 @@ def test_bf16_computes_again_where_it_costs_less_and_reaches_the_target() -> Non
     again = settled(reference, 0.01, seed=6)
     given = np.where(guard.distrusts(fast, PROBLEM)[:, None], again, fast)
     assert (given.argmax(axis=1) == reference.argmax(axis=1)).mean() >= 0.99
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        {"noise": 0.01, "seconds": 2.5},  # slower
-        {"noise": 0.3},  # as coarse as the graph that is guarded
-        {"noise": 0.01, "fast_noise": 0.0},  # nothing to compute again
-    ],
-)
-def test_fp32_computes_again_where_bf16_has_nothing_for_it(case: dict[str, float]) -> None:
-    assert chosen(**case).precision == "fp32"
 
 
 def test_rows_computed_again_have_the_flips_of_what_computes_them() -> None:
