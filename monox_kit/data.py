@@ -138,6 +138,11 @@ class LabelSet:
                 f'{where}: expected {{"names": ["...", "..."]}}, found {str(value)[:80]}. '
                 "Write the class names in their order."
             )
+        if unknown := sorted(set(value) - {"names", "problem_type"}):
+            raise CorpusError(
+                f"{where}: expected the keys names and problem_type, found {unknown[0]!r}. Correct "
+                "its name, or leave it out."
+            )
         if problem_type not in PROBLEM_TYPES:
             raise CorpusError(
                 f"{where}: expected problem_type {' or '.join(PROBLEM_TYPES)}, found "

@@ -32,6 +32,7 @@ _DISK_ERRNOS = frozenset(
         errno.EPERM,
         errno.EFBIG,
         errno.ENAMETOOLONG,
+        errno.ENOTDIR,
         errno.ESTALE,
     }
 )

@@ -52,7 +52,7 @@ Provider = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="PyTorch device: cpu, cuda or cuda:N.")]
 LabelsFile = Annotated[
-    str | None, typer.Option("--labels", help="labels.json with the class names in their order.")
+    str | None, typer.Option("--labels", help="labels.json: class names in order, problem type.")
 ]
 
 Format = Annotated[
@@ -60,7 +60,9 @@ Format = Annotated[
 ]
 TextColumn = Annotated[str, typer.Option("--text-column", help="Column of the text.")]
 PairColumn = Annotated[str, typer.Option("--pair-column", help="Column of a pair's second text.")]
-LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the gold label.")]
+LabelColumn = Annotated[
+    str, typer.Option("--label-column", help="Column of the gold label or labels.")
+]
 IdColumn = Annotated[str, typer.Option("--id-column", help="Column of the document's key.")]
 LangColumn = Annotated[str, typer.Option("--lang-column", help="Column of the language tag.")]
 Pair = Annotated[

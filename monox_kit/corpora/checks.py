@@ -109,6 +109,7 @@ class DocumentCheck:
                     f"{self._columns.label!r}, found {shown(twice)} {label.count(twice)} times. "
                     "Correct the row."
                 )
+            label = tuple(sorted(label))  # a set: its order is nothing that a digest should see
         else:
             label = self._name(value, source, position)
         if self._labels is not None and label not in self._passed:

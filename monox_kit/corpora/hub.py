@@ -15,7 +15,8 @@ DEFAULT_SPLIT = "train"
 def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[RawRow]:
     """The rows of `hub:NAME[:CONFIG][@SPLIT]`, counted from 0; the split is `train` by default.
 
-    Where the label column has class names, they are the labels, in lists too; -1 means no label.
+    Where the label column has class names, they are the labels, in lists too; -1 outside of a list
+    means no label.
 
     Raises:
         CorpusError: `datasets` is not installed, the dataset cannot be read, or a needed column

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from monox_kit.durable import AppendedFile, write_file
+from monox_kit.durable import AppendedFile, disk_errors, write_file
 from monox_kit.errors import CheckpointError, ConfigError
 from monox_kit.progress import Progress
 from monox_kit.training.state import TrainingState
@@ -87,7 +87,8 @@ class TrainingLog:
         self._file = AppendedFile(self._path)
         if self._tensorboard is not None:
             step = state.step + 1 if state is not None else 0
-            self._board = _board_class()(log_dir=self._tensorboard, purge_step=step)
+            with disk_errors(self._tensorboard):
+                self._board = _board_class()(log_dir=self._tensorboard, purge_step=step)
         if state is None:
             self.add("start", 0, fingerprint=dict(fingerprint))
         else:
@@ -112,15 +113,17 @@ class TrainingLog:
         line = {"event": event, "step": step, **values}
         self._file.append(f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode())
         if self._board is not None:
-            for name, value in _numbers(values):
-                self._board.add_scalar(f"{event}/{name}", value, step)
+            with disk_errors(self._tensorboard or ""):
+                for name, value in _numbers(values):
+                    self._board.add_scalar(f"{event}/{name}", value, step)
 
     def sync(self) -> None:
         """Make the lines so far durable: before a checkpoint that counts on them."""
         assert self._file is not None, "begin comes first"
         self._file.sync()
         if self._board is not None:
-            self._board.flush()
+            with disk_errors(self._tensorboard or ""):
+                self._board.flush()
 
     def _lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """The lines of an earlier process that can be read, with what they hold."""

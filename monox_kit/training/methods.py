@@ -130,6 +130,13 @@ def _pseudo_labels(sources: Sources) -> Task:
     gold_texts = {(d.text, d.text_pair) for d in sources.labelled}
     selected = [select_rows(teacher, threshold, gold_texts) for teacher in sources.teachers]
     pseudo = [PseudoLabelledRows(*both) for both in zip(sources.teachers, selected)]
+    if not any(map(len, pseudo)):
+        raise ConfigError(
+            f"--threshold {threshold:g}: expected rows that a teacher is so sure of and that have "
+            f"no gold label, found none: {sum(each.num_rows_below for each in selected)} below it, "
+            f"{sum(each.num_rows_gold for each in selected)} with gold labels. Lower it, or use "
+            "--method ce."
+        )
     return Task(
         rows=TrainingRows([gold, *pseudo]),
         loss=_LabelLoss(sources.problem),

@@ -117,9 +117,8 @@ def restore_optimizer(
     """Put back what `optimizer_tensors` took."""
     for key, value in tensors.items():
         name, _, moment = key.rpartition("/")
-        # AdamW counts steps on the CPU and keeps its moments beside the parameter.
-        device = "cpu" if moment == "step" else parameters[name].device
-        optimizer.state[parameters[name]][moment] = value.to(device)
+        # The fused AdamW keeps all of it beside the parameter, the count of its steps too.
+        optimizer.state[parameters[name]][moment] = value.to(parameters[name].device)
 
 
 def _parameter_groups(

@@ -31,6 +31,7 @@ EXIT_CODES = {
     "StoreCorrupt": 4,
     "StoreMismatch": 4,
     "StoreLocked": 4,
+    "StoreLockLost": 4,
     "ModelError": 5,
     "LabelMismatchError": 5,
     "ProviderError": 5,

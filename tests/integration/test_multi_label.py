@@ -131,7 +131,7 @@ def test_every_objective_trains_a_student(
 ) -> None:
     config = student_config(files, method, objective=ObjectiveConfig(**objective))
     summary = train_student(config, tmp_path / "student")
-    assert 0 <= (summary.dev_micro_f1 or 0.0) <= 1
+    assert summary.dev_micro_f1 is not None
     decided = LogitStore.open(files / "store").logits(slice(None)) > 0
     if "threshold" in objective or "min_confidence" in objective:
         # Every class that a row has counts; a row with two of them counts twice.

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -316,3 +317,19 @@ def test_plain_jsonl_needs_no_optional_package(tmp_path):
     assert run.returncode == 0, run.stderr
     loaded = set(run.stdout.split())
     assert not loaded & {"pyarrow", "fsspec", "zstandard", "datasets", "torch"}
+
+
+def test_the_order_in_a_list_of_labels_is_nothing_that_a_digest_sees(tmp_path: Path) -> None:
+    digests = set()
+    for number, labels in enumerate((["a", "b"], ["b", "a"])):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(json.dumps({"text": "x", "label": labels}) + "\n")
+        digests.add(Corpus(CorpusConfig(paths=(str(path),))).scan().digest)
+    assert len(digests) == 1
+
+
+def test_a_misspelled_key_of_labels_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text('{"names": ["a", "b"], "problemtype": "multi_label_classification"}')
+    with pytest.raises(CorpusError, match="found 'problemtype'"):
+        LabelSet.read(path)

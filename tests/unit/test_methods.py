@@ -329,3 +329,9 @@ def test_frozen_layers_of_mpnet_share_no_trained_table() -> None:
     freeze(model, LoopConfig(freeze_layers=2))
     trained = {name for name, value in model.named_parameters() if value.requires_grad}
     assert trained and all(name.startswith("classifier.") for name in trained), trained
+
+
+def test_a_threshold_that_leaves_no_pseudo_label_is_refused(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", LOGITS)
+    with pytest.raises(ConfigError, match=r"--threshold 1: .* found none: \d+ below it"):
+        task_of("pl", store, threshold=1.0)

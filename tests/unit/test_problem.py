@@ -99,6 +99,25 @@ def test_soft_targets_are_sigmoids_and_the_divergence_lacks_their_entropy_alone(
     )
 
 
+def test_the_problem_s_losses_are_those_formulas() -> None:
+    """The table that training goes by, and not the functions by their names."""
+    losses = problem_of(MULTI).losses
+    student, teacher, labels = map(torch.from_numpy, (STUDENT, TEACHER, LABELS))
+    q = sigmoid(TEACHER / 2.5)
+    expected = {
+        "hard": bernoulli(LABELS, STUDENT),
+        "soft": bernoulli(q, STUDENT),
+        "divergence": bernoulli(q, STUDENT) - bernoulli(q, TEACHER / 2.5),
+    }
+    found = {
+        "hard": losses.hard(student, labels),
+        "soft": losses.soft(student, teacher, 2.5),
+        "divergence": losses.divergence(student, teacher, 2.5),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name].numpy(), values, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-300])
 @pytest.mark.parametrize("loss", [binary_soft_cross_entropy, binary_kl_divergence])
 def test_soft_targets_become_hard_labels_as_the_temperature_falls(
