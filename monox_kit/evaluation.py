@@ -300,22 +300,28 @@ def language_result(
     pairs = np.stack([gold, predicted.astype(gold.dtype)], axis=1)
     cells, counts = np.unique(pairs, axis=0, return_counts=True)
     cell_gold, cell_predicted = cells[:, 0], cells[:, 1]
-    draws = generator.multinomial(num_rows, counts / num_rows, size=num_resamples)
     measured = counts[None, :]
     is_gold, is_predicted = problem.indicators(cell_gold), problem.indicators(cell_predicted)
     right = problem.are_equal(cell_gold, cell_predicted)
     both, either = problem.overlap(cell_gold, cell_predicted)
-    micro = None
-    if problem.measure == "micro_f1":
-        micro = [_ratio(2 * (drawn @ both), drawn @ either) for drawn in (measured, draws)]
+    block = max(1, _RESAMPLE_CELLS // len(cells))  # any number of labels a row gives N cells
+    parts = []
+    for start in range(0, num_resamples, block):
+        size = min(block, num_resamples - start)
+        draws = generator.multinomial(num_rows, counts / num_rows, size=size)
+        accuracy = draws[:, right].sum(axis=1) / num_rows
+        micro = _ratio(2 * (draws @ both), draws @ either)
+        parts.append(np.stack([accuracy, macro_f1(draws, is_gold, is_predicted), micro]))
+    accuracies, macros, micros = np.concatenate(parts, axis=1)
+    has_micro = problem.measure == "micro_f1"
     return LanguageResult(
         num_rows=num_rows,
         accuracy=float(problem.are_equal(gold, predicted).mean()),
-        accuracy_interval=interval(draws[:, right].sum(axis=1) / num_rows),
+        accuracy_interval=interval(accuracies),
         macro_f1=float(macro_f1(measured, is_gold, is_predicted)[0]),
-        macro_f1_interval=interval(macro_f1(draws, is_gold, is_predicted)),
-        micro_f1=None if micro is None else float(micro[0][0]),
-        micro_f1_interval=None if micro is None else interval(micro[1]),
+        macro_f1_interval=interval(macros),
+        micro_f1=float(_ratio(2 * (counts @ both), counts @ either)) if has_micro else None,
+        micro_f1_interval=interval(micros) if has_micro else None,
     )
 
 

@@ -94,7 +94,7 @@ class ObjectiveConfig:
             error of the logits, which has no temperature.
         alpha: `kd`: weight of the gold labels that the stores hold; the teacher has the rest, and
             rows without a gold label for itself.
-        min_confidence: `kd`: rows that the teacher is less sure of (largest probability, T = 1)
+        min_confidence: `kd`: rows that the teacher is less sure of (`Problem.confidence`, T = 1)
             are left out.
         threshold: `pl` and `self-training`: least confidence of a pseudo-label; the paper keeps
             everything: 0.
