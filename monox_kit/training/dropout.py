@@ -1,7 +1,7 @@
 """Dropout masks on the CPU, drawn several times faster than PyTorch draws them.
 
 On a CPU PyTorch fills a mask with one draw of its generator per element, in one thread whatever
-their number: a quarter of a bfloat16 step on 2 cores, more on more. Here an element takes 16 bits
+their number: a fifth of a bfloat16 step on 2 cores, more on more. Here an element takes 16 bits
 of a word of SFC64. PyTorch's generator seeds every mask, so that its state is still all that a run
 must keep to be resumed, and masks depend on nothing else. Measured in `benchmarks/LOG.md`.
 """
@@ -33,7 +33,7 @@ def fast_dropout(device: str) -> AbstractContextManager[Any]:
 
 
 class _FastDropout(TorchFunctionMode):
-    """Looks out for the functions that drop; watching every operator would cost 3 % of a step."""
+    """Looks out for the functions that drop; to watch every operator costs a small model more."""
 
     def __torch_function__(
         self,
