@@ -133,9 +133,9 @@ MUTANTS = (
         name="a folder is renamed before its fsync",
         file=DURABLE,
         old="            fsync_tree(temporary)\n            if verify is not None:\n"
-        "                verify(temporary)\n            _rename_folder(temporary, final)\n",
+        "                verify(temporary)\n            _rename_folder(temporary, final, replace=replace)\n",
         new="            if verify is not None:\n                verify(temporary)\n"
-        "            _rename_folder(temporary, final)\n            fsync_tree(final)\n",
+        "            _rename_folder(temporary, final, replace=replace)\n            fsync_tree(final)\n",
         test=FOLDER_ORDER,
     ),
     Mutant(
@@ -164,7 +164,7 @@ MUTANTS = (
         name="a folder is committed on an exception",
         file=DURABLE,
         old="            shutil.rmtree(temporary, ignore_errors=True)\n",
-        new="            _rename_folder(temporary, final)\n",
+        new="            _rename_folder(temporary, final, replace=replace)\n",
         test=IN_DURABLE + "test_an_error_leaves_the_old_folder",
     ),
     Mutant(
