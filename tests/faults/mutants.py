@@ -532,15 +532,15 @@ MUTANTS = (
     Mutant(
         name="a writer commits without its lock",
         file=WRITER,
-        old="        self._locks.require_current()\n\n    @contextmanager\n",
-        new="\n    @contextmanager\n",
+        old="        self._locks.require_current()\n        return store\n",
+        new="        return store\n",
         test=IN_WRITER + "test_a_writer_whose_lock_was_removed_commits_nothing",
     ),
     Mutant(
         name="the lock is not looked at last before a commit",
         file=BUILDER,
-        old="    require_own()\n",
-        new="",
+        old="        ) from error\n    require_own()\n",
+        new="        ) from error\n",
         test=IN_WRITER + "test_a_writer_whose_lock_goes_while_a_shard_is_read_back_commits_nothing",
     ),
     Mutant(
