@@ -133,9 +133,11 @@ MUTANTS = (
         name="a folder is renamed before its fsync",
         file=DURABLE,
         old="            fsync_tree(temporary)\n            if verify is not None:\n"
-        "                verify(temporary)\n            _rename_folder(temporary, final, replace=replace)\n",
+        "                verify(temporary)\n"
+        "            _rename_folder(temporary, final, replace=replace)\n",
         new="            if verify is not None:\n                verify(temporary)\n"
-        "            _rename_folder(temporary, final, replace=replace)\n            fsync_tree(final)\n",
+        "            _rename_folder(temporary, final, replace=replace)\n"
+        "            fsync_tree(final)\n",
         test=FOLDER_ORDER,
     ),
     Mutant(
