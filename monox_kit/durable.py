@@ -36,6 +36,8 @@ _DISK_ERRNOS = frozenset(
         errno.ESTALE,
     }
 )
+# What a rename says where something else than an empty folder stands at the new name.
+_TAKEN_ERRNOS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 # Rust says the number, C++ the reason.
 _NATIVE_ERROR = re.compile(r"\(os error (?P<number>[0-9]+)\)|No space left on device")
 _TEMPORARY_PREFIX = ".tmp-"
@@ -205,7 +207,8 @@ def new_folder(
         The temporary sibling folder to write into. On any error it is removed.
 
     Raises:
-        ConfigError: `final` exists and `replace` is off, or a file stands there.
+        ConfigError: `final` exists and `replace` is off, also where it came while the block ran; or
+            a file stands there.
         StorageError: the disk refused.
     """
     if final.exists() and not final.is_dir():
@@ -224,7 +227,7 @@ def new_folder(
             fsync_tree(temporary)
             if verify is not None:
                 verify(temporary)
-            _rename_folder(temporary, final)
+            _rename_folder(temporary, final, replace=replace)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -295,14 +298,22 @@ class AppendedFile:
             os.fsync(self._descriptor)
 
 
-def _rename_folder(temporary: Path, final: Path) -> None:
-    """Put `temporary` at `final`; an old folder there is moved aside first and removed last."""
+def _rename_folder(temporary: Path, final: Path, *, replace: bool) -> None:
+    """Put `temporary` at `final`; a folder to replace is moved aside first and removed last."""
     retired: Path | None = None
-    if final.exists():
+    if replace and final.exists():
         prefix = f"{_TEMPORARY_PREFIX}{final.name}-"
         retired = Path(tempfile.mkdtemp(prefix=prefix, suffix="-old", dir=final.parent))
         os.rename(final, retired)
-    os.rename(temporary, final)
+    try:
+        os.rename(temporary, final)  # takes the place of nothing but an empty folder
+    except OSError as error:
+        if replace or error.errno not in _TAKEN_ERRNOS:
+            raise
+        raise ConfigError(
+            f"{final}: expected no folder yet, found what came meanwhile; it was left as it is. "
+            "See that no other process writes there, then run the same command again."
+        ) from error
     try:
         fsync_folder(final.parent)
     except OSError:

@@ -212,7 +212,7 @@ def _table(summary: LabelSummary) -> Table:
 
 
 def _add_guard(table: Table, summary: LabelSummary, guard: Mapping[str, Any]) -> None:
-    share = summary.num_recomputed_rows / summary.num_rows
+    share = summary.num_recomputed_rows / max(summary.num_rows_done, 1)
     table.add_row("guard: margin threshold", f"{guard['guard_threshold']:.4g}")
     table.add_row(
         f"guard: computed again in {guard['guard_precision']}",

@@ -18,7 +18,7 @@ import numpy as np
 
 from monox_kit.data import Document, Logits
 from monox_kit.durable import disk_errors, new_folder, new_member
-from monox_kit.errors import StorageError, StoreCorrupt, StoreError
+from monox_kit.errors import ConfigError, StorageError, StoreCorrupt, StoreError
 from monox_kit.problem import Bools, Labels
 from monox_kit.store.arrays import (
     checked_labels,
@@ -161,7 +161,7 @@ def new_shard(
     store: StoreFolder,
     shard: ShardRange,
     text_bytes: Mapping[str, int],
-    require_own: Callable[[], None],
+    require_own: Callable[[], object],
 ) -> Iterator[ShardBuilder]:
     """Build a shard aside; commit it when the block ends without an error.
 
@@ -171,7 +171,8 @@ def new_shard(
         store: where to.
         shard: which.
         text_bytes: the bytes of each text field.
-        require_own: called last before the commit; raises where the shard is another's by now.
+        require_own: called last before the commit, and where that fails; raises where the shard is
+            another's by now.
 
     Raises:
         StoreError: other rows or bytes came than the shard's and the announced ones.
@@ -202,8 +203,9 @@ def new_shard(
             content = encode_record(value, final / SHARD_FILE)
             with new_member(temporary / SHARD_FILE) as stream:
                 stream.write(content)
-    except Exception:
+    except Exception as error:
         if abandoned is None:
+            _name_loss(error, require_own)
             raise
     if abandoned is not None:
         raise abandoned
@@ -214,7 +216,7 @@ def copy_shard(
     shard: ShardRange,
     content: bytes,
     files: Iterable[tuple[str, bytes]],
-    require_own: Callable[[], None],
+    require_own: Callable[[], object],
 ) -> None:
     """Commit a shard of another copy of the store, byte for byte.
 
@@ -223,21 +225,35 @@ def copy_shard(
         shard: which.
         content: the bytes of its `shard.json`.
         files: names of array files with their next bytes, in order.
-        require_own: called last before the commit; raises where the shard is another's by now.
+        require_own: called last before the commit, and where that fails; raises where the shard is
+            another's by now.
 
     Raises:
         StorageError: the disk refused, or gave back other bytes than `content` states.
     """
-    with new_folder(
-        store.shard_folder(shard),
-        verify=lambda folder: _read_back(store, shard, folder, content, require_own),
-    ) as temporary:
-        for name, parts in groupby(files, key=itemgetter(0)):
-            with new_member(temporary / name) as stream:
-                for _, part in parts:
-                    stream.write(part)
-        with new_member(temporary / SHARD_FILE) as stream:
-            stream.write(content)
+    try:
+        with new_folder(
+            store.shard_folder(shard),
+            verify=lambda folder: _read_back(store, shard, folder, content, require_own),
+        ) as temporary:
+            for name, parts in groupby(files, key=itemgetter(0)):
+                with new_member(temporary / name) as stream:
+                    for _, part in parts:
+                        stream.write(part)
+            with new_member(temporary / SHARD_FILE) as stream:
+                stream.write(content)
+    except Exception as error:
+        _name_loss(error, require_own)
+        raise
+
+
+def _name_loss(error: Exception, require_own: Callable[[], object]) -> None:
+    """Raise the loss of the shard where it is behind an error of its folder.
+
+    Whoever has the shard by now removes what is half-built of it, or has committed it.
+    """
+    if isinstance(error, (OSError, StorageError, ConfigError)):
+        require_own()
 
 
 def _read_back(
@@ -245,7 +261,7 @@ def _read_back(
     shard: ShardRange,
     folder: Path,
     content: bytes,
-    require_own: Callable[[], None],
+    require_own: Callable[[], object],
 ) -> None:
     """Check a finished shard before its commit.
 

@@ -85,9 +85,11 @@ def _check_logits(folder: Path, shard: ShardRange, logits: Array) -> None:
 
 def _check_labels(folder: Path, record: ShardRecord, labels: Array, problem: Problem) -> None:
     found, step = 0, repair_step(record.shard)
-    for _, block in _blocks(labels):
-        if not problem.are_valid(block).all():
-            raise corrupt(folder / "labels.npy", problem.wanted_labels, "others", step)
+    for first, block in _blocks(labels):
+        valid = problem.are_valid(block)
+        if not valid.all():
+            others = f"others in row {record.shard.start + first + int(np.argmin(valid))}"
+            raise corrupt(folder / "labels.npy", problem.wanted_labels, others, step)
         found += int(np.count_nonzero(problem.are_given(block)))
     check_record(folder / SHARD_FILE, "num_labelled", found, record.num_labelled, step)
 

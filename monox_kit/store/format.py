@@ -17,11 +17,18 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from monox_kit.data import LabelSet
+from monox_kit.data import PROBLEM_TYPES, SINGLE_LABEL, LabelSet
 from monox_kit.digest import digest_bytes
-from monox_kit.errors import ConfigError, CorpusError, StoreMismatch
+from monox_kit.errors import ConfigError, CorpusError, StoreError, StoreMismatch
 from monox_kit.problem import Problem, problem_of
-from monox_kit.store.record import DIGEST_KEY, check_record, corrupt, parse_record, typed
+from monox_kit.store.record import (
+    DIGEST_KEY,
+    LATER_STEP,
+    check_record,
+    corrupt,
+    parse_record,
+    typed,
+)
 
 FORMAT_VERSION = 1
 STORE_FILE = "store.json"
@@ -173,11 +180,19 @@ class StoreManifest:
             step: what to do about a damaged file, for messages.
 
         Raises:
+            StoreError: its problem type is one of a later version.
             StoreCorrupt: a value is not one that a store is written with.
         """
+        labels = typed(value, "labels", dict, path, step)
+        problem_type = labels.get("problem_type", SINGLE_LABEL)
+        if isinstance(problem_type, str) and problem_type not in PROBLEM_TYPES:
+            raise StoreError(
+                f"{path}: expected problem_type {' or '.join(PROBLEM_TYPES)}, found "
+                f"{problem_type!r}. {LATER_STEP}"
+            )
         try:
             return cls(
-                labels=LabelSet.from_json(typed(value, "labels", dict, path, step), str(path)),
+                labels=LabelSet.from_json(labels, str(path)),
                 num_rows=typed(value, "num_rows", int, path, step),
                 shard_rows=typed(value, "shard_rows", int, path, step),
                 dtype=value["dtype"],

@@ -25,6 +25,7 @@ DIGEST_KEY = "record_digest"
 # up to 31 bytes of memory for each of its own.
 MAX_RECORD_BYTES = 1 << 20
 _MAX_BRACKETS = 100_000
+LATER_STEP = "Upgrade monoxkit: it was written by a later version."
 
 T = TypeVar("T")
 
@@ -113,10 +114,7 @@ def parse_record(
         raise corrupt(path, "a JSON object", type(value).__name__, step)
     found = value.get("format_version")
     if type(found) is int and found > version:
-        raise StoreError(
-            f"{path}: expected format_version {version}, found {found}. "
-            "Upgrade monoxkit: it was written by a later version."
-        )
+        raise StoreError(f"{path}: expected format_version {version}, found {found}. {LATER_STEP}")
     check_record(path, "format_version", version, found, step)
     if value.keys() != names:
         missing, unknown = names - value.keys(), value.keys() - names

@@ -18,7 +18,7 @@ from monox_kit.durable import (
     remove_all_leftovers,
     write_file,
 )
-from monox_kit.errors import StorageError, StoreError, StoreIncomplete
+from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.locks import RangeLocks
 from monox_kit.problem import Bools, Labels
 from monox_kit.store.arrays import text_sizes
@@ -136,13 +136,11 @@ class StoreWriter:
             StoreError: when the block ends, other rows or bytes came than the shard's and the
                 announced ones; nothing is written.
             StoreLockLost: the lock file was removed meanwhile; nothing is written.
+            ConfigError: a folder came to the shard's place by another way than a writer.
             StorageError: the disk refused, or gave back other bytes than were written.
         """
-        store = self._require_missing(shard)
-        with (
-            self._losses_named(),
-            new_shard(store, shard, text_bytes, lambda: self._require_own(shard)) as builder,
-        ):
+        store = self._require_own(shard)
+        with new_shard(store, shard, text_bytes, lambda: self._require_own(shard)) as builder:
             yield builder
             self._require_own(shard)  # the block may have given the shards back
         del self._missing[shard.index]
@@ -170,7 +168,7 @@ class StoreWriter:
             StoreError: something does not fit the shard or the store; nothing is written.
             StorageError: the disk refused, or gave back other bytes than were written.
         """
-        self._require_missing(shard)
+        self._require_own(shard)
         where = f"{self.folder} shard {shard.name}"
         if len(documents) != len(shard):
             raise StoreError(
@@ -196,9 +194,8 @@ class StoreWriter:
             StoreLockLost: the lock file was removed meanwhile; nothing is written.
             StorageError: the disk refused, or gave back other bytes than `content` states.
         """
-        store = self._require_missing(shard)
-        with self._losses_named():
-            copy_shard(store, shard, content, files, lambda: self._require_own(shard))
+        store = self._require_own(shard)
+        copy_shard(store, shard, content, files, lambda: self._require_own(shard))
         del self._missing[shard.index]
 
     def complete(self, **summary: Any) -> CompleteRecord | None:
@@ -281,34 +278,17 @@ class StoreWriter:
         }
         return store
 
-    def _require_missing(self, shard: ShardRange) -> StoreFolder:
-        """The folder, in which the shard is claimed and still to be written."""
+    def _require_own(self, shard: ShardRange) -> StoreFolder:
+        """The folder, in which the shard is still this writer's to commit."""
         store = self._begun()
         if self._missing.get(shard.index) != shard:
             raise StoreError(
                 f"{self.folder}: expected one of the {len(self._missing)} missing shards, found "
                 f"{shard}. Take the shard from StoreWriter.missing."
             )
-        return store
-
-    def _require_own(self, shard: ShardRange) -> None:
-        """Check that the shard may still be committed by this writer."""
-        self._require_missing(shard)
         assert self._locks is not None  # held as long as the store
         self._locks.require_current()
-
-    @contextmanager
-    def _losses_named(self) -> Iterator[None]:
-        """Name the loss of the lock where it is behind an error of the disk.
-
-        Who has the new lock removes what this writer has half-built.
-        """
-        try:
-            yield
-        except (OSError, StorageError):
-            if self._locks is not None:
-                self._locks.require_current()
-            raise
+        return store
 
     def _begun(self) -> StoreFolder:
         """The folder, whose claimed shards are held."""

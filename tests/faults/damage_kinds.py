@@ -110,7 +110,12 @@ OPENED: dict[str, Damage] = {
     "manifest with a label twice": _manifest("distinct", "labels", "names", to=["a", "a", "b"]),
     "manifest with labels of no text": _manifest("names", "labels", "names", to=[1, 2, 3]),
     "manifest with a list of labels": _manifest("labels of type dict", "labels", to=["a", "b"]),
-    "manifest with an odd problem": _manifest("'odd'", "labels", "problem_type", to="odd"),
+    "manifest with an odd problem": _manifest(
+        "_classification, found 1", "labels", "problem_type", to=1
+    ),
+    "manifest of a later problem type": Damage(
+        set_in(STORE, "labels", "problem_type", to="odd"), STORE, "Upgrade monoxkit", StoreError
+    ),
     "manifest of an unknown dtype": _manifest("float32 or float16", "dtype", to="|O"),
     "manifest with a list for a dtype": _manifest("found ['float32']", "dtype", to=["float32"]),
     "manifest with pairs 1": _manifest("has_pairs of type bool", "has_pairs", to=1),

@@ -133,9 +133,11 @@ MUTANTS = (
         name="a folder is renamed before its fsync",
         file=DURABLE,
         old="            fsync_tree(temporary)\n            if verify is not None:\n"
-        "                verify(temporary)\n            _rename_folder(temporary, final)\n",
+        "                verify(temporary)\n"
+        "            _rename_folder(temporary, final, replace=replace)\n",
         new="            if verify is not None:\n                verify(temporary)\n"
-        "            _rename_folder(temporary, final)\n            fsync_tree(final)\n",
+        "            _rename_folder(temporary, final, replace=replace)\n"
+        "            fsync_tree(final)\n",
         test=FOLDER_ORDER,
     ),
     Mutant(
@@ -164,7 +166,7 @@ MUTANTS = (
         name="a folder is committed on an exception",
         file=DURABLE,
         old="            shutil.rmtree(temporary, ignore_errors=True)\n",
-        new="            _rename_folder(temporary, final)\n",
+        new="            _rename_folder(temporary, final, replace=replace)\n",
         test=IN_DURABLE + "test_an_error_leaves_the_old_folder",
     ),
     Mutant(
@@ -532,15 +534,15 @@ MUTANTS = (
     Mutant(
         name="a writer commits without its lock",
         file=WRITER,
-        old="        self._locks.require_current()\n\n    @contextmanager\n",
-        new="\n    @contextmanager\n",
+        old="        self._locks.require_current()\n        return store\n",
+        new="        return store\n",
         test=IN_WRITER + "test_a_writer_whose_lock_was_removed_commits_nothing",
     ),
     Mutant(
         name="the lock is not looked at last before a commit",
         file=BUILDER,
-        old="    require_own()\n",
-        new="",
+        old="        ) from error\n    require_own()\n",
+        new="        ) from error\n",
         test=IN_WRITER + "test_a_writer_whose_lock_goes_while_a_shard_is_read_back_commits_nothing",
     ),
     Mutant(

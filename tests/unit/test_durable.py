@@ -212,6 +212,28 @@ def test_a_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
     assert names(tmp_path) == ["shard"]
 
 
+def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    final = tmp_path / "shard"
+
+    def build() -> None:
+        with durable.new_folder(final) as folder:
+            (folder / "ours").write_text("ours")
+            final.mkdir()
+            (final / "others").write_text("others")
+
+    with pytest.raises(ConfigError, match="shard: expected no folder yet, found what came mean"):
+        build()
+    assert names(final) == ["others"]
+    assert names(tmp_path) == ["shard"]
+
+
+def test_an_empty_folder_that_came_meanwhile_is_taken(tmp_path: Path) -> None:
+    with durable.new_folder(tmp_path / "shard") as folder:
+        (folder / "ours").write_text("ours")
+        (tmp_path / "shard").mkdir()
+    assert names(tmp_path / "shard") == ["ours"]
+
+
 def test_a_folder_that_fails_its_check_never_appears(tmp_path: Path) -> None:
     def refuse(folder: Path) -> None:
         assert (folder / "a").read_text() == "a"

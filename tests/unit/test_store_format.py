@@ -14,7 +14,7 @@ import pytest
 
 from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, StoreCorrupt, StoreError, StoreMismatch
-from monox_kit.store import StoreWriter
+from monox_kit.store import StoreManifest, StoreWriter
 from monox_kit.store.format import MAX_SHARDS, array_bytes, array_header
 from monox_kit.store.record import (
     DIGEST_KEY,
@@ -185,6 +185,15 @@ def test_a_later_format_asks_for_an_upgrade(record: Path) -> None:
     record.write_text('{"format_version": 2}')
     with pytest.raises(StoreError, match=r"found 2\. Upgrade monoxkit") as caught:
         read(record)
+    assert not isinstance(caught.value, StoreCorrupt)
+
+
+def test_a_later_problem_type_asks_for_an_upgrade() -> None:
+    value = {**manifest().to_json(), "labels": {"names": ["a", "b"], "problem_type": "ranking"}}
+    with pytest.raises(
+        StoreError, match=r"s\.json: expected problem_type .*, found 'ranking'\. Upgrade monoxkit"
+    ) as caught:
+        StoreManifest.from_json(value, "s.json", "Next.")
     assert not isinstance(caught.value, StoreCorrupt)
 
 

@@ -81,7 +81,7 @@ def test_gold_labels_come_back(tmp_path: Path) -> None:
     ("change", "says"),
     [
         (lambda gold: gold.astype(np.int32), r"expected labels int8 \(4, 3\), found int32"),
-        (lambda gold: gold[:, :2], r"expected labels int8 \(4, 3\), found int8 \(11, 2\)|\(4, 2\)"),
+        (lambda gold: gold[:, :2], r"expected labels int8 \(4, 3\), found int8 \(4, 2\)"),
         (lambda gold: gold + np.int8(gold > 0), r"labels of 0 and 1, .* in row \d"),
         (lambda gold: np.where(gold < 0, [-1, 0, -1], gold).astype(np.int8), r"in row 0"),
     ],
@@ -118,7 +118,8 @@ def test_no_forged_label_passes(
     place, value = place_and_value
     folder = write_forged_store(tmp_path / "s", place, value)
     says = r"labels\.npy: expected labels of 0 and 1, or -1 throughout a row"
-    assert says.replace("\\", "") in " ".join(verify_store(folder).problems)
+    found = f"{says}, found others in row {place[0]}".replace("\\", "")
+    assert found in " ".join(verify_store(folder).problems)
     store = LogitStore.open(folder, verify="read")
     for read in (
         lambda: list(store.documents()),

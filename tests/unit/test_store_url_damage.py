@@ -18,8 +18,11 @@ from monox_kit.errors import (
     StoreMismatch,
 )
 from monox_kit.store import LogitStore, StoreWriter, fetch_store, store_info, verify_remote
+from monox_kit.store.format import CompleteRecord
 from monox_kit.store.record import encode_record
 from monox_kit.store.remote.shard_object import MAGIC, PREFIX_BYTES
+from monox_kit.store.remote.store import RemoteStore
+from monox_kit.store.shard import ShardTotals
 from tests.object_store import DiskObjects, do, flip, refuse, write_url
 from tests.store_samples import manifest, shard_arguments, tree, write_store
 
@@ -110,6 +113,22 @@ def resealed(folder: Path, name: str) -> bytes:
     del value["record_digest"]
     value["files"][name]["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     return encode_record(value, "shard.json")
+
+
+def test_an_object_that_goes_while_a_store_is_fetched_is_named(
+    url: str, tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_url(url, tmp_path / "staging")
+    finished = RemoteStore.finished
+
+    def lose(self: RemoteStore) -> tuple[CompleteRecord, ShardTotals]:
+        found = finished(self)
+        (bucket / "shards" / "000001.shard").unlink()
+        return found
+
+    monkeypatch.setattr(RemoteStore, "finished", lose)
+    with pytest.raises(StoreCorrupt, match=r"000001\.shard: expected the object that was listed"):
+        fetch_store(url, tmp_path / "fetched")
 
 
 def test_other_objects_among_the_shards_are_named(url: str, tmp_path: Path, bucket: Path) -> None:

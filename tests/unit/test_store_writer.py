@@ -212,7 +212,14 @@ def another_writer(folder: Path) -> Iterator[None]:
         assert len(writer.missing) == 3  # nobody has committed one of its own
 
 
-@pytest.mark.parametrize("beside", [nothing_beside, another_writer])
+@contextmanager
+def another_writer_that_commits(folder: Path) -> Iterator[None]:
+    (folder / "lock").unlink()
+    write_store(folder)
+    yield
+
+
+@pytest.mark.parametrize("beside", [nothing_beside, another_writer, another_writer_that_commits])
 def test_a_writer_whose_lock_was_removed_commits_nothing(
     tmp_path: Path, beside: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
@@ -224,6 +231,7 @@ def test_a_writer_whose_lock_was_removed_commits_nothing(
         context = writer.shard(shard, text_bytes(arguments["documents"]))
         context.__enter__().append(**arguments)
         with beside(folder):
+            others = tree(folder / "shards") if (folder / "complete.json").exists() else {}
             with pytest.raises(StoreLockLost, match=r"s/lock: expected the lock file that"):
                 context.__exit__(None, None, None)
             assert shard in writer.missing
@@ -231,7 +239,8 @@ def test_a_writer_whose_lock_was_removed_commits_nothing(
                 writer.write_shard(shard, **arguments)
             with pytest.raises(StoreLockLost):
                 writer.copy_shard(shard, b"{}", [("logits.npy", b"")])
-            assert list((folder / "shards").iterdir()) == []
+            assert tree(folder / "shards") == others
+            assert not list((folder / "shards").glob(".tmp-*"))
 
 
 def test_a_writer_whose_lock_goes_while_a_shard_is_read_back_commits_nothing(
@@ -249,6 +258,44 @@ def test_a_writer_whose_lock_goes_while_a_shard_is_read_back_commits_nothing(
         with pytest.raises(StoreLockLost):
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
     assert list((tmp_path / "s" / "shards").iterdir()) == []
+
+
+def test_what_another_commits_right_before_the_rename_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last look at the lock, which cannot be one step with the rename."""
+    folder, read_back = tmp_path / "s", builder._read_back
+
+    def lose(*arguments: Any) -> None:
+        monkeypatch.undo()
+        read_back(*arguments)
+        (folder / "lock").unlink()
+        write_store(folder)
+        others.update(tree(folder))
+
+    others: dict[str, bytes] = {}
+    monkeypatch.setattr(builder, "_read_back", lose)
+    with StoreWriter(folder, manifest()) as writer:
+        shard = writer.missing[0]
+        arguments = {**shard_arguments(manifest(), shard)}
+        arguments["logits"] = arguments["logits"] + 1
+        with pytest.raises(StoreLockLost):
+            writer.write_shard(shard, **arguments)
+    assert tree(folder) == others
+    assert len(list((folder / "shards").iterdir())) == 3
+
+
+@pytest.mark.parametrize("error", [OSError(28, "of another file"), StorageError("of another")])
+def test_an_error_of_the_block_stays_where_the_lock_goes_too(
+    tmp_path: Path, error: Exception
+) -> None:
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        shard = writer.missing[0]
+        sizes = text_bytes(shard_arguments(manifest(), shard)["documents"])
+        with pytest.raises(type(error)) as caught, writer.shard(shard, sizes):
+            (tmp_path / "s" / "lock").unlink()
+            raise error
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("is_reading", [False, True])

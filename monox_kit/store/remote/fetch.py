@@ -81,7 +81,11 @@ def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchR
         missing = set(writer.missing)
         there = {s: digest for s, digest in totals.digests.items() if s not in missing}
         _require_same_shards(out, there)
-        sizes = {s: size for s, size in store.finished_shards().items() if s in missing}
+        listed = store.finished_shards()
+        lost = [shard for shard in writer.missing if shard not in listed]
+        if lost:
+            raise _gone(store, lost[0])
+        sizes = {shard: listed[shard] for shard in writer.missing}
         num_rows = store.manifest.num_rows
         resumed = num_rows - sum(map(len, missing))
         with (progress or Silent()).task("fetching", num_rows, "rows", done=resumed) as task:
@@ -107,6 +111,12 @@ def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchR
 
 def _fetch_shard(store: RemoteStore, head: ShardHead, writer: StoreWriter) -> None:
     writer.copy_shard(head.record.shard, head.content, store.files(head))
+
+
+def _gone(store: RemoteStore, shard: ShardRange) -> StoreCorrupt:
+    """The error about a shard's object that was there a moment ago."""
+    where = store.objects.where(store.shard_name(shard))
+    return corrupt(where, "the object that was listed", "none", store.step(shard))
 
 
 def _require_same_shards(out: Path, digests: Mapping[ShardRange, str]) -> None:
@@ -161,8 +171,7 @@ def verify_remote(
         def check(shard: ShardRange) -> ShardRecord:
             head = store.head(shard)
             if head is None:
-                where = store.objects.where(store.shard_name(shard))
-                raise corrupt(where, "the object that was listed", "none", store.step(shard))
+                raise _gone(store, shard)
             _fetch_shard(store, head, writer)
             place = local.shard_folder(shard)
             try:
