@@ -16,7 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from monox_kit.durable import remove_file, write_file
-from monox_kit.errors import CorpusError, StorageError, StoreCorrupt, StoreError, StoreLockLost
+from monox_kit.errors import (
+    CorpusError,
+    CorpusUnreadable,
+    StorageError,
+    StoreCorrupt,
+    StoreError,
+    StoreLockLost,
+)
 from monox_kit.locks import RangeLocks
 from monox_kit.store.folder import require_local
 from monox_kit.store.format import (
@@ -90,8 +97,9 @@ def beginning(
     """Take turns in beginning a store, so that what comes before it is done once.
 
     A folder that was made here goes again where the block has begun no store in it. A `CorpusError`
-    of the block is that of all who wait meanwhile and whose work is about the same; who comes later
-    does the work again.
+    of the block is that of all who wait meanwhile and whose work is about the same, but for a
+    `CorpusUnreadable`: their machines may read what this one cannot. Who comes later does the work
+    again.
 
     Args:
         folder: the store's folder.
@@ -122,6 +130,8 @@ def beginning(
             _write_turn(path, turn, locks)
             with locks.turn(_NAMED):
                 yield
+        except CorpusUnreadable:
+            raise
         except CorpusError as error:
             if locks.is_held(_WAITING):
                 with suppress(StorageError, StoreLockLost):  # then each finds out by itself
