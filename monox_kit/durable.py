@@ -348,11 +348,19 @@ def remove_all_leftovers(parent: Path, of: Collection[str] | None = None) -> Non
         ours = _SIBLING.fullmatch(leftover.name)
         if of is not None and (ours is None or ours["name"] not in of):
             continue
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            with disk_errors(leftover):
-                leftover.unlink(missing_ok=True)
+        remove_leftover(leftover)
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove what a killed writer left at `path`, file or folder; absent is fine.
+
+    Raises:
+        StorageError: the disk refused to remove a file.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        remove_file(path)
 
 
 def remove_file(path: Path) -> None:

@@ -30,6 +30,13 @@ class CorpusError(MonoxError):
     exit_code = 3
 
 
+class CorpusUnreadable(CorpusError):
+    """Input that this machine could not read: refused, damaged, or its package not installed.
+
+    It says nothing of what another machine finds in the same file.
+    """
+
+
 class StoreError(MonoxError):
     """A logit store that cannot be used as asked."""
 

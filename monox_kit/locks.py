@@ -159,9 +159,17 @@ class RangeLocks:
         self._set(fcntl.F_UNLCK, byte, byte + 1, wait=True)
 
     def is_held(self, byte: int) -> bool:
-        """Whether another holds the byte, alone or beside others."""
+        """Whether another holds the byte, alone or beside others.
+
+        Raises:
+            StoreLockLost: another removed the file.
+            StorageError: the file system has no locks.
+        """
         request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-        found = fcntl.fcntl(self._open_descriptor(), fcntl.F_OFD_GETLK, request)
+        try:
+            found = fcntl.fcntl(self._open_descriptor(), fcntl.F_OFD_GETLK, request)
+        except OSError as error:
+            raise self._refused(error) from error
         return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
     def _open_descriptor(self) -> int:
@@ -178,17 +186,21 @@ class RangeLocks:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
-            if error.errno in _GONE:
-                if kind == fcntl.F_UNLCK:
-                    return True  # with the file
-                raise self._lost() from error
-            raise StorageError(
-                f"{self._path}: expected a file system with locks, found: {error.strerror}. "
-                f"Give a folder on one that has them{self._advice}."
-            ) from error
+            if error.errno in _GONE and kind == fcntl.F_UNLCK:
+                return True  # with the file
+            raise self._refused(error) from error
         if kind != fcntl.F_UNLCK:
             self.require_current()  # it may have been removed since it was opened
         return True
+
+    def _refused(self, error: OSError) -> StorageError | StoreLockLost:
+        """What a failed call about a lock means."""
+        if error.errno in _GONE:
+            return self._lost()
+        return StorageError(
+            f"{self._path}: expected a file system with locks, found: {error.strerror}. "
+            f"Give a folder on one that has them{self._advice}."
+        )
 
     def _lost(self) -> StoreLockLost:
         return StoreLockLost(

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from monox_kit.corpora.paths import SourceFile
 from monox_kit.corpora.rows import Meter, Start
-from monox_kit.errors import CorpusError, MonoxError
+from monox_kit.errors import CorpusError, CorpusUnreadable, MonoxError
 
 BLOCK_BYTES = 1 << 18
 # A line is held in memory whole. Longer ones are files of another format or without line ends.
@@ -28,7 +28,7 @@ def read_blocks(file: SourceFile, meter: Meter, offset: int = 0) -> Iterator[byt
         offset: bytes to leave out at the beginning; 0 for a compressed file.
 
     Raises:
-        CorpusError: the file cannot be opened or read, or its compressed stream is cut or damaged.
+        CorpusUnreadable: the file cannot be opened or read, or its compressed stream is cut or damaged.
     """
     try:
         with file.open() as raw:
@@ -74,7 +74,7 @@ def _unzstd(raw: BinaryIO, file: SourceFile) -> Iterator[bytes]:
     try:
         import zstandard  # needed by zstd files alone
     except ImportError as error:
-        raise CorpusError(
+        raise CorpusUnreadable(
             f"{file.name}: expected the package zstandard for zstd input, found none. "
             "Run `pip install zstandard`."
         ) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from monox_kit.corpora.paths import HUB_PREFIX, one_line
 from monox_kit.corpora.rows import Columns, Meter, RawRow
-from monox_kit.errors import CorpusError, MonoxError
+from monox_kit.errors import CorpusUnreadable, MonoxError
 
 DEFAULT_SPLIT = "train"
 
@@ -19,13 +19,13 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[RawRow]:
     means no label.
 
     Raises:
-        CorpusError: `datasets` is not installed, the dataset cannot be read, or a needed column
-            is missing.
+        CorpusUnreadable: `datasets` is not installed, or the dataset cannot be read.
+        CorpusError: a needed column is missing.
     """
     try:
         import datasets  # an extra
     except ImportError as error:
-        raise CorpusError(
+        raise CorpusUnreadable(
             f"{name}: expected the package datasets for hub datasets, found none. "
             'Run `pip install "monoxkit[hub]"`.'
         ) from error
@@ -57,7 +57,7 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[RawRow]:
         raise
     # Network, hub and builder errors have no common base class.
     except Exception as error:
-        raise CorpusError(
+        raise CorpusUnreadable(
             f"{name}, row {row}: expected a hub dataset hub:NAME[:CONFIG][@SPLIT], found: "
             f"{type(error).__name__}: {one_line(error)}. Check the name, configuration and split."
         ) from error

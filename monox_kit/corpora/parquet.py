@@ -10,7 +10,7 @@ from monox_kit.corpora.blocks import read_blocks
 from monox_kit.corpora.paths import SourceFile, one_line
 from monox_kit.corpora.rows import Columns, Meter, RawRow, Start
 from monox_kit.durable import scratch_file
-from monox_kit.errors import CorpusError, MonoxError
+from monox_kit.errors import CorpusError, CorpusUnreadable, MonoxError
 
 # Rows decoded at once: 1,024 texts of 10 KB are 10 MB. 8,192 measured no faster.
 _BATCH_ROWS = 1024
@@ -24,13 +24,14 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
     decompressed to an unnamed scratch file first.
 
     Raises:
-        CorpusError: the file is not Parquet, cut or damaged, or a needed column is missing.
+        CorpusUnreadable: the file is not Parquet, cut or damaged, or cannot be opened or read.
+        CorpusError: a needed column is missing.
         StorageError: no space for the scratch file.
     """
     try:
         import pyarrow.parquet as pq  # other formats need no pyarrow
     except ImportError as error:
-        raise CorpusError(
+        raise CorpusUnreadable(
             f"{file.name}: expected the package pyarrow for Parquet input, found none. "
             "Run `pip install pyarrow`."
         ) from error
@@ -56,7 +57,7 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
         # Arrow has errors of its own, for remote files those of the file system come through it.
         except Exception as error:
             where = f"{file.name}, row {row} or later" if row else file.name
-            raise CorpusError(
+            raise CorpusUnreadable(
                 f"{where}: expected a readable Parquet file, found: "
                 f"{one_line(error)}. Check the file, or write or fetch it again."
             ) from error

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.errors import ConfigError, CorpusError, CorpusUnreadable
 
 COMPRESSION_SUFFIXES = {".gz": "gz", ".zst": "zst"}
 HUB_PREFIX = "hub:"
@@ -81,12 +81,12 @@ class SourceFile:
                     return info["size"], value
         return None
 
-    def unreadable(self, error: Exception) -> CorpusError:
+    def unreadable(self, error: Exception) -> CorpusUnreadable:
         """The error for a failure to open, read or decompress the file."""
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         kind = {"gz": "a readable gzip file", "zst": "a readable zstd file"}
         expected = kind.get(self.compression, "a readable file")
-        return CorpusError(
+        return CorpusUnreadable(
             f"{self.name}: expected {expected}, found: {one_line(reason)}. "
             "Check the file, or write or fetch it again."
         )
@@ -181,7 +181,7 @@ def _local_file(path: str) -> SourceFile:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise CorpusError(
+        raise CorpusUnreadable(
             f"{path}: expected a file, found: {error.strerror}. Check the path."
         ) from error
     if stat.S_ISDIR(status.st_mode):
@@ -209,7 +209,7 @@ def _remote_files(url: str) -> Iterator[SourceFile]:
         raise
     # Each protocol has errors of its own: no credentials, no route, no such bucket.
     except Exception as error:
-        raise CorpusError(
+        raise CorpusUnreadable(
             f"{url}: expected a file to read, found: {one_line(error) or type(error).__name__}. "
             "Check the address and the access to it."
         ) from error
@@ -229,7 +229,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         import fsspec  # local files need no fsspec
     except ImportError as error:
-        raise CorpusError(
+        raise CorpusUnreadable(
             f"{url}: expected the package fsspec for URLs, found none. Run `pip install fsspec`."
         ) from error
 
@@ -237,7 +237,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         filesystem, location = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise CorpusError(
+        raise CorpusUnreadable(
             f"{url}: expected the package that opens {protocol}:// addresses, found: "
             f"{one_line(error)}. Run `pip install {_package(protocol, error)}`."
         ) from error

@@ -24,9 +24,9 @@ from monox_kit.data import Document
 from monox_kit.digest import digest_json
 from monox_kit.errors import StorageError, StoreCorrupt
 from monox_kit.progress import Progress
-from monox_kit.store import StoreManifest, StorePlace, beginning, keep_scan
+from monox_kit.store import StoreManifest, StorePlace, beginning, has_begun, keep_scan
 from monox_kit.store.format import SCAN_FILE
-from monox_kit.store.record import PlainFolder, is_there
+from monox_kit.store.record import PlainFolder
 
 _FORM = b"monoxkit scan 1\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -81,24 +81,16 @@ class KeptScan:
             StoreError: the folder is damaged or something else.
             StorageError: the disk refused, or has no locks.
         """
-        begun = self._place.begun()
-        if self._folder is None:
-            return begun
-        # In its turn a run puts first the store, then the scan.
-        if begun is None or not is_there(self._folder / SCAN_FILE):
+        if self._folder is not None and not has_begun(self._folder):
 
             def depends() -> str:
                 self._key = self._key_now()  # files may have been changed during the wait
                 return digest_json({"corpus": self._key, **about})
 
             turn.enter_context(beginning(self._folder, depends, self._tell_of_wait))
-            begun = self._place.begun()
-            # A store without a scan was begun by a run that died, or somebody deleted it: then this
-            # run makes it in its turn. A complete store needs none.
-            is_kept = is_there(self._folder / SCAN_FILE)
-            if begun is not None and (is_kept or self._place.is_finished()):
+            if has_begun(self._folder):
                 turn.close()
-        return begun
+        return self._place.begun()
 
     def take(self, begun: StoreManifest | None) -> CorpusSummary | None:
         """What an earlier run's scan has found; None where there is none to go by."""
@@ -156,6 +148,9 @@ class KeptScan:
         """Put what `encode` gave into the store, which has been begun.
 
         Where the disk refuses, it is noted: the store is the same without it.
+
+        Raises:
+            StoreError: a folder stands in its place, which would keep the store from completion.
         """
         assert self._folder is not None  # else nothing is encoded
         try:

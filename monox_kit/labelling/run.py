@@ -102,7 +102,6 @@ class _Run:
         config = self._config
         manifest = work.manifest
         shards = range(*(config.shard_range or (0, manifest.num_shards)))
-        manifest.require_shards(shards)
         num_rows = sum(len(manifest.shard(index)) for index in shards)
         # Workers of a cluster claim each shard by themselves.
         claim = shards if config.engine == "local" else range(0)
@@ -150,7 +149,11 @@ class _Run:
         """
         config, folder = self._config, self._model.folder
         labels = None if config.ignore_labels else folder.labels
-        about = {"teacher": folder.model_digest, "labels": labels and labels.names}
+        about = {
+            "teacher": folder.model_digest,
+            "labels": labels and labels.to_json(),
+            "has_pairs": folder.record and folder.record.has_pairs,
+        }
         begun = self._kept.begun(turn, about)
         is_finished = self._place.is_finished()
         summary, scan = self._kept.take(begun), None
@@ -173,6 +176,8 @@ class _Run:
             begun.require_equal(
                 self._manifest(summary, guard, begun), f"{self._place}/{STORE_FILE}"
             )
+        if config.shard_range is not None:
+            self._manifest(summary, guard, begun).require_shards(range(*config.shard_range))
         plan = self._default_plan() if is_finished else self._plan(summary)
         learns = config.guard is not None and guard is None
         teacher = None

@@ -1,6 +1,6 @@
 """The logit store: a teacher's logits with their texts, on disk, crash-safe and checkable."""
 
-from monox_kit.store.beginning import beginning, keep_scan
+from monox_kit.store.beginning import beginning, has_begun, keep_scan
 from monox_kit.store.builder import ShardBuilder
 from monox_kit.store.folder import begun_manifest, require_local, store_url
 from monox_kit.store.format import CompleteRecord, ShardRange, StoreManifest
@@ -36,6 +36,7 @@ __all__ = [
     "begun_manifest",
     "export_store",
     "fetch_store",
+    "has_begun",
     "keep_scan",
     "merge_stores",
     "require_local",

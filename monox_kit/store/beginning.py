@@ -14,9 +14,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_type_hints
 
-from monox_kit.durable import remove_file, write_file
-from monox_kit.errors import CorpusError, StorageError, StoreCorrupt, StoreError, StoreLockLost
+from monox_kit.durable import remove_file, remove_leftover, write_file
+from monox_kit.errors import (
+    CorpusError,
+    CorpusUnreadable,
+    MonoxError,
+    StorageError,
+    StoreCorrupt,
+    StoreError,
+    StoreLockLost,
+)
 from monox_kit.locks import RangeLocks
 from monox_kit.store.folder import require_local
 from monox_kit.store.format import (
@@ -65,6 +74,16 @@ class _Turn:
     about: str | None = None
     failure: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check what a file may hold otherwise.
+
+        Raises:
+            TypeError: a value is of another type.
+        """
+        for name, kind in get_type_hints(_Turn).items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(name)
+
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, which began at {self.since}"
 
@@ -90,8 +109,9 @@ def beginning(
     """Take turns in beginning a store, so that what comes before it is done once.
 
     A folder that was made here goes again where the block has begun no store in it. A `CorpusError`
-    of the block is that of all who wait meanwhile and whose work is about the same; who comes later
-    does the work again.
+    of the block is that of all who wait meanwhile and whose work is about the same, but for a
+    `CorpusUnreadable`: their machines may read what this one cannot. Who comes later does the work
+    again.
 
     Args:
         folder: the store's folder.
@@ -109,6 +129,7 @@ def beginning(
     with ExitStack() as stack:
         locks, is_new, has_waited = _taken(folder, waiting, stack)
         path, earlier = folder / _TURN_FILE, _read_turn(folder)
+        remove_leftover(path)  # else who waits for this run may believe what it says
         is_new = is_new or (earlier is not None and earlier.is_new)
         failed = earlier if has_waited and earlier and earlier.failure is not None else None
         since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -119,21 +140,25 @@ def beginning(
             if failed is not None and failed.about == turn.about:
                 turn = failed
                 raise CorpusError(f"{failed.failure} Found by {failed}; this run waited for it.")
-            _write_turn(path, turn, locks)
-            with locks.turn(_NAMED):
+            with ExitStack() as named:
+                if not has_begun(folder):  # else this run's turn is over at once
+                    _write_turn(path, turn, locks)
+                    named.enter_context(locks.turn(_NAMED))
                 yield
+        except CorpusUnreadable:
+            raise
         except CorpusError as error:
-            if locks.is_held(_WAITING):
-                with suppress(StorageError, StoreLockLost):  # then each finds out by itself
+            with suppress(MonoxError, OSError):  # then each finds out by itself
+                if locks.is_held(_WAITING):
                     _write_turn(path, replace(turn, failure=turn.failure or str(error)), locks)
                     is_handed_on = True
             raise
         finally:
             if not is_handed_on:
                 with suppress(StorageError):  # the next writer removes it
-                    remove_file(path)
-                if is_new and not is_there(folder / STORE_FILE):
-                    _remove_unused(folder)
+                    remove_leftover(path)
+                    if is_new and not is_there(folder / STORE_FILE):
+                        _remove_unused(folder)
 
 
 def _taken(
@@ -198,8 +223,23 @@ def _read_turn(folder: Path) -> _Turn | None:
     try:
         with PlainFolder(folder, "", may_be_link=True) as opened:
             return _Turn(**json.loads(opened.read_small(_TURN_FILE)))
-    except (StoreCorrupt, StorageError, ValueError, TypeError):  # another version's, too
+    # Another version's, too; or nested too deep.
+    except (StoreCorrupt, StorageError, ValueError, TypeError, RecursionError):
         return None
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether nobody needs a turn: a store is begun, and it is complete or keeps a scan.
+
+    In its turn a run puts first the store, then the scan. A store without a scan was begun by a run
+    that died, or somebody deleted it: the next run makes it in its turn.
+
+    Raises:
+        StorageError: the system refused to look.
+    """
+    return is_there(folder / STORE_FILE) and (
+        is_there(folder / SCAN_FILE) or is_there(folder / COMPLETE_FILE)
+    )
 
 
 def keep_scan(folder: Path, content: bytes) -> None:
@@ -212,10 +252,12 @@ def keep_scan(folder: Path, content: bytes) -> None:
         content: what to keep.
 
     Raises:
+        StoreError: a folder stands there.
         StorageError: the disk refused.
     """
     with store_locks(folder) as locks, locks.turn(WHOLE):
         if not is_there(folder / COMPLETE_FILE):
+            _require_no_folder(folder / SCAN_FILE)
             write_file(folder / SCAN_FILE, content)
 
 

@@ -26,6 +26,7 @@ EXIT_CODES = {
     "ContenderError": 5,
     "ConfigError": 2,
     "CorpusError": 3,
+    "CorpusUnreadable": 3,
     "StoreError": 4,
     "StoreIncomplete": 4,
     "StoreCorrupt": 4,

@@ -23,7 +23,7 @@ from monox_kit import tuning
 from monox_kit.corpora import blocks
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.marks import Place
-from monox_kit.data import Document
+from monox_kit.data import MULTI_LABEL, Document
 from monox_kit.errors import (
     ConfigError,
     CorpusError,
@@ -34,6 +34,7 @@ from monox_kit.errors import (
 )
 from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
+from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.progress import Silent
 from monox_kit.store import LogitStore, StoreWriter, merge_stores
 from tests.store_samples import tree
@@ -176,9 +177,13 @@ def test_a_part_waits_for_nobody_but_the_owner_of_its_shards(files: Path, tmp_pa
 
 
 @pytest.mark.parametrize("shards", [(0, 5), (3, 2)])
-def test_a_range_outside_of_the_store_is_refused(
-    files: Path, tmp_path: Path, shards: tuple[int, int]
+def test_a_range_outside_of_the_store_is_refused_before_any_plan(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: tuple[int, int]
 ) -> None:
+    def fail(*arguments: object, **values: object) -> None:
+        pytest.fail("expected no plan yet")
+
+    monkeypatch.setattr("monox_kit.labelling.run.default_plan", fail)
     with pytest.raises(ConfigError, match=rf"within 0:4, found {shards[0]}:{shards[1]}"):
         label_corpus(replace(config_for(files), shard_range=shards), tmp_path / "store")
     assert not (tmp_path / "store").exists()
@@ -282,6 +287,32 @@ def test_runs_that_wait_learn_of_a_bad_row_and_do_not_scan(
     assert sum(who in note for each in notes for note in each.all) == 2
     write_jsonl(corpus, rows)
     assert label_corpus(config, tmp_path / "store").complete
+
+
+def test_a_bad_row_is_one_under_the_same_record_alone(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs with the same weights wait for each other, whatever the records say of rows."""
+    abouts = []
+
+    def note(self: KeptScan, turn: object, about: object) -> None:
+        abouts.append(json.dumps(about))
+        raise InterruptedError
+
+    monkeypatch.setattr(KeptScan, "begun", note)
+    record = json.loads((files / "bundle" / "monoxkit.json").read_text())
+    changes: list[dict[str, object]] = [
+        {},
+        {"has_pairs": True},
+        {"labels": {**record["labels"], "problem_type": MULTI_LABEL}},
+    ]
+    for number, change in enumerate(changes):
+        folder = tmp_path / str(number)
+        shutil.copytree(files / "bundle", folder)
+        (folder / "monoxkit.json").write_text(json.dumps({**record, **change}))
+        with pytest.raises(InterruptedError):
+            label_corpus(replace(config_for(files, "onnx"), model=str(folder)), tmp_path / "store")
+    assert len(set(abouts)) == 3
 
 
 def test_a_corpus_changed_under_its_size_and_time_gets_no_row_into_the_store(

@@ -1,9 +1,12 @@
 """Each format as it stands in files: line ends, blank lines, damage, what is refused and how."""
 
+import errno
 import gzip
 import json
+import os
 import re
 import resource
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +15,8 @@ import zstandard
 
 from monox_kit.corpora import blocks
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.errors import CorpusError
+from monox_kit.corpora.paths import SourceFile
+from monox_kit.errors import CorpusError, CorpusUnreadable
 
 
 def corpus(path, **settings):
@@ -312,6 +316,25 @@ class TestParquet:
         write(path, content)
         with pytest.raises(CorpusError, match="expected a readable Parquet file, found"):
             texts(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("a.parquet", "pyarrow.parquet"), ("a.jsonl.zst", "zstandard")]
+)
+def test_what_is_this_machines_alone_is_told_from_a_bad_row(tmp_path, monkeypatch, name, package):
+    """A disk that refuses, and a package that is not there."""
+    path = write(tmp_path / name, b"")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, package, None)
+        with pytest.raises(CorpusUnreadable, match="expected the package"):
+            texts(path)
+
+    def refuse(file):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(SourceFile, "open", refuse)
+    with pytest.raises(CorpusUnreadable, match="found: Input/output error"):
+        texts(path)
 
 
 ROWS = "".join(json.dumps({"text": f"document {n} {n * n}"}) + "\n" for n in range(30_000)).encode()

@@ -288,6 +288,30 @@ def test_a_folder_where_the_scan_belongs_is_refused_before_any_work(tmp_path: Pa
         assert writer.complete() is not None
 
 
+def test_a_folder_that_comes_later_is_refused_too(corpus: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    kept = KeptScan(Corpus(config_of(corpus)), SHARD_ROWS, staged_place(store, None), Silent())
+    with StoreWriter(store, manifest(), range(1)):
+        (store / "scan").mkdir()
+        with pytest.raises(StoreError, match=r"s/scan: expected no folder of this name"):
+            kept.keep(b"scan")
+
+
+def test_a_finished_store_needs_no_turn(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        for shard in writer.missing:
+            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        writer.complete()
+
+    def fail(*arguments: object) -> None:
+        pytest.fail("expected no turn")
+
+    monkeypatch.setattr("monox_kit.labelling.kept_scan.beginning", fail)
+    assert take(config_of(corpus), tmp_path / "s", manifest()) == (None, [])
+
+
 def test_a_corpus_that_does_not_tell_of_changes_keeps_none(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/kept/a.jsonl", b'{"text": "alpha"}\n')

@@ -148,6 +148,8 @@ def test_a_file_that_its_server_forgot_is_lost_and_gives_its_locks_back(
                 with pytest.raises(StoreLockLost, match="removed or replaced"):
                     locks.took(0, 1)
         monkeypatch.setattr(fcntl, "fcntl", stale)
+        with pytest.raises(StoreLockLost, match="removed or replaced"):
+            locks.is_held(0)
 
 
 def test_a_disk_that_does_not_tell_of_the_file_is_no_loss_of_it(
@@ -171,3 +173,16 @@ def test_bytes_that_are_shared_are_seen_by_others_alone(tmp_path: Path) -> None:
         assert one.is_held(5) and two.is_held(5) and not one.is_held(6)
         two.give_back(5)
         assert two.is_held(5) and not one.is_held(5)
+
+
+def test_a_file_system_that_knows_no_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with RangeLocks(tmp_path / "lock", "; or merge") as locks:
+        monkeypatch.setattr(fcntl, "fcntl", fail)
+        for ask in (lambda: locks.took(0, 1), lambda: locks.is_held(0)):
+            with pytest.raises(StorageError, match=r"found: No locks available.*; or merge\.$"):
+                ask()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -10,11 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any, NoReturn
 
 import pytest
 
-from monox_kit.errors import CorpusError, StorageError, StoreError
-from monox_kit.store import StoreWriter, beginning, begun_manifest
+from monox_kit.errors import CorpusError, CorpusUnreadable, StorageError, StoreError
+from monox_kit.locks import RangeLocks
+from monox_kit.store import StoreWriter, beginning, begun_manifest, keep_scan
 from monox_kit.store.beginning import store_locks
 from tests.children import fork
 from tests.store_samples import manifest
@@ -121,7 +124,9 @@ def test_who_begins_nothing_leaves_nothing_and_the_next_has_its_turn(tmp_path: P
     assert not folder.exists()
 
 
-def failing_beside(folder: Path, abouts: list[Callable[[], str]]) -> list[tuple[str, bool]]:
+def failing_beside(
+    folder: Path, abouts: list[Callable[[], str]], kind: type[CorpusError] = CorpusError
+) -> list[tuple[str, bool]]:
     """What became of those who waited for one that found a bad row, and whether they looked."""
 
     def next_one(number: int) -> tuple[str, bool]:
@@ -137,7 +142,7 @@ def failing_beside(folder: Path, abouts: list[Callable[[], str]]) -> list[tuple[
         with beginning(folder, about, nobody):
             others.extend(pool.submit(next_one, number) for number in range(len(abouts)))
             assert all(wait.begun() for wait in waits)
-            raise CorpusError("a.jsonl line 7: expected text, found 8. Mend it.")
+            raise kind("a.jsonl line 7: expected text, found 8. Mend it.")
 
     waits = [Waits() for _ in abouts]
     others: list[Future[tuple[str, bool]]] = []
@@ -172,6 +177,11 @@ def test_who_waits_with_other_files_looks_for_itself(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+def test_what_one_machine_cannot_read_others_may(tmp_path: Path) -> None:
+    found = failing_beside(tmp_path / "s", [about] * 2, CorpusUnreadable)
+    assert found == [("", True)] * 2
+
+
 def test_a_folder_of_the_users_stays(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     with beginning(tmp_path / "s", about, nobody):
@@ -185,6 +195,88 @@ def test_a_folder_of_the_users_stays(tmp_path: Path) -> None:
     ):
         pytest.fail("the block must not run")
     assert os.listdir(tmp_path / "other") == ["letter.txt"]
+
+
+LEFT = {
+    "host": "h",
+    "pid": 7,
+    "since": "2026-01-01 00:00:00 UTC",
+    "is_new": True,
+    "about": "the corpus",
+    "failure": "a.jsonl line 7: expected text, found 8. Mend it.",
+}
+
+
+def leave(folder: Path, content: bytes) -> None:
+    folder.mkdir()
+    (folder / ".tmp-turn").write_bytes(content)
+
+
+def test_a_folder_in_the_place_of_the_turns_file_goes(tmp_path: Path) -> None:
+    (tmp_path / "s" / ".tmp-turn" / "x").mkdir(parents=True)
+    with beginning(tmp_path / "s", about, nobody):
+        assert (tmp_path / "s" / ".tmp-turn").is_file()
+    assert os.listdir(tmp_path / "s") == ["lock"]
+
+
+def test_an_old_failure_is_gone_before_anybody_can_wait_for_long(tmp_path: Path) -> None:
+    """One was told of it, and killed: who waits now would believe it."""
+    leave(tmp_path / "s", json.dumps(LEFT).encode())
+
+    def takes_long() -> str:
+        assert os.listdir(tmp_path / "s") == ["lock"]
+        return "the corpus"
+
+    with beginning(tmp_path / "s", takes_long, nobody):
+        pass
+    assert not (tmp_path / "s").exists()  # as who left it would have done
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b"[]",
+        b"\xff",
+        json.dumps({**LEFT, "more": 1}).encode(),
+        *(
+            json.dumps({**LEFT, name: value}).encode()
+            for name, value in [
+                ("host", 1),
+                ("pid", "7"),
+                ("since", None),
+                ("is_new", "yes"),
+                ("about", 0),
+                ("failure", []),
+            ]
+        ),
+    ],
+    ids=lambda content: content[-20:].decode(errors="replace"),
+)
+def test_what_is_no_turn_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    leave(tmp_path / "s", content)
+    with beginning(tmp_path / "s", about, nobody):
+        pass
+    assert os.listdir(tmp_path / "s") == ["lock"]  # a folder that nobody says is new
+
+
+def test_a_bad_row_is_named_whatever_else_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> NoReturn:
+        raise StorageError("s/lock: expected a file system with locks, found none. Give another.")
+
+    monkeypatch.setattr(RangeLocks, "is_held", refuse)
+    with pytest.raises(CorpusError, match="line 7"), beginning(tmp_path / "s", about, nobody):
+        raise CorpusError("a.jsonl line 7: expected text, found 8. Mend it.")
+
+
+def test_who_finds_the_store_begun_says_nothing(tmp_path: Path) -> None:
+    """Nobody waits for it for long enough to ask."""
+    with StoreWriter(tmp_path / "s", manifest(), range(1)):
+        keep_scan(tmp_path / "s", b"scan")
+    with beginning(tmp_path / "s", about, nobody):
+        assert sorted(os.listdir(tmp_path / "s")) == ["lock", "scan", "shards", "store.json"]
 
 
 def test_a_place_where_no_folder_can_be_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
