@@ -28,7 +28,8 @@ def read_blocks(file: SourceFile, meter: Meter, offset: int = 0) -> Iterator[byt
         offset: bytes to leave out at the beginning; 0 for a compressed file.
 
     Raises:
-        CorpusUnreadable: the file cannot be opened or read, or its compressed stream is cut or damaged.
+        CorpusUnreadable: the file cannot be opened or read, or its compressed stream is cut or
+            damaged.
     """
     try:
         with file.open() as raw:
