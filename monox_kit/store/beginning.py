@@ -138,7 +138,7 @@ def beginning(
         try:
             turn = replace(turn, about=about())
             if failed is not None and failed.about == turn.about:
-                turn = failed
+                turn = replace(failed, is_new=is_new)  # of the folder that stands there now
                 raise CorpusError(f"{failed.failure} Found by {failed}; this run waited for it.")
             with ExitStack() as named:
                 if not has_begun(folder):  # else this run's turn is over at once
