@@ -243,7 +243,7 @@ class TestHub:
         names = types.SimpleNamespace(names=["no", "yes"])
         hub.rows.features = {"label": types.SimpleNamespace(feature=names)}
         hub.rows += [{"text": "a", "label": [1, 0]}, {"text": "b", "label": []}]
-        assert [d.label for d in corpus("hub:x").documents()] == [("yes", "no"), ()]
+        assert [d.label for d in corpus("hub:x").documents()] == [("no", "yes"), ()]
 
     def test_errors(self, hub, monkeypatch):
         hub.rows.append({"body": "a"})

@@ -333,5 +333,8 @@ def test_frozen_layers_of_mpnet_share_no_trained_table() -> None:
 
 def test_a_threshold_that_leaves_no_pseudo_label_is_refused(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", LOGITS)
+    teachers = [StoredTeacher([store])]
+    objective = ObjectiveConfig(threshold=1.0)
+    sources = Sources(LABELS, gold_documents(3), teachers=teachers, objective=objective)
     with pytest.raises(ConfigError, match=r"--threshold 1: .* found none: \d+ below it"):
-        task_of("pl", store, threshold=1.0)
+        build_task("pl", sources)
