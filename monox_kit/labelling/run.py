@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monox_kit.bundle import FP32
+from monox_kit.bundle import FP32, RunPrecision
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
+from monox_kit.data import Classifier
 from monox_kit.errors import ConfigError
 from monox_kit.labelling.cluster import absolute, label_on_cluster, require_cluster
 from monox_kit.labelling.config import LabelConfig, LabelSummary
@@ -265,17 +266,20 @@ class _Run:
         self, teacher: Teacher, plan: RunPlan, summary: CorpusSummary, target: float
     ) -> Guard:
         """The guard of a new store, which the teacher follows from now on."""
-        learned = self._learn(teacher, plan, summary, target)
+        model, asked = self._model, self._config.guard_precision
+        graphs = {one: model.reference(plan, one) for one in dict.fromkeys((FP32, asked))}
+        learned = self._learn(teacher, graphs, summary, target)
         # Another writer of the same store may have begun it meanwhile, with its guard.
         begun = self._place.begun()
         guard = (begun and Guard.from_fingerprint(begun.fingerprint)) or learned
-        teacher.guard_with(guard, self._model.reference(plan, guard.precision))
+        reference = graphs.get(guard.precision) or model.reference(plan, guard.precision)
+        teacher.guard_with(guard, reference)
         return guard
 
     def _learn(
         self,
         teacher: Teacher,
-        plan: RunPlan,
+        graphs: Mapping[RunPrecision, Classifier],
         summary: CorpusSummary,
         target: float,
     ) -> Guard:
@@ -283,7 +287,7 @@ class _Run:
 
         Args:
             teacher: has the graph that is to be trusted.
-            plan: how the graphs are run.
+            graphs: the fp32 graph in fp32, and in what it is to compute again in.
             summary: holds the sample.
             target: fraction of rows that are to have the label in fp32.
 
@@ -303,13 +307,10 @@ class _Run:
         texts = tokenize(self._model.tokenizer, summary.sample[: 2 * min(rows, available)])
         started = time.perf_counter()
         precision = self._config.guard_precision
-        others = dict.fromkeys((FP32, precision))  # the same for a guard in fp32
-        num_rows = (1 + len(others)) * len(texts)
+        num_rows = (1 + len(graphs)) * len(texts)
         with self._progress.task("learning the guard", num_rows, "rows") as task:
             fast = teacher.sample(texts, task)
-            again = {
-                one: teacher.sample(texts, task, self._model.reference(plan, one)) for one in others
-            }
+            again = {name: teacher.sample(texts, task, graph) for name, graph in graphs.items()}
         guard = learn_guard(
             fast,
             again[FP32],
