@@ -19,7 +19,7 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig, lang_from_name, read_
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
 from monox_kit.inference import LoadedModel, load_model
-from monox_kit.problem import Bools, Labels, Problem, problem_of
+from monox_kit.problem import Bools, Labels, Problem, f1, problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.scoring import DEFAULT_BATCH_TOKENS, score
 from monox_kit.validation import checked
@@ -252,9 +252,9 @@ def target_average_resamples(
         values = np.empty((size, len(targets)))
         for column, (rows, (both, either)) in enumerate(zip(positions, overlaps)):
             total = weights[:, rows] @ either
-            whole = _ratio(2 * both.sum(), either.sum())
+            whole = f1(both.sum(), either.sum())
             # A resample without a single row of a language says nothing new about it.
-            found = _ratio(2 * (weights[:, rows] @ both), total)
+            found = f1(weights[:, rows] @ both, total)
             values[:, column] = np.where(total > 0, found, whole)
         parts.append(values.mean(axis=1))
     return np.concatenate(parts)
@@ -310,7 +310,7 @@ def language_result(
         size = min(block, num_resamples - start)
         draws = generator.multinomial(num_rows, counts / num_rows, size=size)
         accuracy = draws[:, right].sum(axis=1) / num_rows
-        micro = _ratio(2 * (draws @ both), draws @ either)
+        micro = f1(draws @ both, draws @ either)
         parts.append(np.stack([accuracy, macro_f1(draws, is_gold, is_predicted), micro]))
     accuracies, macros, micros = np.concatenate(parts, axis=1)
     has_micro = problem.measure == "micro_f1"
@@ -320,7 +320,7 @@ def language_result(
         accuracy_interval=interval(accuracies),
         macro_f1=float(macro_f1(measured, is_gold, is_predicted)[0]),
         macro_f1_interval=interval(macros),
-        micro_f1=float(_ratio(2 * (counts @ both), counts @ either)) if has_micro else None,
+        micro_f1=float(f1(counts @ both, counts @ either)) if has_micro else None,
         micro_f1_interval=interval(micros) if has_micro else None,
     )
 
@@ -331,7 +331,7 @@ def macro_f1(
     """[R] mean F1 of R confusion matrices, given by their cells that are not empty.
 
     Classes that occur neither among gold labels nor among predictions do not count; 0 where none
-    does, as scikit-learn's `zero_division` has it.
+    does.
 
     Args:
         counts: [R, K] rows in each of K cells.
@@ -340,15 +340,8 @@ def macro_f1(
     """
     gold, predicted = is_gold.astype(np.float64), is_predicted.astype(np.float64)
     occurrences = counts @ (gold + predicted)
-    f1 = _ratio(2 * (counts @ (gold * predicted)), occurrences)
-    return _ratio(f1.sum(axis=1), (occurrences > 0).sum(axis=1))
-
-
-def _ratio(numerators: Any, denominators: Any) -> npt.NDArray[np.float64]:
-    """The quotients; 0 where the denominator is 0."""
-    numerators, denominators = np.asarray(numerators, np.float64), np.asarray(denominators)
-    out = np.zeros_like(numerators)
-    return np.asarray(np.divide(numerators, denominators, out=out, where=denominators > 0))
+    num_classes = np.maximum((occurrences > 0).sum(axis=1), 1)
+    return np.asarray(f1(counts @ (gold * predicted), occurrences).sum(axis=1) / num_classes)
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -153,8 +153,8 @@ class Problem(ABC):
     def overlap(self, gold: Labels, decisions: Labels) -> tuple[Floats, Floats]:
         """[n] classes that are gold and decided for, and [n] those that are gold plus decided for.
 
-        Twice the sum of the first over that of the second is the micro-averaged F1 over n rows;
-        where a row has one class it is the accuracy.
+        `f1` of their sums is the micro-averaged F1 over n rows; where a row has one class it is the
+        accuracy.
         """
         expected, found = self.indicators(gold), self.indicators(decisions)
         both = (expected & found).sum(axis=1, dtype=np.float64)
@@ -314,6 +314,15 @@ _PROBLEMS: Mapping[str, type[Problem]] = {SINGLE_LABEL: _SingleLabel, MULTI_LABE
 def problem_of(labels: LabelSet) -> Problem:
     """The problem of a label set."""
     return _PROBLEMS[labels.problem_type](labels)
+
+
+def f1(both: Any, either: Any) -> Floats:
+    """F1 of sums as `Problem.overlap` gives them, of any shape; 0 where nothing is gold or decided.
+
+    Source of the zero: scikit-learn's default for `zero_division`.
+    """
+    both, either = np.asarray(both, np.float64), np.asarray(either, np.float64)
+    return np.asarray(np.divide(2 * both, either, out=np.zeros_like(both), where=either > 0))
 
 
 def measure_of(result: Mapping[str, Any]) -> str:

@@ -19,9 +19,9 @@ from monox_kit.bundle import FP32, RunPrecision
 from monox_kit.data import Logits
 from monox_kit.errors import ModelError
 from monox_kit.problem import Bools, Floats, Problem
+from monox_kit.store.stats import GUARD_PRECISION_KEY
 
 _PREFIX = "guard_"
-PRECISION_KEY = f"{_PREFIX}precision"
 # An unbiased estimate of the flips would be too low every other time.
 _SAFETY = 0.5
 
@@ -69,13 +69,13 @@ class Guard:
         """The fields as a store's fingerprint holds them: a precision only where it is not fp32."""
         found = {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
         if self.precision == FP32:  # stores of before bf16 have no such field
-            del found[PRECISION_KEY]
+            del found[GUARD_PRECISION_KEY]
         return found
 
     @classmethod
     def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> Guard | None:
         """The guard that a store was begun with; None where it was begun without one."""
-        found = {PRECISION_KEY: FP32, **fingerprint}
+        found = {GUARD_PRECISION_KEY: FP32, **fingerprint}
         names = cls.__dataclass_fields__
         if any(f"{_PREFIX}{name}" not in found for name in names):
             return None

@@ -15,7 +15,7 @@ from monox_kit.data import Classifier
 from monox_kit.errors import ConfigError
 from monox_kit.labelling.cluster import absolute, label_on_cluster, require_cluster
 from monox_kit.labelling.config import LabelConfig, LabelSummary
-from monox_kit.labelling.guard import PRECISION_KEY, Guard, learn_guard
+from monox_kit.labelling.guard import Guard, learn_guard
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
@@ -32,6 +32,7 @@ from monox_kit.store import (
     store_url,
 )
 from monox_kit.store.format import STORE_FILE
+from monox_kit.store.stats import GUARD_PRECISION_KEY
 from monox_kit.tuning import RunPlan, default_plan, measured_plan
 from monox_kit.validation import checked
 
@@ -345,7 +346,7 @@ class _Run:
     def _guard_report(self, guard: Guard | None) -> Mapping[str, Any] | None:
         if guard is None:
             return None
-        learned = {**guard.to_fingerprint(), PRECISION_KEY: guard.precision}
+        learned = {**guard.to_fingerprint(), GUARD_PRECISION_KEY: guard.precision}
         return {**learned, **self._totals.guard_price()}
 
     def _manifest(

@@ -20,8 +20,8 @@ from monox_kit.store.view import RowsPart, ShardView
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles are right to half a millionth of the range, in 8 MiB each, however many rows there are.
 _BINS = 2**20
-# What the guard's reference graph was computed in; absent where that is fp32.
-_GUARD_PRECISION_KEY = "guard_precision"
+# Key of a fingerprint: what the guard's fp32 graph computed rows in; absent where that is fp32.
+GUARD_PRECISION_KEY = "guard_precision"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +132,7 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
     num_fast = num_rows - counts.num_recomputed
     precision_rows = {precision: num_fast}
     if counts.num_recomputed:
-        again = str(store.manifest.fingerprint.get(_GUARD_PRECISION_KEY, "fp32"))
+        again = str(store.manifest.fingerprint.get(GUARD_PRECISION_KEY, "fp32"))
         precision_rows[again] = precision_rows.get(again, 0) + counts.num_recomputed
     num_labelled, num_agreeing = counts.num_labelled, counts.num_agreeing
     names = store.manifest.labels.names

@@ -13,7 +13,7 @@ import torch
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.data import Classifier, Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError, NotFinite
-from monox_kit.problem import measure_of, problem_of
+from monox_kit.problem import f1, measure_of, problem_of
 from monox_kit.scoring import BatchDone, score
 from monox_kit.tokenizing import Tokenizer
 from monox_kit.training.processes import Processes
@@ -187,7 +187,7 @@ class Evaluator:
         totals = np.reshape(self._processes.sum(sums), (-1, 4)).tolist()
         measure = self._problem.measure
         results: dict[str, Result] = {
-            name: {measure: 2 * both / either if either else 0.0, "loss": loss / n, "rows": n}
+            name: {measure: float(f1(both, either)), "loss": loss / n, "rows": n}
             for name, (both, either, loss, n) in zip(self._mine, totals)
         }
         for name, result in results.items():
