@@ -88,6 +88,10 @@ def label(
             "--guard-precision", help="Of computing again: fp32, or bf16 on OpenVINO's provider."
         ),
     ] = "fp32",
+    guard_kl: Annotated[
+        float | None,
+        typer.Option("--guard-kl", help="Mean KL from fp32, in nats, to stay within, as 0.001."),
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option("--precision", help="PyTorch's: fp32, or bf16 autocast [default: fp32]."),
@@ -166,6 +170,7 @@ def label(
         guard=guard,
         guard_rows=guard_rows,
         guard_precision=guard_precision,  # type: ignore[arg-type]  # checked by the library
+        guard_kl=guard_kl,
         precision=precision,  # type: ignore[arg-type]
         compiled=compiled,
         device=device,

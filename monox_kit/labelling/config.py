@@ -43,6 +43,8 @@ class LabelConfig:
             None for a fiftieth of the corpus, 200 to 2,000.
         guard_precision: what the fp32 graph computes those rows again in. `bf16` takes about half
             the time, needs OpenVINO's provider on a CPU with bf16, and is audited against fp32.
+        guard_kl: the mean KL divergence from fp32's distributions at T = 1, in nats, that rows are
+            to have at most: more rows are computed again. None for any.
         shard_range: the first shard to label and the one behind the last; None for all. Other
             runs, on other machines, may label the others into the same store meanwhile.
         engine: `ray` gives the shards to the workers of a Ray cluster.
@@ -69,6 +71,7 @@ class LabelConfig:
     guard: Annotated[float, Field(gt=0, lt=1)] | None = None
     guard_rows: Annotated[int, Field(ge=50)] | None = None
     guard_precision: RunPrecision = FP32
+    guard_kl: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     shard_range: tuple[int, int] | None = None
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
@@ -93,16 +96,17 @@ class LabelConfig:
                     f"{option} {value}: expected with --teacher {other} only, found --teacher "
                     f"{self.teacher}. Leave it out or change the teacher."
                 )
-        if self.guard is None and self.guard_rows is not None:
-            raise ConfigError(
-                f"--guard-rows {self.guard_rows}: expected together with --guard, found none. "
-                "Give --guard 0.999, or leave it out."
-            )
-        if self.guard is None and self.guard_precision != FP32:
-            raise ConfigError(
-                f"--guard-precision {self.guard_precision}: expected together with --guard, found "
-                "none. Give --guard 0.999, or leave it out."
-            )
+        of_guard = {
+            "--guard-rows": self.guard_rows,
+            "--guard-precision": None if self.guard_precision == FP32 else self.guard_precision,
+            "--guard-kl": self.guard_kl,
+        }
+        for option, value in of_guard.items():
+            if self.guard is None and value is not None:
+                raise ConfigError(
+                    f"{option} {value}: expected together with --guard, found none. "
+                    "Give --guard 0.999, or leave it out."
+                )
         for option, value in {"--address": self.address, "--workers": self.workers}.items():
             if value is not None and self.engine != "ray":
                 raise ConfigError(

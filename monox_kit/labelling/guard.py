@@ -22,6 +22,8 @@ from monox_kit.problem import Bools, Floats, Problem
 from monox_kit.store.stats import GUARD_PRECISION_KEY
 
 _PREFIX = "guard_"
+# Fields that came later, with what stores of before have, which lack them.
+_LATER: Mapping[str, Any] = {GUARD_PRECISION_KEY: FP32, f"{_PREFIX}max_kl": None}
 # An unbiased estimate of the flips would be too low every other time.
 _SAFETY = 0.5
 
@@ -33,6 +35,8 @@ class Guard:
     Attributes:
         target: fraction of rows that are to have the label in fp32, at least.
         precision: what the fp32 graph computes again in.
+        max_kl: largest mean divergence from the distribution in fp32 at T = 1, in nats, that rows
+            are to have on average; None for any.
         threshold: rows whose margin, in logits, is less are computed again.
         calibration_rows: rows of each half of the sample; the larger of their thresholds is kept.
         estimated_agreement: with the labels in fp32, as the whole sample predicts it.
@@ -57,6 +61,7 @@ class Guard:
     audit_plain_mean_kl: float
     audit_recomputed: float
     precision: RunPrecision = FP32
+    max_kl: float | None = None
 
     def distrusts(self, logits: Logits, problem: Problem) -> Bools:
         """[N] bool, which rows of [N, C] logits of the fast graph are to be computed again."""
@@ -66,16 +71,14 @@ class Guard:
         return np.asarray(~(trusted & np.isfinite(logits).all(axis=1)))
 
     def to_fingerprint(self) -> dict[str, Any]:
-        """The fields as a store's fingerprint holds them: a precision only where it is not fp32."""
+        """The fields as a store's fingerprint holds them; those of `_LATER` if they say more."""
         found = {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
-        if self.precision == FP32:  # stores of before bf16 have no such field
-            del found[GUARD_PRECISION_KEY]
-        return found
+        return {key: value for key, value in found.items() if _LATER.get(key, ...) != value}
 
     @classmethod
     def from_fingerprint(cls, fingerprint: Mapping[str, Any]) -> Guard | None:
         """The guard that a store was begun with; None where it was begun without one."""
-        found = {GUARD_PRECISION_KEY: FP32, **fingerprint}
+        found = {**_LATER, **fingerprint}
         names = cls.__dataclass_fields__
         if any(f"{_PREFIX}{name}" not in found for name in names):
             return None
@@ -90,6 +93,7 @@ def learn_guard(
     target: float,
     again: Logits | None = None,
     precision: RunPrecision = FP32,
+    max_kl: float | None = None,
 ) -> Guard:
     """The guard for a fast graph.
 
@@ -103,8 +107,10 @@ def learn_guard(
         target: fraction of rows that are to have the reference's label, at least. The threshold
             is chosen for half as many others, because it is an estimate.
         again: [N, C] logits that replace those of rows under the threshold; None for the
-            reference's. They move no threshold, and count in estimate and audit.
+            reference's. They count in estimate and audit, and in `max_kl`.
         precision: what `again` was computed in.
+        max_kl: mean divergence at T = 1, in nats, that the rows of each half are to have at most.
+            It is a mean of what was seen, and most of it may be of few rows.
 
     Raises:
         ModelError: a logit is not finite.
@@ -121,6 +127,10 @@ def learn_guard(
     half = len(fast) // 2
     halves = (slice(None, half), slice(half, None))
     own = [_threshold(margin[rows], shifts[rows], target) for rows in halves]
+    if max_kl is not None:
+        of_fast, of_again = (problem.divergence(reference, each) for each in (fast, again))
+        within = [_kl_threshold(margin[i], of_fast[i], of_again[i], max_kl) for i in halves]
+        own = [max(both) for both in zip(own, within)]
     threshold = _round_up(max(own))
     # Every row is judged by the threshold of the half that it is not in.
     distrusted = margin < np.repeat(own[::-1], (half, len(fast) - half))
@@ -133,6 +143,7 @@ def learn_guard(
     return Guard(
         target=target,
         precision=precision,
+        max_kl=max_kl,
         threshold=threshold,
         calibration_rows=half,
         estimated_agreement=float(1 - risk.mean()),
@@ -182,13 +193,29 @@ def _threshold(margin: Floats, shifts: Floats, target: float) -> float:
     estimated = np.cumsum(_flip_risk(margin, shifts)[order])
     seen = np.cumsum((shifts > margin)[order])
     allowed = (1 - target) * len(margin) + 1e-9  # 1 - 0.9 is a little less than 0.1
-    bad = (estimated > _SAFETY * allowed) | (seen > allowed)
-    if not bad.any():
+    return _least_margin(margin[order], (estimated > _SAFETY * allowed) | (seen > allowed))
+
+
+def _kl_threshold(margin: Floats, of_fast: Floats, of_again: Floats, max_kl: float) -> float:
+    """The least margin from which on trusted rows leave the mean divergence within `max_kl`.
+
+    Args:
+        margin: [N] of the fast graph.
+        of_fast: [N] divergences where the fast graph is trusted.
+        of_again: [N] those where rows are computed again.
+        max_kl: in nats.
+    """
+    order = np.argsort(-margin, kind="stable")
+    total = np.cumsum((of_fast - of_again)[order]) + of_again.sum()
+    return _least_margin(margin[order], total > max_kl * len(margin))
+
+
+def _least_margin(margin: Floats, is_bad: Bools) -> float:
+    """The smallest of descending margins before the first that must not be trusted."""
+    if not is_bad.any():
         return 0.0
-    first = int(np.argmax(bad))  # rows before it, of larger margins, may be trusted
-    if first == 0:
-        return float(np.nextafter(margin[order[0]], np.inf))
-    return float(margin[order[first - 1]])
+    first = int(np.argmax(is_bad))
+    return float(np.nextafter(margin[0], np.inf) if first == 0 else margin[first - 1])
 
 
 def _round_up(threshold: float) -> float:

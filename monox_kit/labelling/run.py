@@ -319,17 +319,25 @@ class _Run:
             target=target,
             again=again[precision],
             precision=precision,
+            max_kl=self._config.guard_kl,
         )
         self._totals.guard_learning_s = time.perf_counter() - started
         self._progress.note(
             f"guard: margins under {guard.threshold:.4g} are computed again in {guard.precision}, "
             f"about {guard.estimated_recomputed:.1%} of the rows; agreement on {guard.audit_rows} "
-            f"rows {guard.audit_plain_agreement:.2%} without it, {guard.audit_agreement:.2%} with"
+            f"rows {guard.audit_plain_agreement:.2%} without it, {guard.audit_agreement:.2%} with; "
+            f"mean KL {guard.audit_plain_mean_kl:.1e} without, {guard.audit_mean_kl:.1e} with"
         )
         if guard.audit_agreement < target:
             self._progress.note(
                 f"guard: the audit on {guard.audit_rows} rows is below the {target:.2%} aimed at. "
                 "Give more --guard-rows, or a graph that agrees better."
+            )
+        if guard.max_kl is not None and guard.audit_mean_kl > guard.max_kl:
+            self._progress.note(
+                f"guard: the audit's mean KL of {guard.audit_mean_kl:.1e} is above the "
+                f"{guard.max_kl:.1e} aimed at. Give more --guard-rows, or a graph that agrees "
+                "better."
             )
         return guard
 
@@ -371,7 +379,12 @@ class _Run:
         }
         if guard is not None and config.guard is not None:
             # What is asked for now, to be compared with what the store was begun with.
-            asked = replace(guard, target=config.guard, precision=config.guard_precision)
+            asked = replace(
+                guard,
+                target=config.guard,
+                precision=config.guard_precision,
+                max_kl=config.guard_kl,
+            )
             fingerprint |= {"guard_digest": folder.reference_digest, **asked.to_fingerprint()}
         return StoreManifest(
             labels=folder.labels,

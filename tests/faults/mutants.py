@@ -536,7 +536,7 @@ MUTANTS = (
         file=WRITER,
         old="        self._locks.require_current()\n        return store\n",
         new="        return store\n",
-        test=IN_WRITER + "test_a_writer_whose_lock_was_removed_commits_nothing",
+        test=IN_WRITER + "test_a_writer_whose_lock_was_removed_commits_nothing[nothing_beside]",
     ),
     Mutant(
         name="the lock is not looked at last before a commit",

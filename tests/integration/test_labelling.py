@@ -481,6 +481,24 @@ def test_the_guard_brings_back_the_fp32_labels_and_says_which_rows_it_computed(
     assert summary.guard["price"] > 0
 
 
+def test_a_guard_may_be_asked_for_a_mean_divergence_too(coarse: Path, tmp_path: Path) -> None:
+    whole = label_corpus(guarded(coarse), tmp_path / "labels")
+    assert whole.guard is not None
+    wanted = whole.guard["guard_audit_mean_kl"] / 2
+    config = guarded(coarse, guard_kl=wanted)
+    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
+    summary = label_corpus(config, tmp_path / "store")
+    assert summary.guard is not None
+    assert summary.guard["guard_max_kl"] == wanted
+    assert summary.num_recomputed_rows > whole.num_recomputed_rows
+    begun = LogitStore.open(tmp_path / "store").manifest.fingerprint
+    assert begun["guard_max_kl"] == wanted >= begun["guard_audit_mean_kl"]
+    with pytest.raises(StoreMismatch, match="guard_max_kl"):
+        label_corpus(replace(config, guard_kl=2 * wanted), tmp_path / "store")
+    with pytest.raises(StoreMismatch, match="guard_max_kl"):
+        label_corpus(replace(config, guard_kl=None), tmp_path / "store")
+
+
 def test_a_guarded_run_goes_on_with_the_threshold_that_it_began_with(
     coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,6 +561,7 @@ def test_a_guard_needs_a_reduced_bundle_with_its_fp32_graph(
         ("onnx", {"precision": "bf16"}, "--precision bf16: expected with --teacher torch only"),
         ("onnx", {"compiled": True}, "--compile on: expected with --teacher torch only"),
         ("onnx", {"guard_rows": 60}, "--guard-rows 60: expected together with --guard"),
+        ("onnx", {"guard_kl": 0.1}, "--guard-kl 0.1: expected together with --guard"),
     ],
 )
 def test_options_that_would_change_nothing_are_refused(

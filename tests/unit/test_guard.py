@@ -174,6 +174,47 @@ def test_a_fingerprint_names_the_precision_where_it_is_not_fp32() -> None:
     assert Guard.from_fingerprint({"guard_precision": "bf16"}) is None
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1e-3, 1e-2, 10.0]), st.sampled_from([0.0, 0.1]))
+def test_no_larger_set_of_rows_stays_within_a_mean_divergence(
+    seed: int, max_kl: float, noise: float
+) -> None:
+    """The oracle: all margins as thresholds, by brute force."""
+    fast, reference = noisy(120, 0.3, seed)
+    again = settled(reference, noise)
+    found = learn_guard(fast, reference, PROBLEM, target=1e-9, again=again, max_kl=max_kl)
+    margin = margins(fast, PROBLEM)
+    kl = [PROBLEM.divergence(reference, each) for each in (fast, again)]
+
+    def best(half: slice) -> float:
+        never = np.nextafter(margin[half].max(), np.inf)
+        least = never
+        for threshold in sorted((0.0, *margin[half]), reverse=True):
+            if np.where(margin[half] >= threshold, kl[0][half], kl[1][half]).mean() > max_kl:
+                break
+            least = threshold
+        return float(least)
+
+    expected = max(map(best, HALVES))
+    assert expected <= found.threshold <= 1.001 * expected
+
+
+def test_a_mean_divergence_is_kept_on_rows_that_were_never_seen() -> None:
+    loose = learn_guard(*noisy(2_000, 0.3), PROBLEM, target=0.9)
+    close = learn_guard(*noisy(2_000, 0.3), PROBLEM, target=0.9, max_kl=5e-3)
+    assert close.threshold > loose.threshold
+    assert close.audit_mean_kl <= 5.5e-3 < loose.audit_mean_kl
+    fast, reference = noisy(100_000, 0.3, seed=1)
+    given = np.where(close.distrusts(fast, PROBLEM)[:, None], reference, fast)
+    assert PROBLEM.divergence(reference, given).mean() <= 5.5e-3
+    # One that is kept anyway changes nothing, and where labels ask for more they decide.
+    assert learn_guard(*noisy(2_000, 0.3), PROBLEM, target=0.999, max_kl=5.0).threshold == (
+        learn_guard(*noisy(2_000, 0.3), PROBLEM, target=0.999).threshold
+    )
+    assert Guard.from_fingerprint(close.to_fingerprint()) == close
+    assert "guard_max_kl" not in loose.to_fingerprint()
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_logits_that_are_not_finite_are_refused(which: int) -> None:
     logits = list(noisy(100, 0.5))

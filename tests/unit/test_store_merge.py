@@ -240,7 +240,7 @@ def test_the_guards_learned_values_may_differ(tmp_path: Path) -> None:
 
 def test_what_the_guard_learns_is_what_may_differ() -> None:
     # Which rows are fp32 can only be told where all parts were computed again in the same.
-    settings = {"guard_target", "guard_precision"}
+    settings = {"guard_target", "guard_precision", "guard_max_kl"}
     assert {f"guard_{field.name}" for field in fields(Guard)} - settings == parts.LEARNED_GUARD
 
 

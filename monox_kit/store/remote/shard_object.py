@@ -123,7 +123,9 @@ def split_files(
     for name, file in head.record.files.items():
         digest, missing = hashlib.sha256(), file.num_bytes
         while missing:
-            block = block or memoryview(next(source))
+            block = block or memoryview(next(source, b""))
+            if not block:
+                break  # they end early, which the digest tells
             part, block = block[:missing], block[missing:]
             missing -= len(part)
             digest.update(part)
