@@ -223,6 +223,8 @@ def _add_guard(table: Table, summary: LabelSummary, guard: Mapping[str, Any]) ->
         f"guard: computed again in {guard['guard_precision']}",
         f"{summary.num_recomputed_rows:,} rows ({share:.1%})",
     )
+    if guard["guard_max_kl"] is not None:
+        table.add_row("guard: mean KL asked for", f"{guard['guard_max_kl']:.1e}")
     table.add_row("guard: estimated agreement", f"{guard['guard_estimated_agreement']:.3%}")
     for name, prefix in (("guarded", "guard_audit"), ("unguarded", "guard_audit_plain")):
         table.add_row(

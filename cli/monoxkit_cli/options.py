@@ -112,7 +112,9 @@ Schedule = Annotated[
 WarmupFraction = Annotated[
     float, typer.Option("--warmup-fraction", help="Part of the steps that the rate rises in.")
 ]
-WeightDecay = Annotated[float, typer.Option("--weight-decay", help="AdamW's, on matrices.")]
+WeightDecay = Annotated[
+    float, typer.Option("--weight-decay", help="AdamW's; not on biases, norms, embeddings.")
+]
 Embeddings = Annotated[
     str,
     typer.Option(

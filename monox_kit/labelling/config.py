@@ -43,8 +43,8 @@ class LabelConfig:
             None for a fiftieth of the corpus, 200 to 2,000.
         guard_precision: what the fp32 graph computes those rows again in. `bf16` takes about half
             the time, needs OpenVINO's provider on a CPU with bf16, and is audited against fp32.
-        guard_kl: the mean KL divergence from fp32's distributions at T = 1, in nats, that rows are
-            to have at most: more rows are computed again. None for any.
+        guard_kl: beside `guard`, the mean KL divergence from fp32's distributions at T = 1, in
+            nats, that rows are to have at most: more of them are computed again. None for any.
         shard_range: the first shard to label and the one behind the last; None for all. Other
             runs, on other machines, may label the others into the same store meanwhile.
         engine: `ray` gives the shards to the workers of a Ray cluster.
@@ -140,7 +140,7 @@ class LabelSummary:
         provider: ONNX Runtime's execution provider; None for PyTorch.
         plan: batches at once, threads (ONNX Runtime alone), padded tokens per batch, and how they
             were chosen; empty where nothing was left to do.
-        guard: what the guard learned, the precision it computes again in, and its price; None
+        guard: what the guard was told and what it learned, and its price; None
             without one.
         cluster: workers at once, workers lost, seconds that they were busy and that their shards
             were handed out; None without Ray.

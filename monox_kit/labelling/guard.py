@@ -3,7 +3,8 @@
 Quantization moves logits a little, and changes the label where the two largest are close; of any
 number of labels a row, where a logit is close to 0. On a calibration sample scored by both graphs
 the guard learns how far that margin moves (`Problem.lead`); rows whose margin is less than a
-threshold are computed again by the fp32 graph, in fp32 or, where that is asked for, in bf16.
+threshold are computed again by the fp32 graph, in fp32 or, where that is asked for, in bf16. A mean
+divergence may be asked for too: the threshold rises until that is kept.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 from monox_kit.agreement import agreement
 from monox_kit.bundle import FP32, RunPrecision
 from monox_kit.data import Logits
-from monox_kit.errors import ModelError
+from monox_kit.errors import ConfigError, ModelError
 from monox_kit.problem import Bools, Floats, Problem
-from monox_kit.store.stats import GUARD_PRECISION_KEY
+from monox_kit.store.parts import GUARD_PRECISION_KEY
 
 _PREFIX = "guard_"
 # Fields that came later, with what stores of before have, which lack them.
@@ -35,8 +36,8 @@ class Guard:
     Attributes:
         target: fraction of rows that are to have the label in fp32, at least.
         precision: what the fp32 graph computes again in.
-        max_kl: largest mean divergence from the distribution in fp32 at T = 1, in nats, that rows
-            are to have on average; None for any.
+        max_kl: largest mean divergence of the rows from the distributions in fp32 at T = 1, in
+            nats; None for any.
         threshold: rows whose margin, in logits, is less are computed again.
         calibration_rows: rows of each half of the sample; the larger of their thresholds is kept.
         estimated_agreement: with the labels in fp32, as the whole sample predicts it.
@@ -70,9 +71,13 @@ class Guard:
             trusted = margins(logits, problem) >= self.threshold
         return np.asarray(~(trusted & np.isfinite(logits).all(axis=1)))
 
+    def to_json(self) -> dict[str, Any]:
+        """All fields by the names that they have in a fingerprint."""
+        return {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
+
     def to_fingerprint(self) -> dict[str, Any]:
         """The fields as a store's fingerprint holds them; those of `_LATER` if they say more."""
-        found = {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
+        found = self.to_json()
         return {key: value for key, value in found.items() if _LATER.get(key, ...) != value}
 
     @classmethod
@@ -98,7 +103,8 @@ def learn_guard(
     """The guard for a fast graph.
 
     Each half of the rows gives a threshold, which is audited on the other half; the larger of the
-    two is kept, so that the audit is a lower bound of what it gives.
+    two is kept, so that the audit is a lower bound of the agreement that it gives, and as a rule an
+    upper one of the mean divergence.
 
     Args:
         fast: [N, C] logits of the graph that is to be trusted, N at least 4.
@@ -114,6 +120,7 @@ def learn_guard(
 
     Raises:
         ModelError: a logit is not finite.
+        ConfigError: `again` alone has a larger mean divergence than `max_kl`.
     """
     again = reference if again is None else again
     for name, logits in (("fast", fast), ("fp32", reference), (precision, again)):
@@ -129,6 +136,11 @@ def learn_guard(
     own = [_threshold(margin[rows], shifts[rows], target) for rows in halves]
     if max_kl is not None:
         of_fast, of_again = (problem.divergence(reference, each) for each in (fast, again))
+        if of_again.mean() > max_kl:
+            raise ConfigError(
+                f"--guard-kl: expected at least {of_again.mean():.1e}, which {precision} alone has "
+                f"on the sample, found {max_kl:g}. Give that, or --guard-precision fp32."
+            )
         within = [_kl_threshold(margin[i], of_fast[i], of_again[i], max_kl) for i in halves]
         own = [max(both) for both in zip(own, within)]
     threshold = _round_up(max(own))
@@ -197,7 +209,7 @@ def _threshold(margin: Floats, shifts: Floats, target: float) -> float:
 
 
 def _kl_threshold(margin: Floats, of_fast: Floats, of_again: Floats, max_kl: float) -> float:
-    """The least margin from which on trusted rows leave the mean divergence within `max_kl`.
+    """The least margin down to which all sets of trusted rows keep the mean divergence.
 
     Args:
         margin: [N] of the fast graph.
@@ -214,7 +226,8 @@ def _least_margin(margin: Floats, is_bad: Bools) -> float:
     """The smallest of descending margins before the first that must not be trusted."""
     if not is_bad.any():
         return 0.0
-    first = int(np.argmax(is_bad))
+    # Rows of one margin, such as equal texts, are trusted together or not at all.
+    first = int(np.argmax(margin == margin[np.argmax(is_bad)]))
     return float(np.nextafter(margin[0], np.inf) if first == 0 else margin[first - 1])
 
 

@@ -32,7 +32,6 @@ from monox_kit.store import (
     store_url,
 )
 from monox_kit.store.format import STORE_FILE
-from monox_kit.store.stats import GUARD_PRECISION_KEY
 from monox_kit.tuning import RunPlan, default_plan, measured_plan
 from monox_kit.validation import checked
 
@@ -336,8 +335,8 @@ class _Run:
         if guard.max_kl is not None and guard.audit_mean_kl > guard.max_kl:
             self._progress.note(
                 f"guard: the audit's mean KL of {guard.audit_mean_kl:.1e} is above the "
-                f"{guard.max_kl:.1e} aimed at. Give more --guard-rows, or a graph that agrees "
-                "better."
+                f"{guard.max_kl:.1e} aimed at; half of its rows are judged by the smaller of two "
+                "thresholds, so the one that is kept gives less."
             )
         return guard
 
@@ -354,8 +353,7 @@ class _Run:
     def _guard_report(self, guard: Guard | None) -> Mapping[str, Any] | None:
         if guard is None:
             return None
-        learned = {**guard.to_fingerprint(), GUARD_PRECISION_KEY: guard.precision}
-        return {**learned, **self._totals.guard_price()}
+        return {**guard.to_json(), **self._totals.guard_price()}
 
     def _manifest(
         self, summary: CorpusSummary, guard: Guard | None, begun: StoreManifest | None

@@ -15,6 +15,7 @@ from monox_kit.store.format import STORE_FILE, CompleteRecord, ShardRange, Store
 
 CORPUS_KEY = "corpus_digest"
 MERGED_KEY = "merged_from"
+GUARD_PRECISION_KEY = "guard_precision"  # what rows were computed again in; absent for fp32
 # What `labelling.guard.Guard` learns on a corpus; a test keeps the two lists equal.
 LEARNED_GUARD = frozenset(
     f"guard_{name}"

@@ -15,13 +15,12 @@ import numpy.typing as npt
 from monox_kit.problem import Problem
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.folder import StoreFolder
+from monox_kit.store.parts import GUARD_PRECISION_KEY
 from monox_kit.store.view import RowsPart, ShardView
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles are right to half a millionth of the range, in 8 MiB each, however many rows there are.
 _BINS = 2**20
-# Key of a fingerprint: what the guard's fp32 graph computed rows in; absent where that is fp32.
-GUARD_PRECISION_KEY = "guard_precision"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,7 +30,7 @@ class LoopConfig:
         epochs: passes over the rows where `max_steps` is None.
         schedule: `linear` warms up and decays to 0; `constant` warms up and stays.
         warmup_fraction: part of the steps that the rate rises in.
-        weight_decay: AdamW's; not applied to biases and norms.
+        weight_decay: AdamW's; not applied to biases, norms and embeddings.
         max_grad_norm: gradients are scaled down to this L2 norm.
         patience: the run ends after so many dev evaluations that are no better than the best one;
             None never.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monox_kit.data import LabelSet
-from monox_kit.errors import ModelError
+from monox_kit.errors import ConfigError, ModelError
 from monox_kit.labelling.guard import (
     _SAFETY,
     Guard,
@@ -79,6 +79,23 @@ def best_threshold(fast: np.ndarray, reference: np.ndarray, target: float) -> fl
         return max(pairs / _SAFETY, seen) <= (1 - target) * 60 + 1e-9
 
     return min(t for t in (0.0, *margin, np.nextafter(margin.max(), np.inf)) if allowed(t))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([None, 1e-3, 1e-2]))
+def test_rows_of_one_margin_are_trusted_together_or_not_at_all(
+    seed: int, max_kl: float | None
+) -> None:
+    """Margins in steps of a half: what is trusted keeps the promise with all of its rows."""
+    fast, reference = noisy(60, 0.3, seed)
+    fast = np.round(2 * fast) / 2
+    twice = [np.tile(each, (2, 1)) for each in (fast, reference)]
+    guard = learn_guard(*twice, PROBLEM, target=0.95, max_kl=max_kl)
+    trusted = ~guard.distrusts(fast, PROBLEM)
+    flipped = fast.argmax(axis=1) != reference.argmax(axis=1)
+    assert (trusted & flipped).mean() <= 0.05
+    kl = np.where(trusted, PROBLEM.divergence(reference, fast), 0)
+    assert max_kl is None or kl.mean() <= max_kl
 
 
 def test_equal_graphs_need_no_second_pass() -> None:
@@ -176,13 +193,12 @@ def test_a_fingerprint_names_the_precision_where_it_is_not_fp32() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1e-3, 1e-2, 10.0]), st.sampled_from([0.0, 0.1]))
-def test_no_larger_set_of_rows_stays_within_a_mean_divergence(
+def test_the_first_threshold_that_exceeds_a_mean_divergence_ends_the_search(
     seed: int, max_kl: float, noise: float
 ) -> None:
     """The oracle: all margins as thresholds, by brute force."""
     fast, reference = noisy(120, 0.3, seed)
     again = settled(reference, noise)
-    found = learn_guard(fast, reference, PROBLEM, target=1e-9, again=again, max_kl=max_kl)
     margin = margins(fast, PROBLEM)
     kl = [PROBLEM.divergence(reference, each) for each in (fast, again)]
 
@@ -195,6 +211,11 @@ def test_no_larger_set_of_rows_stays_within_a_mean_divergence(
             least = threshold
         return float(least)
 
+    if kl[1].mean() > max_kl:
+        with pytest.raises(ConfigError, match="--guard-kl"):
+            learn_guard(fast, reference, PROBLEM, target=1e-9, again=again, max_kl=max_kl)
+        return
+    found = learn_guard(fast, reference, PROBLEM, target=1e-9, again=again, max_kl=max_kl)
     expected = max(map(best, HALVES))
     assert expected <= found.threshold <= 1.001 * expected
 

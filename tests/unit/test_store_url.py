@@ -28,6 +28,7 @@ from monox_kit.store import (
     verify_remote,
 )
 from monox_kit.store.remote import drivers
+from monox_kit.store.remote.objects import ObjectFolder
 from monox_kit.store.remote.shard_object import ShardHead
 from monox_kit.store.remote.staging import staging_folder, staging_root
 from monox_kit.store.remote.store import RemoteStore
@@ -181,6 +182,23 @@ def test_a_read_that_ends_early_is_an_error(
     with pytest.raises(StorageError, match=r"000001\.shard: expected the bytes \d+ to \d+, found"):
         fetch_store(url, tmp_path / "fetched")
     assert fetch_store(url, tmp_path / "fetched").num_resumed_rows == 4
+
+
+def test_what_ends_early_unnoticed_is_no_shard(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ObjectFolder.blocks
+
+    def cut(self: ObjectFolder, name: str, start: int, stop: int) -> Iterator[bytes]:
+        blocks = b"".join(read(self, name, start, stop))
+        yield blocks[: -1 if start else None]  # the head, which begins at 0, is whole
+
+    write_url(url, tmp_path / "staging")
+    monkeypatch.setattr(ObjectFolder, "blocks", cut)
+    with pytest.raises(
+        StoreCorrupt, match=r"000000\.shard: text_offsets\.npy: expected \d+ bytes, found"
+    ):
+        fetch_store(url, tmp_path / "fetched")
 
 
 def test_a_service_without_put_if_absent_is_refused_before_any_work(

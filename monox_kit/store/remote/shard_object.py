@@ -125,7 +125,8 @@ def split_files(
         while missing:
             block = block or memoryview(next(source, b""))
             if not block:
-                break  # they end early, which the digest tells
+                found = str(file.num_bytes - missing)
+                raise corrupt(f"{where}: {name}", f"{file.num_bytes} bytes", found, step)
             part, block = block[:missing], block[missing:]
             missing -= len(part)
             digest.update(part)
