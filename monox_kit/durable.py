@@ -143,10 +143,12 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         ConfigError: a folder stands at `path`.
         StorageError: the disk refused.
     """
-    if path.is_dir():
-        raise ConfigError(f"{path}: expected a file to write, found a folder. Give a file name.")
-    make_folder(path.parent)
     with disk_errors(path):
+        if path.is_dir():
+            raise ConfigError(
+                f"{path}: expected a file to write, found a folder. Give a file name."
+            )
+        make_folder(path.parent)
         descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as stream:
@@ -211,12 +213,14 @@ def new_folder(
             a file stands there.
         StorageError: the disk refused.
     """
-    if final.exists() and not final.is_dir():
-        raise ConfigError(f"{final}: expected a folder, found a file. Give another output folder.")
-    if not replace and not is_free(final):
-        raise ConfigError(f"{final}: expected no folder yet, found one. Give another output.")
-    make_folder(final.parent)
     with disk_errors(final):
+        if final.exists() and not final.is_dir():
+            raise ConfigError(
+                f"{final}: expected a folder, found a file. Give another output folder."
+            )
+        if not replace and not is_free(final):
+            raise ConfigError(f"{final}: expected no folder yet, found one. Give another output.")
+        make_folder(final.parent)
         temporary = Path(
             tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}{final.name}-", dir=final.parent)
         )
@@ -234,8 +238,13 @@ def new_folder(
 
 
 def is_free(path: Path) -> bool:
-    """Whether a new folder may be made at `path`: nothing is there, or an empty folder."""
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    """Whether a new folder may be made at `path`: nothing is there, or an empty folder.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    with disk_errors(path):
+        return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_type_hints
 
-from monox_kit.durable import remove_file, remove_leftover, write_file
+from monox_kit.durable import disk_errors, remove_file, remove_leftover, write_file
 from monox_kit.errors import (
     CorpusError,
     CorpusUnreadable,
@@ -173,7 +173,7 @@ def _taken(
     lost = 0
     while True:
         require_own_folder(folder)
-        is_new = not folder.exists()
+        is_new = not is_there(folder)
         try:
             with ExitStack() as attempt:
                 locks = attempt.enter_context(store_locks(folder))
@@ -268,7 +268,8 @@ def remove_scan(folder: Path) -> None:
         StoreError: a folder stands there.
         StorageError: the disk refused.
     """
-    _require_no_folder(folder / SCAN_FILE)
+    with disk_errors(folder / SCAN_FILE):
+        _require_no_folder(folder / SCAN_FILE)
     remove_file(folder / SCAN_FILE)
 
 
@@ -294,29 +295,31 @@ def require_own_folder(folder: Path) -> None:
         StoreCorrupt: it holds shards without a `store.json`.
         StoreError: it holds something else, also where a store has files of its own, or is a file.
         ConfigError: it is a URL.
+        StorageError: the disk refused.
     """
     require_local(folder)
-    if not os.path.lexists(folder):
-        return
-    if not folder.is_dir():
-        raise StoreError(f"{folder}: expected a folder, found a file. Give another folder.")
-    _require_no_folder(folder / SCAN_FILE)
-    if os.path.lexists(folder / STORE_FILE):
-        return  # listing 100,000 shards takes 50 ms
-    # Shards are looked for first: another writer may create the store meanwhile, them last.
-    shards = folder / SHARDS_FOLDER
-    holds_shards = shards.is_dir() and any(
-        not name.startswith(".tmp-") for name in os.listdir(shards)
-    )
-    names = {name for name in os.listdir(folder) if not name.startswith(".tmp-")}
-    foreign = names - {STORE_FILE, COMPLETE_FILE, SHARDS_FOLDER, LOCK_FILE, SCAN_FILE}
-    if STORE_FILE in names:
-        return
-    if foreign:
-        raise StoreError(
-            f"{folder}: expected an empty folder or a logit store, found {min(foreign)!r}. "
-            "Give another folder."
+    with disk_errors(folder):
+        if not os.path.lexists(folder):
+            return
+        if not folder.is_dir():
+            raise StoreError(f"{folder}: expected a folder, found a file. Give another folder.")
+        _require_no_folder(folder / SCAN_FILE)
+        if os.path.lexists(folder / STORE_FILE):
+            return  # listing 100,000 shards takes 50 ms
+        # Shards are looked for first: another writer may create the store meanwhile, them last.
+        shards = folder / SHARDS_FOLDER
+        holds_shards = shards.is_dir() and any(
+            not name.startswith(".tmp-") for name in os.listdir(shards)
         )
-    if COMPLETE_FILE in names or holds_shards:
-        step = "Restore it from a copy, or delete the folder and run `monoxkit label` again."
-        raise corrupt(folder / STORE_FILE, "the file", "none", step)
+        names = {name for name in os.listdir(folder) if not name.startswith(".tmp-")}
+        foreign = names - {STORE_FILE, COMPLETE_FILE, SHARDS_FOLDER, LOCK_FILE, SCAN_FILE}
+        if STORE_FILE in names:
+            return
+        if foreign:
+            raise StoreError(
+                f"{folder}: expected an empty folder or a logit store, found {min(foreign)!r}. "
+                "Give another folder."
+            )
+        if COMPLETE_FILE in names or holds_shards:
+            step = "Restore it from a copy, or delete the folder and run `monoxkit label` again."
+            raise corrupt(folder / STORE_FILE, "the file", "none", step)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from monox_kit.durable import disk_errors
 from monox_kit.errors import ConfigError, StoreError
 from monox_kit.store.format import (
     COMPLETE_FILE,
@@ -144,15 +145,17 @@ class StoreFolder(StoreRecords):
             StoreError: there is no store at `path`, or one of a later format.
             StoreCorrupt: `store.json` is lost or damaged.
             ConfigError: `path` is a URL.
+            StorageError: the disk refused.
         """
         require_local(path)
         file = path / STORE_FILE
-        if not os.path.lexists(file) and not (path / SHARDS_FOLDER).is_dir():
-            what = "no store.json" if path.is_dir() else "a file" if path.exists() else "nothing"
-            raise StoreError(
-                f"{path}: expected a logit store, found {what}. "
-                "Give the folder that `monoxkit label --store` wrote."
-            )
+        with disk_errors(path):
+            if not os.path.lexists(file) and not (path / SHARDS_FOLDER).is_dir():
+                what = "no store.json" if path.is_dir() else "a file"
+                raise StoreError(
+                    f"{path}: expected a logit store, found {what if path.exists() else 'nothing'}."
+                    " Give the folder that `monoxkit label --store` wrote."
+                )
         super().__init__(path, read_record(file, MANIFEST_STEP))
         self.path = path
         self._parent = str(path / SHARDS_FOLDER)
@@ -226,10 +229,12 @@ def require_own_shards(path: Path) -> None:
 
     Raises:
         StoreCorrupt: it is a link to somewhere else, or a file.
+        StorageError: the disk refused.
     """
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        found = "a link" if path.is_symlink() else "a file"
-        raise corrupt(path, "a folder of the store itself", found, MANIFEST_STEP)
+    with disk_errors(path):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            found = "a link" if path.is_symlink() else "a file"
+            raise corrupt(path, "a folder of the store itself", found, MANIFEST_STEP)
 
 
 def begun_manifest(path: Path) -> StoreManifest | None:

@@ -11,6 +11,7 @@ from monox_kit.store.beginning import require_own_folder
 from monox_kit.store.folder import begun_manifest, store_url
 from monox_kit.store.format import COMPLETE_FILE, StoreManifest
 from monox_kit.store.reader import LogitStore, StoreInfo
+from monox_kit.store.record import is_there
 from monox_kit.store.remote.fetch import remote_info, verify_remote
 from monox_kit.store.remote.objects import ObjectFolder
 from monox_kit.store.remote.staging import staging_root
@@ -75,7 +76,7 @@ class _Folder:
         return begun_manifest(self._path)
 
     def is_finished(self) -> bool:
-        return (self._path / COMPLETE_FILE).exists()
+        return is_there(self._path / COMPLETE_FILE)
 
     def writer(self, manifest: StoreManifest, shards: range | None = None) -> StoreWriter:
         return StoreWriter(self._path, manifest, shards)

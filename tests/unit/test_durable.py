@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 
 from monox_kit import durable
 from monox_kit.errors import ConfigError, StorageError, StoreError
+from monox_kit.store.beginning import require_own_folder
+from monox_kit.store.folder import StoreFolder, require_own_shards
 
 
 def names(folder: Path) -> list[str]:
@@ -354,3 +357,33 @@ def test_a_full_disk_is_named_where_something_is_appended(
         with pytest.raises(StorageError, match=r"log: .*No space left"):
             log.append(b"line")
             log.sync()
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda path: durable.new_folder(path).__enter__(),
+        lambda path: durable.new_file(path).__enter__(),
+        durable.is_free,
+        durable.make_folder,
+        require_own_folder,
+        require_own_shards,
+        StoreFolder,
+    ],
+    ids=["folder", "file", "is free", "make", "store", "shards", "opened"],
+)
+def test_a_disk_that_cannot_even_be_looked_at_is_named(
+    look: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "there"
+    path.mkdir()
+    stat_of = os.stat
+
+    def refuse(name: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if os.fspath(name).startswith(str(path)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(name))
+        return stat_of(name, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(StorageError, match=r"there.*Input/output error"):
+        look(path)
