@@ -79,7 +79,8 @@ def label(
     guard_rows: Annotated[
         int | None,
         typer.Option(
-            "--guard-rows", help="Rows of each half of its sample [default: by corpus size]."
+            "--guard-rows",
+            help="Rows of each half of the guard's sample, 50 or more [default: by size].",
         ),
     ] = None,
     guard_precision: Annotated[
@@ -90,7 +91,9 @@ def label(
     ] = "fp32",
     guard_kl: Annotated[
         float | None,
-        typer.Option("--guard-kl", help="Mean KL from fp32, in nats, to stay within, as 0.001."),
+        typer.Option(
+            "--guard-kl", help="With --guard: mean KL from fp32 to stay within, in nats, as 0.001."
+        ),
     ] = None,
     precision: Annotated[
         str | None,
@@ -233,4 +236,5 @@ def _add_guard(table: Table, summary: LabelSummary, guard: Mapping[str, Any]) ->
             f"mean KL {guard[f'{prefix}_mean_kl']:.1e}",
         )
     if guard["price"] is not None:
-        table.add_row("guard: price", f"{guard['price']:.1%} of the time without it")
+        price = f"{guard['price']:.1%} more time than without it"
+        table.add_row("guard: price in this run", price)

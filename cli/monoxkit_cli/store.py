@@ -213,7 +213,8 @@ def _verify_table(report: VerifyReport) -> Table:
     table.add_row("intact shards", f"{report.num_shards:,}")
     table.add_row("rows in them", f"{report.num_rows:,}")
     table.add_row("size", f"{report.num_bytes / 1e6:.1f} MB")
-    table.add_row("complete", "yes" if report.complete else "no: monoxkit label finishes it")
+    state = "yes" if report.complete else "no: monoxkit label finishes it"
+    table.add_row("complete", "no: see the problems" if report.problems else state)
     for problem in report.problems:
         table.add_row("problem", problem)
     return table

@@ -84,7 +84,17 @@ class LabelConfig:
         Raises:
             ConfigError: one was.
         """
-        onnx_only = {"--guard": self.guard, "--sessions": self.sessions, "--threads": self.threads}
+        of_guard = {
+            "--guard-rows": self.guard_rows,
+            "--guard-precision": None if self.guard_precision == FP32 else self.guard_precision,
+            "--guard-kl": self.guard_kl,
+        }
+        onnx_only = {
+            "--guard": self.guard,
+            **of_guard,
+            "--sessions": self.sessions,
+            "--threads": self.threads,
+        }
         torch_only = {
             "--precision": self.precision,
             "--compile": "on" if self.compiled else None,
@@ -96,11 +106,6 @@ class LabelConfig:
                     f"{option} {value}: expected with --teacher {other} only, found --teacher "
                     f"{self.teacher}. Leave it out or change the teacher."
                 )
-        of_guard = {
-            "--guard-rows": self.guard_rows,
-            "--guard-precision": None if self.guard_precision == FP32 else self.guard_precision,
-            "--guard-kl": self.guard_kl,
-        }
         for option, value in of_guard.items():
             if self.guard is None and value is not None:
                 raise ConfigError(

@@ -20,7 +20,7 @@ from monox_kit.bundle import FP32, RunPrecision
 from monox_kit.data import Logits
 from monox_kit.errors import ConfigError, ModelError
 from monox_kit.problem import Bools, Floats, Problem
-from monox_kit.store.parts import GUARD_PRECISION_KEY
+from monox_kit.store.format import GUARD_PRECISION_KEY
 
 _PREFIX = "guard_"
 # Fields that came later, with what stores of before have, which lack them.

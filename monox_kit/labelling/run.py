@@ -121,7 +121,13 @@ class _Run:
                         cluster = self._label_on_cluster(work, missing, task)
                     else:
                         self._label_here(work, teacher, writer, task)
+            if resumed:
+                self._progress.note(
+                    f"{resumed:,} rows of earlier runs are kept and were not read again; "
+                    "`monoxkit store verify` reads every byte"
+                )
             record = writer.complete(**self._totals.to_json(), plan=plan, cluster=cluster)
+        self._warn_of_price()
         found = self._place.info()
         return LabelSummary(
             store=self._store,
@@ -299,10 +305,12 @@ class _Run:
         rows = asked or min(most, max(least, summary.num_rows // _GUARD_FRACTION))
         available = len(summary.sample) // 2
         if rows > available and (asked is not None or available < _LEAST_GUARD_ROWS):
+            option = "--guard" if asked is None else f"--guard-rows {asked}"
+            fewer = f"--guard-rows {available}, or " if available >= _LEAST_GUARD_ROWS else ""
             raise ConfigError(
-                f"--guard: expected a corpus of at least {2 * (asked or _LEAST_GUARD_ROWS)} rows, "
-                f"for two halves that audit each other, found {summary.num_rows}. Give fewer "
-                "--guard-rows, or label with an fp32 bundle and no guard."
+                f"{option}: expected a corpus of at least {2 * (asked or _LEAST_GUARD_ROWS)} rows, "
+                f"for two halves that audit each other, found {summary.num_rows}. Next: {fewer}"
+                "label with an fp32 bundle and no guard."
             )
         texts = tokenize(self._model.tokenizer, summary.sample[: 2 * min(rows, available)])
         started = time.perf_counter()
@@ -335,8 +343,8 @@ class _Run:
         if guard.max_kl is not None and guard.audit_mean_kl > guard.max_kl:
             self._progress.note(
                 f"guard: the audit's mean KL of {guard.audit_mean_kl:.1e} is above the "
-                f"{guard.max_kl:.1e} aimed at; half of its rows are judged by the smaller of two "
-                "thresholds, so the one that is kept gives less."
+                f"{guard.max_kl:.1e} aimed at. It judges half of its rows by a smaller threshold "
+                "than the one that is kept: labelling comes closer."
             )
         return guard
 
@@ -349,6 +357,17 @@ class _Run:
         if begun is not None and begun.fingerprint.get("teacher_digest") == folder.model_digest:
             return begun.fingerprint.get("teacher")
         return folder.path.name if Path(model).exists() else model
+
+    def _warn_of_price(self) -> None:
+        """Say so where the fp32 graph alone would have been faster than the guarded run."""
+        took = self._totals.seconds + self._totals.guard_learning_s
+        alone = self._totals.reference_alone_s
+        if alone is not None and alone < took:
+            self._progress.note(
+                f"guard: this run took {took:.0f} s, the fp32 graph alone would have taken about "
+                f"{alone:.0f}. Learning weighs less on a larger corpus; where most of it is "
+                "computing again, label with an fp32 bundle."
+            )
 
     def _guard_report(self, guard: Guard | None) -> Mapping[str, Any] | None:
         if guard is None:

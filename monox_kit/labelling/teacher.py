@@ -63,6 +63,13 @@ class Totals:
             "padding_fraction": round(self.padding, 4),
         }
 
+    @property
+    def reference_alone_s(self) -> float | None:
+        """Seconds that the fp32 graph would have taken for all rows; None where it took none."""
+        if not self.recomputed_tokens:
+            return None
+        return self.recomputing_s * self.tokens / self.recomputed_tokens
+
     def guard_price(self) -> dict[str, float | None]:
         """Seconds that the guard cost, and as a fraction of the run's time without it."""
         spent = self.recomputing_s + self.guard_learning_s

@@ -55,6 +55,24 @@ MANIFEST_KEYS = frozenset(
     }
 )
 
+GUARD_PRECISION_KEY = "guard_precision"  # what rows were computed again in; absent for fp32
+# What `labelling.guard.Guard` learns on a corpus; a test keeps the two lists equal.
+LEARNED_GUARD = frozenset(
+    f"guard_{name}"
+    for name in (
+        "threshold",
+        "calibration_rows",
+        "estimated_agreement",
+        "estimated_recomputed",
+        "audit_rows",
+        "audit_agreement",
+        "audit_plain_agreement",
+        "audit_mean_kl",
+        "audit_plain_mean_kl",
+        "audit_recomputed",
+    )
+)
+
 LogitDtype = Literal["float32", "float16"]
 Scalar = str | int | float | bool | None
 Layout = Mapping[str, tuple[str, tuple[int | None, ...]]]
@@ -204,13 +222,14 @@ class StoreManifest:
             raise corrupt(path, "the manifest of a store", found, step) from error
 
     def differences(self, other: StoreManifest) -> list[tuple[str, str, str]]:
-        """Every field that differs: its name, and how it is shown here and there."""
+        """Every field that differs: its name, and how it is shown here and there.
+
+        What the guard learned comes last: it differs because something else does.
+        """
         here, there = _flat(self), _flat(other)
-        return [
-            (key, _shown(here, key), _shown(there, key))
-            for key in {**here, **there}
-            if _tagged(here, key) != _tagged(there, key)
-        ]
+        differing = [key for key in {**here, **there} if _tagged(here, key) != _tagged(there, key)]
+        differing.sort(key=lambda key: key.removeprefix("fingerprint.") in LEARNED_GUARD)
+        return [(key, _shown(here, key), _shown(there, key)) for key in differing]
 
     def require_equal(self, other: StoreManifest, where: Path | str) -> None:
         """Check that a run may continue the store: `self` is the store's, `other` the run's.

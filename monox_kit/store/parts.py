@@ -11,27 +11,16 @@ from typing import Literal
 from monox_kit.digest import digest_bytes
 from monox_kit.errors import ConfigError, StoreIncomplete, StoreMismatch
 from monox_kit.store.folder import StoreFolder, begun_manifest
-from monox_kit.store.format import STORE_FILE, CompleteRecord, ShardRange, StoreManifest
+from monox_kit.store.format import (
+    LEARNED_GUARD,
+    STORE_FILE,
+    CompleteRecord,
+    ShardRange,
+    StoreManifest,
+)
 
 CORPUS_KEY = "corpus_digest"
 MERGED_KEY = "merged_from"
-GUARD_PRECISION_KEY = "guard_precision"  # what rows were computed again in; absent for fp32
-# What `labelling.guard.Guard` learns on a corpus; a test keeps the two lists equal.
-LEARNED_GUARD = frozenset(
-    f"guard_{name}"
-    for name in (
-        "threshold",
-        "calibration_rows",
-        "estimated_agreement",
-        "estimated_recomputed",
-        "audit_rows",
-        "audit_agreement",
-        "audit_plain_agreement",
-        "audit_mean_kl",
-        "audit_plain_mean_kl",
-        "audit_recomputed",
-    )
-)
 # Fields that stores of different corpora under one teacher may differ in.
 _MAY_DIFFER = frozenset({"num_rows", "shard_rows"}) | {
     f"fingerprint.{key}" for key in LEARNED_GUARD | {CORPUS_KEY, MERGED_KEY}
@@ -167,10 +156,13 @@ class OtherCorpora:
         first = sources[0].manifest
         fingerprints = [source.manifest.fingerprint for source in sources]
         fingerprint = dict(first.fingerprint)
-        for key in LEARNED_GUARD & fingerprint.keys():
-            # As text, so that 1 and 1.0 differ, and absent from all of them.
-            if len({repr(each.get(key)) for each in fingerprints}) > 1:
-                del fingerprint[key]
+        # As text, so that 1 and 1.0 differ. One guard's values are of use together alone.
+        if (
+            len({repr([each.get(key) for key in sorted(LEARNED_GUARD)]) for each in fingerprints})
+            > 1
+        ):
+            for key in LEARNED_GUARD:
+                fingerprint.pop(key, None)
         fingerprint[CORPUS_KEY] = _digest_of(str(each[CORPUS_KEY]) for each in fingerprints)
         fingerprint[MERGED_KEY] = merged_from
         self.manifest = replace(
@@ -252,7 +244,7 @@ def _require_same_teacher(first: Source, source: Source) -> None:
     ]
     if differing:
         key, here, there = differing[0]
-        others = ", ".join(each[0] for each in differing[1:9])
+        others = ", ".join(f"{name} ({one}, {other})" for name, one, other in differing[1:9])
         more = f" Also different: {others}." if others else ""
         raise StoreMismatch(
             f"{source.path / STORE_FILE}: expected {key} {here} as in {first.path}, found "

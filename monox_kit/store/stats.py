@@ -15,7 +15,7 @@ import numpy.typing as npt
 from monox_kit.problem import Problem
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.folder import StoreFolder
-from monox_kit.store.parts import GUARD_PRECISION_KEY
+from monox_kit.store.format import GUARD_PRECISION_KEY
 from monox_kit.store.view import RowsPart, ShardView
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

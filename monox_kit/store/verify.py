@@ -23,7 +23,7 @@ class VerifyReport:
         num_rows: rows in shards without a problem.
         num_shards: shards without a problem.
         num_bytes: bytes of arrays in those shards.
-        complete: whether a completion record is there.
+        complete: whether the store is finished and nothing in it is wrong.
         problems: one message for each damaged shard, for wrong records and for foreign files.
     """
 
@@ -98,6 +98,6 @@ def verify_records(
         num_rows=totals.num_rows,
         num_shards=num_intact,
         num_bytes=totals.num_bytes,
-        complete=is_complete,
+        complete=is_complete and not problems,
         problems=tuple(problems),
     )

@@ -383,7 +383,7 @@ def test_verify_lists_every_damaged_shard(copy: Path) -> None:
         append(f"shards/00000{index}/text.npy", b"x")(copy)
     report = verify_store(copy)
     assert [problem.count("text.npy") for problem in report.problems] == [1, 1]
-    assert (report.num_shards, report.num_rows, report.complete) == (1, 4, True)
+    assert (report.num_shards, report.num_rows, report.complete) == (1, 4, False)
     with pytest.raises(StoreCorrupt, match=r"000000/text\.npy.*\(1 more problems\)"):
         report.require_intact()
 

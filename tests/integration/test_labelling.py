@@ -35,6 +35,7 @@ from monox_kit.errors import (
 from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
 from monox_kit.labelling.kept_scan import KeptScan
+from monox_kit.labelling.teacher import Totals
 from monox_kit.progress import Silent
 from monox_kit.store import LogitStore, StoreWriter, merge_stores
 from tests.store_samples import tree
@@ -481,13 +482,29 @@ def test_the_guard_brings_back_the_fp32_labels_and_says_which_rows_it_computed(
     assert summary.guard["price"] > 0
 
 
+def test_a_guard_that_costs_more_than_fp32_is_told() -> None:
+    totals = Totals(tokens=1000, recomputed_tokens=100, recomputing_s=2.0, seconds=15.0)
+    assert totals.reference_alone_s == 20.0
+    assert Totals(tokens=1000, seconds=15.0).reference_alone_s is None
+
+
+def test_a_guard_asks_for_more_rows_than_a_corpus_has(coarse: Path, tmp_path: Path) -> None:
+    wanted = (
+        r"--guard-rows 400: expected a corpus of at least 800 rows.* found 700.*--guard-rows 350"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        label_corpus(guarded(coarse, guard_rows=400), tmp_path / "store")
+
+
 def test_a_guard_may_be_asked_for_a_mean_divergence_too(coarse: Path, tmp_path: Path) -> None:
     whole = label_corpus(guarded(coarse), tmp_path / "labels")
     assert whole.guard is not None
     wanted = whole.guard["guard_audit_mean_kl"] / 2
     config = guarded(coarse, guard_kl=wanted)
-    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
-    summary = label_corpus(config, tmp_path / "store")
+    notes = Notes()
+    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store", progress=notes)
+    summary = label_corpus(config, tmp_path / "store", progress=notes)
+    assert sum("were not read again" in line for line in notes.all) == 1
     assert summary.guard is not None
     assert summary.guard["guard_max_kl"] == wanted
     assert summary.num_recomputed_rows > whole.num_recomputed_rows
@@ -558,6 +575,7 @@ def test_a_guard_needs_a_reduced_bundle_with_its_fp32_graph(
     ("backend", "change", "message"),
     [
         ("torch", {"guard": 0.99}, "--guard 0.99: expected with --teacher onnx only"),
+        ("torch", {"guard_kl": 0.1}, "--guard-kl 0.1: expected with --teacher onnx only"),
         ("torch", {"sessions": 2}, "--sessions 2: expected with --teacher onnx only"),
         ("onnx", {"precision": "bf16"}, "--precision bf16: expected with --teacher torch only"),
         ("onnx", {"compiled": True}, "--compile on: expected with --teacher torch only"),

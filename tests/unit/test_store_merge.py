@@ -29,9 +29,9 @@ from monox_kit.store import (
     StoreManifest,
     StoreWriter,
     merge_stores,
-    parts,
     view,
 )
+from monox_kit.store.format import LEARNED_GUARD
 from tests.store_samples import (
     FINGERPRINT,
     document,
@@ -226,22 +226,25 @@ def test_merged_stores_can_be_merged(tmp_path: Path) -> None:
 
 def test_the_guards_learned_values_may_differ(tmp_path: Path) -> None:
     shared = {"guard_target": 0.999, "guard_rows": None, "guard_digest": "ab"}
-    learned = dict.fromkeys(sorted(parts.LEARNED_GUARD), 0.5)
+    learned = dict.fromkeys(sorted(LEARNED_GUARD), 0.5)
     other = {**learned, "guard_threshold": 0.75, "guard_audit_rows": 400}
     folders = [
         write_store(tmp_path / "one", corpus("one", **shared, **learned)),
         write_store(tmp_path / "two", corpus("two", **shared, **other)),
     ]
+    write_store(tmp_path / "same", corpus("three", **shared, **learned))
     merge_stores(folders, tmp_path / "out")
     found = LogitStore.open(tmp_path / "out").manifest.fingerprint
     kept = {key for key in found if key.startswith("guard_")}
-    assert kept == {*shared, *learned} - {"guard_threshold", "guard_audit_rows"}
+    assert kept == {*shared}
+    merge_stores([folders[0], tmp_path / "same"], tmp_path / "equal")
+    assert LogitStore.open(tmp_path / "equal").manifest.fingerprint.items() >= learned.items()
 
 
 def test_what_the_guard_learns_is_what_may_differ() -> None:
     # Which rows are fp32 can only be told where all parts were computed again in the same.
     settings = {"guard_target", "guard_precision", "guard_max_kl"}
-    assert {f"guard_{field.name}" for field in fields(Guard)} - settings == parts.LEARNED_GUARD
+    assert {f"guard_{field.name}" for field in fields(Guard)} - settings == LEARNED_GUARD
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
