@@ -136,8 +136,9 @@ def _median(values: list[float]) -> float:
 
 
 def accuracies(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Dev accuracy, and test accuracy per language, of a student trained in each mode."""
-    data, found = arguments.data, {}
+    """Dev accuracy, and test accuracy per language, of students trained in each mode, by seed."""
+    data = arguments.data
+    found: dict[str, list[dict[str, Any]]] = {mode: [] for mode in arguments.trained}
     loop = LoopConfig(
         learning_rate=arguments.learning_rate,
         head_factor=10.0,
@@ -147,8 +148,8 @@ def accuracies(arguments: argparse.Namespace) -> dict[str, Any]:
         eval_every=max(arguments.train_steps // 4, 1),
     )
     with tempfile.TemporaryDirectory() as scratch:
-        for mode in MODES:
-            out = Path(scratch) / mode
+        for seed, mode in itertools.product(arguments.seeds, arguments.trained):
+            out = Path(scratch) / f"{mode}-{seed}"
             config = StudentConfig(
                 model=arguments.model,
                 method="kd" if arguments.store else "ce",
@@ -156,18 +157,21 @@ def accuracies(arguments: argparse.Namespace) -> dict[str, Any]:
                 labelled=CorpusConfig(paths=(str(data / "labelled.jsonl"),)),
                 dev=CorpusConfig(paths=(str(data / "dev.jsonl"),)),
                 labels=data / "labels.json",
-                loop=replace(loop, embeddings=mode),
+                loop=replace(loop, embeddings=mode, seed=seed),
             )
             summary = train_student(config, out)
             tests = CorpusConfig(paths=tuple(str(p) for p in sorted(data.glob("test.*.jsonl"))))
             report = evaluate(str(out), EvaluateConfig(test=tests))
-            found[mode] = {
-                "dev_accuracy": summary.dev_accuracy,
-                "trained_s": summary.trained_s,
-                "target_average": report.target_average,
-                "accuracy": {lang: r.accuracy for lang, r in report.languages.items()},
-            }
-            print(json.dumps({"mode": mode, **found[mode]}), flush=True)
+            found[mode].append(
+                {
+                    "seed": seed,
+                    "dev_accuracy": summary.dev_accuracy,
+                    "trained_s": summary.trained_s,
+                    "target_average": report.target_average,
+                    "accuracy": {lang: r.accuracy for lang, r in report.languages.items()},
+                }
+            )
+            print(json.dumps({"mode": mode, **found[mode][-1]}), flush=True)
     return found
 
 
@@ -186,6 +190,8 @@ def main() -> None:
     parser.add_argument("--store", type=Path, nargs="+", default=[], help="for kd on --data")
     parser.add_argument("--train-steps", type=int, default=280)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of --data's students")
+    parser.add_argument("--trained", nargs="+", choices=MODES, default=MODES, help="with --data")
     parser.add_argument("--only", choices=MODES, help="take the steps of one mode and say how long")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
