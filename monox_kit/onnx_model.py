@@ -83,12 +83,20 @@ class OnnxClassifier:
         folder.require_backend("onnx")
         plan = plan or SessionPlan.default()
         self._labels = folder.resolve_labels(labels)
-        # On the CPU provider a session of one thread computes in the thread that calls it: one is
-        # enough for all, and the weights are in memory once.
-        num_sessions = 1 if plan.threads == 1 and provider == "cpu" else plan.sessions
+        # One session is enough where it runs calls at once, and the weights are in memory once: on
+        # the CPU provider one of one thread, which computes in the thread that calls it, and
+        # OpenVINO's, which has streams.
+        is_shared = provider == "openvino" or (provider == "cpu" and plan.threads == 1)
+        num_sessions = 1 if is_shared else plan.sessions
         precision = precision or folder.run_precision
         self._sessions = [
-            open_session(folder.path / file, provider, plan.threads, precision)
+            open_session(
+                folder.path / file,
+                provider,
+                plan.threads,
+                precision,
+                streams=plan.sessions if provider == "openvino" else 1,
+            )
             for _ in range(num_sessions)
         ]
         self._idle: SimpleQueue[Any] = SimpleQueue()
@@ -188,7 +196,12 @@ def require_bf16(provider: str) -> None:
 
 
 def open_session(
-    graph: Path, provider: str, threads: int | None = None, precision: RunPrecision = FP32
+    graph: Path,
+    provider: str,
+    threads: int | None = None,
+    precision: RunPrecision = FP32,
+    *,
+    streams: int = 1,
 ) -> Any:
     """An `onnxruntime.InferenceSession` on exactly the provider that was asked for.
 
@@ -197,6 +210,7 @@ def open_session(
         provider: one of `PROVIDERS`.
         threads: of one operator; None for the cores that the process may use.
         precision: what the graph's float32 weights are multiplied in.
+        streams: calls that the OpenVINO provider runs at once, each on `threads`.
 
     Raises:
         ProviderError: onnxruntime or the provider is not installed, cannot run here, or does not
@@ -217,8 +231,8 @@ def open_session(
         hint = {"CPU": {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision]}}
         settings = {
             "device_type": "CPU",
-            "num_of_threads": str(threads),
-            "num_streams": "1",
+            "num_of_threads": str(threads * streams),
+            "num_streams": str(streams),
             "load_config": json.dumps(hint),
         }
     try:

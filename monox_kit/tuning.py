@@ -28,9 +28,12 @@ _SAMPLE_TOKENS = 8_192
 _LEAST_SAMPLES = 50
 # A candidate must win by this much over the plain default: less is noise.
 _LEAST_GAIN = 1.03
+# OpenVINO's streams share the weights, and none waits for the other's threads: 1 to 6 % faster on
+# two cores (benchmarks/LOG.md).
+_OPENVINO_STREAMS = 2
 _GPU_BATCH_TOKENS = 32 * DEFAULT_BATCH_TOKENS
 GPU_PROVIDERS = ("cuda", "tensorrt")
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ def default_plan(
     asked = any(value is not None for value in (sessions, threads, batch_tokens))
     cores = SessionPlan.default().threads
     if sessions is None:
-        sessions = 1 if threads is None else max(1, cores // threads)
+        usual_sessions = _usual_sessions(cores, provider)
+        sessions = usual_sessions if threads is None else max(1, cores // threads)
     if threads is None:
         threads = max(1, cores // sessions)
     usual = _GPU_BATCH_TOKENS if provider in GPU_PROVIDERS else DEFAULT_BATCH_TOKENS
@@ -190,13 +194,18 @@ def _measure(
     return replace(best, chosen_by="measured", tokens_per_s=rounded)
 
 
+def _usual_sessions(cores: int, provider: str) -> int:
+    is_even = cores % _OPENVINO_STREAMS == 0
+    return _OPENVINO_STREAMS if provider == "openvino" and is_even else 1
+
+
 def _session_candidates(cores: int, provider: str) -> list[SessionPlan]:
     """Ways to share the cores, the plain default first."""
     if provider in GPU_PROVIDERS:
         return [SessionPlan(1, cores), SessionPlan(2, max(1, cores // 2))]
-    # At most 4 of several threads: each has its own weights.
-    sessions = {1, 2, min(4, cores // 4), cores}
-    return [SessionPlan(n, cores // n) for n in sorted(sessions) if 1 <= n <= cores]
+    # At most 4 of several threads: but for OpenVINO's streams, each has its own weights.
+    counts = (_usual_sessions(cores, provider), 1, 2, min(4, cores // 4), cores)
+    return [SessionPlan(n, cores // n) for n in dict.fromkeys(counts) if 1 <= n <= cores]
 
 
 def _batch_candidates(usual: int) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -163,3 +164,18 @@ def _bert(vocabulary: int) -> BertConfig:
         intermediate_size=64,
         max_position_embeddings=64,
     )
+
+
+def tokens_seen(graph: Path, feed: dict[str, np.ndarray]) -> list[int]:
+    """How many tokens of each row every product with a matrix of weights sees, in order."""
+    watched = onnx.load(str(graph))
+    weights = {one.name for one in watched.graph.initializer if len(one.dims) == 2}
+    names = [
+        node.input[0]
+        for node in watched.graph.node
+        if node.op_type == "MatMul" and node.input[1] in weights
+    ]
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names))
+    session = onnxruntime.InferenceSession(watched.SerializeToString())
+    values = session.run(names, {one.name: feed[one.name] for one in session.get_inputs()})
+    return [value.shape[1] for value in values]

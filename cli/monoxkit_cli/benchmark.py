@@ -43,7 +43,9 @@ def label(
     ] = None,
     graph: Annotated[
         str | None,
-        typer.Option("--graph", help="fp32 ONNX file of the OpenVINO rows [default: ours]."),
+        typer.Option(
+            "--graph", help="fp32 ONNX file of the OpenVINO rows [default: as PyTorch exports it]."
+        ),
     ] = None,
     rows: Annotated[
         list[str] | None,

@@ -17,11 +17,14 @@ from monox_kit.bundle import ONNX_FILE, ModelFolder, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.data import Document
 from monox_kit.digest import digest_bytes, digest_file
-from monox_kit.durable import remove_folder, write_file
+from monox_kit.durable import is_free, new_folder, remove_folder, write_file
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.export import ExportConfig, export_model
+from monox_kit.export.graph import DEFAULT_FORM, FORMS, write_form
 from monox_kit.hardware import num_threads
 from monox_kit.progress import Progress
+from monox_kit.tokenizing import Tokenizer
+from monox_kit.torch_model import load_classifier
 
 OURS = "monoxkit"  # how the names of our rows begin
 CONTENDERS = tuple(name for name in ROWS if name != REFERENCE)
@@ -42,7 +45,7 @@ class LabelBenchmarkConfig:
         max_length: the cut in tokens; None for the model's own.
         bundle: the ONNX bundle of our rows; None for an fp32 one that is exported.
         bundles: other bundles, by row; `monoxkit-fp32` takes an exported one unless named here.
-        graph: the fp32 ONNX graph of the OpenVINO rows; None for the exported bundle's.
+        graph: the fp32 ONNX graph of the OpenVINO rows; None for PyTorch's own export.
         guard: of `monoxkit-guard`: the agreement asked for.
         interpreters: Pythons that have what a row needs, by row; the others run under this one.
         warmup_rows: texts to warm up and to choose batch sizes and streams on.
@@ -245,20 +248,32 @@ def _bundles(
     work: Path,
     progress: Progress,
 ) -> tuple[dict[str, str], str | None]:
-    """The bundle of each of our rows, and the OpenVINO rows' graph; fp32 is exported if needed."""
+    """The bundle of each of our rows, and the OpenVINO rows' graph; both are made if needed."""
     ours = [name for name in rows if name.startswith(OURS)]
     given = {name: config.bundle for name in ours if name != FP32_ROW and config.bundle}
     bundles: dict[str, str] = {**given, **config.bundles}
-    needs_graph = any(name.startswith("openvino") for name in rows)
-    graph = config.graph
-    if any(name not in bundles for name in ours) or (needs_graph and graph is None):
-        key = digest_bytes(f"{folder.model_digest} {max_length}".encode())[:12]
+    key = digest_bytes(f"{folder.model_digest} {max_length}".encode())[:12]
+    if any(name not in bundles for name in ours):
         exported = work / f"fp32-{key}"
         export_model(
             ExportConfig(model=config.model, max_length=max_length), exported, progress=progress
         )
         bundles = {**dict.fromkeys(ours, str(exported)), **bundles}
-        graph = graph or str(exported / ONNX_FILE)
+    graph = config.graph
+    if not any(name.startswith("openvino") for name in rows):
+        graph = None
+    elif graph is None:
+        graph = str(_plain_graph(folder, max_length, work / f"graph-{key}") / ONNX_FILE)
     if graph is not None and not Path(graph).is_file():
         raise ConfigError(f"--graph: expected an ONNX file, found no file at {graph}. Correct it.")
-    return {name: bundles[name] for name in ours}, graph if needs_graph else None
+    return {name: bundles[name] for name in ours}, graph
+
+
+def _plain_graph(folder: ModelFolder, max_length: int, out: Path) -> Path:
+    """A folder with the graph as PyTorch exports it, without what our export makes of it."""
+    if is_free(out):
+        token_types = Tokenizer(folder.path, max_length).has_token_types
+        with new_folder(out) as building:
+            model = load_classifier(folder).model
+            write_form(model, building, FORMS[DEFAULT_FORM], token_types=token_types)
+    return out

@@ -49,7 +49,7 @@ DEFAULT_FORM = "opset23"
 
 
 def write_form(model: Any, folder: Path, form: GraphForm, *, token_types: bool) -> None:
-    """Write `model.onnx` with dynamic batch and length, logits as [batch, C].
+    """Write `model.onnx` with dynamic batch and length, logits as [batch, C], and not yet fused.
 
     Args:
         model: a transformers sequence classifier on the CPU, in evaluation mode, with the form's
@@ -78,8 +78,6 @@ def write_form(model: Any, folder: Path, form: GraphForm, *, token_types: bool) 
                 f"found: {first_line(error)}. Try --exporter optimum."
             ) from error
     gather_weights(folder)
-    if form.fused:
-        _fuse(model.config, folder)
 
 
 def save_graph(graph: Any, folder: Path, name: str = ONNX_FILE) -> None:
@@ -88,6 +86,25 @@ def save_graph(graph: Any, folder: Path, name: str = ONNX_FILE) -> None:
 
     large = sum(len(one.raw_data) for one in graph.graph.initializer) > _EXTERNAL_DATA_BYTES
     onnx.save(graph, str(folder / name), save_as_external_data=large, location=f"{name}.data")
+
+
+def drop_unused_weights(graph: Any) -> None:
+    """Remove weights of an `onnx.GraphProto` that no node takes any more."""
+    used = {name for node in graph.node for name in read_names(node)}
+    used |= {value.name for value in graph.output}
+    kept = [value for value in graph.initializer if value.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def read_names(node: Any) -> list[str]:
+    """The values that an `onnx.NodeProto` reads, those that its inner graphs read included."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            names += (name for inner in attribute.g.node for name in read_names(inner))
+            names += (value.name for value in attribute.g.output)
+    return names
 
 
 def gather_weights(folder: Path) -> None:
@@ -177,8 +194,8 @@ class _Positional(torch.nn.Module):
         return logits
 
 
-def _fuse(config: Any, folder: Path) -> None:
-    """Let onnxruntime.transformers rewrite the graph in place."""
+def fuse_graph(config: Any, folder: Path) -> None:
+    """Let onnxruntime.transformers rewrite the `model.onnx` of a transformers config's model."""
     from onnx.helper import make_opsetid
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model

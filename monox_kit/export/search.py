@@ -22,10 +22,12 @@ from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import (
     DEFAULT_FORM,
     FORMS,
+    fuse_graph,
     gather_weights,
     write_form,
     write_fp32_with_optimum,
 )
+from monox_kit.export.last_layer import slice_last_layer
 from monox_kit.export.quantize import CANDIDATE_PRECISIONS, write_quantized
 from monox_kit.onnx_model import OnnxClassifier, installed_providers
 from monox_kit.problem import problem_of
@@ -179,6 +181,7 @@ class Search:
         elif candidate.graph is None:
             write_fp32_with_optimum(self._subject.folder, folder)
             gather_weights(folder)
+            slice_last_layer(folder)
         else:
             self._write_fp32(candidate.graph, folder)
 
@@ -195,6 +198,9 @@ class Search:
                 )
             model = load_classifier(self._subject.folder, attention=form.attention).model
         write_form(model, folder, form, token_types=self._subject.tokenizer.has_token_types)
+        slice_last_layer(folder)
+        if form.fused:
+            fuse_graph(model.config, folder)
 
     def _reason(self, candidate: Candidate, found: Agreement | None) -> str | None:
         """Why a candidate must not be released; None where it may."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monox_kit.data import Int64s
-from monox_kit.export.graph import save_graph
+from monox_kit.export.graph import drop_unused_weights, save_graph
 from monox_kit.onnx_model import open_session
 
 # How much of the difficulty moves into the weights. The paper's 0.5 is for weights with one scale;
@@ -62,7 +62,7 @@ def smoothed(graph: Any, feeds: Iterable[dict[str, Int64s]], work: Path) -> Any:
             graph.graph.initializer.append(content)
             node.input[0], node.input[1] = f"{name}/smooth", scaled
     _insert(graph, scalings)
-    _drop_unused(graph)
+    drop_unused_weights(graph.graph)
     return graph
 
 
@@ -104,12 +104,3 @@ def _insert(graph: Any, scalings: dict[str, Any]) -> None:
         ordered.append(node)
     del graph.graph.node[:]
     graph.graph.node.extend(ordered)
-
-
-def _drop_unused(graph: Any) -> None:
-    """Remove weights that no node takes any more."""
-    used = {name for node in graph.graph.node for name in node.input}
-    used |= {value.name for value in graph.graph.output}
-    kept = [value for value in graph.graph.initializer if value.name in used]
-    del graph.graph.initializer[:]
-    graph.graph.initializer.extend(kept)

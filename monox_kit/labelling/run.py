@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monox_kit.bundle import FP32, RunPrecision
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
-from monox_kit.data import Classifier
-from monox_kit.errors import ConfigError
 from monox_kit.labelling.cluster import absolute, label_on_cluster, require_cluster
 from monox_kit.labelling.config import LabelConfig, LabelSummary
-from monox_kit.labelling.guard import Guard, learn_guard
+from monox_kit.labelling.guard import Guard
+from monox_kit.labelling.guarding import Guarding
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
-from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.scoring import tokenize
 from monox_kit.store import (
@@ -35,10 +31,6 @@ from monox_kit.store.format import STORE_FILE
 from monox_kit.tuning import RunPlan, default_plan, measured_plan
 from monox_kit.validation import checked
 
-# Rows of each half of the guard's sample: a fiftieth of the corpus, within these.
-_GUARD_ROWS = (200, 2_000)
-_GUARD_FRACTION = 50
-_LEAST_GUARD_ROWS = 50
 # Rows that the lengths of the corpus are judged by, for the run plan.
 _PLAN_ROWS = 512
 
@@ -90,6 +82,7 @@ class _Run:
         self._corpus = Corpus(config.corpus)
         self._kept = KeptScan(self._corpus, config.shard_rows, place, progress)
         self._totals = Totals()
+        self._guarding = Guarding(config, self._model, self._totals, progress)
 
     def label(self) -> LabelSummary:
         """Do all of it; see `label_corpus`."""
@@ -127,7 +120,7 @@ class _Run:
                     "`monoxkit store verify` reads every byte"
                 )
             record = writer.complete(**self._totals.to_json(), plan=plan, cluster=cluster)
-        self._warn_of_price()
+        self._guarding.warn_of_price()
         found = self._place.info()
         return LabelSummary(
             store=self._store,
@@ -141,7 +134,7 @@ class _Run:
             num_recomputed_rows=found.num_recomputed,
             provider=self._model.provider if config.teacher == "onnx" else None,
             plan=plan,
-            guard=self._guard_report(work.guard),
+            guard=self._guarding.report(work.guard),
             cluster=cluster,
             complete=record is not None,
             store_digest=found.digest,
@@ -190,8 +183,8 @@ class _Run:
         teacher = None
         if not is_finished and (config.engine == "local" or learns):
             teacher = self._model.teacher(plan, guard)
-            if config.guard is not None and guard is None:
-                guard = self._guarded(teacher, plan, summary, config.guard)
+            if learns:
+                guard = self._guarding.guard_new_store(teacher, plan, summary, self._place)
         work = Assignment(
             config=config,
             store=self._store,
@@ -233,10 +226,7 @@ class _Run:
 
     def _sample_rows(self, *, is_new: bool) -> int:
         """Rows of the scan's sample: for the run plan, and for the guard of a new store."""
-        config = self._config
-        if config.guard is None or not is_new:
-            return _PLAN_ROWS
-        return max(_PLAN_ROWS, 2 * (config.guard_rows or _GUARD_ROWS[1]))
+        return max(_PLAN_ROWS, self._guarding.sample_rows if is_new else 0)
 
     def _default_plan(self) -> RunPlan:
         """What was asked for, and the plain defaults for the rest."""
@@ -268,86 +258,6 @@ class _Run:
             progress=self._progress,
         )
 
-    def _guarded(
-        self, teacher: Teacher, plan: RunPlan, summary: CorpusSummary, target: float
-    ) -> Guard:
-        """The guard of a new store, which the teacher follows from now on."""
-        model, asked = self._model, self._config.guard_precision
-        graphs = {one: model.reference(plan, one) for one in dict.fromkeys((FP32, asked))}
-        learned = self._learn(teacher, graphs, summary, target)
-        # Another writer of the same store may have begun it meanwhile, with its guard.
-        begun = self._place.begun()
-        guard = (begun and Guard.from_fingerprint(begun.fingerprint)) or learned
-        reference = graphs.get(guard.precision) or model.reference(plan, guard.precision)
-        teacher.guard_with(guard, reference)
-        return guard
-
-    def _learn(
-        self,
-        teacher: Teacher,
-        graphs: Mapping[RunPrecision, Classifier],
-        summary: CorpusSummary,
-        target: float,
-    ) -> Guard:
-        """The guard of the corpus's sample, learned with the run's own plan.
-
-        Args:
-            teacher: has the graph that is to be trusted.
-            graphs: the fp32 graph in fp32, and in what it is to compute again in.
-            summary: holds the sample.
-            target: fraction of rows that are to have the label in fp32.
-
-        Raises:
-            ConfigError: the corpus is too small to learn on.
-        """
-        least, most = _GUARD_ROWS
-        asked = self._config.guard_rows
-        rows = asked or min(most, max(least, summary.num_rows // _GUARD_FRACTION))
-        available = len(summary.sample) // 2
-        if rows > available and (asked is not None or available < _LEAST_GUARD_ROWS):
-            option = "--guard" if asked is None else f"--guard-rows {asked}"
-            fewer = f"--guard-rows {available}, or " if available >= _LEAST_GUARD_ROWS else ""
-            raise ConfigError(
-                f"{option}: expected a corpus of at least {2 * (asked or _LEAST_GUARD_ROWS)} rows, "
-                f"for two halves that audit each other, found {summary.num_rows}. Next: {fewer}"
-                "label with an fp32 bundle and no guard."
-            )
-        texts = tokenize(self._model.tokenizer, summary.sample[: 2 * min(rows, available)])
-        started = time.perf_counter()
-        precision = self._config.guard_precision
-        num_rows = (1 + len(graphs)) * len(texts)
-        with self._progress.task("learning the guard", num_rows, "rows") as task:
-            fast = teacher.sample(texts, task)
-            again = {name: teacher.sample(texts, task, graph) for name, graph in graphs.items()}
-        guard = learn_guard(
-            fast,
-            again[FP32],
-            problem_of(self._model.folder.labels),
-            target=target,
-            again=again[precision],
-            precision=precision,
-            max_kl=self._config.guard_kl,
-        )
-        self._totals.guard_learning_s = time.perf_counter() - started
-        self._progress.note(
-            f"guard: margins under {guard.threshold:.4g} are computed again in {guard.precision}, "
-            f"about {guard.estimated_recomputed:.1%} of the rows; agreement on {guard.audit_rows} "
-            f"rows {guard.audit_plain_agreement:.2%} without it, {guard.audit_agreement:.2%} with; "
-            f"mean KL {guard.audit_plain_mean_kl:.1e} without, {guard.audit_mean_kl:.1e} with"
-        )
-        if guard.audit_agreement < target:
-            self._progress.note(
-                f"guard: the audit on {guard.audit_rows} rows is below the {target:.2%} aimed at. "
-                "Give more --guard-rows, or a graph that agrees better."
-            )
-        if guard.max_kl is not None and guard.audit_mean_kl > guard.max_kl:
-            self._progress.note(
-                f"guard: the audit's mean KL of {guard.audit_mean_kl:.1e} is above the "
-                f"{guard.max_kl:.1e} aimed at. It judges half of its rows by a smaller threshold "
-                "than the one that is kept: labelling comes closer."
-            )
-        return guard
-
     def _teacher_name(self, begun: StoreManifest | None) -> Any:
         """What people know the teacher by; the digest tells teachers apart.
 
@@ -357,22 +267,6 @@ class _Run:
         if begun is not None and begun.fingerprint.get("teacher_digest") == folder.model_digest:
             return begun.fingerprint.get("teacher")
         return folder.path.name if Path(model).exists() else model
-
-    def _warn_of_price(self) -> None:
-        """Say so where the fp32 graph alone would have been faster than the guarded run."""
-        took = self._totals.seconds + self._totals.guard_learning_s
-        alone = self._totals.reference_alone_s
-        if alone is not None and alone < took:
-            self._progress.note(
-                f"guard: this run took {took:.0f} s, the fp32 graph alone would have taken about "
-                f"{alone:.0f}. Learning weighs less on a larger corpus; where most of it is "
-                "computing again, label with an fp32 bundle."
-            )
-
-    def _guard_report(self, guard: Guard | None) -> Mapping[str, Any] | None:
-        if guard is None:
-            return None
-        return {**guard.to_json(), **self._totals.guard_price()}
 
     def _manifest(
         self, summary: CorpusSummary, guard: Guard | None, begun: StoreManifest | None

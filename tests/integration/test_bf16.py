@@ -25,9 +25,10 @@ from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.hardware import has_bf16
 from monox_kit.inference import load_backend, load_model
 from monox_kit.labelling import LabelConfig, label_corpus
-from monox_kit.onnx_model import PROVIDERS, open_session
+from monox_kit.onnx_model import PROVIDERS, OnnxClassifier, SessionPlan, open_session
 from monox_kit.scoring import score
 from monox_kit.store import LogitStore, store_stats
+from monox_kit.tuning import default_plan
 from tests.tiny_models import balanced_classifier, labelled_rows, off_by_a_little, write_jsonl
 
 NEEDS_OPENVINO = pytest.mark.skipif(
@@ -55,7 +56,11 @@ def stand_in_for_openvino(patch: pytest.MonkeyPatch) -> None:
     opened: Callable[..., Any] = onnx_model.open_session
 
     def opening(
-        graph: Path, provider: str, threads: int | None = None, precision: str = "fp32"
+        graph: Path,
+        provider: str,
+        threads: int | None = None,
+        precision: str = "fp32",
+        streams: int = 1,
     ) -> Any:
         if precision == "fp32":
             return opened(graph, "cpu", threads)
@@ -293,7 +298,53 @@ def test_a_session_tells_openvino_what_to_compute_in(
     monkeypatch.setattr(onnx_model, "has_bf16", lambda: True)
     open_session(tmp_path / "model.onnx", "openvino", 2, precision)
     assert json.loads(seen["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": hint}}
-    assert seen["num_of_threads"] == "2"
+    assert (seen["num_streams"], seen["num_of_threads"]) == ("1", "2")
+    open_session(tmp_path / "model.onnx", "openvino", 2, precision, streams=3)
+    assert (seen["num_streams"], seen["num_of_threads"]) == ("3", "6")
+
+
+def test_batches_at_once_are_streams_of_one_openvino_session(
+    files: Path, monkeypatch: pytest.MonkeyPatch, openvino: None
+) -> None:
+    """Each session would have its own weights."""
+    opened: list[tuple[int | None, int]] = []
+    opening = onnx_model.open_session
+
+    def watched(*args: Any, streams: int = 1) -> Any:
+        opened.append((args[2], streams))
+        return opening(*args, streams=streams)
+
+    monkeypatch.setattr(onnx_model, "open_session", watched)
+    folder = open_folder(str(files / "bundle"))
+    for provider, plan, expected in (
+        ("openvino", SessionPlan(3, 2), [(2, 3)]),
+        ("cpu", SessionPlan(3, 2), [(2, 1)] * 3),
+        ("cpu", SessionPlan(3, 1), [(1, 1)]),
+    ):
+        opened.clear()
+        classifier = OnnxClassifier(folder, provider=provider, plan=plan, precision="fp32")
+        assert (opened, classifier.concurrency) == (expected, 3)
+
+
+@pytest.mark.parametrize(
+    ("provider", "cores", "threads", "expected"),
+    [
+        ("cpu", 8, None, SessionPlan(1, 8)),
+        ("openvino", 8, None, SessionPlan(2, 4)),
+        ("openvino", 3, None, SessionPlan(1, 3)),  # no core is left out
+        ("openvino", 1, None, SessionPlan(1, 1)),
+        ("openvino", 8, 2, SessionPlan(4, 2)),
+    ],
+)
+def test_openvino_runs_two_batches_at_once_by_default(
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    cores: int,
+    threads: int | None,
+    expected: SessionPlan,
+) -> None:
+    monkeypatch.setattr(onnx_model, "num_threads", lambda: cores)
+    assert default_plan(provider, threads=threads).session == expected
 
 
 @NEEDS_OPENVINO

@@ -28,7 +28,13 @@ from monox_kit.problem import problem_of
 from monox_kit.progress import Silent
 from monox_kit.scoring import score, tokenize
 from monox_kit.tokenizing import Tokenizer
-from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
+from tests.tiny_models import (
+    bert_classifier,
+    bert_encoder,
+    labelled_rows,
+    tokens_seen,
+    write_jsonl,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,17 @@ def test_an_explicit_precision_is_what_the_bundle_holds(
     files = {path.name for path in (tmp_path / "bundle").iterdir()}
     assert {"model.onnx", "config.json", "tokenizer.json", "monoxkit.json", "README.md"} <= files
     assert "candidates" not in files
+
+
+def test_the_last_layer_is_computed_for_the_classified_token_alone(
+    model: Path, tmp_path: Path
+) -> None:
+    export_model(ExportConfig(model=str(model), precision="int8"), tmp_path / "bundle")
+    batch = np.ones((2, 9), np.int64)
+    feed = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), batch)
+    # The fp32 graph beside it, which a guard computes again with: keys and values of all tokens.
+    seen = tokens_seen(tmp_path / "bundle" / "model.fp32.onnx", feed)
+    assert sorted(seen) == [1] * 4 + [9] * 8
 
 
 def test_auto_keeps_one_candidate_and_says_why_not_the_others(model: Path, tmp_path: Path) -> None:

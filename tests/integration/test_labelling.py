@@ -33,7 +33,7 @@ from monox_kit.errors import (
     StoreMismatch,
 )
 from monox_kit.export import ExportConfig, export_model, search
-from monox_kit.labelling import LabelConfig, label_corpus, run, teacher, windows
+from monox_kit.labelling import LabelConfig, guarding, label_corpus, teacher, windows
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.teacher import Totals
 from monox_kit.progress import Silent
@@ -533,7 +533,9 @@ def test_a_guarded_run_goes_on_with_the_threshold_that_it_began_with(
         patch.setattr(teacher, "score_texts", failing)
         with pytest.raises(RuntimeError, match="power cut"):
             label_corpus(guarded(coarse), tmp_path / "store")
-    monkeypatch.setattr(run, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
+    monkeypatch.setattr(
+        guarding, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew")
+    )
     scans = counted_scans(monkeypatch)
     summary = label_corpus(guarded(coarse), tmp_path / "store")
     assert not scans  # the sample that the guard was learned on is not needed again
@@ -553,7 +555,9 @@ def test_parts_begun_with_one_store_json_share_its_guard(
     label_corpus(guarded(coarse, shard_range=(0, 2)), tmp_path / "a")
     (tmp_path / "b").mkdir()
     shutil.copy(tmp_path / "a" / "store.json", tmp_path / "b")
-    monkeypatch.setattr(run, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew"))
+    monkeypatch.setattr(
+        guarding, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew")
+    )
     label_corpus(guarded(coarse, shard_range=(2, 4)), tmp_path / "b")
     report = merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert report.store_digest == whole.store_digest

@@ -22,7 +22,7 @@ from monox_kit.onnx_model import integer_product
 from monox_kit.problem import problem_of
 from monox_kit.progress import Silent
 from monoxkit_cli.app import main
-from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
+from tests.tiny_models import bert_classifier, labelled_rows, tokens_seen, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,20 @@ def test_ratios_are_medians_over_common_rounds() -> None:
     rows = {"monoxkit": row(60, 80, 30), "other": row(10, 40), "none": row(None)}
     assert ratios(rows, ["monoxkit"]) == {"monoxkit": {"other": 4.0}}  # of 6 and 2
     assert rows["monoxkit"].tokens_per_s == 60
+
+
+def test_other_programs_get_the_graph_as_pytorch_exports_it(files: Path, tmp_path: Path) -> None:
+    config = config_for(files, rows=("monoxkit-fp32", "openvino-fp32"))
+    plan = make_plan(config, tmp_path, Silent())
+    assert plan.graph is not None
+    batch = np.ones((2, 9), np.int64)
+    feed = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), batch)
+    theirs = tokens_seen(Path(plan.graph), feed)
+    ours = tokens_seen(Path(plan.bundles["monoxkit-fp32"]) / "model.onnx", feed)
+    # Two layers of six products; of the last one, ours sees all tokens in keys and values alone.
+    assert theirs == [9] * 12
+    assert sorted(ours) == [1] * 4 + [9] * 8
+    assert make_plan(config, tmp_path, Silent()).graph == plan.graph
 
 
 def test_rounds_are_disjoint_and_slices_are_spread(files: Path, tmp_path: Path) -> None:
