@@ -76,7 +76,7 @@ class Guarding:
 
     def warn_of_price(self) -> None:
         """Say so where the fp32 graph alone would have been faster than the guarded run."""
-        took = self._totals.seconds + self._totals.guard_learning_s
+        took = self._totals.worker_s + self._totals.guard_learning_s
         alone = self._totals.reference_alone_s
         if alone is not None and alone < took:
             self._progress.note(

@@ -165,7 +165,9 @@ def label_shards(
             logits, recomputed = teacher.label(window.texts, task, totals)
             behind.do(partial(sink.add, window, logits, recomputed))
         behind.wait()
-        totals.seconds += time.perf_counter() - started
+        took = time.perf_counter() - started
+        totals.worker_s += took
+        totals.seconds += took
 
 
 class _ShardSink:

@@ -30,7 +30,8 @@ class Totals:
         recomputed_tokens: real tokens of those, as far as they went through the fp32 graph.
         recomputing_s: seconds in the fp32 graph.
         guard_learning_s: seconds before the first window, of the guard's calibration and audit.
-        seconds: from the first batch to the last commit.
+        worker_s: from the first batch to the last commit, added up over all processes.
+        seconds: the same on the clock of the run.
     """
 
     rows: int = 0
@@ -41,6 +42,7 @@ class Totals:
     recomputed_tokens: int = 0
     recomputing_s: float = 0.0
     guard_learning_s: float = 0.0
+    worker_s: float = 0.0
     seconds: float = 0.0
 
     def add(self, other: Totals) -> None:
@@ -71,9 +73,9 @@ class Totals:
         return self.recomputing_s * self.tokens / self.recomputed_tokens
 
     def guard_price(self) -> dict[str, float | None]:
-        """Seconds that the guard cost, and as a fraction of the run's time without it."""
+        """Seconds that the guard cost, and as a fraction of what labelling took without it."""
         spent = self.recomputing_s + self.guard_learning_s
-        rest = self.seconds - self.recomputing_s
+        rest = self.worker_s - self.recomputing_s
         return {
             "recomputing_s": round(self.recomputing_s, 3),
             "learning_s": round(self.guard_learning_s, 3),

@@ -113,6 +113,16 @@ def test_every_shard_is_done_once_and_every_worker_ended() -> None:
     assert all(worker.is_killed for worker in site.workers)
 
 
+def test_seconds_of_workers_add_up_beside_those_of_the_run() -> None:
+    """What computing again cost is the workers' seconds too: its price is a fraction of theirs."""
+    spent = Totals(seconds=90.0, worker_s=90.0, recomputing_s=30.0)
+    site = Site(lambda worker, index: 1 if index is None else ShardDone(spent, 91.0))
+    totals = site.run(4, most_workers=2).totals
+    assert (totals.worker_s, totals.recomputing_s) == (360.0, 120.0)
+    assert 0 < totals.seconds < 90
+    assert totals.guard_price()["price"] == 0.5
+
+
 def test_no_more_workers_than_shards() -> None:
     site = Site(lambda worker, index: "done")
     site.run(2, most_workers=50)
