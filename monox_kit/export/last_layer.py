@@ -93,14 +93,14 @@ def _seen_shapes(model: Any, folder: Path) -> dict[str, tuple[Dims, Dims]]:
     """The shape of every value of the graph, on two batches of different size."""
     import onnx
 
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    outputs = {value.name for value in watched.graph.output}
-    names = [name for node in watched.graph.node for name in node.output if name]
-    watched.graph.output.extend(
+    # The graph itself is given more outputs for a while: its weights may be gigabytes.
+    outputs = {value.name for value in model.graph.output}
+    names = [name for node in model.graph.node for name in node.output if name]
+    model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in outputs
     )
-    onnx.save(watched, str(folder / _WATCHED_FILE))  # beside the weights that it names
+    onnx.save(model, str(folder / _WATCHED_FILE))  # beside the weights that it names
+    del model.graph.output[len(outputs) :]
     try:
         session = open_session(folder / _WATCHED_FILE, "cpu")
         seen = []
