@@ -152,7 +152,7 @@ class _Slices:
         while step := sum(self._pass(name, axis) for name, axis in list(self.open)):
             moved += step
         if moved:
-            self._write()
+            self._place()
         return moved
 
     def _slice(self, name: str, axis: int) -> str:
@@ -275,7 +275,7 @@ class _Slices:
             or any(name in read_names(node) for node in live)
         )
 
-    def _write(self) -> None:
+    def _place(self) -> None:
         """Compute the open slices where their values are, and drop what nobody reads any more."""
         from onnx import helper
 
