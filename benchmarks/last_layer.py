@@ -22,11 +22,11 @@ from monox_kit.agreement import agreement
 from monox_kit.benchmarking.race import race_classifiers
 from monox_kit.bundle import FP32, ONNX_FILE, ModelFolder, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.export.graph import FORMS, write_form
+from monox_kit.export.graph import FORMS, fuse_graph, write_form
 from monox_kit.export.last_layer import slice_last_layer
 from monox_kit.export.quantize import Calibration, write_quantized
 from monox_kit.hardware import read_hardware
-from monox_kit.onnx_model import OnnxClassifier
+from monox_kit.onnx_model import OnnxClassifier, runtime_version
 from monox_kit.problem import problem_of
 from monox_kit.scoring import score_texts, tokenize
 from monox_kit.tokenizing import Tokenizer
@@ -62,7 +62,9 @@ def main() -> None:
     problem = problem_of(source.resolve_labels(None))
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        plain = _written(source, arguments.graph, Path(scratch) / FP32, tokenizer.has_token_types)
+        plain = _written(
+            source, arguments.graph, Path(scratch) / FP32, calibration, arguments.max_length
+        )
         for precision in arguments.precisions:
             graphs = {}
             for way in WAYS:
@@ -94,20 +96,26 @@ def main() -> None:
         "found": found,
         "hardware": read_hardware().to_json(),
         "versions": {name: version(name) for name in ("onnx", "torch", "transformers")},
+        "runtime": runtime_version(),
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 
-def _written(source: ModelFolder, form: str, into: Path, token_types: bool) -> dict[str, Path]:
+def _written(
+    source: ModelFolder, form: str, into: Path, calibration: Calibration, max_length: int
+) -> dict[str, Path]:
     """The folders of both fp32 graphs."""
     model = load_classifier(source, attention=FORMS[form].attention).model
     folders = {way: into / way for way in WAYS}
     folders["whole"].mkdir(parents=True)
-    write_form(model, folders["whole"], FORMS[form], token_types=token_types)
+    write_form(model, folders["whole"], FORMS[form], token_types=calibration.has_token_types)
     shutil.copytree(folders["whole"], folders["cut"])
-    if not slice_last_layer(folders["cut"]):
+    if not slice_last_layer(folders["cut"], calibration.texts, max_length):
         raise SystemExit(f"{source.path}/{ONNX_FILE}: its head reads more than the first token")
+    if FORMS[form].fused:
+        for folder in folders.values():
+            fuse_graph(model.config, folder)
     return folders
 
 

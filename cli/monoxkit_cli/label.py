@@ -236,5 +236,5 @@ def _add_guard(table: Table, summary: LabelSummary, guard: Mapping[str, Any]) ->
             f"mean KL {guard[f'{prefix}_mean_kl']:.1e}",
         )
     if guard["price"] is not None:
-        price = f"{guard['price']:.1%} more time than without it"
+        price = f"{guard['price']:.1%} more computing than without it"
         table.add_row("guard: price in this run", price)

@@ -20,7 +20,7 @@ from monox_kit.digest import digest_bytes, digest_file
 from monox_kit.durable import is_free, new_folder, remove_folder, write_file
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.export import ExportConfig, export_model
-from monox_kit.export.graph import DEFAULT_FORM, FORMS, write_form
+from monox_kit.export.graph import DEFAULT_FORM, FORMS, GRAPHS_VERSION, write_form
 from monox_kit.hardware import num_threads
 from monox_kit.progress import Progress
 from monox_kit.tokenizing import Tokenizer
@@ -249,12 +249,16 @@ def _bundles(
     progress: Progress,
 ) -> tuple[dict[str, str], str | None]:
     """The bundle of each of our rows, and the OpenVINO rows' graph; both are made if needed."""
+    if config.graph is not None and not Path(config.graph).is_file():
+        raise ConfigError(
+            f"--graph: expected an ONNX file, found no file at {config.graph}. Correct it."
+        )
     ours = [name for name in rows if name.startswith(OURS)]
     given = {name: config.bundle for name in ours if name != FP32_ROW and config.bundle}
     bundles: dict[str, str] = {**given, **config.bundles}
     key = digest_bytes(f"{folder.model_digest} {max_length}".encode())[:12]
     if any(name not in bundles for name in ours):
-        exported = work / f"fp32-{key}"
+        exported = work / f"fp32-{GRAPHS_VERSION}-{key}"
         export_model(
             ExportConfig(model=config.model, max_length=max_length), exported, progress=progress
         )
@@ -264,8 +268,6 @@ def _bundles(
         graph = None
     elif graph is None:
         graph = str(_plain_graph(folder, max_length, work / f"graph-{key}") / ONNX_FILE)
-    if graph is not None and not Path(graph).is_file():
-        raise ConfigError(f"--graph: expected an ONNX file, found no file at {graph}. Correct it.")
     return {name: bundles[name] for name in ours}, graph
 
 

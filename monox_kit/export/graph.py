@@ -18,6 +18,10 @@ from monox_kit.errors import ModelError, ProviderError, first_line
 # protobuf refuses messages of 2 GiB; weights go into a file beside the graph well before that.
 _EXTERNAL_DATA_BYTES = 1_500_000_000
 
+# How graphs are made. It counts up where the same model gives another graph than before, so that an
+# earlier version's export is not taken for this one's.
+GRAPHS_VERSION = 2
+
 CONTRIB_DOMAIN = "com.microsoft"  # onnxruntime's own operators
 
 Exporter = Literal["dynamo", "optimum"]

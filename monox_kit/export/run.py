@@ -29,7 +29,7 @@ from monox_kit.data import Document
 from monox_kit.durable import is_free, new_folder
 from monox_kit.errors import ConfigError
 from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
-from monox_kit.export.graph import FORMS, save_graph
+from monox_kit.export.graph import FORMS, GRAPHS_VERSION, save_graph
 from monox_kit.export.quantize import Calibration
 from monox_kit.export.sample_texts import check_documents
 from monox_kit.export.search import Search
@@ -115,7 +115,7 @@ def export_model(
                 ),
                 expected=score_texts(reference, check).logits,
             )
-            return _export(config, subject, out, run, task)
+            return _export(config, subject, out, run, task=task, progress=progress)
 
 
 def _export(
@@ -123,12 +123,14 @@ def _export(
     subject: Subject,
     out: Path,
     run: Mapping[str, Any],
+    *,
     task: ProgressTask,
+    progress: Progress,
 ) -> ExportSummary:
     """Build, check and commit; see `export_model`."""
     with new_folder(out) as building:
         work = building / "candidates"
-        search = Search(config, subject, work, task)
+        search = Search(config, subject, work, task=task, progress=progress)
         best = search.keep_best()
         graph, fp32 = search.graph_folder(best), search.fp32_folder(best)
         _move_graph(graph, building)
@@ -260,6 +262,7 @@ def _fingerprint(
         digest.add_document(document)
     return {
         "command": "export",
+        "graphs_version": GRAPHS_VERSION,
         "model_digest": source.model_digest,
         "tokenizer_digest": source.tokenizer_digest,
         "precision": config.precision,

@@ -22,6 +22,7 @@ from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import (
     DEFAULT_FORM,
     FORMS,
+    GraphForm,
     fuse_graph,
     gather_weights,
     write_form,
@@ -31,7 +32,7 @@ from monox_kit.export.last_layer import slice_last_layer
 from monox_kit.export.quantize import CANDIDATE_PRECISIONS, write_quantized
 from monox_kit.onnx_model import OnnxClassifier, installed_providers
 from monox_kit.problem import problem_of
-from monox_kit.progress import ProgressTask
+from monox_kit.progress import Progress, ProgressTask
 from monox_kit.scoring import score_texts
 from monox_kit.torch_model import load_classifier
 
@@ -50,12 +51,19 @@ class Search:
     """
 
     def __init__(
-        self, config: ExportConfig, subject: Subject, work: Path, task: ProgressTask
+        self,
+        config: ExportConfig,
+        subject: Subject,
+        work: Path,
+        *,
+        task: ProgressTask,
+        progress: Progress,
     ) -> None:
         self._config = config
         self._subject = subject
         self._work = work
         self._task = task
+        self._progress = progress
         self._graphs: dict[str, OnnxClassifier] = {}
         self.found: dict[str, Candidate] = {}
 
@@ -181,12 +189,11 @@ class Search:
         elif candidate.graph is None:
             write_fp32_with_optimum(self._subject.folder, folder)
             gather_weights(folder)
-            slice_last_layer(folder)
+            self._slice_last_layer(candidate, folder)
         else:
-            self._write_fp32(candidate.graph, folder)
+            self._write_fp32(candidate, FORMS[candidate.graph], folder)
 
-    def _write_fp32(self, name: str, folder: Path) -> None:
-        form = FORMS[name]
+    def _write_fp32(self, candidate: Candidate, form: GraphForm, folder: Path) -> None:
         model = self._subject.reference.model
         if form.attention is not None:
             default = getattr(model.config, "_attn_implementation", None)
@@ -198,9 +205,17 @@ class Search:
                 )
             model = load_classifier(self._subject.folder, attention=form.attention).model
         write_form(model, folder, form, token_types=self._subject.tokenizer.has_token_types)
-        slice_last_layer(folder)
+        self._slice_last_layer(candidate, folder)
         if form.fused:
             fuse_graph(model.config, folder)
+
+    def _slice_last_layer(self, candidate: Candidate, folder: Path) -> None:
+        """Compute the last layer for the first token alone, or say why not."""
+        texts = self._subject.calibration.texts
+        try:
+            slice_last_layer(folder, texts, self._subject.tokenizer.max_length)
+        except ModelError as error:
+            self._progress.note(f"{candidate.name}: {error}")
 
     def _reason(self, candidate: Candidate, found: Agreement | None) -> str | None:
         """Why a candidate must not be released; None where it may."""

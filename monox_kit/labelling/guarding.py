@@ -80,9 +80,9 @@ class Guarding:
         alone = self._totals.reference_alone_s
         if alone is not None and alone < took:
             self._progress.note(
-                f"guard: this run took {took:.0f} s, the fp32 graph alone would have taken about "
-                f"{alone:.0f}. Learning weighs less on a larger corpus; where most of it is "
-                "computing again, label with an fp32 bundle."
+                f"guard: this run computed for {took:.0f} s, the fp32 graph alone would have "
+                f"computed for about {alone:.0f}. Learning weighs less on a larger corpus; where "
+                "most of it is computing again, label with an fp32 bundle."
             )
 
     def _learn(

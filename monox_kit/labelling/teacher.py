@@ -31,7 +31,7 @@ class Totals:
         recomputing_s: seconds in the fp32 graph.
         guard_learning_s: seconds before the first window, of the guard's calibration and audit.
         worker_s: from the first batch to the last commit, added up over all processes.
-        seconds: the same on the clock of the run.
+        seconds: the same on the clock of the run; on a cluster, with hiring its workers.
     """
 
     rows: int = 0
@@ -87,6 +87,7 @@ class Totals:
         return {
             "rows": self.rows,
             "labelled_s": round(self.seconds, 3),
+            "worker_s": round(self.worker_s, 3),
             "num_tokens": self.tokens,
             "num_padded_tokens": self.padded_tokens,
             "num_repeated_rows": self.repeated,

@@ -37,6 +37,16 @@ from tests.tiny_models import (
 )
 
 
+class Notes(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bert_classifier(tmp_path_factory.mktemp("model") / "model")
@@ -225,6 +235,34 @@ def test_an_equal_export_is_reused_and_another_is_refused(model: Path, tmp_path:
     assert export_model(ExportConfig(model=str(model)), tmp_path / "bundle").reused
     with pytest.raises(ConfigError, match="precision 'int8' as asked now, found 'fp32'"):
         export_model(ExportConfig(model=str(model), precision="int8"), tmp_path / "bundle")
+
+
+def test_a_bundle_of_other_graphs_is_not_taken_for_this_one(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
+    monkeypatch.setattr(run, "GRAPHS_VERSION", 3)
+    with pytest.raises(ConfigError, match="expected graphs_version 3 as asked now, found 2"):
+        export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
+
+
+def test_a_last_layer_that_stays_whole_is_said(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise ModelError("the last layer is computed for all tokens: it is round.")
+
+    monkeypatch.setattr(search, "slice_last_layer", refuse)
+    progress = Notes()
+    summary = export_model(ExportConfig(model=str(model)), tmp_path / "bundle", progress=progress)
+    assert summary.candidates["fp32"]["rejected"] is None
+    assert "fp32: the last layer is computed for all tokens: it is round." in progress.notes
+    feed = {
+        "input_ids": np.ones((2, 9), np.int64),
+        "attention_mask": np.ones((2, 9), np.int64),
+        "token_type_ids": np.zeros((2, 9), np.int64),
+    }
+    assert set(tokens_seen(tmp_path / "bundle" / "model.onnx", feed)) == {9}
 
 
 def test_it_checks_on_the_users_text(model: Path, tmp_path: Path) -> None:

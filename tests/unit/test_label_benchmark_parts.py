@@ -102,6 +102,7 @@ def test_rounds_are_disjoint_and_slices_are_spread(files: Path, tmp_path: Path) 
         ({"rows": ("pipelin",)}, ConfigError, "--rows: expected one of pipeline"),
         ({"slices": {"x": 1}}, ConfigError, "--slice: expected one of"),
         ({"rows": ("monoxkit-guard",)}, ConfigError, "expected --guard"),
+        ({"graph": "none.onnx", "rows": ("monoxkit-fp32",)}, ConfigError, "found no file at none"),
         ({"rows_per_round": 100}, CorpusError, "expected 208 texts .* found 40"),
     ],
 )
