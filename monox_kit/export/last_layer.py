@@ -343,7 +343,7 @@ class _Slices:
         if any(a[: axis + 1] != b[: axis + 1] for a, b in zip(before, after)):
             return None
         rest, other = (dims[axis + 1 :] for dims in after)
-        if rest != other or 0 in rest:
+        if rest != other:
             return None
         return _Move({0: axis}, (*[0] * axis, 1, *rest))  # 0: as in the input
 
@@ -402,8 +402,7 @@ class _Slices:
             slices.setdefault(name, []).append(
                 helper.make_node("Slice", [name, *bounds], [sliced], name=f"{sliced}/Slice")
             )
-        made = {name for node in self.nodes for name in node.output}
-        kept = [one for name, found in slices.items() if name not in made for one in found]
+        kept: list[Any] = []
         for node in self.nodes:
             if id(node) in live:
                 kept.append(node)

@@ -178,13 +178,35 @@ GRAPHS = {
         0,
     ),
     "an operator of others": ("last = com.microsoft.Gelu (hidden)", 0),
+    "split along the other tokens": (
+        "k = Transpose <perm = [0, 2, 1]> (hidden)\n p = MatMul (hidden, k)\n"
+        " f = Constant <value: tensor = int64[4] {0, 0, 1, -1}> ()\n r = Reshape (p, f)\n"
+        " e = Tanh (r)\n s = Shape (p)\n b = Reshape (e, s)\n last = MatMul (b, hidden)",
+        1,
+    ),
+    "a matrix of tokens for all rows": (
+        "i = Constant <value: tensor = int64 {0}> ()\n p = Gather (hidden, i)\n"
+        " k = Transpose <perm = [0, 2, 1]> (hidden)\n w = MatMul (k, hidden)\n"
+        " last = MatMul (p, w)",
+        0,
+    ),
+    "columns of a product": (
+        "k = Transpose <perm = [0, 2, 1]> (hidden)\n p = MatMul (hidden, k)\n"
+        " t = Transpose <perm = [0, 2, 1]> (p)\n last = MatMul (t, hidden)",
+        2,
+    ),
     "read by an inner graph": (
-        "a = Tanh (hidden)\n most = ReduceMax <keepdims = 0> (attention_mask)\n"
+        "a = Tanh (hidden)\n q = Sin (hidden)\n most = ReduceMax <keepdims = 0> (attention_mask)\n"
         " is_any = Cast <to = 9> (most)\n"
-        " b = If (is_any) <then_branch = one () => (float[p, q, r] y)"
-        " {y = Softmax <axis = 1> (a)}, else_branch = two () => (float[p, q, r] z)"
+        " b = If (is_any) <then_branch = one () => (float[p, r, t] y)"
+        " {x = Softmax <axis = 1> (a) y = Add (x, q)}, else_branch = two () => (float[p, r, t] z)"
         " {z = Identity (a)}>\n c = Add (a, b)\n last = Erf (c)",
         2,
+    ),
+    "a mask in another layout": (
+        "t = Transpose <perm = [2, 0, 1]> (hidden)\n m = Cast <to = 1> (attention_mask)\n"
+        " u = Mul (t, m)\n last = Transpose <perm = [1, 2, 0]> (u)",
+        3,
     ),
     "read whole elsewhere": (
         "a = Tanh (hidden)\n last = Erf (a)\n mean = ReduceMean <axes = [1], keepdims = 0> (a)",
@@ -337,7 +359,9 @@ def test_a_token_that_nobody_reads_is_not_computed(tmp_path: Path) -> None:
     tail = f"{ONE}\n unread = Gather <axis = 1> (d, zero)"
     path = write_graph(tmp_path, body, "float[batch, 3] logits", tail)
     assert sliced(tmp_path) == 2
-    left = [node.op_type for node in onnx.load(str(path)).graph.node]
+    graph = onnx.load(str(path)).graph
+    left = [node.op_type for node in graph.node]
+    assert not {"weight", "scale"} & {one.name for one in graph.initializer}
     assert "Sin" not in left
     assert left.count("Slice") == 1
 
