@@ -59,7 +59,7 @@ def export(
     ] = 200,
     calibration_rows: Annotated[
         int, typer.Option("--calibration-rows", help="At most so many others to calibrate on.")
-    ] = 64,
+    ] = 256,
     min_agreement: Annotated[
         float,
         typer.Option("--min-agreement", help="Least part of texts with PyTorch's label."),

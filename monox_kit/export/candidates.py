@@ -56,7 +56,7 @@ class ExportConfig:
     max_length: Annotated[int, Field(ge=4)] | None = None
     check: CorpusConfig | None = None
     check_rows: Annotated[int, Field(ge=1)] = 200
-    calibration_rows: Annotated[int, Field(ge=1)] = 64
+    calibration_rows: Annotated[int, Field(ge=1)] = 256
     min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.95
     provider: str = "cpu"
     exporter: Exporter = get_args(Exporter)[0]

@@ -24,6 +24,9 @@ from monox_kit.scoring import Texts
 _PRODUCTS = ["MatMul", "Gemm"]
 # TensorProto.FLOAT: what onnxruntime's own operators give, whose types ONNX cannot infer.
 _UNKNOWN_TYPES = {"DefaultTensorType": 1}
+# NNCF smooths by itself, with 0.95 unless told: twice the divergence from fp32 of this one, and 0.5
+# fifty times as much (benchmarks/LOG.md). `smooth` has its own.
+_NNCF_ALPHA = 0.8
 _BLOCK_SIZE = 128  # of inputs that share a weight scale; 32 is slower, 256 agrees less
 
 
@@ -147,6 +150,9 @@ def _nncf(source: Path, folder: Path, calibration: Calibration) -> None:
             nncf.Dataset(feeds),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(feeds),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=_NNCF_ALPHA)
+            ),
         )
     save_graph(quantized, folder)
 

@@ -249,7 +249,8 @@ def _documents(
     if len(found) < wanted:
         count = min(count, max(1, len(found) // 4))
         progress.note(
-            f"--check: {len(found)} rows: calibrating on {count}, checking on {len(found) - count}"
+            f"--check: {len(found)} rows: calibrating on {count}, checking on "
+            f"{min(len(found) - count, config.check_rows)}"
         )
     return found[:-count][: config.check_rows], found[-count:]
 

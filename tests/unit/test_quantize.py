@@ -29,14 +29,18 @@ def test_bars_of_nncf_stay_off_stdout(
 ) -> None:
     import onnx
 
-    seen: list[int] = []
+    seen: list[Any] = []
 
-    def quantize(graph: Any, dataset: list[Any], **_options: Any) -> Any:
-        seen.append(len(dataset))
+    def quantize(graph: Any, dataset: list[Any], **options: Any) -> Any:
+        seen.append((len(dataset), options["advanced_parameters"].smooth_quant_alphas.matmul))
         return graph
 
     fake = SimpleNamespace(
-        Dataset=list, quantize=quantize, ModelType=SimpleNamespace(TRANSFORMER="transformer")
+        Dataset=list,
+        quantize=quantize,
+        ModelType=SimpleNamespace(TRANSFORMER="transformer"),
+        AdvancedQuantizationParameters=SimpleNamespace,
+        AdvancedSmoothQuantParameters=SimpleNamespace,
     )
     monkeypatch.setitem(sys.modules, "nncf", fake)
     source, folder = tmp_path / "fp32", tmp_path / "int8"
@@ -47,5 +51,5 @@ def test_bars_of_nncf_stay_off_stdout(
     texts = Texts(encoded, np.array([0, 1]), pad_id=0)
     write_quantized("int8-nncf", source, folder, Calibration(texts, has_token_types=False))
     assert capsys.readouterr().out == ""
-    assert seen == [2]
+    assert seen == [(2, 0.8)]
     assert (folder / "model.onnx").is_file()
