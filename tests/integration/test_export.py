@@ -269,8 +269,10 @@ def test_it_checks_on_the_users_text(model: Path, tmp_path: Path) -> None:
     corpus = write_jsonl(tmp_path / "check.jsonl", labelled_rows(30))
     check = CorpusConfig(paths=(str(corpus),))
     config = ExportConfig(model=str(model), check=check, check_rows=20)
-    summary = export_model(config, tmp_path / "bundle")
+    progress = Notes()
+    summary = export_model(config, tmp_path / "bundle", progress=progress)
     assert summary.candidates["fp32"]["agreement"]["num_texts"] == 20
+    assert progress.notes == ["--check: 30 rows: calibrating on 7, checking on 20"]
 
 
 def test_what_cannot_be_exported_is_named(model: Path, tmp_path: Path) -> None:
