@@ -32,7 +32,9 @@ def test_bars_of_nncf_stay_off_stdout(
     seen: list[Any] = []
 
     def quantize(graph: Any, dataset: list[Any], **options: Any) -> Any:
-        seen.append((len(dataset), options["advanced_parameters"].smooth_quant_alphas.matmul))
+        asked = options["advanced_parameters"]
+        ranges = asked.activations_range_estimator_params
+        seen.append((len(dataset), asked.smooth_quant_alphas.matmul, ranges))
         return graph
 
     fake = SimpleNamespace(
@@ -43,6 +45,12 @@ def test_bars_of_nncf_stay_off_stdout(
         AdvancedSmoothQuantParameters=SimpleNamespace,
     )
     monkeypatch.setitem(sys.modules, "nncf", fake)
+    monkeypatch.setitem(
+        sys.modules,
+        "nncf.quantization.range_estimator",
+        SimpleNamespace(RangeEstimatorParametersSet=SimpleNamespace(MINMAX="largest")),
+    )
+    monkeypatch.setitem(sys.modules, "nncf.quantization", SimpleNamespace())
     source, folder = tmp_path / "fp32", tmp_path / "int8"
     source.mkdir()
     folder.mkdir()
@@ -51,5 +59,5 @@ def test_bars_of_nncf_stay_off_stdout(
     texts = Texts(encoded, np.array([0, 1]), pad_id=0)
     write_quantized("int8-nncf", source, folder, Calibration(texts, has_token_types=False))
     assert capsys.readouterr().out == ""
-    assert seen == [(2, 0.8)]
+    assert seen == [(2, 0.8, "largest")]
     assert (folder / "model.onnx").is_file()
