@@ -29,6 +29,9 @@ from monox_kit.scoring import Texts
 _TOKENS = 1  # the axis of the tokens in [B, L, H]
 # Batches that shapes are seen on. An axis of length 1 in both is broadcast, an equal one is fixed.
 _SEEN = ((3, 11), (2, 7))
+# Of the batches that the cut graph is checked on. Attention's scores grow with its square: those of
+# 8,192 tokens would take gigabytes.
+_LONGEST = 512
 _SCRATCH_FILE = "sliced.onnx"
 # Below this opset Softmax takes all axes from its own on together.
 _SOFTMAX_OF_ONE_AXIS = 13
@@ -55,7 +58,7 @@ def slice_last_layer(folder: Path, texts: Texts, max_length: int) -> int:
     Args:
         folder: of the graph, whose weights may lie beside it.
         texts: real text; the graph is tried on batches of its tokens.
-        max_length: of the longest batch, in tokens.
+        max_length: of the longest text that the graph will see, in tokens.
 
     Raises:
         ModelError: the graph is left as it was, because it does not run, cannot be followed, or
@@ -105,7 +108,7 @@ class _Batches:
 
     def checked(self) -> list[tuple[int, int]]:
         """Sizes [B, L] from the smallest to the longest."""
-        return [(1, 1), *self.seen(), (2, self.max_length)]
+        return [(1, 1), *self.seen(), (2, min(self.max_length, _LONGEST))]
 
     def feed(self, session: Any, size: tuple[int, int]) -> Feed:
         """A batch of this size; its first row is padded beyond a third of it.

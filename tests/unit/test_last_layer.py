@@ -52,12 +52,12 @@ def model(name: str, form: str) -> torch.nn.Module:
     return made.eval()
 
 
-def sliced(folder: Path, num_tokens: int = 8) -> int:
-    """How many operators were cut, on texts of tokens below `num_tokens`."""
-    tokens = np.arange(1, num_tokens, dtype=np.int64)
+def sliced(folder: Path, max_length: int = MAX_LENGTH) -> int:
+    """How many operators were cut, on texts of tokens below 8."""
+    tokens = np.arange(1, 8, dtype=np.int64)
     encoded = Encoded(tokens, None, np.array([len(tokens)], np.int64))
     texts = Texts(encoded, np.zeros(1, np.int64), pad_id=0)
-    return slice_last_layer(folder, texts, MAX_LENGTH)
+    return slice_last_layer(folder, texts, max_length)
 
 
 def scored(path: Path, feed: dict[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
@@ -420,6 +420,18 @@ def test_a_graph_that_cannot_be_followed_is_left_as_it_was(tmp_path: Path, body:
         sliced(tmp_path)
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_it_is_not_tried_on_texts_too_long_for_the_memory(tmp_path: Path) -> None:
+    body = (  # has positions for 512 tokens, and fails beyond
+        "dims = Constant <value: tensor = int64[2] {512, 6}> ()\n"
+        " positions = ConstantOfShape <value: tensor = float[1] {2}> (dims)\n"
+        " s = Shape (hidden)\n one = Constant <value: tensor = int64[1] {1}> ()\n"
+        " two = Constant <value: tensor = int64[1] {2}> ()\n length = Slice (s, one, two)\n"
+        " own = Slice (positions, first_axis, length)\n last = Add (hidden, own)"
+    )
+    write_graph(tmp_path, body, "float[batch, 3] logits", ONE)
+    assert sliced(tmp_path, max_length=8192) == 1
 
 
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
