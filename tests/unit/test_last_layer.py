@@ -283,23 +283,25 @@ def test_weights_beside_the_graph_stay_there(tmp_path: Path) -> None:
     np.testing.assert_allclose(scored(path, feed), expected, rtol=1e-5)
 
 
-def test_causal_attention_is_left_whole(tmp_path: Path) -> None:
+def require_cut_at(folder: Path, body: str, num_cut: int, *, opset: int, ir_version: int) -> None:
+    """Check how many operators are cut in a graph of another opset, and its logits."""
+    path = write_graph(folder, body, "float[batch, 3] logits", ONE)
+    made = onnx.load(str(path))
+    made.opset_import[0].version, made.ir_version = opset, ir_version
+    onnx.save(made, str(path))
+    feed = batch(2, 5) | {"input_ids": np.arange(10).reshape(2, 5) % 8}
+    expected = scored(path, feed)
+    assert sliced(folder) == num_cut
+    np.testing.assert_allclose(scored(path, feed), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("causal", "num_cut"), [(1, 0), (0, 1)])
+def test_causal_attention_is_left_whole(tmp_path: Path, causal: int, num_cut: int) -> None:
     body = (
-        "last = Attention <is_causal = 1, q_num_heads = 2, kv_num_heads = 2>"
+        f"last = Attention <is_causal = {causal}, q_num_heads = 2, kv_num_heads = 2>"
         " (hidden, hidden, hidden)"
     )
-    for causal, num_cut in ((1, 0), (0, 1)):
-        folder = tmp_path / str(causal)
-        folder.mkdir()
-        text = body.replace("is_causal = 1", f"is_causal = {causal}")
-        path = write_graph(folder, text, "float[batch, 3] logits", ONE)
-        made = onnx.load(str(path))
-        made.opset_import[0].version, made.ir_version = 23, 11
-        onnx.save(made, str(path))
-        feed = batch(2, 5) | {"input_ids": np.arange(10).reshape(2, 5) % 8}
-        expected = scored(path, feed)
-        assert sliced(folder) == num_cut
-        np.testing.assert_allclose(scored(path, feed), expected, rtol=1e-5, atol=1e-6)
+    require_cut_at(tmp_path, body, num_cut, opset=23, ir_version=11)
 
 
 def test_a_token_taken_from_the_end_and_a_number_in_the_operator(tmp_path: Path) -> None:
@@ -344,14 +346,7 @@ def test_names_that_are_taken(tmp_path: Path) -> None:
 def test_softmax_of_old_takes_all_axes_from_its_own(
     tmp_path: Path, axis: str, num_cut: int
 ) -> None:
-    path = write_graph(tmp_path, f"last = Softmax {axis} (hidden)", "float[batch, 3] logits", ONE)
-    made = onnx.load(str(path))
-    made.opset_import[0].version, made.ir_version = 12, 7
-    onnx.save(made, str(path))
-    feed = batch(2, 5) | {"input_ids": np.arange(10).reshape(2, 5) % 8}
-    expected = scored(path, feed)
-    assert sliced(tmp_path) == num_cut
-    np.testing.assert_allclose(scored(path, feed), expected, rtol=1e-5, atol=1e-6)
+    require_cut_at(tmp_path, f"last = Softmax {axis} (hidden)", num_cut, opset=12, ir_version=7)
 
 
 def test_a_token_that_nobody_reads_is_not_computed(tmp_path: Path) -> None:
