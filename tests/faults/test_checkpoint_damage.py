@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from monox_kit.digest import digest_file
 from monox_kit.errors import CheckpointError, ConfigError, NotFinite, StoreError
-from monox_kit.progress import Silent
 from monox_kit.store.record import DIGEST_KEY, encode_record
 from monox_kit.training.checkpoint import Checkpoints
 from tests.checkpoint_samples import FINGERPRINT, expect_equal, newest, parameters, state, write
+from tests.notes import Notes
 
 MODEL, OPTIMIZER, RANDOM = "model.safetensors", "optimizer.safetensors", "random.safetensors"
 STATE = "state.json"
@@ -34,16 +34,6 @@ Act = Callable[[Path], Any]
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the disk: no power is lost here."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-class Notes(Silent):
-    """Keeps what the user would be shown."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 # Damage

@@ -28,6 +28,7 @@ from monox_kit.problem import problem_of
 from monox_kit.progress import Silent
 from monox_kit.scoring import score, tokenize
 from monox_kit.tokenizing import Tokenizer
+from tests.notes import Notes
 from tests.tiny_models import (
     bert_classifier,
     bert_encoder,
@@ -35,16 +36,6 @@ from tests.tiny_models import (
     tokens_seen,
     write_jsonl,
 )
-
-
-class Notes(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,8 @@ from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.labelling import LabelConfig, guarding, label_corpus, teacher, windows
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.teacher import Totals
-from monox_kit.progress import Silent
 from monox_kit.store import LogitStore, StoreWriter, merge_stores
+from tests.notes import Notes
 from tests.store_samples import tree
 from tests.tiny_models import (
     balanced_classifier,
@@ -47,16 +47,6 @@ from tests.tiny_models import (
     off_by_a_little,
     write_jsonl,
 )
-
-
-class Notes(Silent):
-    """Progress that remembers what the user was told."""
-
-    def __init__(self) -> None:
-        self.all: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.all.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +267,7 @@ def test_runs_that_wait_learn_of_a_bad_row_and_do_not_scan(
     with monkeypatch.context() as patch, ThreadPoolExecutor() as pool:
         patch.setattr(Corpus, "scan", scan_when_others_wait)
         runs = [pool.submit(label, number) for number in range(3)]
-        while sum(len(each.all) for each in notes) < 2 and not any(run.done() for run in runs):
+        while sum(len(each.notes) for each in notes) < 2 and not any(run.done() for run in runs):
             time.sleep(0.01)
         told.set()
         messages = [run.result(60) for run in runs]
@@ -285,7 +275,7 @@ def test_runs_that_wait_learn_of_a_bad_row_and_do_not_scan(
     assert sum("this run waited for it" in message for message in messages) == 2
     assert not (tmp_path / "store").exists()
     who = f"waiting for process {os.getpid()} on {platform.node()}, which began at "
-    assert sum(who in note for each in notes for note in each.all) == 2
+    assert sum(who in note for each in notes for note in each.notes) == 2
     write_jsonl(corpus, rows)
     assert label_corpus(config, tmp_path / "store").complete
 
@@ -504,7 +494,7 @@ def test_a_guard_may_be_asked_for_a_mean_divergence_too(coarse: Path, tmp_path: 
     notes = Notes()
     label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store", progress=notes)
     summary = label_corpus(config, tmp_path / "store", progress=notes)
-    assert sum("were not read again" in line for line in notes.all) == 1
+    assert sum("were not read again" in line for line in notes.notes) == 1
     assert summary.guard is not None
     assert summary.guard["guard_max_kl"] == wanted
     assert summary.num_recomputed_rows > whole.num_recomputed_rows

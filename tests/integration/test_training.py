@@ -19,26 +19,16 @@ from monox_kit.errors import (
 )
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
-from monox_kit.progress import Silent
 from monox_kit.training import checkpoint
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
+from tests.notes import Notes
 from tests.stopped_training import Killed, before_step, kill
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 LOOP = LoopConfig(
     max_steps=6, batch_size=4, learning_rate=5e-3, max_length=16, eval_every=3, checkpoint_every=2
 )
-
-
-class Notes(Silent):
-    """Keeps what the user would be shown."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 @pytest.fixture(scope="module")

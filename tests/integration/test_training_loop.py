@@ -40,6 +40,7 @@ from monox_kit.training.log import TrainingLog
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
 from monox_kit.training.step import Stepper
 from monoxkit_cli.app import main
+from tests.notes import Notes
 from tests.stopped_training import Killed, before_step, kill
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
@@ -107,16 +108,6 @@ def events(path: Path, name: str) -> list[dict[str, Any]]:
     log = next(p for p in (path / "training.jsonl", path / "log.jsonl") if p.exists())
     found = [json.loads(line) for line in log.read_text().splitlines()]
     return [event for event in found if event["event"] == name]
-
-
-class Notes(Silent):
-    """Keeps what the user would be shown."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 # Gradients

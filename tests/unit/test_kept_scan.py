@@ -22,6 +22,7 @@ from monox_kit.errors import StoreError
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.progress import Silent
 from monox_kit.store import StoreManifest, StoreWriter, keep_scan, staged_place
+from tests.notes import Notes
 from tests.store_samples import manifest, shard_arguments
 from tests.tiny_models import labelled_rows, write_jsonl
 
@@ -32,16 +33,6 @@ NUM_ROWS, SHARD_ROWS = 23, 4
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the disk: what reaches it when is the subject of tests/faults."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-class Notes(Silent):
-    """Progress that remembers what the user was told."""
-
-    def __init__(self) -> None:
-        self.all: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.all.append(message)
 
 
 @pytest.fixture
@@ -83,7 +74,7 @@ def take(
     kept = KeptScan(Corpus(config), shard_rows, staged_place(store, None), notes)
     with ExitStack() as turn:
         assert kept.begun(turn, {}) == begun
-    return kept.take(begun), notes.all
+    return kept.take(begun), notes.notes
 
 
 def test_what_was_found_comes_back(corpus: Path, tmp_path: Path) -> None:
@@ -262,7 +253,7 @@ def test_a_scan_that_cannot_be_kept_is_a_note(
             patch.setattr(os, "replace", full)
             kept.keep(b"scan")
         assert sorted(os.listdir(store)) == ["lock", "shards", "store.json"]
-    (note,) = notes.all
+    (note,) = notes.notes
     assert note.startswith(f"{store / 'scan'}: expected to write here, found: No space left")
     assert note.endswith("Until then, each run of this store checks the corpus.")
 
