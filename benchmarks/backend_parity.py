@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from monox_kit.agreement import agreement
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.hardware import read_hardware
 from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.models.agreement import agreement
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.store import LogitStore
-from monox_kit.tokenizing import Tokenizer
 from monoxkit_cli.render import RichProgress
 
 RESULT = Path(__file__).parent / "results" / "backend_parity.json"

@@ -29,14 +29,14 @@ from typing import Any, get_args
 import torch
 from train_tokenizing import LABELS, training_rows
 
-from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.evaluation import EvaluateConfig, evaluate
 from monox_kit.hardware import read_hardware
+from monox_kit.models.folder import open_folder
+from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.models.torch_backend import autocast, model_inputs, new_classifier
 from monox_kit.objectives import cross_entropy
 from monox_kit.progress import Silent
-from monox_kit.tokenizing import Tokenizer
-from monox_kit.torch_model import autocast, model_inputs, new_classifier
 from monox_kit.training.batches import Batches
 from monox_kit.training.config import EmbeddingMode, LoopConfig
 from monox_kit.training.embeddings import install

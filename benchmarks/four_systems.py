@@ -183,7 +183,7 @@ def tested(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
         score_languages,
         target_average_resamples,
     )
-    from monox_kit.inference import load_model
+    from monox_kit.models.load import load_model
     from monox_kit.progress import Silent
 
     tests = tuple(str(path) for path in sorted(arguments.data.glob("test.*.jsonl")))

@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from monox_kit.agreement import agreement
-from monox_kit.bundle import BF16, FP32, FP32_FILE, RunPrecision, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.hardware import read_hardware
 from monox_kit.labelling import LabelConfig, label_corpus
-from monox_kit.onnx_model import OnnxClassifier
-from monox_kit.scoring import score
+from monox_kit.models.agreement import agreement
+from monox_kit.models.folder import BF16, FP32, FP32_FILE, RunPrecision, open_folder
+from monox_kit.models.onnx_backend import OnnxClassifier
+from monox_kit.models.scoring import score
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.store import LogitStore
-from monox_kit.tokenizing import Tokenizer
 from monoxkit_cli.render import RichProgress
 
 RESULT = Path(__file__).parent / "results" / "guard_fidelity.json"

@@ -20,15 +20,15 @@ from statistics import median
 
 import numpy as np
 
-from monox_kit.batching import pad_batch, plan_batches
-from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.hardware import num_threads, read_hardware
 from monox_kit.labelling import LabelConfig, label_corpus
-from monox_kit.onnx_model import OnnxClassifier
-from monox_kit.scoring import tokenize
+from monox_kit.models.batching import pad_batch, plan_batches
+from monox_kit.models.folder import open_folder
+from monox_kit.models.onnx_backend import OnnxClassifier
+from monox_kit.models.scoring import tokenize
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.store import LogitStore
-from monox_kit.tokenizing import Tokenizer
 from monoxkit_cli.render import RichProgress
 
 RESULT = Path(__file__).parent / "results" / "label_overhead.json"

@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from monox_kit.corpora.debian import UNLABELLED, DebianConfig, prepare_debian
+from monox_kit.tasks.debian.prepare import UNLABELLED, DebianConfig, prepare_debian
 from monoxkit_cli.app import main as monoxkit
 from monoxkit_cli.render import RichProgress
 

@@ -18,19 +18,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from monox_kit.agreement import agreement
 from monox_kit.benchmarking.race import race_classifiers
-from monox_kit.bundle import FP32, ONNX_FILE, ModelFolder, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.export.graph import FORMS, fuse_graph, write_form
 from monox_kit.export.last_layer import slice_last_layer
 from monox_kit.export.quantize import Calibration, write_quantized
 from monox_kit.hardware import read_hardware
-from monox_kit.onnx_model import OnnxClassifier, runtime_version
+from monox_kit.models.agreement import agreement
+from monox_kit.models.folder import FP32, ONNX_FILE, ModelFolder, open_folder
+from monox_kit.models.onnx_backend import OnnxClassifier, runtime_version
+from monox_kit.models.scoring import score_texts, tokenize
+from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.models.torch_backend import load_classifier
 from monox_kit.problem import problem_of
-from monox_kit.scoring import score_texts, tokenize
-from monox_kit.tokenizing import Tokenizer
-from monox_kit.torch_model import load_classifier
 
 RESULT = Path(__file__).parent / "results" / "last_layer.json"
 WAYS = ("whole", "cut")

@@ -30,12 +30,12 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.hardware import num_threads, read_hardware
-from monox_kit.scoring import score
+from monox_kit.models.folder import open_folder
+from monox_kit.models.scoring import score
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.store import LogitStore
-from monox_kit.tokenizing import Tokenizer
 
 RESULT = Path(__file__).parent / "results" / "train_throughput.json"
 CONTENDERS = ("trainer-online", "trainer-store", "monoxkit-full", "monoxkit")
@@ -164,7 +164,7 @@ def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
-    from monox_kit.torch_model import TorchClassifier, load_classifier, new_classifier
+    from monox_kit.models.torch_backend import TorchClassifier, load_classifier, new_classifier
 
     torch.set_num_threads(num_threads())
     store = LogitStore.open(arguments.store)
@@ -188,8 +188,8 @@ def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             return row
 
     def padded(tokens: Tokenizer, texts: list[str]) -> dict[str, Any]:
-        from monox_kit.batching import pad_batch
-        from monox_kit.torch_model import model_inputs
+        from monox_kit.models.batching import pad_batch
+        from monox_kit.models.torch_backend import model_inputs
 
         batch = pad_batch(tokens.encode(texts, None), np.arange(len(texts)), tokens.pad_id)
         return model_inputs(batch, "cpu")

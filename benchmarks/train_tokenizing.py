@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.data import Document, LabelSet
 from monox_kit.hardware import read_hardware
+from monox_kit.models.folder import open_folder
+from monox_kit.models.tokenizer import Encoded, Tokenizer
+from monox_kit.models.torch_backend import autocast, model_inputs, new_classifier
 from monox_kit.objectives import cross_entropy
-from monox_kit.tokenizing import Encoded, Tokenizer
-from monox_kit.torch_model import autocast, model_inputs, new_classifier
 from monox_kit.training.batches import Batch, Batches, Window
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.loop import resolve_precision

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from monox_kit.bundle import Backend
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, lang_from_name, read_labelled
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
-from monox_kit.inference import LoadedModel, load_model
+from monox_kit.models.folder import Backend
+from monox_kit.models.load import LoadedModel, load_model
+from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, score
 from monox_kit.problem import Bools, Labels, Problem, f1, problem_of
 from monox_kit.progress import Progress, Silent
-from monox_kit.scoring import DEFAULT_BATCH_TOKENS, score
 from monox_kit.validation import checked
 
 UNKNOWN_LANGUAGE = "und"  # BCP 47's tag for an undetermined language

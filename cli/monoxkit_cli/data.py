@@ -11,7 +11,7 @@ from monoxkit_cli.options import AsJson
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monox_kit.corpora.debian import DebianSummary
+    from monox_kit.tasks.debian.prepare import DebianSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +61,7 @@ def debian(
     """
     from pathlib import Path
 
-    from monox_kit.corpora.debian import LANGUAGES, TOPICS, DebianConfig, prepare_debian
+    from monox_kit.tasks.debian.prepare import LANGUAGES, TOPICS, DebianConfig, prepare_debian
     from monoxkit_cli.render import RichProgress, emit
 
     config = DebianConfig(

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from monox_kit import __version__
-from monox_kit.agreement import agreement
 from monox_kit.benchmarking.contenders.table import REFERENCE, ROWS
 from monox_kit.benchmarking.label_plan import (
     CONTENDERS,
@@ -25,13 +24,14 @@ from monox_kit.benchmarking.label_plan import (
 from monox_kit.benchmarking.label_result import LabelBenchmark, RoundResult, RowResult, ratios
 from monox_kit.benchmarking.limits import MachineLimits, best_of, encoder_size, measure_limits
 from monox_kit.benchmarking.worker import NotInstalled, Worker
-from monox_kit.bundle import open_folder
 from monox_kit.data import Logits
 from monox_kit.digest import digest_bytes
 from monox_kit.durable import make_folder, remove_folder
 from monox_kit.errors import ContenderError
 from monox_kit.hardware import read_hardware
 from monox_kit.locks import exclusive_lock
+from monox_kit.models.agreement import agreement
+from monox_kit.models.folder import open_folder
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.validation import checked

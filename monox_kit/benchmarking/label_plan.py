@@ -13,7 +13,6 @@ from pydantic import Field
 
 from monox_kit.benchmarking.contenders.contract import Job
 from monox_kit.benchmarking.contenders.table import REFERENCE, ROWS
-from monox_kit.bundle import ONNX_FILE, ModelFolder, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.data import Document
 from monox_kit.digest import digest_bytes, digest_file
@@ -22,9 +21,10 @@ from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.export.graph import DEFAULT_FORM, FORMS, GRAPHS_VERSION, write_form
 from monox_kit.hardware import num_threads
+from monox_kit.models.folder import ONNX_FILE, ModelFolder, open_folder
+from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.models.torch_backend import load_classifier
 from monox_kit.progress import Progress
-from monox_kit.tokenizing import Tokenizer
-from monox_kit.torch_model import load_classifier
 
 OURS = "monoxkit"  # how the names of our rows begin
 CONTENDERS = tuple(name for name in ROWS if name != REFERENCE)

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from monox_kit.agreement import Agreement
 from monox_kit.benchmarking.label_plan import OURS
 from monox_kit.benchmarking.label_plot import draw
 from monox_kit.durable import new_file, write_json
 from monox_kit.hardware import Hardware
+from monox_kit.models.agreement import Agreement
 
 NAME = "label_throughput"
 State = Literal["measured", "not installed", "failed"]

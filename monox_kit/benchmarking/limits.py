@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.bundle import ModelFolder
 from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.hardware import num_threads
+from monox_kit.models.folder import ModelFolder
 
 NUM_ROWS = 2048  # M; more do not raise the rate
 TYPES = ("fp32", "bf16", "int8")
@@ -148,7 +148,7 @@ def _torch_product(dtype: str, inner: int, columns: int, threads: int) -> Callab
 
 
 def _int8_product(inner: int, columns: int, threads: int) -> Callable[[], object]:
-    from monox_kit.onnx_model import integer_product
+    from monox_kit.models.onnx_backend import integer_product
 
     generator = np.random.default_rng(0)
     # 7 bits: without VNNI the CPU adds pairs of products in 16.

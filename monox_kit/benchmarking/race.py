@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 from monox_kit.data import Classifier, Document
-from monox_kit.scoring import DEFAULT_BATCH_TOKENS, score
-from monox_kit.tokenizing import Tokenizer
+from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, score
+from monox_kit.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

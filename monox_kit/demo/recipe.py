@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.agreement import agreement
 from monox_kit.benchmarking import race_classifiers
-from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.corpora.debian import DebianConfig, prepare_debian
 from monox_kit.data import Document
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.environment import environment, weight_bytes
@@ -34,10 +31,13 @@ from monox_kit.evaluation import (
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.export.candidates import AUTO
 from monox_kit.export.graph import DEFAULT_FORM
-from monox_kit.inference import load_backend, load_model
 from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.models.agreement import agreement
+from monox_kit.models.folder import open_folder
+from monox_kit.models.load import load_backend, load_model
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
+from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
 from monox_kit.validation import checked

@@ -7,17 +7,17 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from monox_kit.agreement import Agreement
-from monox_kit.bundle import BF16, FP32, ModelFolder, RunPrecision
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Int64s, Logits
 from monox_kit.errors import ConfigError
 from monox_kit.export.graph import DEFAULT_FORM, FORMS, Exporter
 from monox_kit.export.quantize import PRECISIONS, Calibration
-from monox_kit.onnx_model import PROVIDERS
-from monox_kit.scoring import Texts
-from monox_kit.tokenizing import Tokenizer
-from monox_kit.torch_model import TorchClassifier
+from monox_kit.models.agreement import Agreement
+from monox_kit.models.folder import BF16, FP32, ModelFolder, RunPrecision
+from monox_kit.models.onnx_backend import PROVIDERS
+from monox_kit.models.scoring import Texts
+from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.models.torch_backend import TorchClassifier
 
 AUTO: Literal["auto"] = "auto"
 # The fp32 graph multiplied in bf16, and the graphs that are made from it.

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from monox_kit.bundle import ONNX_DATA_FILE, ONNX_FILE, ModelFolder
 from monox_kit.errors import ModelError, ProviderError, first_line
+from monox_kit.models.folder import ONNX_DATA_FILE, ONNX_FILE, ModelFolder
 
 # protobuf refuses messages of 2 GiB; weights go into a file beside the graph well before that.
 _EXTERNAL_DATA_BYTES = 1_500_000_000

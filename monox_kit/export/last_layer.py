@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.agreement import FP32_TOLERANCE
-from monox_kit.bundle import ONNX_FILE
 from monox_kit.data import Int64s
 from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.export.token_slices import TOKENS, Dims, TokenSlices, attribute_of
-from monox_kit.onnx_model import open_session
-from monox_kit.scoring import Texts
+from monox_kit.models.agreement import FP32_TOLERANCE
+from monox_kit.models.folder import ONNX_FILE
+from monox_kit.models.onnx_backend import open_session
+from monox_kit.models.scoring import Texts
 
 # Batches that shapes are seen on. An axis of length 1 in both is broadcast, an equal one is fixed.
 _SEEN = ((3, 11), (2, 7))

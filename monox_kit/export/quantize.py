@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.batching import pad_batch
-from monox_kit.bundle import BF16, ONNX_DATA_FILE, ONNX_FILE
 from monox_kit.data import Int64s
 from monox_kit.errors import ProviderError
 from monox_kit.export.graph import CONTRIB_DOMAIN, quiet_exporter, save_graph
 from monox_kit.export.smooth import smoothed
 from monox_kit.hardware import has_vnni
-from monox_kit.scoring import Texts
+from monox_kit.models.batching import pad_batch
+from monox_kit.models.folder import BF16, ONNX_DATA_FILE, ONNX_FILE
+from monox_kit.models.scoring import Texts
 
 # Operators with constant weights.
 _PRODUCTS = ["MatMul", "Gemm"]

@@ -10,19 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from monox_kit import __version__
-from monox_kit.batching import along_lengths
-from monox_kit.bundle import (
-    BF16,
-    FP32_FILE,
-    ONNX_DATA_FILE,
-    ONNX_FILE,
-    RECORD_FILE,
-    BundleRecord,
-    ModelFolder,
-    open_folder,
-    require_same_run,
-    write_record,
-)
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
@@ -35,11 +22,24 @@ from monox_kit.export.sample_texts import check_documents
 from monox_kit.export.search import Search
 from monox_kit.hardware import read_hardware
 from monox_kit.locks import owned_folder
-from monox_kit.onnx_model import require_bf16, require_provider, runtime_version
+from monox_kit.models.batching import along_lengths
+from monox_kit.models.folder import (
+    BF16,
+    FP32_FILE,
+    ONNX_DATA_FILE,
+    ONNX_FILE,
+    RECORD_FILE,
+    BundleRecord,
+    ModelFolder,
+    open_folder,
+    require_same_run,
+    write_record,
+)
+from monox_kit.models.onnx_backend import require_bf16, require_provider, runtime_version
+from monox_kit.models.scoring import score_texts, tokenize
+from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.models.torch_backend import load_classifier
 from monox_kit.progress import Progress, ProgressTask, Silent
-from monox_kit.scoring import score_texts, tokenize
-from monox_kit.tokenizing import Tokenizer
-from monox_kit.torch_model import load_classifier
 from monox_kit.validation import checked
 
 # Texts that every candidate is timed on, along the lengths of the check texts.

@@ -15,8 +15,6 @@ from statistics import median
 
 import numpy as np
 
-from monox_kit.agreement import Agreement, agreement
-from monox_kit.bundle import BF16, FP32, ONNX_DATA_FILE, ONNX_FILE, ModelFolder
 from monox_kit.errors import GateError, ModelError, MonoxError, StorageError, first_line
 from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import (
@@ -30,11 +28,13 @@ from monox_kit.export.graph import (
 )
 from monox_kit.export.last_layer import slice_last_layer
 from monox_kit.export.quantize import CANDIDATE_PRECISIONS, write_quantized
-from monox_kit.onnx_model import OnnxClassifier, installed_providers
+from monox_kit.models.agreement import Agreement, agreement
+from monox_kit.models.folder import BF16, FP32, ONNX_DATA_FILE, ONNX_FILE, ModelFolder
+from monox_kit.models.onnx_backend import OnnxClassifier, installed_providers
+from monox_kit.models.scoring import score_texts
+from monox_kit.models.torch_backend import load_classifier
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask
-from monox_kit.scoring import score_texts
-from monox_kit.torch_model import load_classifier
 
 # A candidate that is this much slower than the fastest one so far is not timed again.
 _HOPELESS = 1.5

@@ -24,9 +24,9 @@ from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.scheduler import ClusterRun, Scheduler
 from monox_kit.labelling.shard_worker import ShardWorker
 from monox_kit.labelling.shards import Assignment
+from monox_kit.models.run_plan import GPU_PROVIDERS
 from monox_kit.progress import ProgressTask
 from monox_kit.store import ShardRange
-from monox_kit.tuning import GPU_PROVIDERS
 
 if TYPE_CHECKING:
     from types import ModuleType

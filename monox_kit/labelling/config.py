@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from monox_kit.bundle import FP32, Backend, RunPrecision
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ConfigError
+from monox_kit.models.folder import FP32, Backend, RunPrecision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.agreement import agreement
-from monox_kit.bundle import FP32, RunPrecision
 from monox_kit.data import Logits
 from monox_kit.errors import ConfigError, ModelError
+from monox_kit.models.agreement import agreement
+from monox_kit.models.folder import FP32, RunPrecision
 from monox_kit.problem import Bools, Floats, Problem
 from monox_kit.store.format import GUARD_PRECISION_KEY
 

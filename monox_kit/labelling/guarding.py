@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from monox_kit.bundle import FP32, RunPrecision
 from monox_kit.corpora.corpus import CorpusSummary
 from monox_kit.data import Classifier
 from monox_kit.errors import ConfigError
@@ -14,11 +13,12 @@ from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard, learn_guard
 from monox_kit.labelling.shards import TeacherModel
 from monox_kit.labelling.teacher import Teacher, Totals
+from monox_kit.models.folder import FP32, RunPrecision
+from monox_kit.models.run_plan import RunPlan
+from monox_kit.models.scoring import tokenize
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress
-from monox_kit.scoring import tokenize
 from monox_kit.store import StorePlace
-from monox_kit.tuning import RunPlan
 
 # Rows of each half of the sample: a fiftieth of the corpus, within these.
 _LEAST_ROWS, _MOST_ROWS = 200, 2_000

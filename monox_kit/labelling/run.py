@@ -16,8 +16,9 @@ from monox_kit.labelling.guarding import Guarding
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.shards import Assignment, TeacherModel, label_shards
 from monox_kit.labelling.teacher import Teacher, Totals
+from monox_kit.models.run_plan import RunPlan, default_plan, measured_plan
+from monox_kit.models.scoring import tokenize
 from monox_kit.progress import Progress, ProgressTask, Silent
-from monox_kit.scoring import tokenize
 from monox_kit.store import (
     RemoteWriter,
     ShardRange,
@@ -28,7 +29,6 @@ from monox_kit.store import (
     store_url,
 )
 from monox_kit.store.format import STORE_FILE
-from monox_kit.tuning import RunPlan, default_plan, measured_plan
 from monox_kit.validation import checked
 
 # Rows that the lengths of the corpus are judged by, for the run plan.

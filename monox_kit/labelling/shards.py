@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monox_kit.bundle import BF16, ONNX_FILE, ModelFolder, RunPrecision, open_folder
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import MarksByIndex
 from monox_kit.data import Classifier, LabelSet
 from monox_kit.errors import ConfigError, ProviderError
-from monox_kit.inference import load_backend, require_runnable
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard
 from monox_kit.labelling.teacher import Teacher, Totals
 from monox_kit.labelling.windows import Window, windows
-from monox_kit.onnx_model import SessionPlan, require_bf16
+from monox_kit.models.folder import BF16, ONNX_FILE, ModelFolder, RunPrecision, open_folder
+from monox_kit.models.load import load_backend, require_runnable
+from monox_kit.models.onnx_backend import SessionPlan, require_bf16
+from monox_kit.models.run_plan import RunPlan
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.overlap import Behind, ahead
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask
 from monox_kit.store import RemoteWriter, ShardBuilder, StoreManifest, StoreWriter
-from monox_kit.tokenizing import Tokenizer
-from monox_kit.tuning import RunPlan
 
 
 class TeacherModel:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from monox_kit.data import Classifier, Int64s, Logits
 from monox_kit.labelling.guard import Guard
+from monox_kit.models.scoring import BatchDone, Scored, Texts, score_texts
 from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask
-from monox_kit.scoring import BatchDone, Scored, Texts, score_texts
 
 
 @dataclass(slots=True)

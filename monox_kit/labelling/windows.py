@@ -10,9 +10,9 @@ from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import DocumentDigest, MarksByIndex
 from monox_kit.data import Document
 from monox_kit.errors import CorpusError
-from monox_kit.scoring import Texts, tokenize
+from monox_kit.models.scoring import Texts, tokenize
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.store import ShardRange
-from monox_kit.tokenizing import Tokenizer
 
 # Texts of similar length are batched, and equal texts computed once, within a window. More rows
 # hardly pad less; fewer keep less in memory. A window ends early after this many characters.

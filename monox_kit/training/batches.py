@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from monox_kit.batching import pad_batch
 from monox_kit.data import Int64s, TokenBatch
 from monox_kit.errors import CheckpointError, ConfigError
+from monox_kit.models.batching import pad_batch
+from monox_kit.models.tokenizer import Encoded, Tokenizer
 from monox_kit.overlap import made_ahead
 from monox_kit.progress import Progress
-from monox_kit.tokenizing import Encoded, Tokenizer
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.order import Position, RowOrder, rank_rows
 from monox_kit.training.rows import TrainingRows

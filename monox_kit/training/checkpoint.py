@@ -23,7 +23,6 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from monox_kit.bundle import require_same_run
 from monox_kit.digest import digest_file
 from monox_kit.durable import (
     new_folder,
@@ -33,6 +32,7 @@ from monox_kit.durable import (
     write_file,
 )
 from monox_kit.errors import CheckpointError, ConfigError, StoreError
+from monox_kit.models.folder import require_same_run
 from monox_kit.problem import MEASURES
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.record import (

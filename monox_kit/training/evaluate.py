@@ -13,9 +13,9 @@ import torch
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.data import Classifier, Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError, NotFinite
+from monox_kit.models.scoring import BatchDone, score
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.problem import f1, measure_of, problem_of
-from monox_kit.scoring import BatchDone, score
-from monox_kit.tokenizing import Tokenizer
 from monox_kit.training.processes import Processes
 from monox_kit.training.state import Result
 

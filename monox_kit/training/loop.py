@@ -14,11 +14,11 @@ import numpy as np
 
 from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, MonoxError
+from monox_kit.models.scoring import BatchDone
+from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.models.torch_backend import TorchClassifier, fast_bf16
 from monox_kit.problem import shown_measure
 from monox_kit.progress import Progress, ProgressTask, Silent
-from monox_kit.scoring import BatchDone
-from monox_kit.tokenizing import Tokenizer
-from monox_kit.torch_model import TorchClassifier, fast_bf16
 from monox_kit.training.batches import Batches
 from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monox_kit.batching import plan_batches
 from monox_kit.data import Int64s
+from monox_kit.models.batching import plan_batches
 from monox_kit.store import RowPermutation
 
 # Rows are sorted by length within groups of this many batches: short texts meet short ones, and

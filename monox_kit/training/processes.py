@@ -14,7 +14,7 @@ from torch import distributed
 
 from monox_kit import errors
 from monox_kit.errors import ConfigError, MonoxError
-from monox_kit.torch_model import require_device
+from monox_kit.models.torch_backend import require_device
 
 T = TypeVar("T")
 

@@ -17,10 +17,10 @@ from monox_kit.store import LogitStore
 from monox_kit.training.config import LoopConfig, Method, ObjectiveConfig
 from monox_kit.training.evaluate import DEV, DevConfig
 from monox_kit.training.methods import Sources
-from monox_kit.training.one_run import TrainingRun
 from monox_kit.training.processes import is_first
 from monox_kit.training.summary import TrainingSummary
 from monox_kit.training.teachers import StoredTeacher
+from monox_kit.training.training_run import TrainingRun
 from monox_kit.validation import checked
 
 LABELS_FILE = "labels.json"

@@ -27,13 +27,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monox_kit.bundle import (
-    CARD_FILE,
-    RECORD_FILE,
-    BundleRecord,
-    require_same_run,
-    write_record,
-)
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.durable import (
     make_folder,
@@ -44,16 +37,23 @@ from monox_kit.durable import (
 from monox_kit.errors import ConfigError, StorageError
 from monox_kit.labelling import LabelConfig, LabelSummary, label_corpus
 from monox_kit.locks import owned_folder
+from monox_kit.models.folder import (
+    CARD_FILE,
+    RECORD_FILE,
+    BundleRecord,
+    require_same_run,
+    write_record,
+)
 from monox_kit.problem import measure_of
 from monox_kit.progress import Progress
 from monox_kit.training.card import model_card
 from monox_kit.training.config import ObjectiveConfig
 from monox_kit.training.evaluate import DEV, mean_result, rank
-from monox_kit.training.one_run import Prepared
 from monox_kit.training.origin import Origin
 from monox_kit.training.processes import num_started
 from monox_kit.training.run import StudentConfig, student_run, train_student
 from monox_kit.training.summary import TrainingSummary, finished_run
+from monox_kit.training.training_run import Prepared
 
 DEFAULT_ROUNDS = 2  # after round 0; the paper does not give its own
 _RUN_FILE = "run.json"

@@ -15,7 +15,7 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from monox_kit.errors import NotFinite
-from monox_kit.torch_model import autocast, model_inputs
+from monox_kit.models.torch_backend import autocast, model_inputs
 from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.dropout import fast_dropout

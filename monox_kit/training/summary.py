@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monox_kit.bundle import RECORD_FILE, open_folder, require_same_run
 from monox_kit.durable import is_free
 from monox_kit.errors import ConfigError, ModelError
+from monox_kit.models.folder import RECORD_FILE, open_folder, require_same_run
 from monox_kit.training.state import Result
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.corpora.debian import DebianConfig
 from monox_kit.demo import DemoConfig
 from monox_kit.evaluation import EvaluateConfig
 from monox_kit.export import ExportConfig
 from monox_kit.labelling import LabelConfig
+from monox_kit.tasks.debian.prepare import DebianConfig
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig
 from monoxkit_cli import data, demo, evaluate, export, label, train_student, train_teacher

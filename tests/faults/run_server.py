@@ -122,7 +122,10 @@ def _tell(value: Mapping[str, Any]) -> None:
 _KINDS: Mapping[str, tuple[Run, tuple[str, ...]]] = {
     "writing": (six_shards, ()),
     "putting": (six_objects, ("tests.object_store",)),
-    "labelling": (labelling, ("monox_kit.torch_model", "transformers.models.bert.modeling_bert")),
+    "labelling": (
+        labelling,
+        ("monox_kit.models.torch_backend", "transformers.models.bert.modeling_bert"),
+    ),
     "saving": (saving, ("monox_kit.training.checkpoint",)),
     "training": (training, ("monox_kit.training.run", "transformers.models.bert.modeling_bert")),
 }

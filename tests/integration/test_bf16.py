@@ -17,18 +17,18 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from monox_kit import onnx_model
-from monox_kit.bundle import BundleRecord, open_folder
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, ProviderError, StoreMismatch
 from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.hardware import has_bf16
-from monox_kit.inference import load_backend, load_model
 from monox_kit.labelling import LabelConfig, label_corpus
-from monox_kit.onnx_model import PROVIDERS, OnnxClassifier, SessionPlan, open_session
-from monox_kit.scoring import score
+from monox_kit.models import onnx_backend
+from monox_kit.models.folder import BundleRecord, open_folder
+from monox_kit.models.load import load_backend, load_model
+from monox_kit.models.onnx_backend import PROVIDERS, OnnxClassifier, SessionPlan, open_session
+from monox_kit.models.run_plan import default_plan
+from monox_kit.models.scoring import score
 from monox_kit.store import LogitStore, store_stats
-from monox_kit.tuning import default_plan
 from tests.tiny_models import balanced_classifier, labelled_rows, off_by_a_little, write_jsonl
 
 NEEDS_OPENVINO = pytest.mark.skipif(
@@ -53,7 +53,7 @@ class RoundedSession:
 
 def stand_in_for_openvino(patch: pytest.MonkeyPatch) -> None:
     """Let the CPU provider answer for OpenVINO's, on a CPU with bf16."""
-    opened: Callable[..., Any] = onnx_model.open_session
+    opened: Callable[..., Any] = onnx_backend.open_session
 
     def opening(
         graph: Path,
@@ -64,12 +64,12 @@ def stand_in_for_openvino(patch: pytest.MonkeyPatch) -> None:
     ) -> Any:
         if precision == "fp32":
             return opened(graph, "cpu", threads)
-        onnx_model.require_bf16(provider)
+        onnx_backend.require_bf16(provider)
         return RoundedSession(opened(graph, "cpu", threads))
 
-    patch.setattr(onnx_model, "open_session", opening)
-    patch.setattr(onnx_model, "has_bf16", lambda: True)
-    patch.setitem(onnx_model.PROVIDERS, "openvino", PROVIDERS["cpu"])
+    patch.setattr(onnx_backend, "open_session", opening)
+    patch.setattr(onnx_backend, "has_bf16", lambda: True)
+    patch.setitem(onnx_backend.PROVIDERS, "openvino", PROVIDERS["cpu"])
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_bf16_where_there_is_none_is_named_before_any_work(
     cpu_has_it: bool,
     message: str,
 ) -> None:
-    monkeypatch.setattr(onnx_model, "has_bf16", lambda: cpu_has_it)
+    monkeypatch.setattr(onnx_backend, "has_bf16", lambda: cpu_has_it)
     with pytest.raises(ProviderError, match=message):
         export_model(asked(files, provider=provider), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
@@ -263,7 +263,7 @@ def test_a_store_begun_with_a_bf16_guard_is_not_finished_in_fp32(
 ) -> None:
     config = bf16_guarded(files)
     label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
-    monkeypatch.setattr(onnx_model, "has_bf16", lambda: False)
+    monkeypatch.setattr(onnx_backend, "has_bf16", lambda: False)
     with pytest.raises(ProviderError, match="AVX512-BF16 or AMX"):
         label_corpus(config, tmp_path / "store")
 
@@ -294,8 +294,8 @@ def test_a_session_tells_openvino_what_to_compute_in(
         get_available_providers=lambda: [PROVIDERS["openvino"]],
         __version__="1.24",
     )
-    monkeypatch.setattr(onnx_model, "require_runtime", lambda: runtime)
-    monkeypatch.setattr(onnx_model, "has_bf16", lambda: True)
+    monkeypatch.setattr(onnx_backend, "require_runtime", lambda: runtime)
+    monkeypatch.setattr(onnx_backend, "has_bf16", lambda: True)
     open_session(tmp_path / "model.onnx", "openvino", 2, precision)
     assert json.loads(seen["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": hint}}
     assert (seen["num_streams"], seen["num_of_threads"]) == ("1", "2")
@@ -308,13 +308,13 @@ def test_batches_at_once_are_streams_of_one_openvino_session(
 ) -> None:
     """Each session would have its own weights."""
     opened: list[tuple[int | None, int]] = []
-    opening = onnx_model.open_session
+    opening = onnx_backend.open_session
 
     def watched(*args: Any, streams: int = 1) -> Any:
         opened.append((args[2], streams))
         return opening(*args, streams=streams)
 
-    monkeypatch.setattr(onnx_model, "open_session", watched)
+    monkeypatch.setattr(onnx_backend, "open_session", watched)
     folder = open_folder(str(files / "bundle"))
     for provider, plan, expected in (
         ("openvino", SessionPlan(3, 2), [(2, 3)]),
@@ -343,7 +343,7 @@ def test_openvino_runs_two_batches_at_once_by_default(
     threads: int | None,
     expected: SessionPlan,
 ) -> None:
-    monkeypatch.setattr(onnx_model, "num_threads", lambda: cores)
+    monkeypatch.setattr(onnx_backend, "num_threads", lambda: cores)
     assert default_plan(provider, threads=threads).session == expected
 
 

@@ -13,8 +13,6 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from monox_kit.agreement import agreement
-from monox_kit.bundle import BundleRecord, open_folder
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, GateError, ModelError, ProviderError
@@ -22,12 +20,14 @@ from monox_kit.export import ExportConfig, export_model, run, search
 from monox_kit.export.graph import FORMS
 from monox_kit.export.quantize import CANDIDATE_PRECISIONS, PRECISIONS, Calibration
 from monox_kit.export.smooth import smoothed
-from monox_kit.inference import load_model
-from monox_kit.onnx_model import OnnxClassifier
+from monox_kit.models.agreement import agreement
+from monox_kit.models.folder import BundleRecord, open_folder
+from monox_kit.models.load import load_model
+from monox_kit.models.onnx_backend import OnnxClassifier
+from monox_kit.models.scoring import score, tokenize
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.problem import problem_of
 from monox_kit.progress import Silent
-from monox_kit.scoring import score, tokenize
-from monox_kit.tokenizing import Tokenizer
 from tests.notes import Notes
 from tests.tiny_models import (
     bert_classifier,

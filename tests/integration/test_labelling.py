@@ -19,7 +19,6 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from monox_kit import tuning
 from monox_kit.corpora import blocks
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.marks import Place
@@ -36,6 +35,7 @@ from monox_kit.export import ExportConfig, export_model, search
 from monox_kit.labelling import LabelConfig, guarding, label_corpus, teacher, windows
 from monox_kit.labelling.kept_scan import KeptScan
 from monox_kit.labelling.teacher import Totals
+from monox_kit.models import run_plan
 from monox_kit.store import LogitStore, StoreWriter, merge_stores
 from tests.notes import Notes
 from tests.store_samples import tree
@@ -619,7 +619,7 @@ def test_the_run_plan_is_measured_once_and_kept(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MONOXKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(tuning, "_LEAST_SAMPLES", 0)
+    monkeypatch.setattr(run_plan, "_LEAST_SAMPLES", 0)
     config = replace(config_for(files, "onnx"), batch_tokens=None)
     first = label_corpus(config, tmp_path / "first")
     assert first.plan["chosen_by"] == "measured"

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import MULTI_LABEL, SINGLE_LABEL, LabelSet
 from monox_kit.demo.own_data import count_rows
@@ -19,6 +18,7 @@ from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError
 from monox_kit.evaluation import EvaluateConfig, evaluate
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.models.folder import open_folder
 from monox_kit.store import LogitStore
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher

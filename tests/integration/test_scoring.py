@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from monox_kit.data import Document, LabelSet, Logits, TokenBatch
-from monox_kit.scoring import BatchDone, score, score_texts, tokenize
-from monox_kit.tokenizing import CHARS_PER_TOKEN, Tokenizer
+from monox_kit.models.scoring import BatchDone, score, score_texts, tokenize
+from monox_kit.models.tokenizer import CHARS_PER_TOKEN, Tokenizer
 from tests.tiny_models import WORDS, write_tokenizer
 
 

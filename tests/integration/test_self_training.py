@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monox_kit.bundle import BundleRecord
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError, ModelError, StorageError
+from monox_kit.models.folder import BundleRecord
 from monox_kit.store import LogitStore
 from monox_kit.training import log, self_training
 from monox_kit.training.config import LoopConfig, ObjectiveConfig

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from monox_kit.bundle import BundleRecord
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
 from monox_kit.errors import (
@@ -19,6 +18,7 @@ from monox_kit.errors import (
 )
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.models.folder import BundleRecord
 from monox_kit.training import checkpoint
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher

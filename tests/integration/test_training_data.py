@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError
-from monox_kit.inference import load_model
-from monox_kit.scoring import score
+from monox_kit.models.load import load_model
+from monox_kit.models.scoring import score
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.run import TeacherConfig, train_teacher
 from monox_kit.training.summary import TrainingSummary

@@ -31,7 +31,7 @@ from monox_kit.errors import (
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.progress import Silent
 from monox_kit.store import LogitStore
-from monox_kit.training import one_run
+from monox_kit.training import training_run
 from monox_kit.training.batches import Batch, Batches
 from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig
@@ -361,7 +361,7 @@ def test_a_disk_that_is_full_under_the_model_folder_costs_no_step(
 
     whole = train_teacher(config_of(files, **loop), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(one_run, "save_classifier", refuse)
+        patch.setattr(training_run, "save_classifier", refuse)
         with pytest.raises(StorageError):
             train_teacher(config_of(files, **loop), tmp_path / "teacher")
     monkeypatch.setattr(Stepper, "take", lambda *_: pytest.fail("a step was taken again"))
@@ -459,13 +459,13 @@ def at_the_end_of_the_log(patch: pytest.MonkeyPatch) -> None:
 
 
 def before_the_model_is_written(patch: pytest.MonkeyPatch) -> None:
-    save = one_run.save_classifier
+    save = training_run.save_classifier
 
     def signalled(*arguments: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
         save(*arguments)
 
-    patch.setattr(one_run, "save_classifier", signalled)
+    patch.setattr(training_run, "save_classifier", signalled)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monox_kit.batching import pad_batch, plan_batches
-from monox_kit.tokenizing import Encoded
+from monox_kit.models.batching import pad_batch, plan_batches
+from monox_kit.models.tokenizer import Encoded
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=200).map(lambda x: np.array(x, np.int64))
 

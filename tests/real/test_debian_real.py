@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from monox_kit.corpora.debian import LANGUAGES, TOPICS, DebianConfig, prepare_debian
-from monox_kit.corpora.descriptions import normalized
 from monox_kit.digest import digest_file
+from monox_kit.tasks.debian.descriptions import normalized
+from monox_kit.tasks.debian.prepare import LANGUAGES, TOPICS, DebianConfig, prepare_debian
 
 pytestmark = [
     pytest.mark.real,

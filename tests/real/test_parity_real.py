@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.corpora.debian import DebianConfig, prepare_debian
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.store import LogitStore
+from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.run import TeacherConfig, train_teacher
 

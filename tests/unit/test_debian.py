@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monox_kit.corpora.apt import DebianLists, read_stanzas
-from monox_kit.corpora.debian import DebianConfig, prepare_debian, write_corpus
-from monox_kit.corpora.descriptions import normalized, resolved
 from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError
+from monox_kit.tasks.debian.apt import DebianLists, read_stanzas
+from monox_kit.tasks.debian.descriptions import normalized, resolved
+from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian, write_corpus
 
 SECTIONS = ("games", "mail", "sound")
 WORDS = [

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monox_kit.agreement import agreement
 from monox_kit.benchmarking.contenders.table import REFERENCE, ROWS
 from monox_kit.benchmarking.label import LabelBenchmarkConfig, benchmark_labelling
 from monox_kit.benchmarking.label_plan import make_plan
 from monox_kit.benchmarking.label_result import RoundResult, RowResult, ratios
 from monox_kit.benchmarking.limits import EncoderSize, MachineLimits, encoder_size, measure_limits
-from monox_kit.bundle import open_folder
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, CorpusError
-from monox_kit.onnx_model import integer_product
+from monox_kit.models.agreement import agreement
+from monox_kit.models.folder import open_folder
+from monox_kit.models.onnx_backend import integer_product
 from monox_kit.problem import problem_of
 from monox_kit.progress import Silent
 from monoxkit_cli.app import main

@@ -16,8 +16,8 @@ import transformers
 from monox_kit.errors import ModelError
 from monox_kit.export.graph import FORMS, write_form
 from monox_kit.export.last_layer import slice_last_layer
-from monox_kit.scoring import Texts
-from monox_kit.tokenizing import Encoded
+from monox_kit.models.scoring import Texts
+from monox_kit.models.tokenizer import Encoded
 from tests.tiny_models import tokens_seen
 
 MAX_LENGTH = 40

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from monox_kit.export.last_layer import slice_last_layer
-from monox_kit.scoring import Texts
-from monox_kit.tokenizing import Encoded
+from monox_kit.models.scoring import Texts
+from monox_kit.models.tokenizer import Encoded
 
 HIDDEN, NUM_TOKENS = 6, 8
 Dim = int | str  # "B" rows, "L" tokens, or fixed

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from monox_kit.agreement import agreement
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import MULTI_LABEL, SINGLE_LABEL, Document, LabelSet
 from monox_kit.errors import CorpusError, LabelMismatchError
@@ -19,6 +18,7 @@ from monox_kit.evaluation import (
     target_average_resamples,
 )
 from monox_kit.labelling.guard import learn_guard, margins
+from monox_kit.models.agreement import agreement
 from monox_kit.objectives import (
     binary_averaged_logits,
     binary_confidence,

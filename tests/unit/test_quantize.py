@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from monox_kit.export.quantize import Calibration, write_quantized
-from monox_kit.scoring import Texts
-from monox_kit.tokenizing import Encoded
+from monox_kit.models.scoring import Texts
+from monox_kit.models.tokenizer import Encoded
 
 
 def one_node() -> Any:

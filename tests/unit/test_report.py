@@ -16,19 +16,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from monox_kit.agreement import Agreement
 from monox_kit.benchmarking import RaceResult
-from monox_kit.corpora.debian import DebianSummary
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.result import DemoReport
 from monox_kit.evaluation import EvalReport, LanguageResult
 from monox_kit.export.candidates import Candidate
 from monox_kit.export.run import ExportSummary
 from monox_kit.labelling import LabelSummary
+from monox_kit.models.agreement import Agreement
 from monox_kit.report import accuracy_rows, fact_rows, write_report
 from monox_kit.report.markdown import escaped
 from monox_kit.report.plots import draw_figures, draw_plots
 from monox_kit.report.provenance import command_line
+from monox_kit.tasks.debian.prepare import DebianSummary
 from monox_kit.training.summary import TrainingSummary
 
 TARGETS = ("da", "de", "es", "fr", "it", "ja", "ko", "pl", "pt-BR", "ru", "sk", "uk")

@@ -11,8 +11,8 @@ import pytest
 
 from monox_kit.data import Document, Int64s, LabelSet
 from monox_kit.errors import CheckpointError, ConfigError
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.progress import Silent
-from monox_kit.tokenizing import Tokenizer
 from monox_kit.training.batches import Batch, Batches
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.order import Position

@@ -12,8 +12,8 @@ import pytest
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import CorpusError
 from monox_kit.labelling.windows import Window, windows
+from monox_kit.models.tokenizer import Encoded
 from monox_kit.store import ShardRange
-from monox_kit.tokenizing import Encoded
 
 SHARDS = [ShardRange(0, 0, 4), ShardRange(1, 4, 8), ShardRange(2, 8, 10)]
 LINES = [f'{{"id": "{row}", "text": "text {row % 3} of {row}"}}\n' for row in range(10)]

@@ -13,7 +13,7 @@ class OurRow:
     """monoxkit: a file of texts in, a verified logit store out."""
 
     def __init__(self, job: Job, clock: Clock) -> None:
-        from monox_kit.inference import require_runnable
+        from monox_kit.models.load import require_runnable
 
         require_runnable("onnx", job.provider, "cpu")
         self._job, self._clock = job, clock

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from monox_kit.bundle import BF16, FP32, ONNX_FILE, ModelFolder, RunPrecision
 from monox_kit.data import LabelSet, Logits, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.hardware import has_bf16, num_threads, read_hardware
+from monox_kit.models.folder import BF16, FP32, ONNX_FILE, ModelFolder, RunPrecision
 
 if TYPE_CHECKING:
     from types import ModuleType

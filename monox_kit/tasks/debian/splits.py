@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from monox_kit.corpora.descriptions import Description, Package, normalized
 from monox_kit.digest import digest_bytes
+from monox_kit.tasks.debian.descriptions import Description, Package, normalized
 
 TEST_FRACTION = 0.25
 DEV_FRACTION = 0.08

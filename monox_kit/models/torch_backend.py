@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from monox_kit.bundle import ModelFolder, RunPrecision
 from monox_kit.data import LabelSet, Logits, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
-from monox_kit.tokenizing import Tokenizer
+from monox_kit.models.folder import ModelFolder, RunPrecision
+from monox_kit.models.tokenizer import Tokenizer
 
 
 class TorchClassifier:

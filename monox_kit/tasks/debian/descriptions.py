@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from monox_kit.corpora.apt import read_stanzas
 from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.tasks.debian.apt import read_stanzas
 
 # Scripts that write no space where a line of running text was broken.
 _UNSPACED = frozenset({"ja", "zh", "zh_CN", "zh_TW", "km"})

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monox_kit.batching import pad_batch, plan_batches
 from monox_kit.data import Classifier, Document, Int64s, Logits
 from monox_kit.errors import CorpusError
-from monox_kit.tokenizing import Encoded, Tokenizer
+from monox_kit.models.batching import pad_batch, plan_batches
+from monox_kit.models.tokenizer import Encoded, Tokenizer
 
 # Padded tokens per batch. On CPUs larger batches leave the cache and run slower, see
 # benchmarks/LOG.md; a GPU wants 32 times as many.

@@ -16,8 +16,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monox_kit.corpora.apt import DebianLists, fetched_lists
-from monox_kit.corpora.descriptions import (
+from monox_kit.data import LabelSet
+from monox_kit.digest import digest_bytes, digest_file
+from monox_kit.durable import is_free, new_folder, write_file, write_json
+from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.progress import Progress, Silent
+from monox_kit.tasks.debian.apt import DebianLists, fetched_lists
+from monox_kit.tasks.debian.descriptions import (
     Description,
     Package,
     is_transitional,
@@ -25,7 +30,7 @@ from monox_kit.corpora.descriptions import (
     read_descriptions,
     read_packages,
 )
-from monox_kit.corpora.splits import (
+from monox_kit.tasks.debian.splits import (
     HeldOut,
     Row,
     distinct_rows,
@@ -33,11 +38,6 @@ from monox_kit.corpora.splits import (
     parted,
     unseen_rows,
 )
-from monox_kit.data import LabelSet
-from monox_kit.digest import digest_bytes, digest_file
-from monox_kit.durable import is_free, new_folder, write_file, write_json
-from monox_kit.errors import ConfigError, CorpusError
-from monox_kit.progress import Progress, Silent
 
 FORMAT = 1
 KIND = "monoxkit-debian-corpus"

@@ -10,16 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monox_kit.bundle import BundleRecord, ModelFolder, open_folder, write_record
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.digest import digest_json
 from monox_kit.durable import new_folder
 from monox_kit.errors import ConfigError
 from monox_kit.locks import owned_folder
+from monox_kit.models.folder import BundleRecord, ModelFolder, open_folder, write_record
+from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.models.torch_backend import new_classifier, save_classifier
 from monox_kit.progress import Progress
-from monox_kit.tokenizing import Tokenizer
-from monox_kit.torch_model import new_classifier, save_classifier
 from monox_kit.training.card import model_card
 from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig

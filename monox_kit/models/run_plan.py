@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from monox_kit.batching import along_lengths
-from monox_kit.bundle import RunPrecision
 from monox_kit.data import Classifier, Int64s
 from monox_kit.digest import digest_json
 from monox_kit.durable import write_json
 from monox_kit.errors import MonoxError
 from monox_kit.hardware import read_hardware
-from monox_kit.onnx_model import SessionPlan, runtime_version
+from monox_kit.models.batching import along_lengths
+from monox_kit.models.folder import RunPrecision
+from monox_kit.models.onnx_backend import SessionPlan, runtime_version
+from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Texts, score_texts
 from monox_kit.packaged import default_cache
 from monox_kit.progress import Progress
-from monox_kit.scoring import DEFAULT_BATCH_TOKENS, Texts, score_texts
 
 # Real tokens that every candidate scores. Several batches of the largest size, so that sessions
 # which run side by side all have work.

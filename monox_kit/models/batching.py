@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monox_kit.data import Int64s, TokenBatch
-from monox_kit.tokenizing import Encoded
+from monox_kit.models.tokenizer import Encoded
 
 
 def plan_batches(lengths: Int64s, batch_tokens: int) -> list[Int64s]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from monox_kit.bundle import FP32, ONNX_FILE, Backend, ModelFolder, RunPrecision, open_folder
 from monox_kit.data import Classifier, LabelSet
 from monox_kit.errors import ConfigError
+from monox_kit.models.folder import FP32, ONNX_FILE, Backend, ModelFolder, RunPrecision, open_folder
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.progress import Progress
-from monox_kit.tokenizing import Tokenizer
 
 if TYPE_CHECKING:
-    from monox_kit.onnx_model import SessionPlan
+    from monox_kit.models.onnx_backend import SessionPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def load_model(
         backend: None takes what the folder is made for.
         max_length: the cut in tokens; None takes the bundle's own, else 256.
         labels: names for the logits' columns instead of the folder's own.
-        provider: ONNX Runtime's execution provider, one of `onnx_model.PROVIDERS`.
+        provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
         device: PyTorch's device.
         progress: where a download is reported.
 
@@ -92,12 +92,12 @@ def load_backend(
         ProviderError: provider or device is not there, or computes in no such precision.
     """
     if backend == "onnx":
-        from monox_kit.onnx_model import OnnxClassifier
+        from monox_kit.models.onnx_backend import OnnxClassifier
 
         return OnnxClassifier(
             folder, labels, provider=provider, plan=plan, file=file, precision=precision
         )
-    from monox_kit.torch_model import load_classifier
+    from monox_kit.models.torch_backend import load_classifier
 
     return load_classifier(
         folder, labels, device=device, precision=precision or FP32, compiled=compiled
@@ -122,10 +122,10 @@ def require_runnable(backend: Backend, provider: str, device: str) -> None:
             "Give --device instead, or export the model."
         )
     if backend == "onnx":
-        from monox_kit.onnx_model import require_provider
+        from monox_kit.models.onnx_backend import require_provider
 
         require_provider(provider)
     else:
-        from monox_kit.torch_model import require_device
+        from monox_kit.models.torch_backend import require_device
 
         require_device(device)

@@ -1,0 +1,1 @@
+"""Labelled corpora that monoxkit prepares itself, all in the form that the demo reads."""
