@@ -16,11 +16,11 @@ from monoxkit_cli.app import main
 
 REQUIREMENTS = (
     "torch>=2.10",
-    "transformers!=5.0.*,>=4.57.6",
+    "transformers<6,>=5.10",
     'winonly>=1; sys_platform == "win32"',
-    'onnxruntime>=1.23; extra == "cpu"',
-    'onnxruntime-gpu>=1.23; extra == "gpu"',
-    'onnxruntime-openvino>=1.23; extra == "openvino"',
+    'onnxruntime>=1.24.1; extra == "cpu"',
+    'onnxruntime-gpu>=1.24.1; extra == "gpu"',
+    'onnxruntime-openvino>=1.24.1; extra == "openvino"',
     'weights==0.1.0; extra == "demo"',
     'ruff>=0.14; extra == "dev"',
 )
@@ -54,8 +54,8 @@ def test_requirements_are_read_from_metadata_lines() -> None:
         ("torch", "2.13.0+cpu", True),
         ("torch", "2.11.0.dev20260101", True),
         ("torch", "2.9.1", False),
-        ("transformers", "5.0.1", False),
-        ("transformers", "4.57.6", True),
+        ("transformers", "4.57.6", False),
+        ("transformers", "5.10.0", True),
     ],
 )
 def test_versions_are_compared_with_the_floors(name: str, version: str, fits: bool) -> None:
@@ -70,13 +70,13 @@ def findings(**installed: str) -> list[tuple[str, str]]:
 
 
 def test_a_full_environment_has_no_findings() -> None:
-    assert findings(torch="2.13.0", transformers="5.3.0", weights="0.1.0") == []
+    assert findings(torch="2.13.0", transformers="5.24.0", weights="0.1.0") == []
 
 
 def test_what_is_missing_or_old_comes_with_its_command() -> None:
     assert findings(transformers="4.50.0", ruff="0.1.0") == [
         ("problem", "pip install 'torch>=2.10'"),
-        ("problem", "pip install 'transformers!=5.0.*,>=4.57.6'"),
+        ("problem", "pip install 'transformers<6,>=5.10'"),
         ("optional", "pip install 'ruff>=0.14'"),
         ("optional", "pip install weights==0.1.0"),
     ]
@@ -86,24 +86,24 @@ def test_what_is_missing_or_old_comes_with_its_command() -> None:
     ("flavours", "has_cuda", "command"),
     [
         (["onnxruntime"], True, None),
-        ([], False, "pip install 'onnxruntime>=1.23'"),
-        ([], True, "pip install 'onnxruntime-gpu>=1.23'"),
+        ([], False, "pip install 'onnxruntime>=1.24.1'"),
+        ([], True, "pip install 'onnxruntime-gpu>=1.24.1'"),
         (
             ["onnxruntime", "onnxruntime-gpu"],
             True,
             "pip uninstall --yes onnxruntime onnxruntime-gpu "
-            "&& pip install 'onnxruntime-gpu>=1.23'",
+            "&& pip install 'onnxruntime-gpu>=1.24.1'",
         ),
         (
             ["onnxruntime", "onnxruntime-gpu"],
             False,
-            "pip uninstall --yes onnxruntime onnxruntime-gpu && pip install 'onnxruntime>=1.23'",
+            "pip uninstall --yes onnxruntime onnxruntime-gpu && pip install 'onnxruntime>=1.24.1'",
         ),
         (
             ["onnxruntime", "onnxruntime-openvino"],
             False,
             "pip uninstall --yes onnxruntime onnxruntime-openvino "
-            "&& pip install 'onnxruntime-openvino>=1.23'",
+            "&& pip install 'onnxruntime-openvino>=1.24.1'",
         ),
     ],
 )
