@@ -10,15 +10,20 @@ from typing import Any
 
 import pytest
 
-# Before any test module imports transformers, torch or matplotlib, which read these once.
+from monox_kit.runtime_environment import silence_dependencies
+
+# Before any test module imports onnxruntime, transformers, torch or matplotlib, which read these
+# once; children of tests have them too.
+silence_dependencies()
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 # Where several processes share the suite, two threads of each would wait for one another.
 _THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, _THREADS)
+# Beside other work, threads that spin while they wait take the cores from those that compute.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 # Subprocesses run this checkout's code, installed or not.
 _ROOT = Path(__file__).resolve().parent.parent

@@ -17,12 +17,8 @@ from monox_kit.durable import scratch_file
 from monox_kit.errors import ContenderError
 
 SCRIPT = Path(__file__).with_name("contender.py")
-# No network and no telemetry, whatever the libraries' defaults.
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "NNCF_CI": "1",  # NNCF's own switch
-}
+# No network, whatever the libraries' defaults; `monox_kit.runtime_environment` does the rest.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
 _END_S = 10.0
 _LOG_BYTES = 2000
 
