@@ -27,7 +27,6 @@ from statistics import median
 from typing import Any, get_args
 
 import torch
-from train_tokenizing import LABELS, training_rows
 
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.evaluation import EvaluateConfig, evaluate
@@ -44,6 +43,7 @@ from monox_kit.training.loop import resolve_precision
 from monox_kit.training.optimizer import freeze, new_optimizer
 from monox_kit.training.order import Position
 from monox_kit.training.run import StudentConfig, train_student
+from train_tokenizing import LABELS, training_rows
 
 RESULT = Path(__file__).parent / "results" / "embedding_modes.json"
 MODES: tuple[EmbeddingMode, ...] = get_args(EmbeddingMode)

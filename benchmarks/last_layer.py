@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from monox_kit.benchmarking.race import race_classifiers
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from monox_kit.demo.race import race_classifiers
 from monox_kit.export.graph import FORMS, fuse_graph, write_form
 from monox_kit.export.last_layer import slice_last_layer
 from monox_kit.export.quantize import Calibration, write_quantized

@@ -21,9 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from store_io import Rows, _write_ours
-
 from monox_kit.hardware import read_hardware
+from store_io import Rows, _write_ours
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "store_checks.json"

@@ -24,11 +24,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from store_io import NUM_CLASSES, Rows
-
 from monox_kit.data import Document, LabelSet
 from monox_kit.hardware import read_hardware
 from monox_kit.store import StoreManifest, StoreWriter, builder, verify_store
+from store_io import NUM_CLASSES, Rows
 
 RESULT = Path(__file__).parent / "results" / "store_price.json"
 MOST_PART = 0.03

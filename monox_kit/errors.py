@@ -77,10 +77,6 @@ class ProviderError(ModelError):
     """An execution provider, dtype or runtime that was asked for and is not there."""
 
 
-class ContenderError(ModelError):
-    """A program of the labelling benchmark did not do its part; the message names its row."""
-
-
 class StorageError(MonoxError):
     """The disk refused a write: no space, no permission, an I/O fault."""
 

@@ -22,7 +22,6 @@ import typer
 
 from monox_kit.errors import MonoxError
 from monoxkit_cli import (
-    benchmark,
     data,
     demo,
     doctor,
@@ -45,7 +44,6 @@ COMMANDS: Final = (
     train_student,
     evaluate,
     store,
-    benchmark,
     doctor,
 )
 

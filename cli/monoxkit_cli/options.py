@@ -32,10 +32,6 @@ SEVERAL_VALUES: Final = (
     "--unlabelled",
     "--store-weight",
     "--check",
-    "--rows",
-    "--slice",
-    "--python",
-    "--bundle-of",
 )
 STORES: Final = "--store"
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.benchmarking import race_classifiers
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.data import Document
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.environment import environment, weight_bytes
 from monox_kit.demo.own_data import REQUIRED_FILES, count_rows, require_files
+from monox_kit.demo.race import race_classifiers
 from monox_kit.demo.result import DemoReport
 from monox_kit.demo.stages import Stages, own_folder
 from monox_kit.digest import digest_file

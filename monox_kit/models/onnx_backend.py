@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from monox_kit.data import LabelSet, Logits, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
@@ -259,48 +257,6 @@ def runtime_version() -> str:
         ProviderError: it is not installed.
     """
     return f"onnxruntime {require_runtime().__version__}"
-
-
-def integer_product(
-    weights: npt.NDArray[np.int8], num_rows: int, threads: int | None = None
-) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int32]]:
-    """A function that multiplies uint8 activations [M, K] by constant int8 weights [K, N].
-
-    What onnxruntime's CPU kernel for int8 does, and nothing else: the machine's int8 limit. The
-    function returns the same int32 [M, N] array each time, so that no memory is asked for in it.
-
-    Args:
-        weights: [K, N]; the session prepares them once.
-        num_rows: M.
-        threads: None for the cores that the process may use.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    runtime = require_runtime()
-    inner, columns = weights.shape
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["activations", "weights"], ["product"])],
-        "product",
-        [helper.make_tensor_value_info("activations", TensorProto.UINT8, [num_rows, inner])],
-        [helper.make_tensor_value_info("product", TensorProto.INT32, [num_rows, columns])],
-        [numpy_helper.from_array(weights, "weights")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or num_threads()
-    session = runtime.InferenceSession(
-        model.SerializeToString(), sess_options=options, providers=[require_provider("cpu")]
-    )
-    product = np.empty((num_rows, columns), np.int32)
-
-    def multiply(activations: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        binding = session.io_binding()
-        binding.bind_cpu_input("activations", np.ascontiguousarray(activations))
-        binding.bind_output("product", "cpu", 0, np.int32, product.shape, product.ctypes.data)
-        session.run_with_iobinding(binding)
-        return product
-
-    return multiply
 
 
 def require_runtime() -> ModuleType:

@@ -23,7 +23,6 @@ from monoxkit_cli.app import main
 EXIT_CODES = {
     "MonoxError": 1,
     "ClusterError": 8,
-    "ContenderError": 5,
     "ConfigError": 2,
     "CorpusError": 3,
     "CorpusUnreadable": 3,

@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from monox_kit.benchmarking import RaceResult
 from monox_kit.demo.config import DemoConfig
+from monox_kit.demo.race import RaceResult
 from monox_kit.demo.result import DemoReport
 from monox_kit.evaluation import EvalReport, LanguageResult
 from monox_kit.export.candidates import Candidate

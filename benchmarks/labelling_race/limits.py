@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.hardware import num_threads
 from monox_kit.models.folder import ModelFolder
+from monox_kit.models.onnx_backend import require_provider, require_runtime
 
 NUM_ROWS = 2048  # M; more do not raise the rate
 TYPES = ("fp32", "bf16", "int8")
@@ -148,14 +150,54 @@ def _torch_product(dtype: str, inner: int, columns: int, threads: int) -> Callab
 
 
 def _int8_product(inner: int, columns: int, threads: int) -> Callable[[], object]:
-    from monox_kit.models.onnx_backend import integer_product
-
     generator = np.random.default_rng(0)
     # 7 bits: without VNNI the CPU adds pairs of products in 16.
     weights = generator.integers(-64, 64, (inner, columns), np.int8)
     activations = generator.integers(0, 256, (NUM_ROWS, inner), np.uint8)
     multiply = integer_product(weights, NUM_ROWS, threads)
     return lambda: multiply(activations)
+
+
+def integer_product(
+    weights: npt.NDArray[np.int8], num_rows: int, threads: int | None = None
+) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int32]]:
+    """A function that multiplies uint8 activations [M, K] by constant int8 weights [K, N].
+
+    What onnxruntime's CPU kernel for int8 does, and nothing else: the machine's int8 limit. The
+    function returns the same int32 [M, N] array each time, so that no memory is asked for in it.
+
+    Args:
+        weights: [K, N]; the session prepares them once.
+        num_rows: M.
+        threads: None for the cores that the process may use.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    runtime = require_runtime()
+    inner, columns = weights.shape
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["activations", "weights"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("activations", TensorProto.UINT8, [num_rows, inner])],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, [num_rows, columns])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or num_threads()
+    session = runtime.InferenceSession(
+        model.SerializeToString(), sess_options=options, providers=[require_provider("cpu")]
+    )
+    product = np.empty((num_rows, columns), np.int32)
+
+    def multiply(activations: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        binding = session.io_binding()
+        binding.bind_cpu_input("activations", np.ascontiguousarray(activations))
+        binding.bind_output("product", "cpu", 0, np.int32, product.shape, product.ctypes.data)
+        session.run_with_iobinding(binding)
+        return product
+
+    return multiply
 
 
 def _best_s(multiply: Callable[[], object], budget_s: float) -> float:

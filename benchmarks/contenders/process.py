@@ -1,9 +1,9 @@
 """One contender of the labelling benchmark: a process of its own, under an interpreter of its own.
 
-Run by its path. An environment needs what its own rows need and nothing else: of monox_kit, foreign
-rows see `contenders`, and `durable` where they keep a graph, which ask for the standard library
-alone. It speaks JSON lines: first the fields of `Job` in, and
-`ready` out, then a request in and `scored` out until stdin ends.
+Run by its path. An environment needs what its own rows need and nothing else: this package and
+`harness` ask for the standard library alone, as does `monox_kit.durable`, which keeps graphs. It
+speaks JSON lines: first the fields of `Job` in, and `ready` out, then a request in and `scored` out
+until stdin ends.
 
     in   {"texts_path": FILE, "limit_s": SECONDS, "store": FOLDER}
     out  {"answer": "ready", "settings": {...}, "versions": {...}}
@@ -19,11 +19,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib.metadata
-import importlib.util
 import json
-import os
-import platform
 import sys
 import time
 import traceback
@@ -32,62 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from monox_kit.benchmarking.contenders.contract import Clock, Contender, Request
+    from contenders.contract import Clock, Contender, Request
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "optimum",
-    "optimum-onnx",
-    "sentence-transformers",
-    "openvino",
-    "nncf",
-)
-
-
-def _find_package() -> None:
-    """Make `monox_kit` importable from where this file lies, and nothing that lies beside it."""
-    if "monox_kit" in sys.modules:
-        return
-    folder = Path(__file__).resolve().parents[1]
-    spec = importlib.util.spec_from_file_location(
-        "monox_kit", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{folder}: expected the package monox_kit, found none")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["monox_kit"] = module
-    spec.loader.exec_module(module)
-
-
-def _versions() -> dict[str, str]:
-    """Python and those of `PACKAGES` that this environment has."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _peak_rss_bytes() -> int | None:
-    """The most memory that this process has held; None where the system does not say.
-
-    Not `getrusage`, whose maximum a process inherits from the one that started it.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    sizes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(sizes[0]) * 1024 if sizes else None
+HERE = Path(__file__).resolve().parent
 
 
 def _scored(
@@ -96,7 +39,8 @@ def _scored(
     """The answer to one request; tokens are counted alike for all rows, outside of the time."""
     import numpy as np
 
-    from monox_kit.benchmarking.contenders.contract import OverLimit
+    from contenders.contract import OverLimit
+    from harness import peak_bytes
 
     logits = None
     started_s = time.perf_counter()
@@ -110,7 +54,7 @@ def _scored(
         "texts": clock.texts if is_over else len(request.texts),
         # Our rows report rows alone: the tokens of half a run are not known.
         "tokens": clock.tokens if is_over else num_tokens,
-        "peak_rss_bytes": _peak_rss_bytes(),
+        "peak_rss_bytes": peak_bytes(),
         "logits": None,
         "num_classes": None,
     }
@@ -122,9 +66,10 @@ def _scored(
 
 
 def _serve(requests: TextIO, say: Callable[[str, dict[str, Any]], None]) -> None:
-    from monox_kit.benchmarking.contenders.contract import Clock, Job, Request
-    from monox_kit.benchmarking.contenders.passes import num_tokens, read_texts, tokenizer_of
-    from monox_kit.benchmarking.contenders.table import ROWS
+    from contenders.contract import Clock, Job, Request
+    from contenders.passes import num_tokens, read_texts, tokenizer_of
+    from contenders.table import ROWS
+    from harness import versions
 
     job = Job(**json.loads(requests.readline()))
     row = ROWS[job.row]
@@ -136,7 +81,7 @@ def _serve(requests: TextIO, say: Callable[[str, dict[str, Any]], None]) -> None
     clock = Clock()
     contender = row.load(job, clock)
     tokenizer = tokenizer_of(job)
-    say("ready", {"settings": contender.settings, "versions": _versions()})
+    say("ready", {"settings": contender.settings, "versions": versions()})
     for line in requests:
         asked = json.loads(line)
         request = Request(read_texts(asked["texts_path"]), asked["texts_path"], asked["store"])
@@ -149,9 +94,9 @@ def main() -> int:
     """Serve one job; 1 where it failed."""
     answers = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is no answer
-    here = Path(__file__).resolve().parent
-    # Its own folder, which Python puts first, holds no modules of their own.
-    sys.path[:] = [path for path in sys.path if Path(path or os.curdir).resolve() != here]
+    # Python puts this folder first, whose files are no modules of their own.
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != HERE]
+    sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
     def say(kind: str, answer: dict[str, Any]) -> None:
         # On a line of its own, whatever native code has written before.
@@ -159,7 +104,6 @@ def main() -> int:
         answers.flush()
 
     try:
-        _find_package()
         _serve(sys.stdin, say)
     except ImportError as error:
         say("missing", {"reason": str(error)})

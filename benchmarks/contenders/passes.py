@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from monox_kit.benchmarking.contenders.contract import Clock, Job, OverLimit
+from contenders.contract import Clock, Job, OverLimit
 
 BATCH_TOKENS = 1024  # padded tokens per batch of the OpenVINO rows, the same as ours
 CHOICE_LIMIT_S = 60.0  # of the warm-up, for each setting that is tried

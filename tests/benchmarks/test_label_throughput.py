@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from monox_kit.benchmarking.label import LabelBenchmarkConfig, benchmark_labelling
-from monox_kit.benchmarking.label_plan import make_plan
-from monox_kit.benchmarking.label_result import (
+from labelling_race.plan import LabelBenchmarkConfig, make_plan
+from labelling_race.result import (
     LabelBenchmark,
     RoundResult,
     write_label_benchmark,
 )
-from monox_kit.benchmarking.worker import Worker
+from labelling_race.run import benchmark_labelling
+from labelling_race.worker import ContenderError, Worker
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.errors import ContenderError
 from monox_kit.progress import Silent
 from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monox_kit.benchmarking.contenders.contract import Clock, Contender, Job, Request
-from monox_kit.benchmarking.contenders.passes import (
+from contenders.contract import Clock, Contender, Job, Request
+from contenders.passes import (
     chosen,
     in_order,
     longest_first,
     num_tokens,
     tokenizer_of,
 )
-from monox_kit.benchmarking.contenders.torch_rows import torch_model
+from contenders.torch_rows import torch_model
 
 
 class PipelineRow:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monox_kit.benchmarking.contenders.contract import Clock, Job, Request
-from monox_kit.benchmarking.contenders.passes import (
+from contenders.contract import Clock, Job, Request
+from contenders.passes import (
     chosen,
     in_order,
     longest_first,

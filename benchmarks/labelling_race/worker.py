@@ -14,13 +14,17 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from monox_kit.durable import scratch_file
-from monox_kit.errors import ContenderError
+from monox_kit.errors import ModelError
 
-SCRIPT = Path(__file__).with_name("contender.py")
+SCRIPT = Path(__file__).parent.parent / "contenders" / "process.py"
 # No network, whatever the libraries' defaults; `monox_kit.runtime_environment` does the rest.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
 _END_S = 10.0
 _LOG_BYTES = 2000
+
+
+class ContenderError(ModelError):
+    """A program did not do its part; the message names its row."""
 
 
 class NotInstalled(ContenderError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monox_kit.benchmarking.contenders.contract import Clock, Job, Request
+from contenders.contract import Clock, Job, Request
 from monox_kit.progress import Silent, SilentTask
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
-from monox_kit.benchmarking.label_plan import OURS
-from monox_kit.benchmarking.label_plot import draw
-from monox_kit.durable import new_file, write_json
+from harness import draw_bars, ratios, save
+from labelling_race.plan import OURS
+from monox_kit.durable import make_folder, write_json
 from monox_kit.hardware import Hardware
 from monox_kit.models.agreement import Agreement
 
@@ -69,12 +69,15 @@ class RowResult:
     @property
     def tokens_per_s(self) -> float | None:
         """Real tokens per second of the median round."""
-        return _median(found.tokens_per_s for found in self.rounds.values())
+        rates = [found.tokens_per_s for found in self.rounds.values()]
+        known = [rate for rate in rates if rate is not None]
+        return float(median(known)) if known else None
 
     @property
     def texts_per_s(self) -> float | None:
         """Texts per second of the median round."""
-        return _median(found.num_texts / found.seconds for found in self.rounds.values())
+        rates = [found.num_texts / found.seconds for found in self.rounds.values()]
+        return float(median(rates)) if rates else None
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain JSON values, its medians included."""
@@ -95,8 +98,8 @@ class LabelBenchmark:
 
     Attributes:
         rows: by name, in the order they were asked for.
-        ratios: how many times as fast our row is as another: the median, over the rounds of both,
-            of the ratio of tokens per second.
+        ratios: how many times as fast our row is as another, in tokens per second: median, least
+            and most over the rounds of both.
         limits: the machine's own, in operations and in tokens per second.
         model: the model's name, digest and size, and the bundles' precisions.
         texts: their number and real tokens, and how they were used.
@@ -105,7 +108,7 @@ class LabelBenchmark:
     """
 
     rows: Mapping[str, RowResult]
-    ratios: Mapping[str, Mapping[str, float]]
+    ratios: Mapping[str, Mapping[str, Mapping[str, float]]]
     limits: Mapping[str, Any]
     model: Mapping[str, Any]
     texts: Mapping[str, Any]
@@ -125,19 +128,27 @@ class LabelBenchmark:
         }
 
 
-def ratios(rows: Mapping[str, RowResult], ours: Sequence[str]) -> dict[str, dict[str, float]]:
+def ratios_of(
+    rows: Mapping[str, RowResult], ours: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Each of our rows against every other row; rows without a common round are left out."""
-    found: dict[str, dict[str, float]] = {}
-    for name in ours:
-        for other, against in rows.items():
-            pairs = [
-                (rows[name].rounds[number].tokens_per_s, against.rounds[number].tokens_per_s)
-                for number in rows[name].rounds.keys() & against.rounds.keys()
-            ]
-            ratio = _median(one / two for one, two in pairs if one is not None and two is not None)
-            if other != name and ratio is not None:
-                found.setdefault(name, {})[other] = round(ratio, 4)
-    return found
+    last = max((number for row in rows.values() for number in row.rounds), default=-1)
+    rates = {
+        name: [
+            row.rounds[number].tokens_per_s if number in row.rounds else None
+            for number in range(last + 1)
+        ]
+        for name, row in rows.items()
+    }
+    found = {
+        name: {
+            other: ratio
+            for other in rates
+            for ratio in ratios({name: rates[name], other: rates[other]}, to=other).values()
+        }
+        for name in ours
+    }
+    return {name: against for name, against in found.items() if against}
 
 
 def write_label_benchmark(result: LabelBenchmark, out: Path) -> list[Path]:
@@ -155,12 +166,7 @@ def write_label_benchmark(result: LabelBenchmark, out: Path) -> list[Path]:
     measured = {
         name: row.tokens_per_s for name, row in result.rows.items() if row.tokens_per_s is not None
     }
-    figure = draw(measured, result.limits.get("tokens_per_s", {}), OURS)
-    with new_file(paths[1]) as stream:
-        figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
+    limits = result.limits.get("tokens_per_s", {})
+    make_folder(out)
+    save(draw_bars(measured, unit="real tokens per second", lines=limits, ours=OURS), paths[1])
     return paths
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(statistics.median(known)) if known else None

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-from monox_kit.benchmarking.contenders.contract import Row
-from monox_kit.benchmarking.contenders.openvino_rows import load_int8, load_openvino, prepare_int8
-from monox_kit.benchmarking.contenders.our_row import OurRow
-from monox_kit.benchmarking.contenders.pipeline_rows import (
+from contenders.contract import Row
+from contenders.openvino_rows import load_int8, load_openvino, prepare_int8
+from contenders.our_row import OurRow
+from contenders.pipeline_rows import (
     load_optimum,
     load_pipeline,
     prepare_optimum,
 )
-from monox_kit.benchmarking.contenders.torch_rows import CrossEncoderRow, TorchLoop
+from contenders.torch_rows import CrossEncoderRow, TorchLoop
 
 REFERENCE_ROWS = 32
 CURATOR_ROWS = 256  # NeMo Curator's default rows per batch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monox_kit.benchmarking.contenders.contract import Clock, Contender, Job, Request
-from monox_kit.benchmarking.contenders.passes import (
+from contenders.contract import Clock, Contender, Job, Request
+from contenders.passes import (
     BATCH_TOKENS,
     budgeted,
     chosen,

@@ -5,38 +5,34 @@ from __future__ import annotations
 import base64
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monox_kit import __version__
-from monox_kit.benchmarking.contenders.table import REFERENCE, ROWS
-from monox_kit.benchmarking.label_plan import (
-    CONTENDERS,
+from contenders.table import REFERENCE, ROWS
+from harness import in_turn
+from labelling_race.limits import MachineLimits, best_of, encoder_size, measure_limits
+from labelling_race.plan import (
     OURS,
     LabelBenchmarkConfig,
     Plan,
     make_plan,
 )
-from monox_kit.benchmarking.label_result import LabelBenchmark, RoundResult, RowResult, ratios
-from monox_kit.benchmarking.limits import MachineLimits, best_of, encoder_size, measure_limits
-from monox_kit.benchmarking.worker import NotInstalled, Worker
+from labelling_race.result import LabelBenchmark, RoundResult, RowResult, ratios_of
+from labelling_race.worker import ContenderError, NotInstalled, Worker
+from monox_kit import __version__
 from monox_kit.data import Logits
 from monox_kit.digest import digest_bytes
 from monox_kit.durable import make_folder, remove_folder
-from monox_kit.errors import ContenderError
 from monox_kit.hardware import read_hardware
 from monox_kit.locks import exclusive_lock
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import open_folder
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
-from monox_kit.validation import checked
-
-__all__ = ["CONTENDERS", "LabelBenchmarkConfig", "benchmark_labelling"]
 
 # Past a row's own limit: by then it has ended its pass by itself.
 _GRACE_S = 120.0
@@ -73,7 +69,6 @@ def benchmark_labelling(
         ContenderError: the fp32 reference itself cannot run.
         MonoxError: by kind, see `monox_kit.errors`.
     """
-    checked(config)
     progress = progress or Silent()
     make_folder(work)
     with exclusive_lock(work / "benchmark.lock"), contextlib.ExitStack() as stack:
@@ -89,7 +84,8 @@ def benchmark_labelling(
                     size, threads=config.threads, budget_s=config.limit_budget_s
                 )
                 limits = measured if limits is None else best_of(limits, measured, size)
-                for name in _rotated(list(workers), number):
+                others = [name for name in workers if name != REFERENCE]
+                for name in (REFERENCE, *in_turn(others, number)):
                     task.detail(name)
                     if found[name].error is None:
                         _score(plan, number, name, workers[name], found[name])
@@ -102,7 +98,7 @@ def benchmark_labelling(
     rows = {name: _result(plan, name, each, reference, allowed) for name, each in found.items()}
     return LabelBenchmark(
         rows=rows,
-        ratios=ratios(rows, [name for name in rows if name.startswith(OURS)]),
+        ratios=ratios_of(rows, [name for name in rows if name.startswith(OURS)]),
         limits={**limits.to_json(), "tokens_per_s": allowed},
         model=_model_record(plan, size.ops_per_token),
         texts=_text_record(plan, reference),
@@ -147,13 +143,6 @@ def _started(
             _require(found[REFERENCE])
             task.advance()
     return workers
-
-
-def _rotated(names: Sequence[str], number: int) -> list[str]:
-    """The reference, then the others beginning with another one each round."""
-    others = [name for name in names if name != REFERENCE]
-    first = number % len(others) if others else 0
-    return [REFERENCE, *others[first:], *others[:first]]
 
 
 def _score(plan: Plan, number: int, row: str, worker: Worker, found: _Found) -> None:

@@ -1,0 +1,1 @@
+"""Labelling programs side by side: what `label_throughput.py` runs."""
