@@ -1,15 +1,21 @@
 """Every error a caller can trigger, with the exit code that the command line gives it.
 
-Messages read ``where: expected X, found Y. Next step.``
+Messages read ``where: what is wrong. Next step.`` What they quote of files and arguments is made
+safe to show as the error is made, so that a log or a traceback shows it so too.
 """
 
 from __future__ import annotations
+
+from monox_kit.foreign import shown_lines
 
 
 class MonoxError(Exception):
     """An error that the user can act on; `exit_code` is the command line's exit status."""
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shown_lines(message))
 
 
 def first_line(error: BaseException) -> str:

@@ -9,18 +9,17 @@ command's docstring is its line on the help page: at most 55 characters.
 from __future__ import annotations
 
 import contextlib
-import errno
+import io
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
 import typer
 
-from monox_kit.errors import MonoxError
+from monox_kit.errors import ConfigError
 from monoxkit_cli import (
     data,
     demo,
@@ -32,7 +31,8 @@ from monoxkit_cli import (
     train_student,
     train_teacher,
 )
-from monoxkit_cli.options import spread
+from monoxkit_cli.ending import USAGE_ERROR, Stopped, end, say, usage_error
+from monoxkit_cli.options import require_values, spread, values_given
 
 # In the order of the help page.
 COMMANDS: Final = (
@@ -46,21 +46,6 @@ COMMANDS: Final = (
     store,
     doctor,
 )
-
-# Refusals of the disk that may also come from a library below ours, outside `monox_kit.durable`.
-_DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-_UNEXPECTED_EXIT_CODE = 1
-
-
-class Stopped(BaseException):
-    """A signal asked the process to end.
-
-    Not a KeyboardInterrupt, which Typer would turn into an exit of its own without our message.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
-        self.signal_number = signal_number
 
 
 def _show_version(wanted: bool) -> None:
@@ -122,64 +107,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The hint to rerun with --debug is followed by appending it, after the command's own options.
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"] or ["--help"]
+    _open_streams()
     try:
         with _signals_raise():
-            return _run(spread(given))
+            return _run(given)
     except BaseException as error:
-        if debug and not isinstance(error, BrokenPipeError):
-            traceback.print_exception(error)
-        return _end(error)
+        return end(error, debug=debug, as_json="--json" in given)
 
 
-def _run(arguments: list[str]) -> int:
-    """Let Typer run; its own exits (help, usage errors) come back as their code."""
+def _run(given: list[str]) -> int:
+    """Let Typer run; its own exits (help, version) come back as their code."""
+    require_values(given)
     command = typer.main.get_command(build_app())
     try:
-        command.main(args=arguments, prog_name="monoxkit")
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    else:
-        code = 0
+        code = command.main(args=spread(given), prog_name="monoxkit", standalone_mode=False)
+    except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: its help is the answer
+            say(error.format_message())
+            return ConfigError.exit_code
+        raise usage_error(error, values_given(given)) from error
+    except SystemExit as gone:  # the reader of stdout, which Typer ends by
+        code = gone.code
     sys.stdout.flush()
-    return code
+    return code if isinstance(code, int) else 0
 
 
-def _end(error: BaseException) -> int:
-    """Show `error` as one line on stderr and return its exit code."""
-    if isinstance(error, Stopped | KeyboardInterrupt):
-        number = error.signal_number if isinstance(error, Stopped) else signal.SIGINT
-        _say(
-            f"Stopped by {signal.Signals(number).name}. "
-            "Finished work is kept; run the same command again to continue."
-        )
-        return 128 + number
-    if isinstance(error, BrokenPipeError):
-        _forget_stdout()
-        return _UNEXPECTED_EXIT_CODE
-    if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
-        from monox_kit.durable import storage_error
+def _open_streams() -> None:
+    """Let stdout and stderr take whatever is written, wherever they lead.
 
-        error = storage_error(error, error.filename or "output")
-    if isinstance(error, MonoxError):
-        _say(f"{type(error).__name__}: {error}")
-        return error.exit_code
-    _say(
-        f"Unexpected {type(error).__name__}: {error}. "
-        "Run the same command with --debug to see where it comes from."
-    )
-    return _UNEXPECTED_EXIT_CODE
-
-
-def _say(message: str) -> None:
-    """Write `message` to stderr as exactly one line."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stderr.write(" ".join(message.split()) + "\n")
-        sys.stderr.flush()
-
-
-def _forget_stdout() -> None:
-    """Point stdout at nothing: its reader has gone, and the interpreter flushes it once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    A closed one is absent in Python, and one in a small encoding refuses what it cannot show.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (the process's own)
+            setattr(sys, name, nowhere)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -28,11 +28,21 @@ def doctor(
     Example: monoxkit doctor --json
     """
     from monox_kit.doctor import diagnose
-    from monox_kit.errors import ModelError
     from monoxkit_cli.render import emit
 
     report = diagnose()
-    emit(report, as_json, lambda: _tables(report), notes=_advice(report))
+    emit(
+        report,
+        as_json,
+        lambda: _tables(report),
+        notes=_advice(report),
+        check=lambda: _require_usable(report),
+    )
+
+
+def _require_usable(report: DoctorReport) -> None:
+    from monox_kit.errors import ModelError
+
     if not report.usable:
         problems = sum(finding.severity == "problem" for finding in report.findings)
         raise ModelError(

@@ -16,8 +16,10 @@ def page() -> str:
     parts = [
         "# Commands\n",
         "Made by `make docs` from the commands' own help. Results go to stdout, progress to "
-        "stderr; every command takes `--json`. Options of several values take them after one "
-        "name: `--test a.jsonl b.jsonl`; a command's argument stands before its options.\n",
+        "stderr; every command takes `--json`, which shows an error too: "
+        '`{"error": {"class", "message", "exit_code"}}`. '
+        "Options of several values take them after one name: `--test a.jsonl b.jsonl`; a command's "
+        "argument stands before its options.\n",
     ]
     for name, command in _commands("", typer.main.get_command(build_app())):
         description, _, example = (command.help or "").strip().rpartition("Example: ")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from monoxkit_cli.options import (
+    ArgumentsFirst,
     AsJson,
     BatchTokens,
     Device,
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("evaluate")(evaluate)
+    app.command("evaluate", cls=ArgumentsFirst)(evaluate)
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model folder, ONNX bundle or hub name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model folder, ONNX bundle or hub name.")
+    ],
     test: Annotated[list[str], typer.Option("--test", help="Labelled files, one or many.")],
     source_language: Annotated[
         str, typer.Option("--source-language", help="Left out of the target average.")

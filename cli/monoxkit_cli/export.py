@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from monoxkit_cli.options import (
+    ArgumentsFirst,
     AsJson,
     Format,
     LabelColumn,
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("export")(export)
+    app.command("export", cls=ArgumentsFirst)(export)
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Fine-tuned PyTorch model folder or hub name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Fine-tuned PyTorch model folder or hub name.")
+    ],
     out: Annotated[str, typer.Option("--out", help="Bundle folder to write.")],
     precision: Annotated[
         str,

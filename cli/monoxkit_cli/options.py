@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from monox_kit.corpora.corpus import CorpusConfig
@@ -138,6 +139,15 @@ TrainPrecision = Annotated[
 ]
 
 
+class ArgumentsFirst(TyperCommand):
+    """A command whose usage line shows its arguments before its options, as `spread` needs them."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The parts of the usage line."""
+        options, *arguments = super().collect_usage_pieces(ctx)
+        return [*arguments, options]
+
+
 def corpus_config(
     paths: Sequence[str],
     *,
@@ -218,20 +228,52 @@ def spread(arguments: Sequence[str]) -> list[str]:
     Only for options of several values; what follows one up to the next option belongs to it, so
     a command's positional argument stands before its options.
     """
-    several = set(SEVERAL_VALUES)
-    if "train-student" in arguments:
-        several.add(STORES)
     out: list[str] = []
-    current: str | None = None
-    given = 0
+    for option, values in _by_option(arguments):
+        if option in _several(arguments) and values:
+            out += [part for value in values for part in (option, value)]
+        else:
+            out += [*filter(None, [option]), *values]
+    return out
+
+
+def values_given(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Each option with all the values that follow it."""
+    found: dict[str, list[str]] = {}
+    for option, values in _by_option(arguments):
+        name, has_value, value = option.partition("=")
+        found.setdefault(name, []).extend([value, *values] if has_value else values)
+    return found
+
+
+def require_values(arguments: Sequence[str]) -> None:
+    """Check that no argument and no option's value is empty, as an unset variable of a shell is.
+
+    An empty path would be the current folder, an empty list of names the default.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for option, values in values_given(arguments).items():
+        if not all(value.strip() for value in values):
+            from monox_kit.errors import ConfigError
+
+            raise ConfigError(
+                f"{option or 'argument'}: expected a value, found an empty one. Check the variable "
+                "that it is from, or leave it out."
+            )
+
+
+def _several(arguments: Sequence[str]) -> set[str]:
+    return {*SEVERAL_VALUES, *((STORES,) if "train-student" in arguments else ())}
+
+
+def _by_option(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each option with what follows it up to the next; what stands before the first has none."""
+    found: list[tuple[str, list[str]]] = [("", [])]
     for argument in arguments:
         if argument.startswith("--"):
-            current = argument if argument in several else None
-            given = 0
-            out.append(argument)
-            continue
-        if current is not None and given > 0:
-            out.append(current)
-        out.append(argument)
-        given += 1
-    return out
+            found.append((argument, []))
+        else:
+            found[-1][1].append(argument)
+    return found

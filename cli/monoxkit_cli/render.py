@@ -7,17 +7,22 @@ Progress and notes go to stderr, as live bars on a terminal, as plain lines else
 from __future__ import annotations
 
 import io
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Protocol, Self, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from monox_kit.errors import MonoxError
+from monox_kit.foreign import shown, shown_lines
+from monoxkit_cli.ending import Answered, error_json, write_json
+
+T = TypeVar("T")
 
 # Seconds between two plain lines of one task where stderr is not a terminal.
 PLAIN_INTERVAL_S = 10.0
@@ -33,7 +38,12 @@ class Result(Protocol):
 
 
 def emit(
-    result: Result, as_json: bool, tables: Callable[[], Table | list[Table]], *, notes: str = ""
+    result: Result,
+    as_json: bool,
+    tables: Callable[[], Table | list[Table]],
+    *,
+    notes: str = "",
+    check: Callable[[], None] | None = None,
 ) -> None:
     """Write a command's result to stdout.
 
@@ -42,19 +52,53 @@ def emit(
         as_json: whether `--json` was given; then stdout holds one JSON value and nothing else.
         tables: builds the tables to show otherwise; not called for JSON.
         notes: text below the tables; not part of the JSON.
+        check: raises what the result ends in, once it is shown; the JSON has it under `error`.
+
+    Raises:
+        Answered: `check` raised.
     """
+    error = None if check is None else _raised_by(check)
     if as_json:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+        value = dict(result.to_json())
+        write_json(value if error is None else {**value, "error": error_json(error)})
     else:
         built = tables()
-        shown = built if isinstance(built, list) else [built]
+        for table in (drawn := built if isinstance(built, list) else [built]):
+            _make_safe(table)
         if sys.stdout.isatty():
-            Console(file=sys.stdout, markup=False, highlight=False).print(*shown, sep="\n")
+            _console(sys.stdout).print(*drawn, sep="\n")
         else:
-            sys.stdout.write("\n".join(_plain(table) for table in shown))
+            sys.stdout.write("\n".join(map(_plain, drawn)))
         if notes:
-            sys.stdout.write(f"\n{notes}\n")
+            sys.stdout.write(f"\n{shown_lines(notes)}\n")
     sys.stdout.flush()
+    if error is not None:
+        raise Answered(error)
+
+
+def _raised_by(check: Callable[[], None]) -> MonoxError | None:
+    try:
+        check()
+    except MonoxError as error:
+        return error
+    return None
+
+
+def _make_safe(table: Table) -> None:
+    """Pass every text of a table through `shown`: names of files, labels and ids are foreign."""
+    table.title, table.caption = (_safe(text) for text in (table.title, table.caption))
+    for column in table.columns:
+        column.header = _safe(column.header)
+        column._cells = [_safe(cell) for cell in column._cells]  # rich reads them, sets none
+
+
+def _safe(content: T) -> T | str:
+    return shown(content) if isinstance(content, str) else content
+
+
+def _console(stream: TextIO, **settings: Any) -> Console:
+    """A console that shows text as it is: `[red]` is no colour and `:bug:` no picture."""
+    return Console(file=stream, markup=False, emoji=False, highlight=False, **settings)
 
 
 def _plain(table: Table) -> str:
@@ -63,7 +107,7 @@ def _plain(table: Table) -> str:
     table.pad_edge = False
     table.title_justify = "left"
     stream = io.StringIO()
-    Console(file=stream, width=_PLAIN_WIDTH, color_system=None, markup=False).print(table)
+    _console(stream, width=_PLAIN_WIDTH, color_system=None).print(table)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
@@ -160,6 +204,7 @@ class RichProgress:
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> MeteredTask:
         """Open a bar of `total` units (None: unknown), of which an earlier run finished `done`."""
         meter = Meter(total, unit, done, self._clock)
+        description = shown(description)
         if not self._stream.isatty():
             return PlainTask(self._stream, description, meter, self._clock)
         if self._live is None:
@@ -167,7 +212,7 @@ class RichProgress:
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 _MeterColumn(),
-                console=Console(file=self._stream),
+                console=_console(self._stream),
                 redirect_stdout=False,  # stdout holds results, even while a bar is drawn
             )
             self._live.start()
@@ -176,8 +221,9 @@ class RichProgress:
 
     def note(self, message: str) -> None:
         """Show one line that the user should see."""
+        message = shown(message)
         if self._live is not None:
-            self._live.console.print(message, markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(message, soft_wrap=True)
         else:
             self._stream.write(f"{message}\n")
             self._stream.flush()
@@ -203,7 +249,7 @@ class MeteredTask:
 
     def detail(self, text: str) -> None:
         """Replace the short free text beside the bar."""
-        self._meter.detail = text
+        self._meter.detail = shown(text)
 
     def __enter__(self) -> Self:
         return self

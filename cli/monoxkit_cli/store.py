@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from monoxkit_cli.options import AsJson
+from monoxkit_cli.options import ArgumentsFirst, AsJson
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,12 +32,12 @@ Place = Annotated[str, typer.Argument(metavar="DIR|URL", help="The store's folde
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-    group.command("info")(info)
-    group.command("verify")(verify)
-    group.command("stats")(stats)
-    group.command("merge")(merge)
-    group.command("fetch")(fetch)
-    group.command("export")(export)
+    group.command("info", cls=ArgumentsFirst)(info)
+    group.command("verify", cls=ArgumentsFirst)(verify)
+    group.command("stats", cls=ArgumentsFirst)(stats)
+    group.command("merge", cls=ArgumentsFirst)(merge)
+    group.command("fetch", cls=ArgumentsFirst)(fetch)
+    group.command("export", cls=ArgumentsFirst)(export)
 
     @group.callback()
     def store() -> None:
@@ -84,8 +84,7 @@ def verify(
     from monoxkit_cli.render import RichProgress, emit
 
     report = staged_place(folder, staging).verify(RichProgress())
-    emit(report, as_json, lambda: _verify_table(report))
-    report.require_intact()
+    emit(report, as_json, lambda: _verify_table(report), check=report.require_intact)
 
 
 def stats(folder: Folder, as_json: AsJson = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from monox_kit import errors
 from monox_kit.durable import new_folder
 from monoxkit_cli import app as application
 from monoxkit_cli.app import main
+from tests.store_samples import write_store
 
 EXIT_CODES = {
     "MonoxError": 1,
@@ -115,9 +117,143 @@ def test_usage_errors_exit_with_2(arguments: list[str], command: Any, capsys: An
     command(raising(AssertionError("the body must not run")))
     assert main(arguments) == 2
     shown = capsys.readouterr()
-    assert "Traceback" not in shown.err
-    assert shown.err.splitlines()[-1].startswith("Error: ")
+    assert shown.err.startswith("ConfigError: monoxkit")
+    assert shown.err.count("\n") == 1
     assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["work", "--size", "big"], ("--size", "big")),
+        (["work", "--sise", "1"], ("--sise", "--size")),
+        (["wrok"], ("wrok", "work")),
+        (["work", "extra"], ("extra",)),
+        (["work", "--size"], ("--size",)),
+    ],
+)
+def test_a_usage_error_names_what_was_typed(
+    arguments: list[str], named: tuple[str, ...], command: Any, capsys: Any
+) -> None:
+    command(lambda: None)
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert all(text in shown for text in named), shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "--check", "d.parquet", "teacher", "--out", "o"],
+        ["evaluate", "--test", "d.parquet", "teacher"],
+    ],
+)
+def test_an_option_that_took_the_argument_is_named(arguments: list[str], capsys: Any) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    name, option = arguments[:2]
+    assert f"{option} takes every value" in shown and "d.parquet, teacher" in shown
+    assert f"monoxkit {name} MODEL {option} d.parquet" in shown
+
+
+@pytest.mark.parametrize("name", ["export", "evaluate", "store info", "store merge"])
+def test_the_usage_line_shows_the_order_that_works(name: str, capsys: Any) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert usage.index("[OPTIONS]") > usage.index(name) + len(name) + 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["label", "--model", "m", "--corpus", "c", "--store", ""],
+        ["label", "--model", "m", "--corpus", "c", "--store="],
+        ["evaluate", "", "--test", "t"],
+        ["evaluate", "m", "--test", "t", " "],
+        ["data", "debian", "--out", "o", "--languages", ""],
+    ],
+)
+def test_an_empty_value_is_refused(
+    arguments: list[str], capsys: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert "found an empty one" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", EXIT_CODES)
+def test_json_has_the_error_on_stdout(name: str, capsys: Any, monkeypatch: Any) -> None:
+    def work(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+        raise getattr(errors, name)("here: found b.\nDo c.")
+
+    def register(app: typer.Typer) -> None:
+        app.command("work")(work)
+        app.command("other")(lambda: None)
+
+    monkeypatch.setattr(application, "COMMANDS", (SimpleNamespace(register=register),))
+    assert main(["work", "--json"]) == EXIT_CODES[name]
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {
+        "error": {"class": name, "message": "here: found b. Do c.", "exit_code": EXIT_CODES[name]}
+    }
+    assert shown.err == f"{name}: here: found b. Do c.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (["store", "info", "nowhere", "--json"], "StoreError", 4),
+        (["store", "info", "--json"], "ConfigError", 2),
+        (["evaluate", "m", "--json", "--test", ""], "ConfigError", 2),
+    ],
+)
+def test_json_has_errors_of_real_commands(
+    arguments: list[str], kind: str, code: int, capsys: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    found = json.loads(capsys.readouterr().out)["error"]
+    assert (found["class"], found["exit_code"]) == (kind, code)
+
+
+def test_a_result_that_fails_is_one_json_value(tmp_path: Path, capsys: Any) -> None:
+    folder = write_store(tmp_path / "s")
+    (folder / "shards" / "000001" / "logits.npy").unlink()
+    assert main(["store", "verify", str(folder), "--json"]) == 4
+    found = json.loads(capsys.readouterr().out)
+    assert found["problems"] and found["error"]["class"] == "StoreCorrupt"
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)])
+def test_closed_streams_change_no_exit_code(closed: tuple[int, ...], tmp_path: Path) -> None:
+    folder = write_store(tmp_path / "s")
+    for arguments, code in (([str(folder)], 0), ([str(tmp_path / "none"), "--json"], 4)):
+        closing = " ".join(f"{number}>&-" for number in closed)
+        command = [sys.executable, "-m", "monoxkit_cli", "store", "info", *arguments]
+        finished = subprocess.run(
+            ["sh", "-c", f'"$@" {closing}', "sh", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == code
+        assert "Unexpected" not in finished.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_of_few_characters_gets_escapes(encoding: str, tmp_path: Path) -> None:
+    folder = write_store(tmp_path / "läger-日本")
+    for extra in ([], ["--json"]):
+        finished = subprocess.run(
+            [sys.executable, "-m", "monoxkit_cli", "store", "info", str(folder), *extra],
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+            capture_output=True,
+            check=False,
+        )
+        assert (finished.returncode, finished.stderr) == (0, b"")
+        if extra:
+            assert json.loads(finished.stdout.decode(encoding))["path"] == str(folder)
 
 
 def test_a_full_disk_below_our_own_writes_is_a_storage_error(command: Any, capsys: Any) -> None:
