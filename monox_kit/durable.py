@@ -11,15 +11,18 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 from monox_kit.errors import ConfigError, MonoxError, StorageError, StoreError
+
+Made = TypeVar("Made")
 
 # Errors of the disk, as opposed to errors of the caller.
 _DISK_ERRNOS = frozenset(
@@ -41,6 +44,8 @@ _TAKEN_ERRNOS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 # Rust says the number, C++ the reason.
 _NATIVE_ERROR = re.compile(r"\(os error (?P<number>[0-9]+)\)|No space left on device")
 _TEMPORARY_PREFIX = ".tmp-"
+# How a file is opened that must be the one at its path, and must not make us wait: a pipe would.
+_NOT_ELSEWHERE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SIBLING = re.compile(r"\.tmp-(?P<name>.+)-[a-z0-9_]{8}(-old)?")
 
 
@@ -87,15 +92,40 @@ def fsync_folder(folder: Path) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Make every file below `folder`, and every folder's entries, durable."""
-    for parent, _, names in os.walk(folder, topdown=False, onerror=_raise):
+    """Make every file below `folder`, and every folder's entries, durable.
+
+    Files get the permissions of a new one, which those of `folder` tell: some writers, safetensors
+    for one, make theirs readable by their owner alone.
+
+    Raises:
+        StorageError: something else than a plain file with one name is there.
+    """
+    mode = 0o666 & folder.stat().st_mode
+    for parent, folders, names in os.walk(folder, topdown=False, onerror=_raise):
+        for name in folders:
+            _require(not os.path.islink(os.path.join(parent, name)), parent, name)
         for name in names:
-            descriptor = os.open(os.path.join(parent, name), os.O_RDONLY)
+            path = os.path.join(parent, name)
+            # Looked at first: opening a device may already do something.
+            _require(stat.S_ISREG(os.lstat(path).st_mode), parent, name)
+            descriptor = os.open(path, os.O_RDONLY | _NOT_ELSEWHERE)
             try:
+                found = os.fstat(descriptor)
+                _require(stat.S_ISREG(found.st_mode) and found.st_nlink == 1, parent, name)
+                os.fchmod(descriptor, mode)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         fsync_folder(Path(parent))
+
+
+def _require(is_ours: bool, parent: str, name: str) -> None:
+    """Refuse what none of our writers makes: another process has put it there."""
+    if not is_ours:
+        raise StorageError(
+            f"{os.path.join(parent, name)}: another process put a link or a special file into the "
+            "folder that is being written. Give a folder in which nobody else writes."
+        )
 
 
 def make_folder(folder: Path) -> Path:
@@ -149,13 +179,12 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
                 f"{path}: expected a file to write, found a folder. Give a file name."
             )
         make_folder(path.parent)
-        descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=path.parent)
+        temporary, descriptor = _new_sibling(path.parent / _TEMPORARY_PREFIX, _open_new)
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             is_new = not os.path.lexists(path)
             os.replace(temporary, path)
             try:
@@ -200,7 +229,8 @@ def new_folder(
     """Build a folder aside and rename it to `final` when the block ends without an error.
 
     Args:
-        final: where the finished folder will stand; an empty folder there is taken.
+        final: where the finished folder will stand; an empty folder there is taken. A link is
+            followed, and stays.
         replace: whether an existing folder at `final` gives way to the new one; without it an
             existing folder is an error.
         verify: called with the finished temporary folder after its fsync and before the rename.
@@ -211,9 +241,10 @@ def new_folder(
     Raises:
         ConfigError: `final` exists and `replace` is off, also where it came while the block ran; or
             a file stands there.
-        StorageError: the disk refused.
+        StorageError: the disk refused, or another process put a link into the new folder.
     """
     with disk_errors(final):
+        final = resolved(final)
         if final.exists() and not final.is_dir():
             raise ConfigError(
                 f"{final}: expected a folder, found a file. Give another output folder."
@@ -221,13 +252,9 @@ def new_folder(
         if not replace and not is_free(final):
             raise ConfigError(f"{final}: expected no folder yet, found one. Give another output.")
         make_folder(final.parent)
-        temporary = Path(
-            tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}{final.name}-", dir=final.parent)
-        )
+        temporary, _ = _new_sibling(final.parent / f"{_TEMPORARY_PREFIX}{final.name}-", os.mkdir)
         try:
-            os.chmod(temporary, 0o777 & ~_umask())
             yield temporary
-            _apply_umask(temporary)
             fsync_tree(temporary)
             if verify is not None:
                 verify(temporary)
@@ -235,6 +262,24 @@ def new_folder(
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def resolved(path: Path) -> Path:
+    """The path that a link at `path` leads to, where there may be nothing; `path` if it is none.
+
+    A stage calls it on its output before any work: a folder cannot take the place of a link.
+
+    Raises:
+        ConfigError: the link leads back to itself.
+        StorageError: the disk refused.
+    """
+    with disk_errors(path):
+        if not os.path.islink(path):
+            return path
+        found = Path(os.path.realpath(path))
+        if os.path.islink(found):
+            raise ConfigError(f"{path}: this link leads back to itself. Give another output.")
+        return found
 
 
 def is_free(path: Path) -> bool:
@@ -399,26 +444,17 @@ def open_plain(path: Path, flags: int, step: str) -> int:
     found = "a link or a folder"
     with disk_errors(path):
         try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(path, flags | os.O_CREAT | _NOT_ELSEWHERE, 0o666)
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return descriptor
             os.close(descriptor)
             found = "a special file"
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.EISDIR):
+            if error.errno == errno.ENXIO:  # a pipe that nobody reads
+                found = "a special file"
+            elif error.errno not in (errno.ELOOP, errno.EISDIR):
                 raise
     raise StoreError(f"{path}: expected a plain file, found {found}. {step}")
-
-
-def _apply_umask(folder: Path) -> None:
-    """Give every file below `folder` the permissions of a new one: some writers make them private.
-
-    safetensors, for one, creates its files readable by their owner alone.
-    """
-    mode = 0o666 & ~_umask()
-    for parent, _, names in os.walk(folder, onerror=_raise):
-        for name in names:
-            Path(parent, name).chmod(mode)
 
 
 def _raise(error: OSError) -> None:
@@ -426,8 +462,18 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _umask() -> int:
-    """The process's umask, which `mkstemp` and `mkdtemp` override."""
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _new_sibling(prefix: Path, make: Callable[[Path], Made]) -> tuple[Path, Made]:
+    """Make something under a name that nothing has: the prefix and 8 characters.
+
+    Not `mkstemp` and `mkdtemp`, which make it private: the permissions that the umask leaves can
+    be asked for only by changing it, for all threads of the process.
+    """
+    while True:
+        path = prefix.with_name(prefix.name + secrets.token_hex(4))
+        with contextlib.suppress(FileExistsError):
+            return path, make(path)
+
+
+def _open_new(path: Path) -> int:
+    """A descriptor of a new file."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOT_ELSEWHERE, 0o666)

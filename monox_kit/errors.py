@@ -89,6 +89,10 @@ class StorageError(MonoxError):
     exit_code = 6
 
 
+class FolderBusy(StorageError):
+    """Another process is writing the folder of a model, a corpus or a benchmark."""
+
+
 class CheckpointError(StorageError):
     """A checkpoint of a training run that differs from its record."""
 

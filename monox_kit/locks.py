@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from monox_kit.durable import make_folder, open_plain, remove_leftovers
-from monox_kit.errors import StorageError, StoreLocked, StoreLockLost
+from monox_kit.durable import make_folder, open_plain, remove_leftovers, resolved
+from monox_kit.errors import FolderBusy, StorageError, StoreLocked, StoreLockLost
 
 # What a call tells of an open file that somebody removed: NFS knows it no more.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
@@ -211,18 +211,29 @@ class RangeLocks:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path, folder: Path) -> Iterator[None]:
     """Hold the one lock of the file at `path` for the block, as `RangeLocks` holds a byte.
 
+    Args:
+        path: the lock file.
+        folder: what only its holder writes to, for the message.
+
     Raises:
-        StoreLocked: another process, or another part of this one, holds it, or removed the file.
+        FolderBusy: another process, or another part of this one, holds it, or removed the file.
         StorageError: the file system has no locks.
     """
     with RangeLocks(path) as locks:
-        if not locks.took(0, 1):
-            raise StoreLocked(
-                f"{path.parent}: expected no other writer, found one holding {path.name}. "
-                "Wait for it to end or choose another folder."
+        try:
+            is_ours = locks.took(0, 1)
+        except StoreLockLost as error:
+            raise FolderBusy(
+                f"{folder}: another process removed the lock file {path} while this one took it. "
+                "Run the same command again."
+            ) from error
+        if not is_ours:
+            raise FolderBusy(
+                f"{folder}: another process is writing this folder and holds the lock {path}. "
+                "Wait for it to end, or give another folder."
             )
         yield
 
@@ -231,10 +242,13 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 def owned_folder(final: Path) -> Iterator[None]:
     """Be the only process that builds the folder `final`; what killed ones left is removed.
 
+    A link is followed: the lock is that of the folder which it leads to.
+
     Raises:
-        StoreLocked: another process is building it.
+        FolderBusy: another process is building it.
     """
-    with exclusive_lock(final.parent / f".{final.name}.lock"):
+    final = resolved(final)
+    with exclusive_lock(final.parent / f".{final.name}.lock", final):
         remove_leftovers(final)
         yield
 

@@ -71,7 +71,7 @@ def benchmark_labelling(
     """
     progress = progress or Silent()
     make_folder(work)
-    with exclusive_lock(work / "benchmark.lock"), contextlib.ExitStack() as stack:
+    with exclusive_lock(work / "benchmark.lock", work), contextlib.ExitStack() as stack:
         plan = make_plan(config, work, progress)
         stack.callback(remove_folder, plan.scratch)
         size = encoder_size(plan.folder)

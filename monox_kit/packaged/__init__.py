@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monox_kit import durable
-from monox_kit.errors import ModelError, StoreLocked
+from monox_kit.errors import FolderBusy, ModelError
 from monox_kit.locks import exclusive_lock
 from monox_kit.packaged import e5, mpnet
 from monox_kit.packaged.installed import installed_file
@@ -99,14 +99,14 @@ def _cached(folder: Path, build: Callable[[Path], None], progress: Progress) -> 
     waited = False
     while True:
         try:
-            with exclusive_lock(lock):
+            with exclusive_lock(lock, folder):
                 if not _stands_whole(folder):
                     durable.remove_leftovers(folder)
                     with durable.new_folder(folder, replace=True) as temporary:
                         build(temporary)
                         durable.write_json(temporary / _RECORD_NAME, _record(temporary))
                 return folder
-        except StoreLocked:
+        except FolderBusy:
             if not waited:
                 progress.note(f"{folder.name}: another process is preparing it, waiting")
                 waited = True

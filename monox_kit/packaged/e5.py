@@ -73,10 +73,7 @@ def convert(source: PackagedFile, folder: Path, progress: Progress) -> None:
         for bert_name, (name, shape) in shapes.items():
             weights[bert_name] = opened.tensor(name, shape)
             task.advance()
-        weight_file = folder / "model.safetensors"
-        save_file(weights, weight_file, metadata={"format": "pt"})
-        # safetensors makes the file readable by its owner alone; the cache may be shared.
-        weight_file.chmod((folder / "config.json").stat().st_mode)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def build_tokenizer(opened: E5File) -> Tokenizer:

@@ -32,6 +32,7 @@ from monox_kit.durable import (
     make_folder,
     new_folder,
     remove_all_leftovers,
+    resolved,
     write_json,
 )
 from monox_kit.errors import ConfigError, StorageError
@@ -73,6 +74,7 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
             f"--method self-training: expected one process, found {num_started()}: labelling "
             "between the rounds is not shared. Start it without torchrun or accelerate launch."
         )
+    out = resolved(out)
     text = _required_text(config)
     num_rounds = config.rounds or DEFAULT_ROUNDS
     ours = replace(config, method="pl", stores=(), unlabelled=None, rounds=None)

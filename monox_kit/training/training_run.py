@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.digest import digest_json
-from monox_kit.durable import new_folder
+from monox_kit.durable import new_folder, resolved
 from monox_kit.errors import ConfigError
 from monox_kit.locks import owned_folder
 from monox_kit.models.folder import BundleRecord, ModelFolder, open_folder, write_record
@@ -63,7 +63,7 @@ class TrainingRun:
         sources: Sources,
     ) -> None:
         self._command, self._method, self._model, self._loop = command, method, model, loop
-        self._dev_config, self._out, self._sources = dev, out, sources
+        self._dev_config, self._out, self._sources = dev, resolved(out), sources
 
     def prepared(self, progress: Progress) -> Prepared:
         """The inputs opened and checked, and the run's fingerprint; nothing is written."""

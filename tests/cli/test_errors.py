@@ -39,6 +39,7 @@ EXIT_CODES = {
     "ProviderError": 5,
     "NotFinite": 5,
     "StorageError": 6,
+    "FolderBusy": 6,
     "CheckpointError": 6,
     "GateError": 7,
 }

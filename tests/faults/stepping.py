@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from monox_kit import durable
 from monox_kit.store import builder as builder_module
 from tests.faults.states import SIX_SHARDS
 from tests.store_samples import write_store
@@ -30,7 +30,7 @@ def before_each_step(act: Callable[[str], None]) -> Iterator[None]:
             (os, "rename"),
             (os, "replace"),
             (os, "mkdir"),
-            (tempfile, "mkstemp"),
+            (durable, "_open_new"),
         ):
             real = getattr(owner, name)
 

@@ -72,7 +72,7 @@ def test_a_finished_folder_is_returned_while_another_process_holds_the_lock(site
 
     install_e5(site, e5_bytes())
     folder = packaged_folder("e5-small", cache=cache)
-    with exclusive_lock(cache / f".lock-{folder.name}"):
+    with exclusive_lock(cache / f".lock-{folder.name}", folder):
         assert packaged_folder("e5-small", cache=cache, progress=NoWaiting()) == folder
         (folder / "config.json").unlink()
         with pytest.raises(AssertionError, match="another process"):
