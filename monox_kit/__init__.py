@@ -1,7 +1,67 @@
-"""monoxkit: turns a classifier that works in English into a fast multilingual one."""
+"""monoxkit: turns a classifier that works in English into a fast multilingual one.
+
+    import monox_kit as mk
+
+    model = mk.load("student-onnx")
+    model.predict(["Das Paket kam zwei Tage zu spät an."])
+
+Each stage is one call with the names that its command has as options. Nothing heavy is imported
+before it is asked for: `import monox_kit` costs milliseconds (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from monox_kit.runtime_environment import silence_dependencies
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 silence_dependencies()
+
+# Where each public name lives.
+_HOMES = {
+    "predict": "monox_kit.door",
+    "load": "monox_kit.models.predict",
+    "Model": "monox_kit.models.predict",
+    "Prediction": "monox_kit.models.predict",
+    "LabelSet": "monox_kit.data",
+    "LogitStore": "monox_kit.store",
+    "MonoxError": "monox_kit.errors",
+    "EvalReport": "monox_kit.evaluation",
+    "ExportSummary": "monox_kit.export.run",
+    "LabelSummary": "monox_kit.labelling.config",
+    "PredictSummary": "monox_kit.prediction",
+    "TrainingSummary": "monox_kit.training.summary",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # names of `_HOMES`, all of them text
+
+if TYPE_CHECKING:
+    from monox_kit.data import LabelSet as LabelSet
+    from monox_kit.door import predict as predict
+    from monox_kit.errors import MonoxError as MonoxError
+    from monox_kit.evaluation import EvalReport as EvalReport
+    from monox_kit.export.run import ExportSummary as ExportSummary
+    from monox_kit.labelling.config import LabelSummary as LabelSummary
+    from monox_kit.models.predict import Model as Model
+    from monox_kit.models.predict import Prediction as Prediction
+    from monox_kit.models.predict import load as load
+    from monox_kit.prediction import PredictSummary as PredictSummary
+    from monox_kit.store import LogitStore as LogitStore
+    from monox_kit.training.summary import TrainingSummary as TrainingSummary
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, imported from its home on first use."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

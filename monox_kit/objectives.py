@@ -277,6 +277,13 @@ def hard_labels(teacher_logits: Logits) -> Int64s:
     return np.asarray(np.argmax(teacher_logits, axis=-1), np.int64)
 
 
+def probabilities(logits: Logits) -> npt.NDArray[np.float64]:
+    """[N, C] float64 softmax of each row of [N, C] at T = 1; rows sum to 1."""
+    values = logits.astype(np.float64)
+    weights = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
 def confidence(teacher_logits: Logits) -> npt.NDArray[np.float64]:
     """[N] float64 in (0, 1], the largest softmax probability of each row of [N, C] at T = 1."""
     logits = teacher_logits.astype(np.float64)
@@ -296,6 +303,12 @@ def entropy(teacher_logits: Logits) -> npt.NDArray[np.float64]:
 def binary_hard_labels(teacher_logits: Logits) -> npt.NDArray[np.int8]:
     """[N, C] int8, 1 for the classes with a logit above 0, a probability above 1/2; else 0."""
     return np.asarray(teacher_logits > 0, np.int8)
+
+
+def binary_probabilities(logits: Logits) -> npt.NDArray[np.float64]:
+    """[N, C] float64 sigmoid of each of [N, C] logits at T = 1, without overflow on either side."""
+    values = logits.astype(np.float64)
+    return np.asarray(np.exp(-np.logaddexp(0, -values)))
 
 
 def binary_confidence(teacher_logits: Logits) -> npt.NDArray[np.float64]:

@@ -53,6 +53,7 @@ class Problem(ABC):
         losses: of its objectives.
         measure: what chooses weights, a key of `MEASURES`.
         label_descr: numpy type of `Labels` in a store.
+        labels: the classes.
         num_classes: C.
     """
 
@@ -61,7 +62,7 @@ class Problem(ABC):
     label_descr: ClassVar[str]
 
     def __init__(self, labels: LabelSet) -> None:
-        self._labels = labels
+        self.labels = labels
         self.num_classes = len(labels)
 
     @property
@@ -92,7 +93,7 @@ class Problem(ABC):
         encoded = np.full(self.label_shape(len(documents)), -1, self.label_descr)
         for at, document in enumerate(documents):
             if document.label is not None and not ignore:
-                indices = self._labels.indices(document.label, f"{where}: row {document.row}")
+                indices = self.labels.indices(document.label, f"{where}: row {document.row}")
                 encoded[at] = self._encoded(indices)
         return encoded
 
@@ -119,6 +120,10 @@ class Problem(ABC):
     @abstractmethod
     def decide(self, logits: Logits) -> Labels:
         """The labels that [N, C] logits decide for."""
+
+    @abstractmethod
+    def probabilities(self, logits: Logits) -> Floats:
+        """[N, C] the probability of each class at T = 1."""
 
     @abstractmethod
     def confidence(self, logits: Logits) -> Floats:
@@ -187,7 +192,7 @@ class _SingleLabel(Problem):
         return indices[0]
 
     def decode(self, labels: Labels) -> list[Label | None]:
-        names = self._labels.names
+        names = self.labels.names
         return [None if index < 0 else names[index] for index in labels.tolist()]
 
     def are_valid(self, labels: Labels) -> Bools:
@@ -201,6 +206,9 @@ class _SingleLabel(Problem):
 
     def decide(self, logits: Logits) -> Labels:
         return objectives.hard_labels(logits)
+
+    def probabilities(self, logits: Logits) -> Floats:
+        return objectives.probabilities(logits)
 
     def confidence(self, logits: Logits) -> Floats:
         return objectives.confidence(logits)
@@ -262,7 +270,7 @@ class _MultiLabel(Problem):
         return row
 
     def decode(self, labels: Labels) -> list[Label | None]:
-        names = self._labels.names
+        names = self.labels.names
         return [
             None if row[0] < 0 else tuple(names[index] for index in np.flatnonzero(row))
             for row in labels
@@ -280,6 +288,9 @@ class _MultiLabel(Problem):
 
     def decide(self, logits: Logits) -> Labels:
         return objectives.binary_hard_labels(logits)
+
+    def probabilities(self, logits: Logits) -> Floats:
+        return objectives.binary_probabilities(logits)
 
     def confidence(self, logits: Logits) -> Floats:
         return objectives.binary_confidence(logits)

@@ -1,9 +1,10 @@
 """The `monoxkit` command: its commands, its global options, and how every failure ends.
 
 A command is one module with a `register(app)` function, listed in `COMMANDS`. Such a module imports
-only the standard library and Typer at its top; the library and `monoxkit_cli.render` are imported
-inside the command's body, so that `monoxkit --help` costs what Typer costs. The first sentence of a
-command's docstring is its line on the help page: at most 55 characters.
+only the standard library and Typer at its top; the library is imported where a command is
+registered with its options, which only the command that runs is, so that `monoxkit --help` costs
+what Typer costs. The first sentence of a command's help is its line on the help page: at most 55
+characters.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from monoxkit_cli import (
     evaluate,
     export,
     label,
+    predict,
     store,
     train_student,
     train_teacher,
@@ -43,6 +45,7 @@ COMMANDS: Final = (
     label,
     train_student,
     evaluate,
+    predict,
     store,
     doctor,
 )
@@ -81,8 +84,13 @@ def _global_options(
     """
 
 
-def build_app() -> typer.Typer:
-    """The Typer application with every command of `COMMANDS`."""
+def build_app(only: Sequence[str] | None = None) -> typer.Typer:
+    """The Typer application with every command of `COMMANDS`.
+
+    Args:
+        only: the words of a command line: a command that is not among them has its line on the
+            help page, and no options; None for all commands whole.
+    """
     app = typer.Typer(
         name="monoxkit",
         add_completion=False,
@@ -91,8 +99,16 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_global_options)
     for module in COMMANDS:
-        module.register(app)
+        derived = getattr(module, "COMMAND", None)
+        if derived is not None and only is not None and derived.name not in only:
+            app.command(derived.name, help=derived.help)(_nothing)
+        else:
+            module.register(app)
     return app
+
+
+def _nothing() -> None:
+    """A command that is listed, and does not run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: list[str]) -> int:
     """Let Typer run; its own exits (help, version) come back as their code."""
     require_values(given)
-    command = typer.main.get_command(build_app())
+    command = typer.main.get_command(build_app(given))
     try:
         code = command.main(args=spread(given), prog_name="monoxkit", standalone_mode=False)
     except USAGE_ERROR as error:

@@ -16,6 +16,7 @@ import typer
 
 from monox_kit.errors import ConfigError, MonoxError
 from monox_kit.foreign import cleaned, shown, shown_json, shown_lines
+from monoxkit_cli.options import as_options
 
 # Refusals of the disk that may also come from a library below ours, outside `monox_kit.durable`.
 _DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -50,7 +51,7 @@ class Answered(Exception):
 
 def error_json(error: MonoxError) -> dict[str, Any]:
     """What `--json` shows of an error."""
-    return _as_json(type(error).__name__, str(error), error.exit_code)
+    return _as_json(type(error).__name__, as_options(str(error)), error.exit_code)
 
 
 def write_json(value: Any) -> None:
@@ -137,7 +138,7 @@ def _described(error: BaseException) -> tuple[str, str, int]:
 
         error = storage_error(error, error.filename or "output")
     if isinstance(error, MonoxError):
-        return type(error).__name__, str(error), error.exit_code
+        return type(error).__name__, as_options(str(error)), error.exit_code
     message = f"{shown(error)}. Run the same command with --debug to see where it comes from."
     return f"Unexpected {type(error).__name__}", message, UNEXPECTED_EXIT_CODE
 

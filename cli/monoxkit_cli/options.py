@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
@@ -25,6 +26,7 @@ class DevSetOptions(TypedDict):
 SEVERAL_VALUES: Final = (
     "--corpus",
     "--test",
+    "--input",
     "--train",
     "--dev",
     "--report-dev",
@@ -220,6 +222,16 @@ def shard_bounds(value: str | None) -> tuple[int, int] | None:
             "the first ten."
         )
     return int(first), int(behind)
+
+
+def option_name(setting: str) -> str:
+    """The option of a setting: --guard-rows of guard_rows."""
+    return f"--{setting.replace('_', '-')}"
+
+
+def as_options(message: str) -> str:
+    """A message of the library, which names settings in backticks, with --options instead."""
+    return re.sub(r"`([a-z]+(?:_[a-z]+)*)`", lambda found: option_name(found[1]), message)
 
 
 def spread(arguments: Sequence[str]) -> list[str]:

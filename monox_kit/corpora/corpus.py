@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
+from monox_kit.config import Config
 from monox_kit.corpora.checks import DocumentCheck
 from monox_kit.corpora.formats import FormatName, row_source
 from monox_kit.corpora.marks import Marker, Marks, Place
@@ -40,7 +41,7 @@ _OPTIONAL_COLUMNS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CorpusConfig:
+class CorpusConfig(Config):
     """Which files are read and how.
 
     Attributes:

@@ -1,0 +1,156 @@
+"""Commands made from stages: a stage's parameters become options, its result a table or JSON.
+
+A command's module says what it is called, what its help page says and how its result is shown; all
+else comes from `monox_kit.door`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from monoxkit_cli.options import ArgumentsFirst, option_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from monox_kit.door import Parameter, Stage
+
+JSON = "as_json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """A command of one stage.
+
+    Attributes:
+        name: as it is typed.
+        stage: the stage's name in `monox_kit.door.STAGES`.
+        help: the help page's text; its first sentence stands on the page of all commands, its last
+            line is an example.
+        show: the tables of the stage's result.
+        notes: text below the tables; none by default.
+        run: runs the stage instead of `Stage.run`, for a command that does more than call it; what
+            it returns is shown unless it is None.
+        defaults: the command's own defaults.
+    """
+
+    name: str
+    stage: str
+    help: str
+    show: Callable[[Any], Table | list[Table]]
+    notes: Callable[[Any], str] = lambda result: ""
+    run: Callable[[Stage, dict[str, Any]], Any] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def register(self, app: typer.Typer) -> None:
+        """Add the command with all its options to `app`."""
+        from monox_kit.door import STAGES
+
+        stage = STAGES[self.stage]
+        parameters = stage.parameters()
+
+        def command(**given: Any) -> None:
+            self._execute(stage, given)
+
+        command.__name__ = self.name.replace("-", "_")
+        command.__doc__ = self.help
+        shown = [_option(one, stage, self.defaults) for one in parameters] + [_JSON_OPTION]
+        command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in shown}
+        app.command(self.name, cls=ArgumentsFirst)(command)
+
+    def _execute(self, stage: Stage, given: dict[str, Any]) -> None:
+        from monoxkit_cli.render import RichProgress, emit
+
+        as_json = given.pop(JSON)
+        if self.run is not None:
+            result = self.run(stage, given)
+        else:
+            result = stage.run(given, RichProgress())
+        if result is not None:
+            emit(result, as_json, lambda: self.show(result), notes=self.notes(result))
+
+
+_JSON_OPTION = inspect.Parameter(
+    JSON,
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--json", help="Show the result as JSON.")],
+)
+
+
+def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspect.Parameter:
+    """A parameter of a call as one of Typer's."""
+    kind, parser = _typed(one)
+    default = defaults.get(one.name, one.default)
+    settings: dict[str, Any] = {"help": one.help, "metavar": _metavar(one, kind)}
+    if parser is not None:
+        settings["parser"] = parser
+    about = (
+        typer.Argument(**settings)
+        if one.name in stage.positional
+        else typer.Option(option_name(one.name), **settings)
+    )
+    return inspect.Parameter(
+        one.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if default == () else default,
+        annotation=Annotated[kind | None if default is None or default == () else kind, about],
+    )
+
+
+def _typed(one: Parameter) -> tuple[Any, Callable[[str], Any] | None]:
+    """The type that Typer reads a parameter as, and a reader of its own where it has none."""
+    kinds = [one.type] if get_origin(one.type) not in (Union, UnionType) else get_args(one.type)
+    kind = next(each for each in kinds if each is not type(None))
+    if get_origin(kind) is tuple:
+        if _is_range(kind):
+            return str, _range
+        return list[_plain(get_args(kind)[0])], None  # type: ignore[misc]
+    return _plain(kind), None
+
+
+def _metavar(one: Parameter, kind: Any) -> str | None:
+    """What stands for the value on the help page."""
+    choices = [part for part in _nested(one.type) if get_origin(part) is Literal]
+    if choices:
+        return "|".join(map(str, get_args(choices[0])))
+    if one.is_files:
+        return "FILE..."
+    if kind is bool:
+        return None
+    if _is_range(one.type):
+        return "A:B"
+    return {int: "N", float: "X"}.get(kind, "TEXT")
+
+
+def _nested(kind: Any) -> list[Any]:
+    """A type and all types in it."""
+    return [kind, *(part for one in get_args(kind) for part in _nested(one))]
+
+
+def _is_range(kind: Any) -> bool:
+    return any(get_args(part) == (int, int) for part in _nested(kind) if get_origin(part) is tuple)
+
+
+def _plain(kind: Any) -> Any:
+    """Names of a choice, paths and labels are text; the library checks them."""
+    if get_origin(kind) is Literal or kind not in (int, float, bool, str):
+        return str
+    return kind
+
+
+def _range(value: str) -> tuple[int, int]:
+    """The two numbers of A:B."""
+    first, colon, behind = value.partition(":")
+    if not (
+        colon and first.isascii() and first.isdigit() and behind.isascii() and behind.isdigit()
+    ):
+        raise typer.BadParameter(f"expected A:B, two whole numbers such as 0:10, found {value!r}")
+    return int(first), int(behind)

@@ -1,0 +1,133 @@
+"""Predicting a stream: a line in, a line out, as soon as it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import IO
+
+from monox_kit.corpora.checks import DocumentCheck
+from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from monox_kit.corpora.rows import Columns, Meter, RawRow, RowSource
+from monox_kit.data import Document
+from monox_kit.errors import ConfigError, CorpusError, first_line
+from monox_kit.models.predict import load
+from monox_kit.prediction.config import PredictConfig
+from monox_kit.prediction.rows import json_lines, predicted_table
+
+# Bytes of a read: what is there already is predicted together, and nothing is waited for.
+_READ_BYTES = 1 << 16
+# Rows of files that are predicted together.
+_WINDOW_ROWS = 1024
+
+
+def predict_stream(config: PredictConfig, lines: IO[bytes] | None, out: IO[bytes]) -> int:
+    """Predict rows as they come and write one JSON line for each, in their order.
+
+    Args:
+        config: what is predicted with what. Of a stream, `input.format` says what a line is: a
+            JSON object (`jsonl`) or a text (`text`, `auto`), and `input.paths` is not read.
+        lines: unbuffered, such as the standard input: what one read gives is predicted together.
+            None for the files of `config.input`.
+        out: where the lines go, flushed after every read.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ConfigError: a stream of another format was asked for.
+        CorpusError: a row cannot be used; the rows before it have been answered.
+        MonoxError: by kind, see `monox_kit.errors`.
+    """
+    of_stream = lines is None or config.input.format in ("auto", "text", "jsonl")
+    if not of_stream or config.out_format not in (None, "jsonl"):
+        raise ConfigError(
+            f"`format` {config.input.format}, `out_format` {config.out_format}: a stream takes "
+            "text or jsonl and gives jsonl. Give files for the other formats."
+        )
+    model = load(
+        config.model,
+        backend=config.backend,
+        max_length=config.max_length,
+        provider=config.provider,
+        device=config.device,
+    )
+    num_rows = 0
+    for documents in _windows(config.input) if lines is None else _reads(config.input, lines):
+        has_pairs = documents[0].text_pair is not None
+        table = predicted_table(model, documents, config, has_pairs=has_pairs)
+        out.write(json_lines(table, model.labels))
+        out.flush()
+        num_rows += len(documents)
+    return num_rows
+
+
+def _windows(config: CorpusConfig) -> Iterator[list[Document]]:
+    """The documents of files, in lists."""
+    documents = Corpus(config).documents()
+    while window := list(islice(documents, _WINDOW_ROWS)):
+        yield window
+
+
+def _reads(config: CorpusConfig, lines: IO[bytes]) -> Iterator[list[Document]]:
+    """The documents of a stream, in lists of what each read gave; a bad line ends the last one."""
+    source = _StreamSource(config)
+    row, rest, is_open = 0, b"", True
+    while is_open:
+        chunk = lines.read(_READ_BYTES)
+        is_open = bool(chunk)
+        *whole, rest = (rest + chunk).split(b"\n")
+        if not is_open and rest:
+            whole.append(rest)
+        documents: list[Document] = []
+        failed: CorpusError | None = None
+        for line in whole:
+            try:
+                documents.append(source.document(row, line))
+            except CorpusError as error:
+                failed = error
+                break
+            row += 1
+        if documents:
+            yield documents
+        if failed is not None:
+            raise failed
+
+
+class _StreamSource:
+    """The documents of a stream's lines, held to the rules of files."""
+
+    def __init__(self, config: CorpusConfig) -> None:
+        self._columns = config.columns()
+        self._is_json = config.format == "jsonl"
+        self._check = DocumentCheck(self._columns, is_paired=config.pair == "required")
+        self._source = RowSource(name="standard input", size_bytes=None, unit="line", rows=_no_rows)
+
+    def document(self, row: int, line: bytes) -> Document:
+        """The document in the line of a row; lines count from 1."""
+        where = self._source.where(row + 1)
+        try:
+            text = line.decode().removesuffix("\r")
+            value = json.loads(text) if self._is_json else {self._columns.text: text}
+        except (ValueError, RecursionError) as error:
+            wanted = "a JSON object" if self._is_json else "a text"
+            raise CorpusError(
+                f"{where}: expected {wanted} in UTF-8, found: {first_line(error)}. Correct it."
+            ) from error
+        if not isinstance(value, dict):
+            raise CorpusError(
+                f"{where}: expected a JSON object, found {type(value).__name__}. Write one object "
+                "a line, or give the format text."
+            )
+        columns = self._columns
+        columns.check(value.keys(), where)
+        pair = None if columns.pair is None else value.get(columns.pair)
+        key, lang = value.get(columns.id), value.get(columns.lang)
+        raw = (row + 1, value[columns.text], pair, None, key, lang)
+        return self._check.document(row, raw, self._source)
+
+
+def _no_rows(columns: Columns, meter: Meter) -> Iterator[RawRow]:
+    """A stream is read once, by its reader."""
+    return iter(())
