@@ -18,9 +18,16 @@ from monox_kit.corpora.corpus import Corpus, CorpusSummary
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.digest import digest_file
-from monox_kit.durable import make_folder, new_file, new_folder, remove_folder, write_json
+from monox_kit.durable import (
+    make_folder,
+    new_file,
+    new_folder,
+    remove_folder,
+    remove_leftovers,
+    write_json,
+)
 from monox_kit.errors import ConfigError, CorpusError
-from monox_kit.locks import exclusive_lock
+from monox_kit.locks import owned_folder
 from monox_kit.models.folder import require_same_run
 from monox_kit.models.predict import Model, load
 from monox_kit.prediction.config import PredictConfig, PredictSummary
@@ -64,7 +71,7 @@ def predict(
         progress=progress,
     )
     make_folder(out.absolute().parent)
-    with exclusive_lock(out.absolute().parent / f".{out.name}.lock"):
+    with owned_folder(out):
         scan = corpus.scan(progress=progress, mark_every=PART_ROWS)
         model.loaded.folder.require_pairs(scan.has_pairs, ", ".join(corpus.files))
         run = _Run(config, corpus, scan, model, out)
@@ -141,6 +148,7 @@ class _Run:
         import pyarrow.parquet as pq
 
         if not self._parts.is_dir():
+            remove_leftovers(self._parts)
             with new_folder(self._parts) as building:
                 write_json(building / _PARTS_RECORD, {"run": self._fingerprint})
         num_parts, num_rows = len(self._scan.marks), self._scan.num_rows
