@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,9 @@ def stored_name(reference: str) -> str:
     return "::".join(_stored(part) for part in reference.split("::"))
 
 
-def stored_names(references: Sequence[str]) -> str:
-    """`stored_name` of each, in one text."""
-    return ", ".join(map(stored_name, references))
+def stored_names(references: str) -> str:
+    """`stored_name` of each of several that stand in one text, with a comma and a space between."""
+    return ", ".join(map(stored_name, references.split(", ")))
 
 
 def markdown_text(text: object) -> str:
@@ -137,7 +137,8 @@ def _stored(reference: str) -> str:
     path = path if is_url else reference
     parts = Path(path).parts
     if Path(path).is_absolute() or path.startswith("~") or ".." in parts or not parts:
-        return Path(path).name or Path(path).expanduser().resolve().name
+        name = Path(path).name
+        return name if name not in ("", "..") else Path(path).expanduser().resolve().name
     return path
 
 

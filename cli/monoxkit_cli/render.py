@@ -105,9 +105,12 @@ def _plain(table: Table) -> str:
     """The table as aligned columns without lines, colours or wrapping."""
     table.box = None
     table.pad_edge = False
-    table.title_justify = "left"
     stream = io.StringIO()
-    _console(stream, width=_PLAIN_WIDTH, color_system=None).print(table)
+    console = _console(stream, width=_PLAIN_WIDTH, color_system=None)
+    if table.title:  # as a part of the table it would be wrapped to the table's width
+        console.print(table.title)
+        table.title = None
+    console.print(table)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 

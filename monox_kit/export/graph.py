@@ -165,6 +165,9 @@ def _export_dynamo(model: Any, folder: Path, inputs: dict[str, torch.Tensor], op
     )
     if program is None:
         raise ModelError("torch.onnx.export: expected a program, found none.")
+    # Each node names the lines of code that it is from, by paths of this machine.
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
     size = sum(value.numel() * value.element_size() for value in model.parameters())
     program.save(str(folder / ONNX_FILE), external_data=size > _EXTERNAL_DATA_BYTES)
 

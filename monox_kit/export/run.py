@@ -20,6 +20,13 @@ from monox_kit.export.graph import FORMS, GRAPHS_VERSION, save_graph
 from monox_kit.export.quantize import Calibration
 from monox_kit.export.sample_texts import check_documents
 from monox_kit.export.search import Search
+from monox_kit.foreign import (
+    markdown_code,
+    markdown_text,
+    publishable,
+    stored_name,
+    stored_names,
+)
 from monox_kit.hardware import read_hardware
 from monox_kit.locks import owned_folder
 from monox_kit.models.batching import along_lengths
@@ -176,7 +183,7 @@ def _write_bundle(
     source, tokenizer = subject.folder, subject.tokenizer
     tokenizer.save(folder)
     shutil.copyfile(source.path / "config.json", folder / "config.json")
-    chain = dict(source.record.provenance) if source.record else {}
+    chain = _published(source.record.provenance) if source.record else {}
     record = BundleRecord(
         labels=source.labels,
         max_length=tokenizer.max_length,
@@ -190,18 +197,39 @@ def _write_bundle(
             "provider": summary.provider,
             "runtime": runtime_version(),
             "hardware": read_hardware().to_json(),
-            "candidates": summary.candidates,
+            "candidates": publishable(summary.candidates),  # reasons quote files
         },
     )
     assert best.agreement is not None  # nothing is kept that was not compared
+    name = markdown_code(stored_name(source.name))
     card = (
         f"---\nlibrary_name: onnx\npipeline_tag: text-classification\n---\n\n"
-        f"# {summary.path.name}\n\n`{source.name}` as an ONNX graph in {summary.precision}, "
+        f"# {markdown_text(summary.path.name)}\n\n{name} as an ONNX graph in {summary.precision}, "
         f"exported with monoxkit {__version__}.\n\nAgainst PyTorch on {best.agreement.num_texts} "
         f"texts: same label on {best.agreement.argmax:.1%}, largest logit difference "
         f"{best.agreement.max_delta:.2e}, mean KL {best.agreement.mean_kl:.2e}.\n"
     )
     write_record(folder, record, card + _card_table(summary))
+
+
+def _published(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of a model folder as its exports carry it on.
+
+    Folders of version 0.1.0 name the places that their files were in; here these are names alone.
+    """
+    found = dict(provenance)
+    if isinstance(model := found.get("model"), str):
+        found["model"] = stored_name(model)
+    if isinstance(origin := found.get("origin"), Mapping):
+        origin = dict(origin)
+        if isinstance(name := origin.get("labelled_name"), str):
+            origin["labelled_name"] = stored_names(name)
+        if isinstance(names := origin.get("dev_names"), Mapping):
+            origin["dev_names"] = {key: stored_names(str(value)) for key, value in names.items()}
+        found["origin"] = origin
+    if isinstance(source := found.get("source"), Mapping):
+        found["source"] = _published(source)
+    return found
 
 
 def _card_table(summary: ExportSummary) -> str:
@@ -217,7 +245,7 @@ def _card_table(summary: ExportSummary) -> str:
             ("-", "-") if found is None else (f"{found['argmax']:.1%}", f"{found['mean_kl']:.1e}")
         )
         speed = "-" if rate is None else f"{rate:,.0f}"
-        verdict = str(one["rejected"] or "kept").replace("|", "/")
+        verdict = markdown_text(publishable(one["rejected"] or "kept"))
         lines.append(f"| {name} | {shown[0]} | {shown[1]} | {speed} | {verdict} |")
     return "\n".join(lines) + "\n"
 

@@ -6,10 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import assert_never
 
+from monox_kit.foreign import markdown_text, shown_lines
 from monox_kit.report.blocks import Block, Command, Items, Paragraph, Plot, Section, Table
-
-# Characters that would begin markup in running text or end a table's cell.
-_MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*|<>~$"})
 
 # Longer cells run over, so that one of them does not fill every row with spaces.
 _WIDEST_COLUMN = 40
@@ -17,30 +15,24 @@ _WIDEST_COLUMN = 40
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
     """The page as text; plots are left out."""
-    parts = [f"# {escaped(title)}"]
+    parts = [f"# {markdown_text(title)}"]
     for section in sections:
-        parts.append(f"## {escaped(section.heading)}")
+        parts.append(f"## {markdown_text(section.heading)}")
         parts += [text for text in map(_block, section.blocks) if text]
     return "\n\n".join(parts) + "\n"
-
-
-def escaped(text: str) -> str:
-    """The text on one line, so that it shows as it is and not as markup, links or HTML."""
-    line = " ".join(text.split()).translate(_MARKUP)
-    return line.replace("](", "]\\(").replace("&", "&amp;")
 
 
 def _block(block: Block) -> str:
     match block:
         case Paragraph(text):
-            return escaped(text)
+            return markdown_text(text)
         case Items(texts):
-            return "\n".join(f"- {escaped(text)}" for text in texts)
+            return "\n".join(f"- {markdown_text(text)}" for text in texts)
         case Table():
             return _table(block)
         case Command(text):
             # Indented, not fenced: no content can end the block early.
-            return textwrap.indent(text, "    ", lambda line: True)
+            return textwrap.indent(shown_lines(text), "    ", lambda line: True)
         case Plot():
             return ""
         case _ as unknown:
@@ -48,13 +40,13 @@ def _block(block: Block) -> str:
 
 
 def _table(table: Table) -> str:
-    rows = [[escaped(cell) for cell in row] for row in table.rows]
+    rows = [[markdown_text(cell) for cell in row] for row in table.rows]
     widths = [min(_WIDEST_COLUMN, max(3, *(len(cell) for cell in column))) for column in zip(*rows)]
     is_number = [table.numeric and position > 0 for position in range(len(widths))]
     rule = ["-" * (width - 1) + (":" if n else "-") for width, n in zip(widths, is_number)]
     lines = [_line(rows[0], widths, is_number), _line(rule, widths, is_number)]
     lines += [_line(row, widths, is_number) for row in rows[1:]]
-    return escaped(table.caption) + "\n\n" + "\n".join(lines)
+    return markdown_text(table.caption) + "\n\n" + "\n".join(lines)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], is_number: Sequence[bool]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import assert_never
 
+from monox_kit.foreign import shown_lines
 from monox_kit.report.blocks import (
     Block,
     Command,
@@ -117,4 +118,4 @@ def _table(table: Table) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(text, quote=True)
+    return escape(shown_lines(text), quote=True)

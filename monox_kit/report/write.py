@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from monox_kit.durable import write_file, write_json
+from monox_kit.foreign import publishable, stored_name
 from monox_kit.report.content import sections
 from monox_kit.report.markdown import markdown
 from monox_kit.report.page import page
@@ -27,9 +30,35 @@ def write_report(report: DemoReport, out: Path) -> list[Path]:
         ConfigError: a folder stands at one of the paths, or a file at `out`.
         StorageError: the disk refused.
     """
+    report = published(report)
     content = sections(report)
     paths = [out / f"report.{suffix}" for suffix in ("md", "html", "json")]
     write_file(paths[0], markdown(TITLE, content).encode())
     write_file(paths[1], page(TITLE, content, draw_plots(report)).encode())
     write_json(paths[2], report.to_json())
     return paths
+
+
+def published(report: DemoReport) -> DemoReport:
+    """The report with names in the place of absolute paths: it is made to be handed on."""
+    exports = {
+        name: {**export, "candidates": publishable(export.get("candidates", {}))}
+        for name, export in report.exports.items()
+    }
+    return replace(
+        report,
+        out=stored_name(report.out),
+        settings=_named(report.settings, "data", "teacher_model", "student_model"),
+        corpus=_named(report.corpus, "folder"),
+        evaluations={key: _named(value, "model") for key, value in report.evaluations.items()},
+        training={key: _named(value, "path") for key, value in report.training.items()},
+        labelling=_named(report.labelling, "store"),
+        exports={key: _named(value, "path") for key, value in exports.items()},
+    )
+
+
+def _named(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {
+        key: stored_name(value) if key in keys and isinstance(value, str) else value
+        for key, value in values.items()
+    }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monox_kit import __version__
+from monox_kit.foreign import markdown_code, markdown_text, stored_name
 from monox_kit.problem import shown_measure
 from monox_kit.training.origin import Origin
 from monox_kit.training.summary import TrainingSummary
@@ -38,9 +39,10 @@ def _head(model: str, summary: TrainingSummary) -> Iterator[str]:
         f"{count:,} {name.replace('_', ' ')}" for name, count in summary.counts.items()
     )
     early = ", ended early for want of a better dev result" if summary.stopped_early else ""
-    yield f"# {summary.path.name}"
+    yield f"# {markdown_text(summary.path.name)}"
     yield ""
-    yield f"Fine-tuned from `{model}` with monoxkit {__version__}, objective `{summary.method}`."
+    encoder = markdown_code(stored_name(model))
+    yield f"Fine-tuned from {encoder} with monoxkit {__version__}, objective `{summary.method}`."
     yield ""
     yield f"- rows: {counts}"
     yield f"- steps: {summary.num_steps:,}{early}; weights kept from step {summary.best_step:,}"
@@ -98,4 +100,4 @@ def _classes(summary: TrainingSummary) -> Iterator[str]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for cells in (head, ["---"] * len(head), *rows):
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        yield "| " + " | ".join(map(markdown_text, cells)) + " |"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from monox_kit.foreign import markdown_code, markdown_text
 from monox_kit.store import LogitStore
 from monox_kit.training.evaluate import DEV
 
@@ -81,18 +82,18 @@ class Origin:
         yield ""
         if self.labelled_name:
             yield (
-                f"- gold-labelled: `{self.labelled_name}`, {self.num_labelled:,} rows, digest "
-                f"`{self.labelled_digest}`"
+                f"- gold-labelled: {markdown_code(self.labelled_name)}, "
+                f"{self.num_labelled:,} rows, digest `{self.labelled_digest}`"
             )
         for store in self.stores:
             yield (
                 f"- logit store: {store.num_rows:,} rows, digest `{store.digest}`, of the corpus "
-                f"with digest `{store.corpus_digest}`"
+                f"with digest {markdown_code(store.corpus_digest)}"
             )
         for name, digest in self.dev_digests.items():
             chose = ", chose the weights" if name in self.select_on else ", reported alone"
-            known = f" `{self.dev_names[name]}`" if name in self.dev_names else ""
-            yield f"- dev set {name}:{known}, digest `{digest}`{chose}".replace(":,", ":")
+            known = f" {markdown_code(self.dev_names[name])}," if name in self.dev_names else ""
+            yield f"- dev set {markdown_text(name)}:{known} digest `{digest}`{chose}"
         yield ""
         yield "## Teacher"
         yield ""
@@ -100,8 +101,8 @@ class Origin:
             yield "None: this model learned from gold labels alone."
         for store in self.stores:
             yield (
-                f"- `{store.teacher}`, digest `{store.teacher_digest}`, labelled in "
-                f"{store.precision}"
+                f"- {markdown_code(store.teacher)}, digest {markdown_code(store.teacher_digest)}, "
+                f"labelled in {markdown_text(store.precision)}"
             )
 
     def selection_line(self) -> str:
@@ -109,11 +110,12 @@ class Origin:
         if tuple(self.select_on) == (DEV,):
             if self.dev_language is None:
                 return "The dev set chose the weights. Its rows do not name their language."
-            chose = f"The dev set, in {self.dev_language}, chose the weights."
+            chose = f"The dev set, in {markdown_text(self.dev_language)}, chose the weights."
             if self.labelled_languages:  # a dev set in none of them is refused
-                return f"{chose} The gold-labelled text is in {', '.join(self.labelled_languages)}."
+                languages = markdown_text(", ".join(self.labelled_languages))
+                return f"{chose} The gold-labelled text is in {languages}."
             return f"{chose} It was not checked that the training text is in that language."
         return (
-            f"The dev sets {', '.join(self.select_on)} chose the weights, as --select-on asked: "
-            "results in these languages are not zero-shot."
+            f"The dev sets {markdown_text(', '.join(self.select_on))} chose the weights, as "
+            "--select-on asked: results in these languages are not zero-shot."
         )

@@ -36,6 +36,7 @@ from monox_kit.durable import (
     write_json,
 )
 from monox_kit.errors import ConfigError, StorageError
+from monox_kit.foreign import stored_name
 from monox_kit.labelling import LabelConfig, LabelSummary, label_corpus
 from monox_kit.locks import owned_folder
 from monox_kit.models.folder import (
@@ -254,7 +255,7 @@ def _commit(
     record = BundleRecord.read(best / RECORD_FILE)
     origin = record.provenance["origin"]
     provenance = {
-        "model": model,
+        "model": stored_name(model),
         "origin": origin,
         "run": fingerprint,
         "summary": summary.to_record(),

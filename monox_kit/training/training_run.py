@@ -15,6 +15,7 @@ from monox_kit.data import Document
 from monox_kit.digest import digest_json
 from monox_kit.durable import new_folder, resolved
 from monox_kit.errors import ConfigError
+from monox_kit.foreign import stored_name, stored_names
 from monox_kit.locks import owned_folder
 from monox_kit.models.folder import BundleRecord, ModelFolder, open_folder, write_record
 from monox_kit.models.tokenizer import Tokenizer
@@ -124,7 +125,7 @@ class TrainingRun:
                     precision="fp32",
                     has_pairs=task.rows.has_pairs,
                     provenance={
-                        "model": self._model,
+                        "model": stored_name(self._model),
                         "origin": origin.to_json(),
                         "run": fingerprint,
                         "summary": summary.to_record(),
@@ -172,10 +173,10 @@ class TrainingRun:
         sources = self._sources
         learned_from = () if self._method == "kd" else sources.labelled
         return Origin(
-            labelled_name=sources.labelled_name if learned_from else "",
+            labelled_name=stored_names(sources.labelled_name) if learned_from else "",
             num_labelled=len(learned_from),
             labelled_digest=_digest_documents(learned_from),
-            dev_names={DEV: ", ".join(self._dev_config.dev.paths)},
+            dev_names={DEV: stored_names(", ".join(self._dev_config.dev.paths))},
             dev_digests={
                 name: _digest_documents(documents) for name, documents in dev.documents.items()
             },

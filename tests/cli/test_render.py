@@ -61,6 +61,13 @@ def test_a_pipe_gets_aligned_text(capsys: Any) -> None:
     )
 
 
+def test_a_pipe_gets_a_long_title_on_one_line(capsys: Any) -> None:
+    long = Table("a", title="runs/a folder with a name that is wider than the table")
+    emit(Answer(), False, lambda: long)
+    title = "runs/a folder with a name that is wider than the table"
+    assert capsys.readouterr().out.splitlines()[0] == title
+
+
 def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)

@@ -20,6 +20,7 @@ from rich.table import Table
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
 from monox_kit.data import LabelSet
 from monox_kit.errors import CorpusError, MonoxError
+from monox_kit.export.run import ExportSummary, _card_table
 from monox_kit.foreign import (
     markdown_code,
     markdown_text,
@@ -30,9 +31,13 @@ from monox_kit.foreign import (
     stored_name,
     without_credentials,
 )
+from monox_kit.training.card import model_card
+from monox_kit.training.origin import Origin, StoreOrigin
+from monox_kit.training.summary import TrainingSummary
 from monoxkit_cli.app import main
 from monoxkit_cli.render import RichProgress, emit
 from tests.store_samples import manifest, write_store
+from tests.tiny_models import bert_encoder, labelled_rows, write_jsonl
 
 # What each would do to a terminal or to a reader's eye.
 HOSTILE: Mapping[str, str] = {
@@ -350,3 +355,109 @@ def test_markdown_quotes_are_one_span(text: str) -> None:
     for quoted in (code, line):
         assert "\n" not in quoted and is_safe(quoted, allowed="")
     assert not re.search(r"(?<!\\)[<>|`]|\]\(", line)
+
+
+def card_of(text: str, path: str) -> str:
+    """A model card in which every text is `text`."""
+    counts = {text: {text: 1}}
+    result = {"accuracy": 0.5, "loss": 0.5, "rows": 2.0}
+    summary = TrainingSummary(
+        path=Path(path),
+        method="kd",
+        counts={"gold_rows": 2},
+        num_steps=4,
+        dev_accuracy=0.5,
+        dev_loss=0.5,
+        best_step=4,
+        history=[],
+        precision="fp32",
+        trained_s=1.0,
+        reused=False,
+        stopped_early=False,
+        selected_on=[text],
+        dev_sets={"dev": result, text: result},
+        classes=counts,
+    )
+    store = StoreOrigin(
+        digest="1",
+        num_rows=2,
+        teacher=text,
+        teacher_digest=text,
+        precision=text,
+        corpus_digest=text,
+    )
+    origin = Origin(
+        labelled_name=text,
+        num_labelled=2,
+        labelled_digest="1",
+        dev_names={"dev": text},
+        dev_digests={"dev": "1", text: "1"},
+        select_on=[text],
+        dev_language=text,
+        labelled_languages=[text],
+        stores=[store],
+    )
+    return model_card(text, summary, origin, {"setting": text, text: 1})
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_a_card_quotes_and_runs_nothing(text: str) -> None:
+    plain, card = (card_of(each, "/x/m").split("\n") for each in ("plain", text))
+    named = card_of(text, f"/x/{text}").split("\n")
+    assert len(card) == len(plain) == len(named)
+    assert is_safe("\n".join(card))
+    for line, ordinary in zip(card, plain, strict=True):
+        assert re.match("#*", line)[0] == re.match("#*", ordinary)[0]  # type: ignore[index]
+        text_alone = re.sub(r"(?<![`\\])(`+)(?!`)(.*?)(?<!`)\1(?!`)", "", line)
+        assert not re.search(r"(?<!\\)[<`]|\]\(", text_alone), line
+        if ordinary.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == ordinary.count("|"), line
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_an_exports_table_quotes_its_reasons(text: str) -> None:
+    candidate = {"agreement": None, "tokens_per_s": None, "rejected": text}
+    summary = ExportSummary(
+        path=Path("x"),
+        precision="fp32",
+        chosen="fp32",
+        opset=23,
+        provider="cpu",
+        candidates={"fp32": candidate},
+    )
+    lines = _card_table(summary).split("\n")
+    assert len(lines) == 5
+    assert len(re.findall(r"(?<!\\)\|", lines[3])) == 6
+    assert not re.search(r"(?<!\\)[<`]|\]\(", lines[3])
+
+
+def test_nothing_that_is_published_names_the_place_it_was_made_in(tmp_path: Path) -> None:
+    work = tmp_path / "home of somebody"
+    work.mkdir()
+    bert_encoder(work / "encoder")
+    write_jsonl(work / "train.jsonl", labelled_rows(16, seed=1))
+    write_jsonl(work / "dev.en.jsonl", labelled_rows(9, seed=2))
+    steps = ["--max-steps", "2", "--batch-size", "4", "--max-length", "16"]
+    dev, encoder = str(work / "dev.en.jsonl"), str(work / "encoder")
+    data = ["--dev", dev, *steps]
+    train = ["train-teacher", "--model", encoder, "--train", str(work / "train.jsonl")]
+    assert main([*train, "--out", str(work / "teacher"), *data]) == 0
+    bundle = ["export", str(work / "teacher"), "--out", str(work / "bundle"), "--check", dev]
+    assert main([*bundle, "--precision", "int8", "--min-agreement", "0.01"]) == 0
+    label = ["label", "--model", str(work / "bundle"), "--corpus", str(work / "train.jsonl")]
+    assert main([*label, "--store", str(work / "store")]) == 0
+    student = ["train-student", "--method", "kd", "--model", encoder]
+    stores = ["--store", str(work / "store")]
+    assert main([*student, *stores, "--out", str(work / "student"), *data]) == 0
+    places = [
+        b"home of somebody",
+        str(tmp_path).encode(),
+        b"site-packages",
+        str(Path.home()).encode(),
+    ]
+    for name in ("teacher", "bundle", "store", "student"):
+        for path in sorted((work / name).rglob("*")):
+            if path.is_file():
+                content = path.read_bytes()
+                assert not [place for place in places if place + b"/" in content], path
+    assert "train.jsonl" in (work / "teacher" / "README.md").read_text()

@@ -22,10 +22,10 @@ from monox_kit.demo.result import DemoReport
 from monox_kit.evaluation import EvalReport, LanguageResult
 from monox_kit.export.candidates import Candidate
 from monox_kit.export.run import ExportSummary
+from monox_kit.foreign import markdown_text
 from monox_kit.labelling import LabelSummary
 from monox_kit.models.agreement import Agreement
 from monox_kit.report import accuracy_rows, fact_rows, write_report
-from monox_kit.report.markdown import escaped
 from monox_kit.report.plots import draw_figures, draw_plots
 from monox_kit.report.provenance import command_line
 from monox_kit.tasks.debian.prepare import DebianSummary
@@ -530,7 +530,7 @@ def test_hostile_values_stay_text(tmp_path: Path) -> None:
 
 
 def test_markdown_escapes() -> None:
-    assert escaped("a|b <i>\n*c* `d` [e](f) & \\") == (
+    assert markdown_text("a|b <i>\n*c* `d` [e](f) & \\") == (
         "a\\|b \\<i\\> \\*c\\* \\`d\\` [e]\\(f) &amp; \\\\"
     )
 
