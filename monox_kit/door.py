@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from monox_kit.config import Config, Setting, settings_of
 from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.extras import missing_extra
 from monox_kit.prediction.config import PredictConfig
 from monox_kit.progress import Progress
 
@@ -119,8 +120,11 @@ class Stage:
         values = {name: value for name, value in given.items() if name != "progress"}
         outputs = [] if self.output is None else [_path(values.pop(self.output))]
         module, _, name = self.function.partition(":")
-        function = getattr(importlib.import_module(module), name)
-        return function(self.configured(values), *outputs, progress=progress)
+        try:
+            function = getattr(importlib.import_module(module), name)
+            return function(self.configured(values), *outputs, progress=progress)
+        except ModuleNotFoundError as error:
+            raise missing_extra(error) or error from error
 
     def call(self) -> Callable[..., Any]:
         """The stage as a function with its own signature and docstring."""

@@ -83,6 +83,10 @@ class ProviderError(ModelError):
     """An execution provider, dtype or runtime that was asked for and is not there."""
 
 
+class MissingExtra(ProviderError):
+    """A package of one of the extras that is not installed; the message says how to add it."""
+
+
 class StorageError(MonoxError):
     """The disk refused a write: no space, no permission, an I/O fault."""
 

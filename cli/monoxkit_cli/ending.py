@@ -15,6 +15,7 @@ from typing import Any, Final
 import typer
 
 from monox_kit.errors import ConfigError, MonoxError
+from monox_kit.extras import missing_extra
 from monox_kit.foreign import cleaned, shown, shown_json, shown_lines
 from monoxkit_cli.options import as_options
 
@@ -137,6 +138,8 @@ def _described(error: BaseException) -> tuple[str, str, int]:
         from monox_kit.durable import storage_error
 
         error = storage_error(error, error.filename or "output")
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_extra(error) or error
     if isinstance(error, MonoxError):
         return type(error).__name__, as_options(str(error)), error.exit_code
     message = f"{shown(error)}. Run the same command with --debug to see where it comes from."

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from monox_kit.data import Document, Label, LabelSet, Logits
 from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.extras import missing_extra
 from monox_kit.models.folder import Backend
 from monox_kit.models.load import LoadedModel, load_model
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, score
@@ -144,10 +145,10 @@ def load(
 
     Raises:
         ModelError: the folder cannot be used on this backend.
-        ProviderError: the provider or the device is not there.
+        ProviderError: the provider or the device is not there, or (`MissingExtra`) a package.
     """
-    return Model(
-        load_model(
+    try:
+        loaded = load_model(
             model,
             backend=backend,
             max_length=max_length,
@@ -156,7 +157,9 @@ def load(
             device=device,
             progress=progress,
         )
-    )
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) or error from error
+    return Model(loaded)
 
 
 def predictions(problem: Problem, logits: Logits, top_k: int = 1) -> list[Prediction]:

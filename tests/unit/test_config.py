@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +15,10 @@ from annotated_types import Ge, Lt
 from monox_kit.config import Config, Needs, OnlyWith, settings_of
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.door import STAGES, Stage
-from monox_kit.errors import ConfigError
+from monox_kit.errors import ConfigError, MissingExtra
+from monox_kit.extras import EXTRA_OF, missing_extra
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,3 +147,22 @@ def test_a_call_takes_nested_settings_and_files_beside_the_others() -> None:
 def test_every_parameter_of_every_stage_says_what_it_is(stage: Stage) -> None:
     for one in stage.parameters():
         assert one.help, f"{stage.name}: {one.name} has no text in its docstring"
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: Outer, out: Path, *, progress: object = None) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
+
+    monkeypatch.setattr("tests.unit.test_config.done", fail)
+    with pytest.raises(MissingExtra) as found:
+        STAGE.run({"corpus": "a.jsonl", "out": "folder"})
+    assert 'pip install "monoxkit[train,cpu]"' in str(found.value)
+    assert missing_extra(ModuleNotFoundError("No module named 'x'", name="x")) is None
+
+
+def test_every_extra_that_is_named_exists_and_asks_for_its_module() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for module, names in EXTRA_OF.items():
+        lines = [line for name in names.split(",") for line in extras[name]]
+        assert any(re.match(rf"{module}\b", line) for line in lines), module
