@@ -128,8 +128,12 @@ def _require(is_ours: bool, parent: str, name: str) -> None:
         )
 
 
-def make_folder(folder: Path) -> Path:
+def make_folder(folder: Path, mode: int = 0o777) -> Path:
     """Create `folder` and its parents where absent, durably: the name of each in the one above.
+
+    Args:
+        folder: the path.
+        mode: permissions of what is created, less the umask's.
 
     Raises:
         ConfigError: a file stands at the path.
@@ -142,7 +146,7 @@ def make_folder(folder: Path) -> Path:
                 # Of a killed process that came no further, the name of this one may not be durable.
                 _fsync_name(absent[-1].parent)
             for path in reversed(absent):
-                path.mkdir(exist_ok=True)
+                path.mkdir(mode, exist_ok=True)
                 fsync_folder(path.parent)
             if not folder.is_dir():
                 raise FileExistsError(folder)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from monox_kit.cache import default_cache, made_cache, read_own
 from monox_kit.data import Classifier, Int64s
 from monox_kit.digest import digest_json
 from monox_kit.durable import write_json
-from monox_kit.errors import MonoxError
+from monox_kit.errors import MonoxError, StorageError
 from monox_kit.hardware import read_hardware
 from monox_kit.models.batching import along_lengths
 from monox_kit.models.folder import RunPrecision
 from monox_kit.models.onnx_backend import SessionPlan, runtime_version
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Texts, score_texts
-from monox_kit.packaged import default_cache
 from monox_kit.progress import Progress
 
 # Real tokens that every candidate scores. Several batches of the largest size, so that sessions
@@ -34,6 +35,7 @@ _OPENVINO_STREAMS = 2
 _GPU_BATCH_TOKENS = 32 * DEFAULT_BATCH_TOKENS
 GPU_PROVIDERS = ("cuda", "tensorrt")
 _VERSION = 2
+_MAX_PLAN_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def measured_plan(
         max_length: the cut in tokens.
         corpus_tokens: estimated real tokens still to be labelled; a small corpus is not measured.
         progress: told what was chosen.
-        cache: where choices are kept; None means `default_cache()`.
+        cache: where choices are kept; None means `monox_kit.cache.default_cache()`.
     """
     plan = default_plan(provider)
     lengths = texts.document_lengths
@@ -129,13 +131,14 @@ def measured_plan(
         # Texts of about this length: the next power of two.
         "mean_length": 1 << mean_length.bit_length(),
     }
-    path = (default_cache() if cache is None else cache) / "plans" / f"{digest_json(key)}.json"
-    kept = _read(path, key)
-    if kept is not None:
-        progress.note(f"run plan: {kept} (measured by an earlier run)")
-        return kept
     sessions = _session_candidates(SessionPlan.default().threads, provider)
     sizes = _batch_candidates(plan.batch_tokens)
+    name = f"{digest_json(key)}.json"
+    plans = _plan_folder(cache, progress)
+    kept = plans and _read(plans / name, key, sessions, [plan.batch_tokens, *sizes])
+    if kept:
+        progress.note(f"run plan: {kept} (measured by an earlier run)")
+        return kept
     if corpus_tokens < _LEAST_SAMPLES * _SAMPLE_TOKENS * (len(sessions) + len(sizes)):
         return plan
     found = _measure(
@@ -147,9 +150,11 @@ def measured_plan(
         usual_size=plan.batch_tokens,
         progress=progress,
     )
-    if provider not in GPU_PROVIDERS:  # the key does not tell one GPU from another
+    if plans and provider not in GPU_PROVIDERS:  # the key does not tell one GPU from another
         try:
-            write_json(path, {"key": key, "plan": found.to_json()})
+            if cache is None:
+                made_cache()
+            write_json(plans / name, {"key": key, "plan": found.to_json()})
         except MonoxError as error:
             progress.note(f"the run plan is not kept: {error}")
     progress.note(f"run plan: {found} (measured here: {_shown(found.tokens_per_s)})")
@@ -212,17 +217,40 @@ def _batch_candidates(usual: int) -> list[int]:
     return [usual // 2, usual * 2]
 
 
-def _read(path: Path, key: Mapping[str, Any]) -> RunPlan | None:
-    """The kept plan; None where there is none. A damaged file is measured anew."""
+def _plan_folder(cache: Path | None, progress: Progress) -> Path | None:
+    """Where plans are kept; None, with a note, where there is no cache that can be believed."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value["key"] != key:
-            return None
-        plan = value["plan"]
-        session = SessionPlan(int(plan["session"]["sessions"]), int(plan["session"]["threads"]))
-        return RunPlan(session, int(plan["batch_tokens"]), "cached", dict(plan["tokens_per_s"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return (default_cache() if cache is None else cache) / "plans"
+    except StorageError as error:
+        progress.note(f"run plans are not kept: {error}")
         return None
+
+
+def _read(
+    path: Path, key: Mapping[str, Any], sessions: Sequence[SessionPlan], sizes: Sequence[int]
+) -> RunPlan | None:
+    """The kept plan; None where there is none. What was not measured here is measured anew.
+
+    Args:
+        path: the plan's file.
+        key: what it must have been measured for.
+        sessions: the ways to share the cores that are measured.
+        sizes: the batch sizes that are measured.
+    """
+    try:
+        value = json.loads(read_own(path, _MAX_PLAN_BYTES))
+        plan = value["plan"]
+        session = SessionPlan(**plan["session"])
+        rates = {str(name): float(rate) for name, rate in plan["tokens_per_s"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    size = plan.get("batch_tokens")
+    if value.get("key") != key or session not in sessions or size not in sizes:
+        return None
+    if len(rates) > len(sessions) * len(sizes) or not all(0 < r < math.inf for r in rates.values()):
+        return None
+    # The equal ones of this run: whole numbers, whatever the file has.
+    return RunPlan(sessions[sessions.index(session)], int(size), "cached", rates)
 
 
 def _shown(rates: Mapping[str, float]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from monox_kit import durable
+from monox_kit.cache import is_own, made_cache, read_own
 from monox_kit.errors import FolderBusy, ModelError
 from monox_kit.locks import exclusive_lock
 from monox_kit.packaged import e5, mpnet
@@ -22,18 +22,7 @@ _LAYOUT_VERSION = 1
 _RECORD_NAME = "monoxkit-packaged.json"
 _MINILM_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _LOCK_POLL_S = 0.2
-
-
-def default_cache() -> Path:
-    """The folder that converted weights are kept in.
-
-    `$MONOXKIT_CACHE` where set, else `monoxkit` below `$XDG_CACHE_HOME`, else `~/.cache/monoxkit`.
-    """
-    own = os.environ.get("MONOXKIT_CACHE")
-    if own:
-        return Path(own).expanduser()
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "monoxkit"
+_MAX_RECORD_BYTES = 1 << 16
 
 
 def packaged_folder(
@@ -46,29 +35,30 @@ def packaged_folder(
 
     Args:
         name: one of `PACKAGED_NAMES`.
-        cache: where first use writes to; None means `default_cache()`.
+        cache: where first use writes to; None means `monox_kit.cache.made_cache()`.
         progress: where the conversion reports to; None draws nothing.
 
     Raises:
         ModelError: unknown name, package not installed, or its files are damaged.
-        StorageError: the disk refused the write.
+        StorageError: there is no cache that can be believed, or the disk refused the write.
     """
     progress = progress or Silent()
-    cache = default_cache() if cache is None else cache
     match name:
         case "minilm-l6":
             return _minilm_folder()
         case "mpnet-base":
             parts = mpnet.installed_parts()
             return _cached(
-                cache / f"mpnet-base-{mpnet.source_digest(parts)[:16]}-v{_LAYOUT_VERSION}",
+                cache,
+                f"mpnet-base-{mpnet.source_digest(parts)[:16]}",
                 lambda folder: mpnet.unpack(parts, folder, progress),
                 progress,
             )
         case "e5-small":
             source = e5.installed_source()
             return _cached(
-                cache / f"e5-small-{source.sha256()[:16]}-v{_LAYOUT_VERSION}",
+                cache,
+                f"e5-small-{source.sha256()[:16]}",
                 lambda folder: e5.convert(source, folder, progress),
                 progress,
             )
@@ -88,11 +78,14 @@ def _minilm_folder() -> Path:
     return files[0].path.parent
 
 
-def _cached(folder: Path, build: Callable[[Path], None], progress: Progress) -> Path:
-    """`folder`, built by `build` unless it already stands there whole.
+def _cached(
+    cache: Path | None, name: str, build: Callable[[Path], None], progress: Progress
+) -> Path:
+    """The folder of that name in `cache`, built by `build` unless it already stands there whole.
 
     One process builds at a time; others wait for it. A builder that died leaves no lock behind.
     """
+    folder = (made_cache() if cache is None else cache) / f"{name}-v{_LAYOUT_VERSION}"
     if _stands_whole(folder):
         return folder
     lock = folder.parent / f".lock-{folder.name}"
@@ -124,9 +117,13 @@ def _record(folder: Path) -> dict[str, object]:
 def _stands_whole(folder: Path) -> bool:
     """Whether the folder's files have the sizes that were recorded when it was finished."""
     try:
-        record = json.loads((folder / _RECORD_NAME).read_bytes())
-        return record["layout"] == _LAYOUT_VERSION and all(
-            (folder / name).stat().st_size == size for name, size in record["files"].items()
+        record = json.loads(read_own(folder / _RECORD_NAME, _MAX_RECORD_BYTES))
+        return (
+            is_own(folder.lstat())
+            and record["layout"] == _LAYOUT_VERSION
+            and all(
+                (folder / name).stat().st_size == size for name, size in record["files"].items()
+            )
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

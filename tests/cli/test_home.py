@@ -44,9 +44,10 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     }
 
 
-def run(commands: list[str], variables: dict[str, str]) -> None:
+def run(commands: list[str], variables: dict[str, str], before: str = "") -> str:
+    """What the commands write to standard error, all in one process that runs `before` first."""
     done = subprocess.run(
-        [sys.executable, "-c", _COMMANDS],
+        [sys.executable, "-c", before + _COMMANDS],
         input="\n".join(commands),
         env=variables,
         capture_output=True,
@@ -54,6 +55,7 @@ def run(commands: list[str], variables: dict[str, str]) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def written(home: Path) -> list[str]:
@@ -83,6 +85,34 @@ def test_commands_write_nothing_into_the_home_folder(files: Path, tmp_path: Path
         environment(home),
     )
     assert written(home) == []
+
+
+# As for a user id without an entry among the users, which containers often run under.
+_NOBODY = """
+import pwd
+def nobody(user):
+    raise KeyError("uid not found")
+pwd.getpwuid = nobody
+"""
+
+
+def test_commands_need_no_home_folder(files: Path, tmp_path: Path) -> None:
+    variables = environment(tmp_path)
+    del variables["HOME"]
+    steps = "--max-steps 2 --batch-size 4 --max-length 16"
+    told = run(
+        [
+            f"train-teacher --model {files}/encoder --train {files}/train.jsonl "
+            f"--dev {files}/dev.jsonl --out {tmp_path}/teacher {steps}",
+            f"export {tmp_path}/teacher --out {tmp_path}/bundle --check {files}/dev.jsonl",
+            f"label --model {tmp_path}/bundle --corpus {files}/train.jsonl --store {tmp_path}/s",
+            f"evaluate {tmp_path}/bundle --test {files}/dev.jsonl",
+            "doctor",
+        ],
+        variables,
+        _NOBODY,
+    )
+    assert "run plans are not kept: MONOXKIT_CACHE: " in told
 
 
 @pytest.mark.parametrize("module", ["monox_kit.evaluation", "monox_kit.labelling"])

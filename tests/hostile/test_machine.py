@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
-from monox_kit import durable
+from monox_kit import durable, packaged
 from monox_kit.errors import ConfigError, FolderBusy, StorageError, StoreError
 from monox_kit.locks import owned_folder
+from monox_kit.models import run_plan
+from monox_kit.models.onnx_backend import SessionPlan
 
 
 @contextmanager
@@ -161,3 +165,79 @@ def test_a_link_to_a_full_folder_is_refused_before_any_work(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="expected no folder yet"):
         durable.new_folder(tmp_path / "link").__enter__()
     assert (tmp_path / "full" / "work").read_text() == "years"
+
+
+KEY = {"version": 2}
+SESSIONS = [SessionPlan(1, 2), SessionPlan(2, 1)]
+PLAN = {
+    "session": {"sessions": 2, "threads": 1},
+    "batch_tokens": 2048,
+    "chosen_by": "measured",
+    "tokens_per_s": {"2 x 1": 10.5},
+}
+
+
+def plan_text(**changes: Any) -> str:
+    return json.dumps({"key": KEY, "plan": {**PLAN, **changes}})
+
+
+def read_plan(path: Path) -> run_plan.RunPlan | None:
+    return run_plan._read(path, KEY, SESSIONS, [1024, 2048])
+
+
+def test_a_plan_that_was_measured_here_is_believed(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(plan_text())
+    assert read_plan(path) == run_plan.RunPlan(SESSIONS[1], 2048, "cached", {"2 x 1": 10.5})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        plan_text(session={"sessions": 0, "threads": 1}),
+        plan_text(session={"sessions": 1_000_000, "threads": 1}),
+        plan_text(session={"sessions": 1, "threads": -1}),
+        plan_text(session={"sessions": 2, "threads": 2}),
+        plan_text(session={"sessions": "2", "threads": 1}),
+        plan_text(session={"sessions": 2, "threads": 1, "more": 1}),
+        plan_text(session=None),
+        plan_text(session=[2, 1]),
+        plan_text(batch_tokens=0),
+        plan_text(batch_tokens=10**12),
+        plan_text(batch_tokens="2048"),
+        plan_text(batch_tokens=[2048]),
+        plan_text(tokens_per_s={"a": float("nan")}),
+        plan_text(tokens_per_s={"a": float("inf")}),
+        plan_text(tokens_per_s={str(number): 1.0 for number in range(100)}),
+        plan_text(tokens_per_s=[1.0]),
+        json.dumps({"key": {"version": 1}, "plan": PLAN}),
+        json.dumps({"plan": PLAN}),
+        json.dumps([KEY, PLAN]),
+        "[" * 100_000,
+        plan_text()[:-1],
+        "",
+    ],
+    ids=lambda content: content[:60],
+)
+def test_a_plan_that_was_not_measured_here_is_measured_anew(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(content)
+    assert read_plan(path) is None
+
+
+@pytest.mark.parametrize("plant", [link_to_canary, link_to_folder, dangling_link, pipe])
+def test_a_plan_that_is_no_plain_file_is_measured_anew(
+    tmp_path: Path, private: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    plant(tmp_path / "plan.json", private)
+    assert read_plan(tmp_path / "plan.json") is None
+
+
+@pytest.mark.parametrize("plant", [link_to_canary, link_to_folder, dangling_link, pipe])
+def test_converted_weights_without_a_plain_record_are_converted_anew(
+    tmp_path: Path, private: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    folder = tmp_path / "e5-small-v1"
+    folder.mkdir()
+    plant(folder / "monoxkit-packaged.json", private)
+    assert not packaged._stands_whole(folder)

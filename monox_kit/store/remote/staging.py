@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from monox_kit.cache import made_cache
 from monox_kit.durable import remove_folder
 from monox_kit.errors import ConfigError
 from monox_kit.locks import RangeLocks
@@ -28,10 +29,9 @@ def staging_root(asked: str | None = None) -> Path:
 
     Raises:
         ConfigError: it is a URL.
+        StorageError: none is asked for, and there is no cache that can be believed.
     """
-    from monox_kit.packaged import default_cache  # converts weights too: not needed to read stores
-
-    above = default_cache() if asked is None else Path(asked)
+    above = made_cache() if asked is None else Path(asked)
     if asked is not None and store_url(asked) is not None:
         raise ConfigError(f"--staging {asked}: expected a folder, found a URL. Give a folder.")
     return above / "monoxkit-staging" / platform.node()
