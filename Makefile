@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types layers unit docs benchmark-startup docker-lint wheel clean
+.PHONY: help install demo test site lint format types layers unit docs benchmark-startup docker-lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ layers: $(INSTALLED_DEV) ## which module may import which
 unit: $(INSTALLED_DEV) ## pytest $(ARGS), on up to four cores
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
+site: $(INSTALLED_DEV) ## build the documentation site into site/, strictly
+	NO_COLOR=1 $(BIN)/zensical build --clean --strict
+
 docs: $(INSTALLED_DEV) ## write docs/cli.md from the commands' own help
 	$(BIN)/python -m monoxkit_cli.document > docs/cli.md
 
@@ -89,5 +92,5 @@ wheel: $(INSTALLED_DEV) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## remove the virtual environments, builds and caches; runs/ stays
-	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
