@@ -49,6 +49,10 @@ class StoreError(MonoxError):
     exit_code = 4
 
 
+class StoreNotBegun(StoreError):
+    """The store is to be filled in parts, and no run has begun it."""
+
+
 class StoreIncomplete(StoreError):
     """The store has no completion record: its labelling run has not finished."""
 

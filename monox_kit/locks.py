@@ -13,7 +13,7 @@ import functools
 import os
 import struct
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -126,51 +126,18 @@ class RangeLocks:
         return stop <= start or self._set(fcntl.F_WRLCK, start, stop, wait=False)
 
     @contextlib.contextmanager
-    def turn(self, byte: int, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    def turn(self, byte: int) -> Iterator[None]:
         """Hold one byte for the block; others wait for their turn.
-
-        Args:
-            byte: which.
-            waiting: called where another holds it, before the wait.
 
         Raises:
             StoreLockLost: another removed the file, before the turn came.
             StorageError: the file system has no locks.
         """
-        if waiting is not None and not self.took(byte, byte + 1):
-            waiting()
         self._set(fcntl.F_WRLCK, byte, byte + 1, wait=True)
         try:
             yield
         finally:
-            self.give_back(byte)
-
-    def share(self, byte: int) -> None:
-        """Hold one byte beside others that share it, until `give_back`.
-
-        Raises:
-            StoreLockLost: another removed the file.
-            StorageError: the file system has no locks.
-        """
-        self._set(fcntl.F_RDLCK, byte, byte + 1, wait=True)
-
-    def give_back(self, byte: int) -> None:
-        """Hold one byte no longer."""
-        self._set(fcntl.F_UNLCK, byte, byte + 1, wait=True)
-
-    def is_held(self, byte: int) -> bool:
-        """Whether another holds the byte, alone or beside others.
-
-        Raises:
-            StoreLockLost: another removed the file.
-            StorageError: the file system has no locks.
-        """
-        request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-        try:
-            found = fcntl.fcntl(self._open_descriptor(), fcntl.F_OFD_GETLK, request)
-        except OSError as error:
-            raise self._refused(error) from error
-        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+            self._set(fcntl.F_UNLCK, byte, byte + 1, wait=True)
 
     def _open_descriptor(self) -> int:
         if self._descriptor is None:

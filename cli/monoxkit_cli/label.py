@@ -103,10 +103,18 @@ def label(
         bool, typer.Option("--compile", help="Let PyTorch compile the model first.")
     ] = False,
     device: Device = "cpu",
+    begin: Annotated[
+        bool,
+        typer.Option(
+            "--begin", help="Check the corpus, learn the guard, begin the store; label no row."
+        ),
+    ] = False,
     shard_range: Annotated[
         str | None,
         typer.Option(
-            "--shard-range", metavar="A:B", help="Label shards A to B - 1 alone [default: all]."
+            "--shard-range",
+            metavar="A:B",
+            help="Label shards A to B - 1 of a begun store [default: all].",
         ),
     ] = None,
     engine: Annotated[
@@ -138,10 +146,10 @@ def label(
     """Write a teacher's logits for every row of a corpus.
 
     Every row, exactly once and in order; run again after an interruption, finished shards are
-    kept. The corpus is checked whole before the first batch, once for a store in a folder. Several
-    runs, each with a --shard-range of its own, may write to one store on a shared disk or at a URL
-    of an object store; the last one completes it. Read a store at a URL after `monoxkit store
-    fetch`.
+    kept. The corpus is checked whole before the first batch. Several machines can fill one store on
+    a shared disk or at a URL of an object store: run the command once with --begin, then one job
+    with each --shard-range; the last one completes the store. Read a store at a URL after `monoxkit
+    store fetch`.
 
     Example: monoxkit label --teacher onnx --model BUNDLE --corpus data/*.jsonl --store runs/store
     """
@@ -177,6 +185,7 @@ def label(
         precision=precision,  # type: ignore[arg-type]
         compiled=compiled,
         device=device,
+        begin=begin,
         shard_range=shard_bounds(shard_range),
         engine=engine,  # type: ignore[arg-type]
         address=address,

@@ -18,12 +18,10 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from monox_kit.corpora.corpus import Corpus
 from monox_kit.errors import ClusterError, first_line
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.scheduler import ClusterRun, Scheduler
-from monox_kit.labelling.shard_worker import ShardWorker
-from monox_kit.labelling.shards import Assignment
+from monox_kit.labelling.worker import Assignment, ShardWorker
 from monox_kit.models.run_plan import GPU_PROVIDERS
 from monox_kit.progress import ProgressTask
 from monox_kit.store import ShardRange
@@ -86,26 +84,6 @@ def require_cluster(config: LabelConfig) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
     except (OSError, ValueError, OverflowError) as error:
         raise _no_cluster(address, error) from error
-
-
-def absolute(config: LabelConfig, corpus: Corpus) -> LabelConfig:
-    """The configuration as workers elsewhere need it: they start in folders of their own.
-
-    A glob becomes the files that it stood for when they were scanned.
-
-    Args:
-        config: the run's.
-        corpus: its corpus, which has found its files.
-    """
-    files = tuple(map(_absolute, corpus.files))
-    return replace(
-        config, model=_absolute(config.model), corpus=replace(config.corpus, paths=files)
-    )
-
-
-def _absolute(path: str) -> str:
-    """A local path from the root on; names of models and URLs as they are."""
-    return os.path.abspath(path) if os.path.lexists(path) else path
 
 
 def _needs(assignment: Assignment) -> dict[str, int]:

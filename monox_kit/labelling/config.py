@@ -45,8 +45,10 @@ class LabelConfig:
             the time, needs OpenVINO's provider on a CPU with bf16, and is audited against fp32.
         guard_kl: beside `guard`, the mean KL divergence from fp32's distributions at T = 1, in
             nats, that rows are to have at most: more of them are computed again. None for any.
-        shard_range: the first shard to label and the one behind the last; None for all. Other
-            runs, on other machines, may label the others into the same store meanwhile.
+        begin: whether the store is only begun: the corpus is scanned and the guard learned, and no
+            row is labelled.
+        shard_range: the first shard to label and the one behind the last, of a store that has been
+            begun; None for all. Other runs, on other machines, may label the others meanwhile.
         engine: `ray` gives the shards to the workers of a Ray cluster.
         address: of the cluster; None for one on this machine, or where RAY_ADDRESS says.
         workers: of the cluster at once; None for as many as it has room for.
@@ -72,6 +74,7 @@ class LabelConfig:
     guard_rows: Annotated[int, Field(ge=50)] | None = None
     guard_precision: RunPrecision = FP32
     guard_kl: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    begin: bool = False
     shard_range: tuple[int, int] | None = None
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
@@ -118,6 +121,12 @@ class LabelConfig:
                     f"{option} {value}: expected with --engine ray only, found --engine "
                     f"{self.engine}. Leave it out, or give --engine ray."
                 )
+        if self.begin and (self.shard_range is not None or self.engine == "ray"):
+            other = "--engine ray" if self.shard_range is None else "--shard-range"
+            raise ConfigError(
+                f"--begin: it labels no shard, so that {other} has nothing to do. Leave one of the "
+                "two out."
+            )
         if self.engine == "ray" and ":" in self.device:
             raise ConfigError(
                 f"--device {self.device}: expected cpu or cuda with --engine ray, which gives each "

@@ -1,20 +1,29 @@
-"""The teacher at work: one window's logits, guarded, and what it cost."""
+"""The teacher: its model, opened and checked, and the model at work on one window of texts."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from monox_kit.corpora.corpus import CorpusSummary
 from monox_kit.data import Classifier, Int64s, Logits
+from monox_kit.errors import ConfigError, ProviderError
+from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard
-from monox_kit.models.scoring import BatchDone, Scored, Texts, score_texts
+from monox_kit.labelling.kept_scan import SAMPLE_ROWS
+from monox_kit.models.folder import BF16, ONNX_FILE, ModelFolder, RunPrecision, open_folder
+from monox_kit.models.load import load_backend, require_runnable
+from monox_kit.models.onnx_backend import SessionPlan, require_bf16
+from monox_kit.models.run_plan import RunPlan, default_plan, measured_plan
+from monox_kit.models.scoring import BatchDone, Scored, Texts, score_texts, tokenize
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.problem import problem_of
-from monox_kit.progress import ProgressTask
+from monox_kit.progress import Progress, ProgressTask
 
 
 @dataclass(slots=True)
@@ -98,8 +107,126 @@ class Totals:
         }
 
 
-class Teacher:
-    """A graph and, with a guard, the fp32 graph that settles what the first may get wrong.
+class TeacherModel:
+    """The teacher of a run, opened and checked; graphs are loaded when they are asked for.
+
+    Attributes:
+        folder: the model's folder.
+        provider: ONNX Runtime's execution provider.
+        tokenizer: with the run's cut.
+    """
+
+    def __init__(self, config: LabelConfig, progress: Progress) -> None:
+        """Open the folder.
+
+        Raises:
+            ModelError: it cannot label.
+            ProviderError: runtime, provider or device is not there.
+        """
+        self._config = config
+        self._progress = progress
+        self.folder = open_folder(config.model, progress)
+        self.provider = _provider(config, self.folder)
+        require_runnable(config.teacher, self.provider, config.device)
+        self.folder.require_backend(config.teacher)
+        if config.guard is not None:
+            self.folder.require_reference()
+        if config.guard_precision == BF16:
+            self._require_bf16_guard()
+        max_length = self.folder.resolve_max_length(config.max_length)
+        self.tokenizer = Tokenizer(self.folder.path, max_length)
+
+    def _require_bf16_guard(self) -> None:
+        """Check that the guard can compute again in bf16, and that this says something new.
+
+        Raises:
+            ConfigError: the bundle itself is run in bf16.
+            ProviderError: provider or CPU has no bf16.
+        """
+        if self.folder.run_precision == BF16:
+            raise ConfigError(
+                f"--guard-precision bf16: expected a bundle in another precision, found "
+                f"{self.folder.path} in bf16, which its guard computes again in fp32. Leave it out."
+            )
+        try:
+            require_bf16(self.provider)
+        except ProviderError as error:
+            raise ProviderError(
+                f"--guard-precision {error} A store that was begun with it is finished on machines "
+                "that have it."
+            ) from error
+
+    def plan(self, scan: CorpusSummary) -> RunPlan:
+        """How batches are run: as asked for; else, for ONNX Runtime, what is fastest here.
+
+        Args:
+            scan: of the corpus, with a sample.
+        """
+        plan = self._default_plan()
+        if self._config.teacher == "torch" or plan.chosen_by == "asked":
+            return plan
+        texts = tokenize(self.tokenizer, scan.sample[:SAMPLE_ROWS])
+        mean_tokens = float(texts.encoded.lengths[texts.distinct].mean())
+        return measured_plan(
+            self.graph,
+            texts,
+            provider=self.provider,
+            model_digest=self.folder.model_digest,
+            precision=self.folder.run_precision,
+            max_length=self.tokenizer.max_length,
+            corpus_tokens=int(mean_tokens * scan.num_rows),
+            progress=self._progress,
+        )
+
+    def _default_plan(self) -> RunPlan:
+        """What was asked for, and the plain defaults for the rest."""
+        config = self._config
+        if config.teacher == "torch":
+            device = config.device.partition(":")[0]
+            plan = default_plan(device, batch_tokens=config.batch_tokens)
+            return replace(plan, session=None)
+        # A worker of a cluster has the cores that were asked for, not the whole machine.
+        alone = config.engine == "ray" and config.threads is not None
+        sessions = 1 if alone and config.sessions is None else config.sessions
+        return default_plan(self.provider, sessions, config.threads, config.batch_tokens)
+
+    def labeller(self, plan: RunPlan, guard: Guard | None = None) -> Labeller:
+        """The model at work under a plan; guarded where there is a guard already."""
+        labeller = Labeller(self.graph(plan.session), plan.batch_tokens)
+        if guard is not None:
+            labeller.guard_with(guard, self.reference(plan, guard.precision))
+        return labeller
+
+    def reference(self, plan: RunPlan, precision: RunPrecision) -> Classifier:
+        """The guard's fp32 graph under a plan.
+
+        Raises:
+            ProviderError: it cannot be computed in this precision here.
+        """
+        return self.graph(plan.session, self.folder.reference_file, precision)
+
+    def graph(
+        self,
+        plan: SessionPlan | None,
+        file: str = ONNX_FILE,
+        precision: RunPrecision | None = None,
+    ) -> Classifier:
+        """One of the folder's graphs, or PyTorch's model; see `load_backend`."""
+        config = self._config
+        return load_backend(
+            self.folder,
+            config.teacher,
+            provider=self.provider,
+            plan=plan,
+            file=file,
+            device=config.device,
+            precision=precision or config.precision,
+            compiled=config.compiled,
+        )
+
+
+class Labeller:
+    """Labels texts: a graph and, with a guard, the fp32 graph that settles what it may get wrong.
 
     Args:
         fast: the graph that scores every row.
@@ -178,3 +305,12 @@ class Teacher:
         return score_texts(
             classifier, texts, rows=rows, batch_tokens=self._batch_tokens, on_batch=on_batch
         )
+
+
+def _provider(config: LabelConfig, folder: ModelFolder) -> str:
+    """The execution provider that `auto` stands for: what the bundle was measured on."""
+    if config.provider != "auto":
+        return config.provider
+    if config.teacher == "torch" or folder.record is None:
+        return "cpu"
+    return str(folder.record.checks.get("provider", "cpu"))

@@ -21,7 +21,7 @@ _WINDOW_CHARS = 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ShardWindow:
     """Consecutive rows of one shard.
 
     Attributes:
@@ -47,13 +47,13 @@ class Window:
         return self.documents[-1].row == self.shard.stop - 1
 
 
-def windows(
+def shard_windows(
     corpus: Corpus,
     missing: Iterable[ShardRange],
     marks: MarksByIndex,
     num_rows: int,
     tokenizer: Tokenizer,
-) -> Iterator[Window]:
+) -> Iterator[ShardWindow]:
     """The rows of every missing shard; a shard's last window comes only if all is as scanned.
 
     Args:
@@ -82,7 +82,7 @@ def windows(
                 is_last = next_row == num_rows
                 if digest.hexdigest() != mark.digest or (is_last and any(True for _ in documents)):
                     raise _changed(corpus, num_rows)
-            yield Window(shard, mark.text_bytes, rows, tokenize(tokenizer, rows))
+            yield ShardWindow(shard, mark.text_bytes, rows, tokenize(tokenizer, rows))
         if next_row < shard.stop:
             raise _changed(corpus, num_rows)
 

@@ -1,6 +1,5 @@
 """The logit store: a teacher's logits with their texts, on disk, crash-safe and checkable."""
 
-from monox_kit.store.beginning import beginning, has_begun, keep_scan
 from monox_kit.store.builder import ShardBuilder
 from monox_kit.store.folder import begun_manifest, require_local, store_url
 from monox_kit.store.format import CompleteRecord, ShardRange, StoreManifest
@@ -14,7 +13,7 @@ from monox_kit.store.remote.writer import RemoteWriter
 from monox_kit.store.sampler import RowPermutation
 from monox_kit.store.stats import StoreStats, store_stats
 from monox_kit.store.verify import VerifyReport, verify_store
-from monox_kit.store.writer import StoreWriter
+from monox_kit.store.writer import StoreWriter, begin_store
 
 __all__ = [
     "CompleteRecord",
@@ -32,12 +31,10 @@ __all__ = [
     "StoreStats",
     "StoreWriter",
     "VerifyReport",
-    "beginning",
+    "begin_store",
     "begun_manifest",
     "export_store",
     "fetch_store",
-    "has_begun",
-    "keep_scan",
     "merge_stores",
     "require_local",
     "staged_place",

@@ -13,7 +13,9 @@ from monox_kit.errors import ConfigError, StoreError
 from monox_kit.store.format import (
     COMPLETE_FILE,
     FORMAT_VERSION,
+    LOCK_FILE,
     MANIFEST_KEYS,
+    SCAN_FILE,
     SHARDS_FOLDER,
     STORE_FILE,
     CompleteRecord,
@@ -235,6 +237,55 @@ def require_own_shards(path: Path) -> None:
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             found = "a link" if path.is_symlink() else "a file"
             raise corrupt(path, "a folder of the store itself", found, MANIFEST_STEP)
+
+
+def require_own_folder(folder: Path) -> None:
+    """Check that a store may be created or continued in `folder`; absent and empty are fine.
+
+    Raises:
+        StoreCorrupt: it holds shards without a `store.json`.
+        StoreError: it holds something else, also where a store has files of its own, or is a file.
+        ConfigError: it is a URL.
+        StorageError: the disk refused.
+    """
+    require_local(folder)
+    with disk_errors(folder):
+        if not os.path.lexists(folder):
+            return
+        if not folder.is_dir():
+            raise StoreError(f"{folder}: expected a folder, found a file. Give another folder.")
+        require_no_folder(folder / SCAN_FILE)
+        if os.path.lexists(folder / STORE_FILE):
+            return  # listing 100,000 shards takes 50 ms
+        # Shards are looked for first: another writer may create the store meanwhile, them last.
+        shards = folder / SHARDS_FOLDER
+        holds_shards = shards.is_dir() and any(
+            not name.startswith(".tmp-") for name in os.listdir(shards)
+        )
+        names = {name for name in os.listdir(folder) if not name.startswith(".tmp-")}
+        foreign = names - {STORE_FILE, COMPLETE_FILE, SHARDS_FOLDER, LOCK_FILE, SCAN_FILE}
+        if STORE_FILE in names:
+            return
+        if foreign:
+            raise StoreError(
+                f"{folder}: expected an empty folder or a logit store, found {min(foreign)!r}. "
+                "Give another folder."
+            )
+        if COMPLETE_FILE in names or holds_shards:
+            step = "Restore it from a copy, or delete the folder and run `monoxkit label` again."
+            raise corrupt(folder / STORE_FILE, "the file", "none", step)
+
+
+def require_no_folder(scan: Path) -> None:
+    """Check that no folder stands where a store keeps its scan: it is somebody's.
+
+    Raises:
+        StoreError: one does.
+    """
+    if scan.is_dir() and not scan.is_symlink():
+        raise StoreError(
+            f"{scan}: expected no folder of this name in a store, found one. Move it elsewhere."
+        )
 
 
 def begun_manifest(path: Path) -> StoreManifest | None:

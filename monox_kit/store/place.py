@@ -7,29 +7,27 @@ from typing import Protocol
 
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress
-from monox_kit.store.beginning import require_own_folder
-from monox_kit.store.folder import begun_manifest, store_url
-from monox_kit.store.format import COMPLETE_FILE, StoreManifest
+from monox_kit.store.folder import begun_manifest, require_own_folder, store_url
+from monox_kit.store.format import SCAN_FILE, StoreManifest
 from monox_kit.store.reader import LogitStore, StoreInfo
-from monox_kit.store.record import is_there
 from monox_kit.store.remote.fetch import remote_info, verify_remote
 from monox_kit.store.remote.objects import ObjectFolder
 from monox_kit.store.remote.staging import staging_root
 from monox_kit.store.remote.store import RemoteStore
-from monox_kit.store.remote.writer import RemoteWriter
+from monox_kit.store.remote.writer import RemoteWriter, begin_remote
 from monox_kit.store.verify import VerifyReport, verify_store
-from monox_kit.store.writer import StoreWriter
+from monox_kit.store.writer import StoreWriter, begin_store
 
 
 class StorePlace(Protocol):
     """What can be asked of the place of a store; `str` of it is what people call it.
 
     Attributes:
-        folder: where runs take turns in beginning the store and a scan can be kept; None at a URL,
-            where nobody can be made to wait and nothing is ever removed.
+        scan_file: where a begun store keeps the scan of its corpus; None at a URL, where nothing is
+            ever replaced or removed.
     """
 
-    folder: Path | None
+    scan_file: Path | None
 
     def require_writable(self) -> None:
         """Check what can be checked before any work.
@@ -46,8 +44,8 @@ class StorePlace(Protocol):
             StoreCorrupt: its `store.json` is damaged.
         """
 
-    def is_finished(self) -> bool:
-        """Whether a completion record is there."""
+    def begin(self, manifest: StoreManifest, scan: bytes | None) -> None:
+        """Begin the store, unless one has been begun; see `begin_store`."""
 
     def writer(
         self, manifest: StoreManifest, shards: range | None = None
@@ -63,7 +61,7 @@ class StorePlace(Protocol):
 
 class _Folder:
     def __init__(self, path: Path) -> None:
-        self.folder: Path | None = path
+        self.scan_file: Path | None = path / SCAN_FILE
         self._path = path
 
     def __str__(self) -> str:
@@ -75,8 +73,8 @@ class _Folder:
     def begun(self) -> StoreManifest | None:
         return begun_manifest(self._path)
 
-    def is_finished(self) -> bool:
-        return is_there(self._path / COMPLETE_FILE)
+    def begin(self, manifest: StoreManifest, scan: bytes | None) -> None:
+        begin_store(self._path, manifest, scan)
 
     def writer(self, manifest: StoreManifest, shards: range | None = None) -> StoreWriter:
         return StoreWriter(self._path, manifest, shards)
@@ -90,7 +88,7 @@ class _Folder:
 
 class _Url:
     def __init__(self, url: str, staging: Path) -> None:
-        self.folder: Path | None = None
+        self.scan_file: Path | None = None
         self._objects = ObjectFolder(url)
         self._staging = staging
 
@@ -104,8 +102,9 @@ class _Url:
         store = RemoteStore.begun(self._objects)
         return None if store is None else store.manifest
 
-    def is_finished(self) -> bool:
-        return self._objects.size(COMPLETE_FILE) is not None
+    def begin(self, manifest: StoreManifest, scan: bytes | None) -> None:
+        assert scan is None  # none is kept
+        begin_remote(self._objects, manifest)
 
     def writer(self, manifest: StoreManifest, shards: range | None = None) -> RemoteWriter:
         return RemoteWriter(self._objects, manifest, shards, self._staging)

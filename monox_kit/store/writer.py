@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,23 +16,24 @@ from monox_kit.durable import (
     fsync_folder,
     make_folder,
     remove_all_leftovers,
+    remove_file,
     write_file,
 )
 from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.locks import RangeLocks
 from monox_kit.problem import Bools, Labels
 from monox_kit.store.arrays import text_sizes
-from monox_kit.store.beginning import (
-    WHOLE,
-    remove_scan,
-    require_own_folder,
-    shard_bytes,
-    store_locks,
-)
 from monox_kit.store.builder import ShardBuilder, copy_shard, new_shard
-from monox_kit.store.folder import StoreFolder, require_own_shards
+from monox_kit.store.claims import WHOLE, shard_bytes, store_locks
+from monox_kit.store.folder import (
+    StoreFolder,
+    require_no_folder,
+    require_own_folder,
+    require_own_shards,
+)
 from monox_kit.store.format import (
     COMPLETE_FILE,
+    SCAN_FILE,
     SHARDS_FOLDER,
     STORE_FILE,
     CompleteRecord,
@@ -226,7 +227,7 @@ class StoreWriter:
         with self._locks.turn(WHOLE):
             record = store.read_complete()
             if record is not None:
-                remove_scan(self.folder)
+                _remove_scan(self.folder)
                 _fsync_names(self.folder)
             else:
                 # As they lie on disk now: nobody may have touched them since they were written.
@@ -241,7 +242,7 @@ class StoreWriter:
                     digest=store.digest_of(digests),
                     summary=summary,
                 )
-                remove_scan(self.folder)
+                _remove_scan(self.folder)
                 self._locks.require_current()  # reading 100,000 records takes a while
                 path = self.folder / COMPLETE_FILE
                 write_file(path, encode_record(record.to_json(), path))
@@ -252,20 +253,10 @@ class StoreWriter:
         with locks.turn(WHOLE):
             require_own_folder(self.folder)
             locks.take(*shard_bytes(self._claimed), _shown(self._claimed))
-            require_own_shards(self.folder / SHARDS_FOLDER)
-            shards = make_folder(self.folder / SHARDS_FOLDER)
-            remove_all_leftovers(self.folder)  # written by whoever has this turn
             names = {self.manifest.shard(index).name for index in self._claimed}
-            remove_all_leftovers(shards, names)
-            path = self.folder / STORE_FILE
-            if not is_there(path):
-                write_file(path, encode_record(self.manifest.to_json(), path))
+            _put_manifest(self.folder, self.manifest, names)
             store = StoreFolder(self.folder)
-            store.manifest.require_equal(self.manifest, path)
-            # A killed writer may have made names without its fsync of the folder they are in.
-            fsync_folder(shards)
-            fsync_folder(self.folder)
-            fsync_folder(self.folder.absolute().parent)
+            store.manifest.require_equal(self.manifest, self.folder / STORE_FILE)
         # In this order: another writer may commit the last shard and complete the store meanwhile.
         record = store.read_complete()
         done = store.finished_shards(None, self._claimed if record is None else None)
@@ -298,6 +289,58 @@ class StoreWriter:
                 "Use StoreWriter in a with statement."
             )
         return self._store
+
+
+def begin_store(folder: Path, manifest: StoreManifest, scan: bytes | None) -> None:
+    """Begin a store, unless one has been begun: put what it is a store of, and no shard.
+
+    Args:
+        folder: the store's folder; created with its parents where absent.
+        manifest: what the store is a store of; a `store.json` that is there stays.
+        scan: what a scan of the corpus has found, kept beside the shards until the store is
+            complete; no part of the store. None keeps what is there.
+
+    Raises:
+        StoreError: the folder holds something else.
+        StorageError: the disk refused.
+    """
+    with disk_errors(folder):
+        require_own_folder(folder)
+        with store_locks(folder) as locks, locks.turn(WHOLE):
+            require_own_folder(folder)
+            if scan is not None and not is_there(folder / COMPLETE_FILE):
+                # Before store.json, so that a store which has been begun has it.
+                write_file(folder / SCAN_FILE, scan)
+            _put_manifest(folder, manifest, frozenset())
+
+
+def _put_manifest(folder: Path, manifest: StoreManifest, shards: Collection[str]) -> None:
+    """Put `store.json` and `shards/` where absent; hold the whole store's lock.
+
+    What killed writers have left of the store's records and of these shards is removed.
+    """
+    require_own_shards(folder / SHARDS_FOLDER)
+    parent = make_folder(folder / SHARDS_FOLDER)
+    remove_all_leftovers(folder)  # written by whoever has this turn
+    remove_all_leftovers(parent, shards)
+    path = folder / STORE_FILE
+    if not is_there(path):
+        write_file(path, encode_record(manifest.to_json(), path))
+    # A killed writer may have made names without its fsync of the folder they are in.
+    for each in (parent, folder, folder.absolute().parent):
+        fsync_folder(each)
+
+
+def _remove_scan(folder: Path) -> None:
+    """Remove the kept scan; hold the whole store's lock.
+
+    Raises:
+        StoreError: a folder stands there.
+        StorageError: the disk refused.
+    """
+    with disk_errors(folder / SCAN_FILE):
+        require_no_folder(folder / SCAN_FILE)
+    remove_file(folder / SCAN_FILE)
 
 
 def _shown(claimed: range) -> str:

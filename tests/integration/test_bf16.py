@@ -208,7 +208,7 @@ def test_the_guard_computes_again_in_bf16_and_the_store_says_so(
     config = bf16_guarded(files)
     label_corpus(labelling(files, model=str(files / "coarse")), tmp_path / "plain")
     label_corpus(labelling(files), tmp_path / "bf16")
-    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
+    label_corpus(replace(config, begin=True), tmp_path / "store")
     summary = label_corpus(config, tmp_path / "store")
     assert summary.guard is not None
     assert summary.guard["guard_precision"] == "bf16"
@@ -226,7 +226,7 @@ def test_a_guard_is_in_fp32_unless_bf16_was_asked_for(
 ) -> None:
     """Equal commands give stores that can be merged, whatever is faster where they run."""
     config = labelling(files, model=str(files / "coarse"), guard=0.97, guard_rows=150)
-    summary = label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
+    summary = label_corpus(replace(config, begin=True), tmp_path / "store")
     assert summary.guard is not None
     assert summary.guard["guard_precision"] == "fp32"
     with pytest.raises(StoreMismatch, match="guard_precision"):
@@ -262,7 +262,7 @@ def test_a_store_begun_with_a_bf16_guard_is_not_finished_in_fp32(
     files: Path, tmp_path: Path, openvino: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = bf16_guarded(files)
-    label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
+    label_corpus(replace(config, begin=True), tmp_path / "store")
     monkeypatch.setattr(onnx_backend, "has_bf16", lambda: False)
     with pytest.raises(ProviderError, match="AVX512-BF16 or AMX"):
         label_corpus(config, tmp_path / "store")

@@ -19,7 +19,7 @@ import pytest
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import StoreMismatch
 from monox_kit.export import ExportConfig, export_model
-from monox_kit.labelling import LabelConfig, label_corpus, shards
+from monox_kit.labelling import LabelConfig, label_corpus, teacher
 from monox_kit.store import LogitStore
 from tests.store_samples import tree
 from tests.tiny_models import LABELS, bert_classifier, labelled_rows, write_jsonl
@@ -38,11 +38,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(home / "bundle" / "model.onnx", home / "bundle" / "model.fp32.onnx")
     for backend in ("torch", "onnx"):
         label_corpus(config_of(home, backend), home / f"{backend}-whole")
-        begun = replace(config_of(home, backend), shard_range=(1, 2))
-        label_corpus(begun, home / f"{backend}-begun")
-    begun = replace(config_of(home, "guarded"), shard_range=(1, 2))
-    label_corpus(begun, home / "guarded-begun")
+        label_part(config_of(home, backend), home / f"{backend}-begun")
+    label_part(config_of(home, "guarded"), home / "guarded-begun")
     return home
+
+
+def label_part(config: LabelConfig, store: Path) -> None:
+    label_corpus(replace(config, begin=True), store)
+    label_corpus(replace(config, shard_range=(1, 2)), store)
 
 
 def config_of(home: Path, kind: str = "torch") -> LabelConfig:
@@ -117,7 +120,7 @@ def test_another_setting_is_refused_by_name_with_both_values(
     now: object,
 ) -> None:
     # No second provider is here: one that is begins like this.
-    monkeypatch.setattr(shards, "require_runnable", lambda *args: None)
+    monkeypatch.setattr(teacher, "require_runnable", lambda *args: None)
     message = refused(place, replace(config_of(place, kind), **change), kind)
     assert f"expected {field} {was!r} as this store was begun with, found {now!r}" in message
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import platform
 import shutil
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from monox_kit.corpora import blocks
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.marks import Place
-from monox_kit.data import MULTI_LABEL, Document
+from monox_kit.data import Document
 from monox_kit.errors import (
     ConfigError,
     CorpusError,
@@ -30,11 +29,18 @@ from monox_kit.errors import (
     StoreError,
     StoreLocked,
     StoreMismatch,
+    StoreNotBegun,
 )
 from monox_kit.export import ExportConfig, export_model, search
-from monox_kit.labelling import LabelConfig, guarding, label_corpus, teacher, windows
-from monox_kit.labelling.kept_scan import KeptScan
-from monox_kit.labelling.teacher import Totals
+from monox_kit.labelling import (
+    LabelConfig,
+    LabelSummary,
+    guard_learning,
+    label_corpus,
+    teacher,
+    windows,
+)
+from monox_kit.labelling.teacher import TeacherModel, Totals
 from monox_kit.models import run_plan
 from monox_kit.store import LogitStore, StoreWriter, merge_stores
 from tests.notes import Notes
@@ -68,6 +74,11 @@ def config_for(files: Path, backend: str = "torch", name: str = "corpus.jsonl") 
         shard_rows=16,
         batch_tokens=64,
     )
+
+
+def begin(config: LabelConfig, store: Path) -> LabelSummary:
+    """Begin a store, as `monoxkit label --begin` does."""
+    return label_corpus(replace(config, begin=True, shard_range=None), store)
 
 
 def logits_one_by_one(files: Path, name: str) -> np.ndarray:
@@ -142,6 +153,7 @@ def test_a_finished_store_is_left_as_it_is(files: Path, tmp_path: Path) -> None:
 
 def test_parts_labelled_apart_make_the_store_of_one_run(files: Path, tmp_path: Path) -> None:
     label_corpus(config_for(files), tmp_path / "whole")
+    begin(config_for(files), tmp_path / "store")
     parts = [(2, 4), (0, 1), (1, 2)]
     for number, part in enumerate(parts):
         config = replace(config_for(files), shard_range=part)
@@ -157,6 +169,7 @@ def test_parts_labelled_apart_make_the_store_of_one_run(files: Path, tmp_path: P
 
 
 def test_a_part_waits_for_nobody_but_the_owner_of_its_shards(files: Path, tmp_path: Path) -> None:
+    begin(config_for(files), tmp_path / "store")
     first = label_corpus(replace(config_for(files), shard_range=(0, 1)), tmp_path / "store")
     assert first.num_rows_done == 16
     manifest = LogitStore.open(tmp_path / "store", allow_incomplete=True).manifest
@@ -168,16 +181,49 @@ def test_a_part_waits_for_nobody_but_the_owner_of_its_shards(files: Path, tmp_pa
 
 
 @pytest.mark.parametrize("shards", [(0, 5), (3, 2)])
-def test_a_range_outside_of_the_store_is_refused_before_any_plan(
+def test_a_range_outside_of_the_store_is_refused_before_any_work(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: tuple[int, int]
 ) -> None:
-    def fail(*arguments: object, **values: object) -> None:
-        pytest.fail("expected no plan yet")
-
-    monkeypatch.setattr("monox_kit.labelling.run.default_plan", fail)
+    begin(config_for(files), tmp_path / "store")
+    monkeypatch.setattr(TeacherModel, "plan", lambda *given: pytest.fail("expected no plan yet"))
     with pytest.raises(ConfigError, match=rf"within 0:4, found {shards[0]}:{shards[1]}"):
         label_corpus(replace(config_for(files), shard_range=shards), tmp_path / "store")
-    assert not (tmp_path / "store").exists()
+
+
+def test_a_part_of_a_store_that_nobody_has_begun_is_refused_by_name(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = counted_scans(monkeypatch)
+    with pytest.raises(StoreNotBegun, match=r"store: --shard-range needs .* with --begin") as found:
+        label_corpus(replace(config_for(files), shard_range=(0, 1)), tmp_path / "store")
+    assert found.value.exit_code == 4
+    assert not scans and not (tmp_path / "store").exists()
+
+
+def test_beginning_labels_no_row_and_says_how_many_shards_there_are(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher, "score_texts", lambda *args, **kwargs: pytest.fail("model ran"))
+        begun = begin(config_for(files), tmp_path / "store")
+    assert (begun.num_rows, begun.num_shards, begun.num_rows_done) == (50, 4, 0)
+    assert (begun.complete, begun.store_digest) == (False, None)
+    assert sorted(os.listdir(tmp_path / "store")) == ["lock", "scan", "shards", "store.json"]
+    assert not os.listdir(tmp_path / "store" / "shards")
+    before = tree(tmp_path / "store")
+    begin(config_for(files), tmp_path / "store")
+    assert tree(tmp_path / "store") == before
+    whole = label_corpus(config_for(files), tmp_path / "whole")
+    assert label_corpus(config_for(files), tmp_path / "store").store_digest == whole.store_digest
+    assert begin(config_for(files), tmp_path / "store").complete
+
+
+@pytest.mark.parametrize("change", [{"shard_range": (0, 1)}, {"engine": "ray"}], ids=str)
+def test_beginning_and_labelling_a_part_are_two_runs(
+    files: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="--begin: it labels no shard"):
+        label_corpus(replace(config_for(files), begin=True, **change), tmp_path / "store")
 
 
 def test_only_the_rows_of_missing_shards_are_read_again(
@@ -187,6 +233,7 @@ def test_only_the_rows_of_missing_shards_are_read_again(
     corpus = write_jsonl(tmp_path / "c.jsonl", rows)
     config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 256)
+    begin(config, tmp_path / "store")
     label_corpus(replace(config, shard_range=(0, 3)), tmp_path / "store")
     read: list[int] = []
     documents = Corpus.documents
@@ -202,13 +249,12 @@ def test_only_the_rows_of_missing_shards_are_read_again(
     assert len(read) < 24
 
 
-def counted_scans(monkeypatch: pytest.MonkeyPatch, pause_s: float = 0) -> list[int]:
+def counted_scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of scans from now on, as the length of a list."""
     scan, scans = Corpus.scan, []
 
     def counting(self: Corpus, **kwargs: object) -> object:
         scans.append(1)
-        time.sleep(pause_s)
         return scan(self, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Corpus, "scan", counting)
@@ -220,6 +266,7 @@ def test_one_run_scans_and_the_others_take_what_it_found(
 ) -> None:
     label_corpus(config_for(files), tmp_path / "whole")
     scans = counted_scans(monkeypatch)
+    begin(config_for(files), tmp_path / "store")
     for part in [(2, 3), (0, 1), (0, 2)]:
         label_corpus(replace(config_for(files), shard_range=part), tmp_path / "store")
         assert (tmp_path / "store" / "scan").is_file()
@@ -230,80 +277,78 @@ def test_one_run_scans_and_the_others_take_what_it_found(
     assert [name for name in found if found[name] != whole[name]] in ([], ["complete.json"])
 
 
-def test_runs_that_begin_at_once_wait_for_the_one_that_scans(
+def test_a_scan_that_cannot_be_believed_is_made_again_and_kept(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scans = counted_scans(monkeypatch, pause_s=0.2)
-    parts = [replace(config_for(files, "onnx"), shard_range=(i, i + 1)) for i in range(4)]
+    """Damaged, lost, or of files that somebody has touched since."""
+    corpus = write_jsonl(tmp_path / "c.jsonl", labelled_rows(50, seed=4))
+    config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
+    begin(config, tmp_path / "store")
+    scan = tmp_path / "store" / "scan"
+    scans = counted_scans(monkeypatch)
+    for number, spoil in enumerate((lambda: scan.write_bytes(b"x"), scan.unlink, corpus.touch), 1):
+        spoil()
+        for _ in range(2):
+            notes = Notes()
+            label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store", progress=notes)
+        assert len(scans) == number
+        assert sum("50 rows were checked by an earlier run" in note for note in notes.notes) == 1
+
+
+def test_of_two_runs_that_begin_a_store_at_once_one_begins_and_nobody_waits(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one finds its shards taken, or labels what the first has left."""
+    scan, at_once = Corpus.scan, Barrier(2)
+
+    def scan_then_meet(self: Corpus, **kwargs: object) -> object:
+        found = scan(self, **kwargs)  # type: ignore[arg-type]
+        at_once.wait(60)
+        return found
+
+    def label(number: int) -> LabelSummary | StoreLocked:
+        try:
+            return label_corpus(config_for(files), tmp_path / "store")
+        except StoreLocked as error:
+            return error
+
+    monkeypatch.setattr(Corpus, "scan", scan_then_meet)
     with ThreadPoolExecutor() as pool:
-        runs = list(pool.map(lambda config: label_corpus(config, tmp_path / "store"), parts))
-    assert len(scans) == 1
-    assert [run.complete for run in runs].count(True) >= 1
+        ends = list(pool.map(label, range(2)))
+    assert any(isinstance(end, LabelSummary) and end.complete for end in ends)
     assert len(LogitStore.open(tmp_path / "store", verify="full")) == 50
 
 
-def test_runs_that_wait_learn_of_a_bad_row_and_do_not_scan(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_another_run_begins_meanwhile_keeps_its_guard(
+    coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And say who it is that they wait for. Mended, the corpus is labelled by the same command."""
+    """Two that learn at once may learn a little different thresholds, on different machines."""
+    learn, store = guard_learning.learn_guard, tmp_path / "store"
+
+    def learn_after_another(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(guard_learning, "learn_guard", learn)
+        begin(guarded(coarse), store)
+        return replace(learn(*args, **kwargs), threshold=7.0)
+
+    monkeypatch.setattr(guard_learning, "learn_guard", learn_after_another)
+    summary = label_corpus(guarded(coarse), store)
+    assert summary.complete and summary.guard is not None
+    fingerprint = LogitStore.open(store).manifest.fingerprint
+    assert summary.guard["guard_threshold"] == fingerprint["guard_threshold"] != 7.0
+
+
+def test_a_bad_row_begins_nothing_and_the_same_command_goes_on_once_it_is_mended(
+    files: Path, tmp_path: Path
+) -> None:
     rows = labelled_rows(50, seed=4)
-    bad = [*rows[:-1], {**rows[-1], "label": "unheard of"}]
-    corpus = write_jsonl(tmp_path / "c.jsonl", bad)
+    corpus = write_jsonl(tmp_path / "c.jsonl", [*rows[:-1], {**rows[-1], "label": "unheard of"}])
     config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
-    parts = [replace(config, shard_range=(i, i + 1)) for i in range(3)]
-    notes = [Notes() for _ in parts]
-    scan, scans, told = Corpus.scan, [], Event()
-
-    def scan_when_others_wait(self: Corpus, **kwargs: object) -> object:
-        scans.append(1)
-        assert told.wait(60)
-        return scan(self, **kwargs)  # type: ignore[arg-type]
-
-    def label(number: int) -> str:
-        with pytest.raises(CorpusError, match="unheard of") as found:
-            label_corpus(parts[number], tmp_path / "store", progress=notes[number])
-        return str(found.value)
-
-    with monkeypatch.context() as patch, ThreadPoolExecutor() as pool:
-        patch.setattr(Corpus, "scan", scan_when_others_wait)
-        runs = [pool.submit(label, number) for number in range(3)]
-        while sum(len(each.notes) for each in notes) < 2 and not any(run.done() for run in runs):
-            time.sleep(0.01)
-        told.set()
-        messages = [run.result(60) for run in runs]
-    assert len(scans) == 1
-    assert sum("this run waited for it" in message for message in messages) == 2
+    with pytest.raises(CorpusError, match="unheard of"):
+        begin(config, tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    who = f"waiting for process {os.getpid()} on {platform.node()}, which began at "
-    assert sum(who in note for each in notes for note in each.notes) == 2
     write_jsonl(corpus, rows)
+    begin(config, tmp_path / "store")
     assert label_corpus(config, tmp_path / "store").complete
-
-
-def test_a_bad_row_is_one_under_the_same_record_alone(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Runs with the same weights wait for each other, whatever the records say of rows."""
-    abouts = []
-
-    def note(self: KeptScan, turn: object, about: object) -> None:
-        abouts.append(json.dumps(about))
-        raise InterruptedError
-
-    monkeypatch.setattr(KeptScan, "begun", note)
-    record = json.loads((files / "bundle" / "monoxkit.json").read_text())
-    changes: list[dict[str, object]] = [
-        {},
-        {"has_pairs": True},
-        {"labels": {**record["labels"], "problem_type": MULTI_LABEL}},
-    ]
-    for number, change in enumerate(changes):
-        folder = tmp_path / str(number)
-        shutil.copytree(files / "bundle", folder)
-        (folder / "monoxkit.json").write_text(json.dumps({**record, **change}))
-        with pytest.raises(InterruptedError):
-            label_corpus(replace(config_for(files, "onnx"), model=str(folder)), tmp_path / "store")
-    assert len(set(abouts)) == 3
 
 
 def test_a_corpus_changed_under_its_size_and_time_gets_no_row_into_the_store(
@@ -313,6 +358,7 @@ def test_a_corpus_changed_under_its_size_and_time_gets_no_row_into_the_store(
     corpus = write_jsonl(tmp_path / "c.jsonl", rows)
     status = corpus.stat()
     config = replace(config_for(files), corpus=CorpusConfig(paths=(str(corpus),)))
+    begin(config, tmp_path / "store")
     label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store")
     rows[40]["text"] = rows[40]["text"][:-1] + "#"
     write_jsonl(corpus, rows)
@@ -492,9 +538,10 @@ def test_a_guard_may_be_asked_for_a_mean_divergence_too(coarse: Path, tmp_path: 
     wanted = whole.guard["guard_audit_mean_kl"] / 2
     config = guarded(coarse, guard_kl=wanted)
     notes = Notes()
+    begin(config, tmp_path / "store")
     label_corpus(replace(config, shard_range=(0, 1)), tmp_path / "store", progress=notes)
     summary = label_corpus(config, tmp_path / "store", progress=notes)
-    assert sum("were not read again" in line for line in notes.notes) == 1
+    assert sum("are not read again" in line for line in notes.notes) == 1
     assert summary.guard is not None
     assert summary.guard["guard_max_kl"] == wanted
     assert summary.num_recomputed_rows > whole.num_recomputed_rows
@@ -524,7 +571,7 @@ def test_a_guarded_run_goes_on_with_the_threshold_that_it_began_with(
         with pytest.raises(RuntimeError, match="power cut"):
             label_corpus(guarded(coarse), tmp_path / "store")
     monkeypatch.setattr(
-        guarding, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew")
+        guard_learning, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew")
     )
     scans = counted_scans(monkeypatch)
     summary = label_corpus(guarded(coarse), tmp_path / "store")
@@ -542,11 +589,12 @@ def test_parts_begun_with_one_store_json_share_its_guard(
     coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = label_corpus(guarded(coarse), tmp_path / "whole")
+    begin(guarded(coarse), tmp_path / "a")
     label_corpus(guarded(coarse, shard_range=(0, 2)), tmp_path / "a")
     (tmp_path / "b").mkdir()
     shutil.copy(tmp_path / "a" / "store.json", tmp_path / "b")
     monkeypatch.setattr(
-        guarding, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew")
+        guard_learning, "learn_guard", lambda *args, **kwargs: pytest.fail("learned anew")
     )
     label_corpus(guarded(coarse, shard_range=(2, 4)), tmp_path / "b")
     report = merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out")

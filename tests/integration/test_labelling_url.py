@@ -12,8 +12,7 @@ import pytest
 
 from monox_kit.errors import StorageError, StoreMismatch
 from monox_kit.labelling import label_corpus, teacher
-from monox_kit.labelling.shard_worker import ShardWorker
-from monox_kit.labelling.shards import Assignment
+from monox_kit.labelling.worker import Assignment, ShardWorker
 from monox_kit.store import LogitStore, fetch_store
 from monox_kit.store.remote.staging import staging_root
 from tests.faults.states import entries, label_config
@@ -63,6 +62,7 @@ def test_a_store_at_a_url_is_that_of_a_local_run(files: Path, url: str, tmp_path
 
 
 def test_parts_complete_the_store_together(files: Path, url: str, tmp_path: Path) -> None:
+    label_corpus(config(files, tmp_path, begin=True), url)
     for shards in ((4, 6), (0, 1), (1, 4)):
         summary = label_corpus(config(files, tmp_path, shard_range=shards), url)
         assert summary.complete == (shards == (1, 4))
@@ -89,7 +89,7 @@ def test_a_run_that_fails_goes_on(
 
 
 def test_other_settings_are_refused_before_any_work(files: Path, url: str, tmp_path: Path) -> None:
-    label_corpus(config(files, tmp_path, shard_range=(0, 1)), url)
+    label_corpus(config(files, tmp_path, begin=True), url)
     wanted = r"store/store\.json: expected fingerprint\.max_length 32 as .* found 16 in this run"
     with pytest.raises(StoreMismatch, match=wanted):
         label_corpus(config(files, tmp_path, max_length=16), url)
@@ -107,7 +107,7 @@ def test_a_worker_of_a_cluster_puts_its_shard(
     files: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What runs in its process, in this one."""
-    from monox_kit.labelling import run
+    from monox_kit.labelling import begin, run
     from monox_kit.labelling.scheduler import ClusterRun
 
     def here(assignment: Assignment, missing: Any, task: Any) -> ClusterRun:
@@ -119,7 +119,7 @@ def test_a_worker_of_a_cluster_puts_its_shard(
         return ClusterRun()
 
     monkeypatch.setattr(run, "label_on_cluster", here)
-    monkeypatch.setattr(run, "require_cluster", lambda config: None)
+    monkeypatch.setattr(begin, "require_cluster", lambda config: None)
     monkeypatch.chdir(tmp_path)
     asked = replace(label_config(files), staging="staging", engine="ray")
     assert label_corpus(asked, url).complete

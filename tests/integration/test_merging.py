@@ -39,6 +39,7 @@ def config_for(files: Path, name: str = "corpus.jsonl") -> LabelConfig:
 def test_shard_ranges_of_two_machines_become_the_store_of_one(files: Path, tmp_path: Path) -> None:
     whole = label_corpus(config_for(files), tmp_path / "whole")
     for name, shards in {"a": (0, 1), "b": (1, 4)}.items():
+        label_corpus(replace(config_for(files), begin=True), tmp_path / name)
         part = label_corpus(replace(config_for(files), shard_range=shards), tmp_path / name)
         assert not part.complete
     report = merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out")

@@ -141,7 +141,9 @@ def test_the_store_is_the_one_that_a_local_run_writes(
 def test_a_half_finished_store_is_finished_by_more_workers_than_there_is_room_for(
     files: Path, local: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
-    here = config_for(files, engine="local", workers=None, shard_range=(3, 6))
+    here = config_for(files, engine="local", workers=None)
+    label_corpus(replace(here, begin=True), tmp_path / "store")
+    here = replace(here, shard_range=(3, 6))
     assert not label_corpus(here, tmp_path / "store").complete
     part = label_corpus(config_for(files, shard_range=(5, 7)), tmp_path / "store")
     assert (part.complete, part.num_rows_done, part.num_resumed_rows) == (False, 64, 16)
@@ -250,9 +252,10 @@ def test_a_shard_that_another_writer_holds_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = tmp_path / "store"
+    here = config_for(files, engine="local", workers=None)
+    label_corpus(replace(here, begin=True), store)
     for shards in ((0, 4), (5, 10)):
-        here = config_for(files, engine="local", workers=None, shard_range=shards)
-        label_corpus(here, store)
+        label_corpus(replace(here, shard_range=shards), store)
     manifest = begun_manifest(store)
     assert manifest is not None
     with StoreWriter(store, manifest, range(4, 5)) as holder:

@@ -16,8 +16,8 @@ from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ClusterError, ConfigError, CorpusError, StoreLocked
 from monox_kit.labelling import LabelConfig, cluster, scheduler
 from monox_kit.labelling.scheduler import ClusterRun, Scheduler
-from monox_kit.labelling.shard_worker import ShardDone
 from monox_kit.labelling.teacher import Totals
+from monox_kit.labelling.worker import ShardDone
 from monox_kit.progress import Silent
 from monox_kit.store import ShardRange
 

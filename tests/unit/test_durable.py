@@ -15,8 +15,7 @@ import pytest
 
 from monox_kit import durable
 from monox_kit.errors import ConfigError, StorageError, StoreError
-from monox_kit.store.beginning import require_own_folder
-from monox_kit.store.folder import StoreFolder, require_own_shards
+from monox_kit.store.folder import StoreFolder, require_own_folder, require_own_shards
 
 
 def names(folder: Path) -> list[str]:

@@ -1,13 +1,13 @@
-"""The scan that a store keeps: taken for the same files and settings, else made again."""
+"""The scan that a begun store keeps: taken for the same files and settings, else refused."""
 
 from __future__ import annotations
 
-import errno
+import hashlib
+import json
 import os
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ import pytest
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, CorpusSummary
 from monox_kit.corpora.marks import Marks
 from monox_kit.corpora.paths import SourceFile, file_states
-from monox_kit.errors import StoreError
-from monox_kit.labelling.kept_scan import KeptScan
-from monox_kit.progress import Silent
-from monox_kit.store import StoreManifest, StoreWriter, keep_scan, staged_place
-from tests.notes import Notes
+from monox_kit.digest import digest_json
+from monox_kit.errors import StoreCorrupt, StoreError
+from monox_kit.labelling.kept_scan import encode_scan, read_scan, scan_key
+from monox_kit.store import StoreManifest, StoreWriter, begin_store, begun_manifest
 from tests.store_samples import manifest, shard_arguments
 from tests.tiny_models import labelled_rows, write_jsonl
 
@@ -48,50 +47,70 @@ def config_of(folder: Path, **changes: Any) -> CorpusConfig:
     return replace(CorpusConfig(paths=(str(folder / "*.jsonl"),)), **changes)
 
 
+def key_of(config: CorpusConfig, shard_rows: int = SHARD_ROWS) -> str:
+    key = scan_key(Corpus(config), shard_rows)
+    assert key is not None
+    return key
+
+
 def keep(config: CorpusConfig, store: Path) -> tuple[CorpusSummary, StoreManifest]:
     """Scan a corpus and begin a store that keeps what was found."""
-    corpus = Corpus(config)
-    kept = KeptScan(corpus, SHARD_ROWS, staged_place(store, None), Silent())
-    summary = corpus.scan(mark_every=SHARD_ROWS, sample_rows=5)
+    key = key_of(config)
+    summary = Corpus(config).scan(mark_every=SHARD_ROWS, sample_rows=5)
     begun = manifest(
         num_rows=summary.num_rows,
         shard_rows=SHARD_ROWS,
         has_pairs=summary.has_pairs,
         fingerprint={"corpus_digest": summary.digest},
     )
-    content = kept.encode(summary, summary.sample)
-    assert content is not None
-    with StoreWriter(store, begun, range(1)):
-        kept.keep(content)
+    begin_store(store, begun, encode_scan(summary, key))
+    assert begun_manifest(store) == begun
     return summary, begun
 
 
-def take(
-    config: CorpusConfig, store: Path, begun: StoreManifest, shard_rows: int = SHARD_ROWS
-) -> tuple[CorpusSummary | None, list[str]]:
-    """What a later run takes, and is told."""
-    notes = Notes()
-    kept = KeptScan(Corpus(config), shard_rows, staged_place(store, None), notes)
-    with ExitStack() as turn:
-        assert kept.begun(turn, {}) == begun
-    return kept.take(begun), notes.notes
+def take(config: CorpusConfig, store: Path, begun: StoreManifest) -> CorpusSummary | None:
+    """What a later run takes."""
+    return read_scan(store / "scan", key_of(config), begun)
+
+
+OTHER_FILES = "of other files, times of modification or settings than now"
 
 
 def test_what_was_found_comes_back(corpus: Path, tmp_path: Path) -> None:
     summary, begun = keep(config_of(corpus), tmp_path / "s")
-    found, notes = take(config_of(corpus), tmp_path / "s", begun)
+    found = take(config_of(corpus), tmp_path / "s", begun)
     assert found == summary
     assert list(found.marks) == list(summary.marks)
     assert len(found.sample) == 5
-    assert notes == ["23 rows were checked by an earlier run; their files are unchanged"]
+
+
+def test_the_scan_of_a_store_that_was_begun_by_0_1_0_is_taken(corpus: Path, tmp_path: Path) -> None:
+    """Its bytes, put together here as docs/store-format.md tells them."""
+    config = config_of(corpus)
+    summary, begun = keep(config, tmp_path / "s")
+    state = {"version": "0.1.0", "shard_rows": 4, "corpus": Corpus(config).state()}
+    header = {
+        "key": digest_json(state),
+        "num_rows": 23,
+        "digest": summary.digest,
+        "has_pairs": True,
+        "num_labelled": summary.num_labelled,
+        "label_names": list(summary.label_names or ()),
+        "text_bytes": summary.text_bytes,
+        "sample": [[d.row, d.id, d.text, d.text_pair, d.label, d.lang] for d in summary.sample],
+    }
+    body = b"monoxkit scan 1\n" + json.dumps(header).encode() + b"\n" + summary.marks.packed
+    (tmp_path / "s" / "scan").write_bytes(body + hashlib.sha256(body).digest())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monox_kit.labelling.kept_scan.__version__", "0.1.0")
+        assert take(config, tmp_path / "s", begun) == summary
 
 
 def test_the_files_may_lie_under_another_folder(corpus: Path, tmp_path: Path) -> None:
     summary, begun = keep(config_of(corpus), tmp_path / "s")
     shutil.copytree(corpus, tmp_path / "mounted" / "elsewhere")  # with their times
     shutil.rmtree(corpus)
-    found, _ = take(config_of(tmp_path / "mounted" / "elsewhere"), tmp_path / "s", begun)
-    assert found == summary
+    assert take(config_of(tmp_path / "mounted" / "elsewhere"), tmp_path / "s", begun) == summary
 
 
 def touch(folder: Path) -> None:
@@ -125,9 +144,8 @@ CHANGED: dict[str, Callable[[Path], object]] = {
 def test_files_that_were_touched_are_scanned_again(corpus: Path, tmp_path: Path, kind: str) -> None:
     _, begun = keep(config_of(corpus), tmp_path / "s")
     CHANGED[kind](corpus)
-    found, notes = take(config_of(corpus), tmp_path / "s", begun)
-    assert found is None
-    assert "of other files, times of modification or settings than now: the corpus" in notes[0]
+    with pytest.raises(ValueError, match=OTHER_FILES):
+        take(config_of(corpus), tmp_path / "s", begun)
 
 
 @pytest.mark.parametrize(
@@ -147,16 +165,19 @@ def test_other_settings_are_scanned_again(
     corpus: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     _, begun = keep(config_of(corpus), tmp_path / "s")
-    assert take(config_of(corpus, **change), tmp_path / "s", begun)[0] is None
+    with pytest.raises(ValueError, match=OTHER_FILES):
+        take(config_of(corpus, **change), tmp_path / "s", begun)
 
 
 def test_marks_of_another_size_or_another_version_are_no_use(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, begun = keep(config_of(corpus), tmp_path / "s")
-    assert take(config_of(corpus), tmp_path / "s", begun, shard_rows=5)[0] is None
+    with pytest.raises(ValueError, match=OTHER_FILES):
+        read_scan(tmp_path / "s" / "scan", key_of(config_of(corpus), shard_rows=5), begun)
     monkeypatch.setattr("monox_kit.labelling.kept_scan.__version__", "0.0.0")
-    assert take(config_of(corpus), tmp_path / "s", begun)[0] is None
+    with pytest.raises(ValueError, match=OTHER_FILES):
+        take(config_of(corpus), tmp_path / "s", begun)
 
 
 def test_a_damaged_one_is_never_believed(corpus: Path, tmp_path: Path) -> None:
@@ -171,17 +192,18 @@ def test_a_damaged_one_is_never_believed(corpus: Path, tmp_path: Path) -> None:
         damaged.append(whole[:at] + bytes([whole[at] ^ 1 << draw.randrange(8)]) + whole[at + 1 :])
     for content in damaged:
         path.write_bytes(content)
-        found, notes = take(config_of(corpus), tmp_path / "s", begun)
-        assert found is None
-        assert notes[0].startswith(f"{path}: ") and "the corpus is checked again" in notes[0]
+        with pytest.raises(ValueError):  # of more than one kind
+            take(config_of(corpus), tmp_path / "s", begun)
     path.write_bytes(whole)
     path.rename(tmp_path / "elsewhere")
-    assert take(config_of(corpus), tmp_path / "s", begun) == (None, [])
+    assert take(config_of(corpus), tmp_path / "s", begun) is None
     path.symlink_to(tmp_path / "elsewhere")
-    assert take(config_of(corpus), tmp_path / "s", begun)[0] is None
+    with pytest.raises(StoreCorrupt, match="a link"):
+        take(config_of(corpus), tmp_path / "s", begun)
     path.unlink()
     os.mkfifo(path)
-    assert take(config_of(corpus), tmp_path / "s", begun)[0] is None
+    with pytest.raises(StoreCorrupt, match="a plain file"):
+        take(config_of(corpus), tmp_path / "s", begun)
 
 
 def test_another_stores_scan_is_not_taken(corpus: Path, tmp_path: Path) -> None:
@@ -194,68 +216,54 @@ def test_another_stores_scan_is_not_taken(corpus: Path, tmp_path: Path) -> None:
     os.utime(corpus / "a.jsonl", ns=(status.st_atime_ns, status.st_mtime_ns))
     _, begun = keep(config_of(corpus), tmp_path / "s")
     shutil.copy(tmp_path / "other" / "scan", tmp_path / "s" / "scan")
-    found, notes = take(config_of(corpus), tmp_path / "s", begun)
-    assert found is None and "of another store" in notes[0]
+    with pytest.raises(ValueError, match="of another store"):
+        take(config_of(corpus), tmp_path / "s", begun)
 
 
-def test_a_complete_store_keeps_none(corpus: Path, tmp_path: Path) -> None:
+def test_a_complete_store_keeps_none(tmp_path: Path) -> None:
     """Neither put late, nor left by a power failure."""
-    store = manifest()
+    store, scan = manifest(), tmp_path / "s" / "scan"
+    begin_store(tmp_path / "s", store, b"scan")
     with StoreWriter(tmp_path / "s", store) as writer:
-        keep_scan(tmp_path / "s", b"scan")
-        assert (tmp_path / "s" / "scan").read_bytes() == b"scan"
+        assert scan.read_bytes() == b"scan"
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(store, shard))
         writer.complete()
-        assert not (tmp_path / "s" / "scan").exists()
-        keep_scan(tmp_path / "s", b"scan")
-        assert not (tmp_path / "s" / "scan").exists()
-    (tmp_path / "s" / "scan").write_bytes(b"scan")
+        assert not scan.exists()
+    begin_store(tmp_path / "s", store, b"scan")
+    assert not scan.exists()
+    scan.write_bytes(b"scan")
     with StoreWriter(tmp_path / "s", store) as writer:
         writer.complete()
+    assert not scan.exists()
+
+
+def test_a_store_has_its_scan_before_it_has_been_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between, it is a folder that the next run begins a store in."""
+    replace_file = os.replace
+
+    def until_the_manifest(source: Any, target: Any) -> None:
+        if Path(target).name == "store.json":
+            raise KeyboardInterrupt
+        replace_file(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", until_the_manifest)
+        begin_store(tmp_path / "s", manifest(), b"an earlier scan")
+    assert begun_manifest(tmp_path / "s") is None
+    assert (tmp_path / "s" / "scan").exists()
+    begin_store(tmp_path / "s", manifest(), b"scan")
+    assert begun_manifest(tmp_path / "s") == manifest()
+    assert (tmp_path / "s" / "scan").read_bytes() == b"scan"
+
+
+def test_the_first_to_begin_a_store_decides_what_it_is(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s", manifest(), None)
     assert not (tmp_path / "s" / "scan").exists()
-
-
-def test_files_that_change_during_the_wait_are_known_as_they_are_scanned(
-    corpus: Path, tmp_path: Path
-) -> None:
-    config, store = config_of(corpus), tmp_path / "s"
-    kept = KeptScan(Corpus(config), SHARD_ROWS, staged_place(store, None), Silent())
-    touch(corpus)
-    with ExitStack() as turn:
-        assert kept.begun(turn, {}) is None
-        summary = Corpus(config).scan(mark_every=SHARD_ROWS)
-        content = kept.encode(summary, ())
-        assert content is not None
-        begun = manifest(
-            num_rows=summary.num_rows,
-            shard_rows=SHARD_ROWS,
-            has_pairs=True,
-            fingerprint={"corpus_digest": summary.digest},
-        )
-        with StoreWriter(store, begun, range(1)):
-            kept.keep(content)
-    assert take(config, store, begun)[0] is not None
-
-
-def test_a_scan_that_cannot_be_kept_is_a_note(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk is full for it, and has room again for the store."""
-    notes, store = Notes(), tmp_path / "s"
-    kept = KeptScan(Corpus(config_of(corpus)), SHARD_ROWS, staged_place(store, None), notes)
-
-    def full(source: str, target: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with StoreWriter(store, manifest(), range(1)):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", full)
-            kept.keep(b"scan")
-        assert sorted(os.listdir(store)) == ["lock", "shards", "store.json"]
-    (note,) = notes.notes
-    assert note.startswith(f"{store / 'scan'}: expected to write here, found: No space left")
-    assert note.endswith("Until then, each run of this store checks the corpus.")
+    begin_store(tmp_path / "s", manifest(num_rows=7), None)
+    assert begun_manifest(tmp_path / "s") == manifest()
 
 
 def test_a_folder_where_the_scan_belongs_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -266,9 +274,8 @@ def test_a_folder_where_the_scan_belongs_is_refused_before_any_work(tmp_path: Pa
         (tmp_path / "s" / "scan").mkdir()
         with pytest.raises(StoreError, match=r"s/scan: expected no folder of this name"):
             writer.complete()
-    place = staged_place(tmp_path / "s", None)
     with pytest.raises(StoreError, match=r"s/scan: expected no folder of this name"):
-        place.require_writable()
+        begin_store(tmp_path / "s", manifest(), b"scan")
     with (
         pytest.raises(StoreError, match="Move it elsewhere"),
         StoreWriter(tmp_path / "s", manifest()),
@@ -279,40 +286,10 @@ def test_a_folder_where_the_scan_belongs_is_refused_before_any_work(tmp_path: Pa
         assert writer.complete() is not None
 
 
-def test_a_folder_that_comes_later_is_refused_too(corpus: Path, tmp_path: Path) -> None:
-    store = tmp_path / "s"
-    kept = KeptScan(Corpus(config_of(corpus)), SHARD_ROWS, staged_place(store, None), Silent())
-    with StoreWriter(store, manifest(), range(1)):
-        (store / "scan").mkdir()
-        with pytest.raises(StoreError, match=r"s/scan: expected no folder of this name"):
-            kept.keep(b"scan")
-
-
-def test_a_finished_store_needs_no_turn(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
-        for shard in writer.missing:
-            writer.write_shard(shard, **shard_arguments(manifest(), shard))
-        writer.complete()
-
-    def fail(*arguments: object) -> None:
-        pytest.fail("expected no turn")
-
-    monkeypatch.setattr("monox_kit.labelling.kept_scan.beginning", fail)
-    assert take(config_of(corpus), tmp_path / "s", manifest()) == (None, [])
-
-
-def test_a_corpus_that_does_not_tell_of_changes_keeps_none(tmp_path: Path) -> None:
+def test_a_corpus_that_does_not_tell_of_changes_has_no_key() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/kept/a.jsonl", b'{"text": "alpha"}\n')
-    corpus = Corpus(CorpusConfig(paths=("memory://kept/a.jsonl",)))
-    kept = KeptScan(corpus, SHARD_ROWS, staged_place(tmp_path / "s", None), Silent())
-    summary = corpus.scan(mark_every=SHARD_ROWS)
-    with ExitStack() as turn:
-        assert kept.begun(turn, {}) is None
-    assert kept.encode(summary, ()) is None
-    assert not (tmp_path / "s").exists()
+    assert scan_key(Corpus(CorpusConfig(paths=("memory://kept/a.jsonl",))), SHARD_ROWS) is None
 
 
 class Telling:

@@ -11,7 +11,7 @@ import pytest
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import CorpusError
-from monox_kit.labelling.windows import Window, windows
+from monox_kit.labelling.windows import ShardWindow, shard_windows
 from monox_kit.models.tokenizer import Encoded
 from monox_kit.store import ShardRange
 
@@ -31,7 +31,7 @@ class OneToken:
 
 def read(
     path: Path, missing: Sequence[ShardRange], change: Callable[[list[str]], Any] | None = None
-) -> list[Window]:
+) -> list[ShardWindow]:
     """The windows after a scan, before which nothing and after which `change` happens."""
     lines = list(LINES)
     path.write_text("".join(lines))
@@ -41,7 +41,7 @@ def read(
         change(lines)
         path.write_text("".join(lines))
     tokenizer: Any = OneToken()
-    return list(windows(corpus, missing, marks, len(LINES), tokenizer))
+    return list(shard_windows(corpus, missing, marks, len(LINES), tokenizer))
 
 
 @pytest.mark.parametrize("indices", [[0, 1, 2], [1], [2], [1, 2], [0, 2], [2, 0]])

@@ -73,7 +73,8 @@ class RemoteWriter:
             StoreCorrupt: a record of it is damaged.
             StorageError: the service or the staging's disk refused.
         """
-        store = self._store = _begin(self._objects, self.manifest)
+        store = self._store = begin_remote(self._objects, self.manifest)
+        store.manifest.require_equal(self.manifest, self._objects.where(STORE_FILE))
         if store.read_complete() is not None:
             store.checked_complete()
         present = store.finished_shards(of=self._claimed)
@@ -201,11 +202,10 @@ class RemoteWriter:
         return self._store
 
 
-def _begin(objects: ObjectFolder, manifest: StoreManifest) -> RemoteStore:
+def begin_remote(objects: ObjectFolder, manifest: StoreManifest) -> RemoteStore:
     """The store at the URL, begun where there is none.
 
     Raises:
-        StoreMismatch: it was begun with other settings.
         StoreCorrupt: its `store.json` is damaged, or lost.
         StorageError: the service refused.
     """
@@ -216,7 +216,6 @@ def _begin(objects: ObjectFolder, manifest: StoreManifest) -> RemoteStore:
         store = RemoteStore.begun(objects)
         if store is None:
             raise _lost(where, "nothing.")
-    store.manifest.require_equal(manifest, objects.where(STORE_FILE))
     return store
 
 

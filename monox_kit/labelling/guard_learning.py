@@ -1,0 +1,117 @@
+"""The guard of a new store: learned on a sample of its corpus before the store is begun."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from monox_kit.corpora.corpus import CorpusSummary
+from monox_kit.errors import ConfigError
+from monox_kit.labelling.config import LabelConfig
+from monox_kit.labelling.guard import Guard, learn_guard
+from monox_kit.labelling.teacher import Labeller, TeacherModel
+from monox_kit.models.folder import FP32
+from monox_kit.models.run_plan import RunPlan
+from monox_kit.models.scoring import tokenize
+from monox_kit.problem import problem_of
+from monox_kit.progress import Progress
+
+# Rows of each half of the sample: a fiftieth of the corpus, within these.
+_LEAST_ROWS, _MOST_ROWS = 200, 2_000
+_FRACTION = 50
+# Fewer tell nothing.
+_LEAST_GIVEN_ROWS = 50
+
+
+class LearnedGuard(NamedTuple):
+    """A guard, and the seconds that scoring the sample and learning took."""
+
+    guard: Guard
+    took_s: float
+
+
+def guard_sample_rows(config: LabelConfig) -> int:
+    """Rows of a scan's sample that learning may want; 0 without a guard."""
+    return 0 if config.guard is None else 2 * (config.guard_rows or _MOST_ROWS)
+
+
+def learn_on_sample(
+    labeller: Labeller,
+    model: TeacherModel,
+    *,
+    plan: RunPlan,
+    scan: CorpusSummary,
+    config: LabelConfig,
+    progress: Progress,
+) -> LearnedGuard:
+    """The guard of the corpus's sample, learned with the run's own plan.
+
+    Args:
+        labeller: has the graph that is to be trusted.
+        model: gives the fp32 graph, in fp32 and in what it is to compute again in.
+        plan: how batches are run.
+        scan: of the corpus, with a sample.
+        config: asks for a guard.
+        progress: told what was learned, and where it is not what was asked for.
+
+    Raises:
+        ConfigError: the corpus is too small to learn on.
+    """
+    assert config.guard is not None  # nothing is learned without
+    graphs = {
+        one: model.reference(plan, one) for one in dict.fromkeys((FP32, config.guard_precision))
+    }
+    rows = _half_rows(scan, config)
+    texts = tokenize(model.tokenizer, scan.sample[: 2 * rows])
+    started = time.perf_counter()
+    with progress.task("learning the guard", (1 + len(graphs)) * len(texts), "rows") as task:
+        fast = labeller.sample(texts, task)
+        again = {name: labeller.sample(texts, task, graph) for name, graph in graphs.items()}
+    guard = learn_guard(
+        fast,
+        again[FP32],
+        problem_of(model.folder.labels),
+        target=config.guard,
+        again=again[config.guard_precision],
+        precision=config.guard_precision,
+        max_kl=config.guard_kl,
+    )
+    took_s = time.perf_counter() - started
+    _tell(guard, progress)
+    return LearnedGuard(guard, took_s)
+
+
+def _half_rows(scan: CorpusSummary, config: LabelConfig) -> int:
+    """Rows of each half of the sample."""
+    asked = config.guard_rows
+    rows = asked or min(_MOST_ROWS, max(_LEAST_ROWS, scan.num_rows // _FRACTION))
+    available = len(scan.sample) // 2
+    if rows > available and (asked is not None or available < _LEAST_GIVEN_ROWS):
+        option = "--guard" if asked is None else f"--guard-rows {asked}"
+        fewer = f"--guard-rows {available}, or " if available >= _LEAST_GIVEN_ROWS else ""
+        raise ConfigError(
+            f"{option}: expected a corpus of at least {2 * (asked or _LEAST_GIVEN_ROWS)} rows, "
+            f"for two halves that audit each other, found {scan.num_rows}. Next: {fewer}"
+            "label with an fp32 bundle and no guard."
+        )
+    return min(rows, available)
+
+
+def _tell(guard: Guard, progress: Progress) -> None:
+    progress.note(
+        f"guard: margins under {guard.threshold:.4g} are computed again in {guard.precision}, "
+        f"about {guard.estimated_recomputed:.1%} of the rows; agreement on {guard.audit_rows} "
+        f"rows {guard.audit_plain_agreement:.2%} without it, {guard.audit_agreement:.2%} with; "
+        f"mean KL {guard.audit_plain_mean_kl:.1e} without, {guard.audit_mean_kl:.1e} with"
+    )
+    if guard.audit_agreement < guard.target:
+        progress.note(
+            f"guard: the audit on {guard.audit_rows} rows agrees in fewer than the "
+            f"{guard.target:.2%} asked for. Give more --guard-rows, or a graph that agrees better."
+        )
+    if guard.max_kl is not None and guard.audit_mean_kl > guard.max_kl:
+        progress.note(
+            f"guard: the audited mean KL {guard.audit_mean_kl:.1e} exceeds the requested "
+            f"{guard.max_kl:.1e}. The audit uses the lower of two thresholds, so the store will be "
+            "slightly better."
+        )

@@ -1,0 +1,235 @@
+"""What a worker does, in the run's process or in one of a Ray cluster: label and commit shards."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monox_kit import __version__
+from monox_kit.corpora.corpus import Corpus
+from monox_kit.corpora.marks import CorpusMark, MarksByIndex
+from monox_kit.data import LabelSet
+from monox_kit.errors import ConfigError, ModelError
+from monox_kit.labelling.config import LabelConfig
+from monox_kit.labelling.guard import Guard
+from monox_kit.labelling.teacher import Labeller, TeacherModel, Totals
+from monox_kit.labelling.windows import ShardWindow, shard_windows
+from monox_kit.models.run_plan import RunPlan
+from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.overlap import Behind, ahead
+from monox_kit.problem import problem_of
+from monox_kit.progress import ProgressTask, Silent
+from monox_kit.store import RemoteWriter, ShardBuilder, StoreManifest, StoreWriter, staged_place
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """What a worker must know to label shards of a store: plain values that can be sent.
+
+    Attributes:
+        config: the run's.
+        store: the store's folder or URL, as text.
+        manifest: what the store is a store of.
+        marks: what the scan found of each shard's rows, by index.
+        plan: how batches are run.
+        guard: which rows the fp32 graph settles, and in what precision; None without one.
+    """
+
+    config: LabelConfig
+    store: str
+    manifest: StoreManifest
+    marks: MarksByIndex
+    plan: RunPlan
+    guard: Guard | None
+
+    def for_cluster(self, corpus: Corpus, model: TeacherModel) -> Assignment:
+        """The same for workers elsewhere, which start in folders of their own.
+
+        Paths are absolute, a glob is the files that it stood for when they were scanned, and the
+        provider is what `auto` stands for.
+        """
+        config = self.config
+        config = replace(
+            config,
+            model=_absolute(config.model),
+            corpus=replace(config.corpus, paths=tuple(map(_absolute, corpus.files))),
+            provider=model.provider if config.teacher == "onnx" else config.provider,
+            staging=config.staging and os.path.abspath(config.staging),
+        )
+        return replace(self, config=config, store=_absolute(self.store))
+
+
+def label_shards(
+    assignment: Assignment,
+    writer: StoreWriter | RemoteWriter,
+    *,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    labeller: Labeller,
+    task: ProgressTask,
+    totals: Totals,
+) -> None:
+    """Label what `writer` misses; the next window is read and the last one written meanwhile.
+
+    Args:
+        assignment: what is labelled.
+        writer: has claimed the shards.
+        corpus: the assignment's.
+        tokenizer: the teacher's.
+        labeller: the teacher at work.
+        task: told the rows.
+        totals: counted up.
+    """
+    started = time.perf_counter()
+    num_rows = assignment.manifest.num_rows
+    stream = ahead(shard_windows(corpus, writer.missing, assignment.marks, num_rows, tokenizer))
+    sink = _ShardSink(writer, assignment.manifest.labels, assignment.config.ignore_labels)
+    with closing(stream), sink, Behind() as behind:
+        for window in stream:
+            logits, recomputed = labeller.label(window.texts, task, totals)
+            behind.do(partial(sink.add, window, logits, recomputed))
+        behind.wait()
+        took = time.perf_counter() - started
+        totals.worker_s += took
+        totals.seconds += took
+
+
+class _ShardSink:
+    """Puts labelled windows into shards; a shard is committed with its last window.
+
+    Use as a context manager: left by an error, the shard at hand is given up.
+    """
+
+    def __init__(
+        self, writer: StoreWriter | RemoteWriter, labels: LabelSet, ignore_labels: bool
+    ) -> None:
+        self._writer = writer
+        self._problem = problem_of(labels)
+        self._ignore_labels = ignore_labels
+        self._open = ExitStack()
+        self._builder: ShardBuilder | None = None
+
+    def add(
+        self,
+        window: ShardWindow,
+        logits: npt.NDArray[np.float32],
+        recomputed: npt.NDArray[np.bool_],
+    ) -> None:
+        """Write one window, which follows the one before."""
+        if window.starts_shard:
+            self._builder = self._open.enter_context(
+                self._writer.shard(window.shard, window.text_bytes)
+            )
+        assert self._builder is not None  # a shard's first window comes first
+        self._builder.append(
+            logits=logits,
+            documents=window.documents,
+            labels=self._problem.encode(window.documents, "corpus", ignore=self._ignore_labels),
+            recomputed=recomputed,
+        )
+        if window.ends_shard:
+            self._builder = None
+            self._open.close()
+
+    def __enter__(self) -> _ShardSink:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDone:
+    """What a worker reports of one shard.
+
+    Attributes:
+        totals: of labelling it; of nothing where it was there already.
+        busy_s: seconds from the task's start in the worker to its end.
+    """
+
+    totals: Totals
+    busy_s: float
+
+
+class ShardWorker:
+    """Labels shards in a process of the cluster; the graphs are loaded once.
+
+    Nothing that can fail stands in the constructor: Ray tells such errors as text alone.
+    """
+
+    def __init__(self, cores: int) -> None:
+        """Args: the cores that Ray has reserved for the worker."""
+        # The tokenizer would take every core of the machine, in each of its workers.
+        os.environ.setdefault("RAYON_NUM_THREADS", str(cores))
+        self._loaded: tuple[Corpus, TeacherModel, Labeller] | None = None
+
+    def ready(self, version: str) -> int:
+        """The process's id, once it is known that both ends understand each other.
+
+        Raises:
+            ConfigError: another version of monoxkit is installed here.
+        """
+        if version != __version__:
+            raise ConfigError(
+                f"a worker: expected monoxkit {version} as where the run was started, found "
+                f"{__version__}. Install the same version on every machine."
+            )
+        return os.getpid()
+
+    def label(self, assignment: Assignment, index: int, mark: CorpusMark) -> ShardDone:
+        """Commit a shard, unless it stands there already.
+
+        Args:
+            assignment: the run's, the same one on every call; its own marks are not looked at.
+            index: the shard's.
+            mark: what the scan found of its rows.
+
+        Raises:
+            StoreLocked: another process is writing it.
+            MonoxError: by kind, see `monox_kit.errors`.
+        """
+        started, totals = time.perf_counter(), Totals()
+        claim = range(index, index + 1)
+        place = staged_place(assignment.store, assignment.config.staging)
+        with place.writer(assignment.manifest, claim) as writer:
+            if writer.missing:
+                if self._loaded is None:  # the service may look otherwise from here
+                    place.require_writable()
+                corpus, model, labeller = self._load(assignment)
+                label_shards(
+                    replace(assignment, marks={index: mark}),
+                    writer,
+                    corpus=corpus,
+                    tokenizer=model.tokenizer,
+                    labeller=labeller,
+                    task=Silent().task("", None, ""),
+                    totals=totals,
+                )
+        return ShardDone(totals, time.perf_counter() - started)
+
+    def _load(self, assignment: Assignment) -> tuple[Corpus, TeacherModel, Labeller]:
+        if self._loaded is None:
+            model = TeacherModel(assignment.config, Silent())
+            expected = str(assignment.manifest.fingerprint["teacher_digest"])
+            found = model.folder.model_digest
+            if found != expected:
+                raise ModelError(
+                    f"{assignment.config.model}: expected the teacher {expected[:16]} as where "
+                    f"the run was started, found {found[:16]} on a worker's machine. Put the same "
+                    "folder there, or share it."
+                )
+            labeller = model.labeller(assignment.plan, assignment.guard)
+            self._loaded = Corpus(assignment.config.corpus), model, labeller
+        return self._loaded
+
+
+def _absolute(path: str) -> str:
+    """A local path from the root on; names of models and URLs as they are."""
+    return os.path.abspath(path) if os.path.lexists(path) else path
