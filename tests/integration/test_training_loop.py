@@ -244,9 +244,10 @@ def test_the_card_tells_data_teacher_store_objective_and_results(
         "objective `kd`",
         "24 soft rows",
         f"{100 * summary.dev_accuracy:.1f} %",
-        str(files / "dev.jsonl"),
+        "`dev.jsonl`",
     ):
         assert part in card
+    assert str(files) not in card
     record = json.loads((tmp_path / "student" / "monoxkit.json").read_text())
     assert record["provenance"]["origin"]["stores"][0]["digest"] == store.digest
 
