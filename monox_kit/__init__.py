@@ -23,12 +23,14 @@ silence_dependencies()
 # Where each public name lives.
 _HOMES = {
     "predict": "monox_kit.door",
+    "compare": "monox_kit.door",
     "load": "monox_kit.models.predict",
     "Model": "monox_kit.models.predict",
     "Prediction": "monox_kit.models.predict",
     "LabelSet": "monox_kit.data",
     "LogitStore": "monox_kit.store",
     "MonoxError": "monox_kit.errors",
+    "Comparison": "monox_kit.evaluation",
     "EvalReport": "monox_kit.evaluation",
     "ExportSummary": "monox_kit.export.run",
     "LabelSummary": "monox_kit.labelling.config",
@@ -40,8 +42,10 @@ __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # names of `_HOMES`
 
 if TYPE_CHECKING:
     from monox_kit.data import LabelSet as LabelSet
+    from monox_kit.door import compare as compare
     from monox_kit.door import predict as predict
     from monox_kit.errors import MonoxError as MonoxError
+    from monox_kit.evaluation import Comparison as Comparison
     from monox_kit.evaluation import EvalReport as EvalReport
     from monox_kit.export.run import ExportSummary as ExportSummary
     from monox_kit.labelling.config import LabelSummary as LabelSummary

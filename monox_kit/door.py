@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from monox_kit.config import Config, Setting, settings_of
 from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.evaluation.comparison import CompareConfig
 from monox_kit.extras import missing_extra
 from monox_kit.prediction.config import PredictConfig
 from monox_kit.progress import Progress
@@ -239,7 +240,15 @@ STAGES: Mapping[str, Stage] = {
             output="out",
             positional=("model",),
         ),
+        Stage(
+            name="compare",
+            summary="Say by language whether one model is better than another on the same rows.",
+            config=CompareConfig,
+            function="monox_kit.evaluation.comparison:compare",
+            positional=("first", "second"),
+        ),
     )
 }
 
 predict = STAGES["predict"].call()
+compare = STAGES["compare"].call()

@@ -22,6 +22,7 @@ import typer
 
 from monox_kit.errors import ConfigError
 from monoxkit_cli import (
+    compare,
     data,
     demo,
     doctor,
@@ -45,6 +46,7 @@ COMMANDS: Final = (
     label,
     train_student,
     evaluate,
+    compare,
     predict,
     store,
     doctor,

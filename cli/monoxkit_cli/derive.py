@@ -89,12 +89,14 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
     """A parameter of a call as one of Typer's."""
     kind, parser = _typed(one)
     default = defaults.get(one.name, one.default)
-    settings: dict[str, Any] = {"help": one.help, "metavar": _metavar(one, kind)}
+    is_argument = one.name in stage.positional
+    metavar = one.name.upper() if is_argument else _metavar(one, kind)
+    settings: dict[str, Any] = {"help": one.help, "metavar": metavar}
     if parser is not None:
         settings["parser"] = parser
     about = (
         typer.Argument(**settings)
-        if one.name in stage.positional
+        if is_argument
         else typer.Option(option_name(one.name), **settings)
     )
     return inspect.Parameter(

@@ -49,7 +49,13 @@ def evaluate(
     num_resamples: Annotated[
         int, typer.Option("--num-resamples", help="Bootstrap resamples per language.")
     ] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Of the resampling.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the resampling.")] = 1,
+    details: Annotated[
+        str | None,
+        typer.Option(
+            "--details", help="Folder for results by class, confusions and the wrong rows."
+        ),
+    ] = None,
     format: Format = "auto",
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
@@ -62,7 +68,8 @@ def evaluate(
 
     Where a row has any number of labels: micro-F1, macro-F1 and subset accuracy.
 
-    A row's language is its lang column, else what its file's name says (test.de.jsonl), else und.
+    A row's language is its lang column, else what its file's name says (test.de.jsonl). Rows of an
+    unknown language are reported as und and count into no average.
 
     Example: monoxkit evaluate runs/student --test data/test.*.jsonl
     """
@@ -93,8 +100,28 @@ def evaluate(
         seed=seed,
     )
     names = LabelSet.read(Path(labels)) if labels else None
-    report = evaluate_model(model, config, labels=names, progress=RichProgress())
-    emit(report, as_json, lambda: _table(report))
+    report = evaluate_model(
+        model,
+        config,
+        labels=names,
+        details=Path(details) if details else None,
+        progress=RichProgress(),
+    )
+    emit(report, as_json, lambda: _table(report), notes=_notes(report, details))
+
+
+def _notes(report: EvalReport, details: str | None) -> str:
+    """How many rows a difference takes, and where the details are."""
+    rows = max(one.rows_for_3_points or 0 for one in report.languages.values())
+    fewest = min(report.languages, key=lambda name: report.languages[name].num_rows)
+    lines = [
+        f"A difference of 3 points to another model shows on about {rows:,} rows of a language "
+        f"(5 % level, 80 % power); {fewest} has {report.languages[fewest].num_rows:,}. "
+        "See `monoxkit compare`."
+    ]
+    if details is not None:
+        lines.append(f"by class, confusions, wrong rows: {details}")
+    return "\n".join(lines)
 
 
 def _table(report: EvalReport) -> Table:
@@ -112,7 +139,7 @@ def _table(report: EvalReport) -> Table:
             for name in columns
             for shown in (
                 f"{100 * getattr(result, name):.1f}",
-                _range(getattr(result, f"{name}_interval")),
+                shown_range(getattr(result, f"{name}_interval")),
             )
         ]
         table.add_row(language, f"{result.num_rows:,}", *cells)
@@ -121,10 +148,11 @@ def _table(report: EvalReport) -> Table:
             "target average",
             "",
             f"{100 * report.target_average:.1f}",
-            _range(report.target_average_interval),
+            shown_range(report.target_average_interval),
         )
     return table
 
 
-def _range(interval: tuple[float, float]) -> str:
+def shown_range(interval: tuple[float, float]) -> str:
+    """An interval in percent."""
     return f"{100 * interval[0]:.1f} - {100 * interval[1]:.1f}"

@@ -113,6 +113,49 @@ def test_evaluate_reports_by_language(
     assert report["target_average"] == report["languages"]["de"]["accuracy"]
 
 
+def test_two_models_are_compared_on_the_same_rows(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tests = f"--test {files}/test.en.jsonl {files}/test.de.jsonl"
+    found = result(capsys, f"compare {files}/teacher {files}/bundle {tests}")
+    assert list(found["languages"]) == ["en", "de"]
+    for one in found["languages"].values():
+        assert (one["difference"], one["p_value"]) == (0.0, 1.0)
+        assert one["difference_interval"][0] < 0 < one["difference_interval"][1]
+    assert found["target_difference"] == 0.0
+    alone = [result(capsys, f"evaluate {files}/{name} {tests}") for name in ("teacher", "student")]
+    found = result(capsys, f"compare {files}/teacher {files}/student {tests}")
+    for language, one in found["languages"].items():
+        assert (one["first"], one["second"]) == tuple(
+            report["languages"][language]["accuracy"] for report in alone
+        )
+        gained = one["only_second"] - one["only_first"]
+        assert one["difference"] == pytest.approx(gained / one["num_rows"])
+    capsys.readouterr()
+    run(f"compare {files}/teacher {files}/student {tests}")
+    assert "target average" in capsys.readouterr().out
+    code, line = failure(capsys, f"compare {files}/teacher {files}/bundle {tests} --device cuda:9")
+    assert code == 5 and "cuda:9" in line
+    code, line = failure(
+        capsys, f"compare {files}/teacher {files}/student {tests} --provider openvino"
+    )
+    assert code == 2 and "--provider" in line
+    two = bert_classifier(tmp_path / "two", labels=("games", "mail"))
+    code, line = failure(capsys, f"compare {files}/teacher {two} {tests}")
+    assert code == 5 and str(two) in line and "text" in line
+
+
+def test_details_of_an_evaluation(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = f"evaluate {files}/student --test {files}/test.de.jsonl --details {tmp_path}/d"
+    report = result(capsys, command)["languages"]["de"]
+    wrong = (tmp_path / "d" / "wrong.jsonl").read_text().splitlines()
+    assert len(wrong) == round(12 * (1 - report["accuracy"]))
+    assert (tmp_path / "d" / "by_class.csv").is_file()
+    assert report["rows_for_3_points"] > 0
+
+
 def test_tables_are_for_people(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     run(f"evaluate {files}/student --test {files}/test.de.jsonl")

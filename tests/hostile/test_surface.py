@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.table import Table
 
@@ -236,6 +236,7 @@ def test_markup_of_the_drawing_library_is_text(
 
 
 @given(st.text(st.characters()))
+@settings(deadline=None)
 def test_what_is_shown_is_safe_and_can_be_written(text: str) -> None:
     assert is_safe(shown(text), allowed="")
     assert is_safe(shown_lines(text), allowed="\n\t")

@@ -1,13 +1,11 @@
-"""Accuracy, micro-F1 and macro-F1 per language, with bootstrap intervals.
-
-Source of the intervals: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter
-13, the percentile interval.
-"""
+"""Accuracy, micro-F1 and macro-F1 per language, with bootstrap intervals."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +15,12 @@ from pydantic import Field
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, lang_from_name, read_labelled
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
+from monox_kit.evaluation.details import write_details
+from monox_kit.evaluation.statistics import (
+    macro_f1,
+    measure_interval,
+    rows_to_show,
+)
 from monox_kit.models.folder import Backend
 from monox_kit.models.load import LoadedModel, load_model
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, score
@@ -25,7 +29,8 @@ from monox_kit.progress import Progress, Silent
 from monox_kit.validation import checked
 
 UNKNOWN_LANGUAGE = "und"  # BCP 47's tag for an undetermined language
-_INTERVAL = (2.5, 97.5)
+# Points of accuracy whose proof the report counts rows for.
+SHOWN_DIFFERENCE = 0.03
 # Documents x resamples that are drawn at once: 32 MB of counts.
 _RESAMPLE_CELLS = 4_000_000
 
@@ -67,12 +72,15 @@ class LanguageResult:
         accuracy: fraction of rows that are decided as their gold labels say: whose largest logit is
             the gold label's, or, of any number of labels a row, which have all of them and no
             other (subset accuracy).
-        accuracy_interval: 95 % percentile bootstrap interval over rows.
+        accuracy_interval: 95 % interval over rows: the percentile bootstrap's, or Wilson's where
+            the measure is 0 or 1.
         macro_f1: mean F1 over the classes that occur among gold labels or predictions.
-        macro_f1_interval: 95 % percentile bootstrap interval over rows.
+        macro_f1_interval: 95 % interval over rows.
         micro_f1: F1 over the classes of all rows together; None where a row has one label: there it
             is the accuracy.
-        micro_f1_interval: 95 % percentile bootstrap interval over rows.
+        micro_f1_interval: 95 % interval over rows.
+        rows_for_3_points: rows on which another model, whose errors are independent of this one's,
+            shows that it is 3 points of accuracy better or worse; see `rows_to_show`.
     """
 
     num_rows: int
@@ -82,6 +90,7 @@ class LanguageResult:
     macro_f1_interval: tuple[float, float]
     micro_f1: float | None = None
     micro_f1_interval: tuple[float, float] | None = None
+    rows_for_3_points: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,8 @@ class EvalReport:
         model: how the user referred to the model.
         source_language: the language that the labels were in.
         languages: results by language tag, the source language first.
-        target_average: mean of `measure` over the other languages; None where there are none.
+        target_average: mean of `measure` over the other languages, whose rows say which they are;
+            None where there are none.
         target_average_interval: its 95 % bootstrap interval, documents resampled by id over all
             languages together.
         measure: what is averaged: `accuracy`, or `micro_f1` where a row has any number of labels.
@@ -115,6 +125,7 @@ def evaluate(
     config: EvaluateConfig,
     *,
     labels: LabelSet | None = None,
+    details: Path | None = None,
     progress: Progress | None = None,
 ) -> EvalReport:
     """Evaluate a model folder or bundle on every language of the test files.
@@ -123,6 +134,7 @@ def evaluate(
         model: a local folder, `packaged:NAME` or a hub name.
         config: the test files and how to run them.
         labels: names for the logits' columns instead of the model's own.
+        details: folder for results by class, confusions and wrong rows; None writes none.
         progress: where progress is reported.
 
     Raises:
@@ -139,12 +151,46 @@ def evaluate(
         device=config.device,
         progress=progress,
     )
-    documents = read_test(config.test, loaded.classifier.labels)
+    names = loaded.classifier.labels
+    documents = read_test(config.test, names)
     for language, rows in documents.items():
         has_pairs = rows[0].text_pair is not None
         loaded.folder.require_pairs(has_pairs, f"--test, language {language}")
+    note_languages(documents, config.source_language, progress)
     logits = score_languages(loaded, documents, config, progress)
-    return report_on(model, loaded.classifier.labels, documents, logits, config)
+    if details is not None:
+        write_details(details, names, documents, logits)
+    return report_on(model, names, documents, logits, config)
+
+
+def is_target(language: str, source: str) -> bool:
+    """Whether a language counts into the target average: it is known and not the source language.
+
+    `en-US` and `EN_gb` are English where the source language is `en`; a source language with a
+    region is that region's alone.
+    """
+    if language == UNKNOWN_LANGUAGE:
+        return False
+    tag, wanted = (re.split("[-_]", each.lower()) for each in (language, source))
+    return tag[: len(wanted)] != wanted
+
+
+def note_languages(
+    documents: Mapping[str, Sequence[Document]], source: str, progress: Progress
+) -> None:
+    """Say what may be missed in a report: rows of no language, and no row of the source's."""
+    step = "Name it in a lang column, or in the file's name (test.de.jsonl)"
+    if UNKNOWN_LANGUAGE in documents:
+        progress.note(
+            f"{len(documents[UNKNOWN_LANGUAGE]):,} test rows do not say their language: they are "
+            f"reported as {UNKNOWN_LANGUAGE} and are no part of the target average. {step}"
+        )
+    targets = [language for language in documents if is_target(language, source)]
+    if targets and len(targets) == len(documents):
+        progress.note(
+            f"no test row is in the source language {source}: the target average is over "
+            f"{', '.join(sorted(targets))}"
+        )
 
 
 def read_test(config: CorpusConfig, labels: LabelSet) -> dict[str, list[Document]]:
@@ -206,16 +252,34 @@ def report_on(
             generator=generator,
         )
     measure = problem.measure
-    targets = [getattr(found, measure) for name, found in results.items() if name != source]
+    targets = [
+        getattr(found, measure) for name, found in results.items() if is_target(name, source)
+    ]
+    average = float(np.mean(targets)) if targets else None
     resampled = target_average_resamples(labels, documents, logits, config)
     return EvalReport(
         model=name,
         source_language=source,
         languages=results,
-        target_average=float(np.mean(targets)) if targets else None,
-        target_average_interval=interval(resampled) if targets else None,
+        target_average=average,
+        target_average_interval=(
+            None
+            if average is None
+            else measure_interval(resampled, average, _num_target_documents(documents, source))
+        ),
         measure=measure,
     )
+
+
+def _num_target_documents(documents: Mapping[str, Sequence[Document]], source: str) -> int:
+    """Documents of the target languages; translations of one are not documents of their own."""
+    targets = [rows for name, rows in documents.items() if is_target(name, source)]
+    return len({document.id for rows in targets for document in rows})
+
+
+def right_rows(problem: Problem, documents: Sequence[Document], logits: Logits) -> Bools:
+    """[N] whether each document is decided as its gold labels say."""
+    return problem.are_equal(gold_labels(problem, documents), problem.decide(logits))
 
 
 def target_average_resamples(
@@ -230,7 +294,18 @@ def target_average_resamples(
     documents vary together, as they should. The resamples depend only on the ids and the seed, so
     two systems on the same test sets can be subtracted resample by resample (a paired bootstrap).
     """
-    targets = [language for language in documents if language != config.source_language]
+    targets = [name for name in documents if is_target(name, config.source_language)]
+    return measure_resamples(labels, documents, logits, config, targets)
+
+
+def measure_resamples(
+    labels: LabelSet,
+    documents: Mapping[str, Sequence[Document]],
+    logits: Mapping[str, Logits],
+    config: EvaluateConfig,
+    targets: Sequence[str],
+) -> npt.NDArray[np.float64]:
+    """[R] mean measure over some languages; see `target_average_resamples`."""
     if not targets:
         return np.zeros(0)
     ids = [document.id for language in targets for document in documents[language]]
@@ -314,37 +389,18 @@ def language_result(
         parts.append(np.stack([accuracy, macro_f1(draws, is_gold, is_predicted), micro]))
     accuracies, macros, micros = np.concatenate(parts, axis=1)
     has_micro = problem.measure == "micro_f1"
+    accuracy = float(counts[right].sum() / num_rows)
+    macro = float(macro_f1(measured, is_gold, is_predicted)[0])
+    micro_f1 = float(f1(counts @ both, counts @ either)) if has_micro else None
     return LanguageResult(
         num_rows=num_rows,
-        accuracy=float(problem.are_equal(gold, predicted).mean()),
-        accuracy_interval=interval(accuracies),
-        macro_f1=float(macro_f1(measured, is_gold, is_predicted)[0]),
-        macro_f1_interval=interval(macros),
-        micro_f1=float(f1(counts @ both, counts @ either)) if has_micro else None,
-        micro_f1_interval=interval(micros) if has_micro else None,
+        accuracy=accuracy,
+        accuracy_interval=measure_interval(accuracies, accuracy, num_rows),
+        macro_f1=macro,
+        macro_f1_interval=measure_interval(macros, macro, num_rows),
+        micro_f1=micro_f1,
+        micro_f1_interval=(
+            None if micro_f1 is None else measure_interval(micros, micro_f1, num_rows)
+        ),
+        rows_for_3_points=rows_to_show(SHOWN_DIFFERENCE, 2 * accuracy * (1 - accuracy)),
     )
-
-
-def macro_f1(
-    counts: npt.NDArray[np.int64], is_gold: Bools, is_predicted: Bools
-) -> npt.NDArray[np.float64]:
-    """[R] mean F1 of R confusion matrices, given by their cells that are not empty.
-
-    Classes that occur neither among gold labels nor among predictions do not count; 0 where none
-    does.
-
-    Args:
-        counts: [R, K] rows in each of K cells.
-        is_gold: [K, C] whether a cell's gold labels have a class.
-        is_predicted: [K, C] whether its predictions have it.
-    """
-    gold, predicted = is_gold.astype(np.float64), is_predicted.astype(np.float64)
-    occurrences = counts @ (gold + predicted)
-    num_classes = np.maximum((occurrences > 0).sum(axis=1), 1)
-    return np.asarray(f1(counts @ (gold * predicted), occurrences).sum(axis=1) / num_classes)
-
-
-def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % percentile interval of bootstrap resamples."""
-    low, high = np.percentile(values, _INTERVAL)
-    return float(low), float(high)

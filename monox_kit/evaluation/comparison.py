@@ -1,0 +1,310 @@
+"""Whether one model is better than another on the same rows.
+
+Both score the same documents, so every statement is paired: what counts is where the two differ.
+The interval of a difference is a bootstrap over documents, the p-value McNemar's exact test over
+rows that one of the two alone has right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le, Lt
+
+from monox_kit.config import Config
+from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.data import Document, LabelSet, Logits
+from monox_kit.errors import ConfigError, LabelMismatchError
+from monox_kit.evaluation.run import (
+    SHOWN_DIFFERENCE,
+    EvaluateConfig,
+    is_target,
+    measure_resamples,
+    note_languages,
+    read_test,
+    report_on,
+    right_rows,
+    score_languages,
+)
+from monox_kit.evaluation.statistics import interval, mcnemar, rows_to_show, wilson
+from monox_kit.models.folder import open_folder
+from monox_kit.models.load import LoadedModel, load_model
+from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS
+from monox_kit.problem import problem_of
+from monox_kit.progress import Progress, Silent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompareConfig(Config):
+    """Which models are compared on what.
+
+    Attributes:
+        first: the model that the other one is compared with: a folder, an ONNX bundle or a hub
+            name.
+        second: the model whose gain is asked for.
+        test: gold-labelled files; the language is the row's, else what the file's name says
+            (test.de.jsonl).
+        source_language: language that is left out of the target average.
+        max_length: truncate texts at this many tokens [default: each model's own].
+        batch_tokens: padded tokens per batch: speed and memory only.
+        provider: execution provider of ONNX Runtime, for bundles.
+        device: device of PyTorch, for PyTorch folders.
+        num_resamples: bootstrap resamples.
+        seed: seed of the resampling.
+    """
+
+    first: str
+    second: str
+    test: CorpusConfig
+    source_language: str = "en"
+    max_length: Annotated[int, Ge(4)] | None = None
+    batch_tokens: Annotated[int, Ge(1)] = DEFAULT_BATCH_TOKENS
+    provider: str = "cpu"
+    device: str = "cpu"
+    num_resamples: Annotated[int, Ge(100), Le(100_000)] = 1000
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageComparison:
+    """Two models on the rows of one language; shares are in [0, 1].
+
+    Attributes:
+        num_rows: test rows.
+        first: the measure of the first model.
+        second: the measure of the second model.
+        difference: second less first.
+        difference_interval: its 95 % interval: a bootstrap paired by document; where both are right
+            on the same rows, what so many rows without a difference allow (Wilson).
+        only_first: rows that the first model alone decides right.
+        only_second: rows that the second model alone decides right.
+        p_value: of McNemar's exact test, two-sided: of that the two are right equally often.
+        rows_for_3_points: rows on which a difference of 3 points would show, at this share of rows
+            that one alone has right.
+    """
+
+    num_rows: int
+    first: float
+    second: float
+    difference: float
+    difference_interval: tuple[float, float]
+    only_first: int
+    only_second: int
+    p_value: float
+    rows_for_3_points: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models compared by language.
+
+    Attributes:
+        first: how the user referred to the first model.
+        second: how the user referred to the second model.
+        source_language: the language that the labels were in.
+        measure: what is compared: `accuracy`, or `micro_f1` where a row has any number of labels.
+        languages: by language tag, the source language first.
+        target_difference: difference of the averages over the target languages; None without any.
+        target_difference_interval: its 95 % interval: a bootstrap paired by document over all
+            languages together.
+    """
+
+    first: str
+    second: str
+    source_language: str
+    measure: str
+    languages: Mapping[str, LanguageComparison]
+    target_difference: float | None
+    target_difference_interval: tuple[float, float] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as plain JSON values."""
+        return asdict(self)
+
+
+def compare(config: CompareConfig, *, progress: Progress | None = None) -> Comparison:
+    """Score the same rows with two models, and say by language whether they differ.
+
+    Raises:
+        LabelMismatchError: the models have other labels.
+        MonoxError: by kind, see `monox_kit.errors`.
+    """
+    progress = progress or Silent()
+    _require_used(config, progress)
+    evaluation = EvaluateConfig(
+        test=config.test,
+        source_language=config.source_language,
+        batch_tokens=config.batch_tokens,
+        num_resamples=config.num_resamples,
+        seed=config.seed,
+    )
+    first = _load(config, config.first, progress)
+    documents = read_test(config.test, first.classifier.labels)
+    note_languages(documents, config.source_language, progress)
+    sides = [_scored(first, documents, evaluation, progress)]
+    del first  # one model at a time in memory
+    second = _load(config, config.second, progress)
+    _require_same_labels(config, sides[0].labels, second.classifier.labels)
+    sides.append(_scored(second, documents, evaluation, progress))
+    return compared(config.first, config.second, documents, sides, evaluation)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one model gives for the rows.
+
+    Attributes:
+        labels: of its logits.
+        logits: [N, C] by language.
+    """
+
+    labels: LabelSet
+    logits: Mapping[str, Logits]
+
+
+def compared(
+    first: str,
+    second: str,
+    documents: Mapping[str, Sequence[Document]],
+    sides: Sequence[Scored],
+    config: EvaluateConfig,
+) -> Comparison:
+    """The comparison of logits that are already there.
+
+    Args:
+        first: name of the first model.
+        second: name of the second model.
+        documents: gold-labelled, by language.
+        sides: the two models' logits, each in the order of its own labels.
+        config: source language, resamples and seed.
+    """
+    reports = [
+        report_on(name, side.labels, documents, side.logits, config)
+        for name, side in zip((first, second), sides)
+    ]
+    measure = reports[0].measure
+    languages = {
+        language: _of_language(
+            documents,
+            sides,
+            language,
+            [float(getattr(report.languages[language], measure)) for report in reports],
+            config,
+        )
+        for language in reports[0].languages
+    }
+    targets = [name for name in documents if is_target(name, config.source_language)]
+    averages = [report.target_average for report in reports]
+    difference = None
+    if averages[0] is not None and averages[1] is not None:
+        difference = averages[1] - averages[0]
+    return Comparison(
+        first=first,
+        second=second,
+        source_language=config.source_language,
+        measure=measure,
+        languages=languages,
+        target_difference=difference,
+        target_difference_interval=(
+            None if not targets else _difference_interval(documents, sides, targets, config)
+        ),
+    )
+
+
+def _of_language(
+    documents: Mapping[str, Sequence[Document]],
+    sides: Sequence[Scored],
+    language: str,
+    measured: Sequence[float],
+    config: EvaluateConfig,
+) -> LanguageComparison:
+    rows = documents[language]
+    first, second = (
+        right_rows(problem_of(side.labels), rows, side.logits[language]) for side in sides
+    )
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return LanguageComparison(
+        num_rows=len(rows),
+        first=measured[0],
+        second=measured[1],
+        difference=measured[1] - measured[0],
+        difference_interval=_difference_interval(documents, sides, [language], config),
+        only_first=only_first,
+        only_second=only_second,
+        p_value=mcnemar(only_first, only_second),
+        rows_for_3_points=rows_to_show(SHOWN_DIFFERENCE, (only_first + only_second) / len(rows)),
+    )
+
+
+def _difference_interval(
+    documents: Mapping[str, Sequence[Document]],
+    sides: Sequence[Scored],
+    languages: Sequence[str],
+    config: EvaluateConfig,
+) -> tuple[float, float]:
+    first, second = (
+        measure_resamples(side.labels, documents, side.logits, config, languages) for side in sides
+    )
+    differences = second - first
+    if differences.any():
+        return interval(differences)
+    # No resample differs: of how many rows may the two differ all the same?
+    num_documents = len({document.id for name in languages for document in documents[name]})
+    most = wilson(0, num_documents)[1]
+    return -most, most
+
+
+def _load(config: CompareConfig, reference: str, progress: Progress) -> LoadedModel:
+    is_torch = open_folder(reference, progress).backend == "torch"
+    return load_model(
+        reference,
+        max_length=config.max_length,
+        provider="cpu" if is_torch else config.provider,
+        device=config.device if is_torch else "cpu",
+        progress=progress,
+    )
+
+
+def _scored(
+    model: LoadedModel,
+    documents: Mapping[str, Sequence[Document]],
+    config: EvaluateConfig,
+    progress: Progress,
+) -> Scored:
+    for language, rows in documents.items():
+        model.folder.require_pairs(rows[0].text_pair is not None, f"--test, language {language}")
+    logits = score_languages(model, documents, config, progress)
+    return Scored(model.classifier.labels, logits)
+
+
+def _require_used(config: CompareConfig, progress: Progress) -> None:
+    """Check that `provider` and `device` are of use to one of the models.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    backends = {open_folder(name, progress).backend for name in (config.first, config.second)}
+    for name, backend, kind in (("provider", "onnx", "bundle"), ("device", "torch", "PyTorch")):
+        if config.is_given(name) and backend not in backends:
+            raise ConfigError(
+                f"`{name}` {getattr(config, name)}: neither model is a {kind} one, so it would "
+                "change nothing. Leave it out."
+            )
+
+
+def _require_same_labels(config: CompareConfig, first: LabelSet, second: LabelSet) -> None:
+    """Check that both models score the same classes; their order may differ.
+
+    Raises:
+        LabelMismatchError: they do not.
+    """
+    if first.problem_type == second.problem_type and {*first.names} == {*second.names}:
+        return
+    only = [sorted({*first.names} - {*second.names}), sorted({*second.names} - {*first.names})]
+    raise LabelMismatchError(
+        f"{config.second}: its labels differ from those of {config.first}: {only[0][:5]} are there "
+        f"alone, {only[1][:5]} here alone ({first.problem_type}, {second.problem_type}). Compare "
+        "models of one task."
+    )

@@ -1,0 +1,114 @@
+"""The statistics of an evaluation: F1, intervals, tests and how many rows show a difference.
+
+K are the distinct cells of a confusion matrix, R the resamples of a bootstrap.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from monox_kit.problem import Bools, f1
+
+_INTERVAL = (2.5, 97.5)
+_Z_95 = NormalDist().inv_cdf(0.975)
+_Z_POWER = NormalDist().inv_cdf(0.8)
+
+
+def macro_f1(
+    counts: npt.NDArray[np.int64], is_gold: Bools, is_predicted: Bools
+) -> npt.NDArray[np.float64]:
+    """[R] mean F1 of R confusion matrices, given by their cells that are not empty.
+
+    Classes that occur neither among gold labels nor among predictions do not count; 0 where none
+    does.
+
+    Args:
+        counts: [R, K] rows in each of K cells.
+        is_gold: [K, C] whether a cell's gold labels have a class.
+        is_predicted: [K, C] whether its predictions have it.
+    """
+    gold, predicted = is_gold.astype(np.float64), is_predicted.astype(np.float64)
+    occurrences = counts @ (gold + predicted)
+    num_classes = np.maximum((occurrences > 0).sum(axis=1), 1)
+    return np.asarray(f1(counts @ (gold * predicted), occurrences).sum(axis=1) / num_classes)
+
+
+def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % percentile interval of R bootstrap resamples.
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
+    """
+    low, high = np.percentile(values, _INTERVAL)
+    return float(low), float(high)
+
+
+def measure_interval(
+    values: npt.NDArray[np.float64], measured: float, num_rows: int
+) -> tuple[float, float]:
+    """The 95 % interval of a measure: the bootstrap's, or Wilson's where it is 0 or 1.
+
+    There every resample gives the same, and the bootstrap would claim that nothing is uncertain.
+    An F1 is then taken for what the share of right rows may be.
+
+    Args:
+        values: [R] the measure of each resample.
+        measured: the measure of all rows.
+        num_rows: N.
+    """
+    if measured in (0.0, 1.0):
+        return wilson(num_rows * int(measured), num_rows)
+    return interval(values)
+
+
+def wilson(num_right: int, num_rows: int) -> tuple[float, float]:
+    """The 95 % interval of a share, which holds for all or none of a few rows too.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+    """
+    share, z2 = num_right / num_rows, _Z_95**2 / num_rows
+    center = (share + z2 / 2) / (1 + z2)
+    half = _Z_95 * math.sqrt(share * (1 - share) / num_rows + z2 / (4 * num_rows)) / (1 + z2)
+    low = 0.0 if num_right == 0 else center - half
+    high = 1.0 if num_right == num_rows else center + half
+    return low, high
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The p-value of McNemar's exact test, two-sided: could two systems be equally often right?
+
+    Args:
+        only_first: rows that the first system alone has right.
+        only_second: rows that the second alone has right.
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated proportions
+    or percentages" (1947); exact, as a binomial test with probability 1/2.
+    """
+    total = only_first + only_second
+    if total == 0:
+        return 1.0
+    # Whole numbers until the end: in floats, 2^-total is 0 beyond 1,074 rows.
+    ways = below = 1
+    for count in range(min(only_first, only_second)):
+        ways = ways * (total - count) // (count + 1)
+        below += ways
+    return min(1.0, 2 * below / (1 << total))
+
+
+def rows_to_show(difference: float, discordant: float) -> int:
+    """Rows on which a difference between two systems shows at the 5 % level with 80 % power.
+
+    Args:
+        difference: of their accuracies, above 0.
+        discordant: share of rows that one of the two alone has right; it is at least the
+            difference.
+
+    Source: Connor, "Sample size for testing differences in proportions for the paired-sample
+    design" (1987), equation 4.
+    """
+    share = max(discordant, difference)
+    root = _Z_95 * math.sqrt(share) + _Z_POWER * math.sqrt(share - difference**2)
+    return math.ceil((root / difference) ** 2)
