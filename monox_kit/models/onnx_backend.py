@@ -26,6 +26,8 @@ PROVIDERS = {
 }
 # OpenVINO's names for what float32 weights are multiplied in.
 _OPENVINO_PRECISIONS: dict[RunPrecision, str] = {FP32: "f32", BF16: "bf16"}
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_LOGIT_TYPES = {"tensor(float)", "tensor(float16)", "tensor(double)"}
 _EXTRAS = {"cpu": "cpu", "cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 
 
@@ -80,6 +82,10 @@ class OnnxClassifier:
     ) -> None:
         folder.require_backend("onnx")
         plan = plan or SessionPlan.default()
+        graph = folder.path / file
+        files = folder.graph_files(file)
+        if not files:
+            raise ModelError(f"{graph}: there is no such graph. Export the model again.")
         self._labels = folder.resolve_labels(labels)
         # One session is enough where it runs calls at once, and the weights are in memory once: on
         # the CPU provider one of one thread, which computes in the thread that calls it, and
@@ -89,7 +95,7 @@ class OnnxClassifier:
         precision = precision or folder.run_precision
         self._sessions = [
             open_session(
-                folder.path / file,
+                graph,
                 provider,
                 plan.threads,
                 precision,
@@ -102,13 +108,10 @@ class OnnxClassifier:
             for session in self._sessions:
                 self._idle.put(session)
         self._concurrency = plan.sessions
-        self._inputs = [value.name for value in self._sessions[0].get_inputs()]
-        columns = self._sessions[0].get_outputs()[0].shape[-1]
-        if columns != len(self._labels):
-            raise ModelError(
-                f"{folder.path / file}: expected logits for the {len(self._labels)} labels "
-                f"of the bundle, found {columns}. Export the model again."
-            )
+        for each in files.values():
+            each.require_unchanged()
+        self._inputs = _checked_inputs(self._sessions[0], graph)
+        _require_logits(self._sessions[0], graph, len(self._labels))
 
     @property
     def labels(self) -> LabelSet:
@@ -248,6 +251,46 @@ def open_session(
             f"back to {', '.join(session.get_providers())}. Check its drivers: monoxkit doctor."
         )
     return session
+
+
+def _checked_inputs(session: Any, graph: Path) -> list[str]:
+    """The names of a graph's inputs, all of them such as a batch of tokens has.
+
+    Raises:
+        ModelError: the graph takes something else.
+    """
+    inputs = session.get_inputs()
+    for value in inputs:
+        if value.name not in _INPUTS or value.type != "tensor(int64)" or len(value.shape) != 2:
+            raise ModelError(
+                f"{graph}: expected inputs among {', '.join(_INPUTS)}, int64 of 2 axes, found "
+                f"{value.name[:60]!r}, {value.type} of {len(value.shape)}. Export the model again."
+            )
+    if "input_ids" not in [value.name for value in inputs]:
+        raise ModelError(f"{graph}: expected an input input_ids, found none. Export it again.")
+    return [value.name for value in inputs]
+
+
+def _require_logits(session: Any, graph: Path, num_labels: int) -> None:
+    """Check that a graph's output is logits for so many labels.
+
+    Raises:
+        ModelError: it is not.
+    """
+    outputs = {value.name: value for value in session.get_outputs()}
+    logits = outputs.get("logits")
+    if logits is None or len(logits.shape) != 2 or logits.type not in _LOGIT_TYPES:
+        found = [f"{name[:60]!r} of {len(value.shape)} axes" for name, value in outputs.items()]
+        raise ModelError(
+            f"{graph}: expected an output 'logits' of numbers with 2 axes, found "
+            f"{', '.join(found)}. Export the model again."
+        )
+    columns = logits.shape[-1]
+    if columns != num_labels:
+        raise ModelError(
+            f"{graph}: expected logits for the {num_labels} labels "
+            f"of the bundle, found {columns}. Export the model again."
+        )
 
 
 def runtime_version() -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from monox_kit.data import LabelSet, Logits, TokenBatch
-from monox_kit.errors import ModelError, ProviderError, first_line
+from monox_kit.errors import ModelError, ProviderError
+from monox_kit.models.files import as_model_errors
 from monox_kit.models.folder import ModelFolder, RunPrecision
 from monox_kit.models.tokenizer import Tokenizer
 
@@ -109,8 +109,7 @@ def new_classifier(folder: ModelFolder, labels: LabelSet, seed: int) -> Any:
         LabelMismatchError: the folder holds a head for other labels.
     """
     folder.require_backend("torch")
-    architectures = folder.config.get("architectures") or []
-    if any(name.endswith("ForSequenceClassification") for name in architectures):
+    if folder.has_head:
         folder.labels.require_equal(labels, folder.name, "the training data")
     names = dict(enumerate(labels.names))
     settings = {
@@ -178,25 +177,48 @@ def fast_bf16(device: str) -> bool:
 
 
 def _from_pretrained(folder: ModelFolder, settings: dict[str, Any]) -> tuple[Any, set[str]]:
-    """The model and the names of the parameters that the folder has no weights for."""
+    """The model and the names of the parameters that the folder has no weights for.
+
+    Raises:
+        ModelError: transformers cannot load it, or a weight is not finite.
+    """
     from transformers import AutoModelForSequenceClassification
 
-    with _quiet():
-        try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                str(folder.path),
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **settings,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"{folder.path}: expected a model that transformers loads, found: "
-                f"{first_line(error)}. Check config.json and the weights."
-            ) from error
+    _ = folder.blueprint  # what transformers would be asked for is checked before it is
+    expected, step = "a model that transformers loads", "Check config.json and the weights."
+    with (
+        _quiet(),
+        folder.torch_view() as view,
+        as_model_errors(folder.path, expected, step, view),
+    ):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            str(view),
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **settings,
+        )
+    model.config.name_or_path = str(folder.path)
+    _require_finite(model, folder)
     return model, set(info["missing_keys"])
+
+
+def _require_finite(model: Any, folder: ModelFolder) -> None:
+    """Check that every weight is a number.
+
+    Raises:
+        ModelError: one is NaN or an infinity; the message names its tensor.
+    """
+    for name, parameter in model.named_parameters():
+        # One pass without a second tensor; a NaN is larger than everything.
+        largest = torch.linalg.vector_norm(parameter.detach(), torch.inf)
+        if not bool(torch.isfinite(largest)):
+            raise ModelError(
+                f"{folder.path}: the weights are damaged: {name} holds {largest.item()}. Train or "
+                "download the model again."
+            )
 
 
 @contextmanager

@@ -1,0 +1,175 @@
+"""A PyTorch model as its configuration describes it: every parameter's shape, and no memory.
+
+transformers builds the model's modules on the `meta` device. They say, for every architecture and
+without a list of names, how many positions there are, which parameters are the head's, and whether
+the weights of a folder can fill the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monox_kit.errors import ModelError
+from monox_kit.models.files import as_model_errors
+
+_POSITION_TABLE = re.compile(r"pos(ition)?s?_?embed|embed\w*_pos|\bwpe$")
+# New heads, poolers and tables that a folder may lack; beyond, weights and configuration differ.
+_MAX_EXCESS = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What a configuration describes.
+
+    Attributes:
+        shapes: of each parameter, by its name.
+        prefix: what the names of the encoder's parameters begin with.
+        max_positions: the longest input in tokens; None where no table limits it.
+        num_labels: C, the classes that transformers gives it.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    prefix: str
+    max_positions: int | None
+    num_labels: int
+
+    @property
+    def head(self) -> frozenset[str]:
+        """The names of the parameters that are not the encoder's."""
+        return frozenset(name for name in self.shapes if not name.startswith(self.prefix))
+
+
+def read_blueprint(
+    config: Mapping[str, Any], path: Path, tensors: Mapping[str, tuple[int, ...]]
+) -> Blueprint:
+    """The classifier that a configuration describes.
+
+    Args:
+        config: as `shown_config` leaves it.
+        path: of `config.json`, for messages.
+        tensors: the shapes of the weights beside it.
+
+    Raises:
+        ModelError: transformers knows no such model, or the weights cannot fill it.
+    """
+    step = "Check model_type and the sizes in config.json."
+    with as_model_errors(path, "a configuration that transformers knows", step):
+        model = _without_memory(dict(config))
+    shapes = {name: tuple(part.shape) for name, part in model.named_parameters()}
+    described = sum(part.numel() for part in model.parameters())
+    _require_weights(described, tensors, path)
+    return Blueprint(
+        shapes, f"{model.base_model_prefix}.", _max_positions(model), int(model.config.num_labels)
+    )
+
+
+def require_own_classes(config: Mapping[str, Any], path: Path) -> None:
+    """Check that transformers itself has the classes that a configuration names.
+
+    Args:
+        config: the parsed `config.json`, as it stands.
+        path: of that file, for messages.
+
+    Raises:
+        ModelError: the model needs code of its own, which is never run.
+    """
+    from transformers.models.auto import configuration_auto, modeling_auto
+
+    tables: Any = vars(configuration_auto) | vars(modeling_auto)
+    configs = tables["CONFIG_MAPPING_NAMES"]
+    encoders = tables["MODEL_MAPPING_NAMES"]
+    classifiers = tables["MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"]
+
+    model_type = config.get("model_type")
+    auto_map = config.get("auto_map") or {}
+    if not isinstance(model_type, str) or model_type not in configs:
+        code = f" and code of its own ({_listed(auto_map)})" if auto_map else ""
+        raise ModelError(
+            f"{path}: the model is of the type {model_type!r}{code}, which transformers does not "
+            "have. Code of a model's folder is never run: use a model that transformers has, or "
+            "export it to ONNX where it comes from."
+        )
+    own = {
+        "AutoConfig": [configs[model_type]],
+        "AutoModel": _classes(encoders, model_type),
+        "AutoModelForSequenceClassification": _classes(classifiers, model_type),
+    }
+    entries = auto_map if isinstance(auto_map, dict) else {"AutoConfig": auto_map}
+    named = {kind: str(entry).rpartition(".")[2] for kind, entry in entries.items() if kind in own}
+    named = {kind: name for kind, name in named.items() if name not in own[kind]}
+    if named:
+        raise ModelError(
+            f"{path}: the model needs code of its own ({_listed(named)}). Code of a model's folder "
+            "is never run: use a model that transformers has, or export it to ONNX where it comes "
+            "from."
+        )
+    architectures = config.get("architectures") or []
+    known = {name for kind in classifiers for name in _classes(classifiers, kind)}
+    for name in architectures:
+        if name.endswith("ForSequenceClassification") and name not in known:
+            raise ModelError(
+                f"{path}: the model is a {name!r}, a class that transformers does not have. Code "
+                "of a model's folder is never run: use a model that transformers has."
+            )
+
+
+def _without_memory(config: dict[str, Any]) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    settings = AutoConfig.for_model(config.pop("model_type"), **config)
+    with torch.device("meta"):
+        # `from_config` reads no file; the argument holds for every call.
+        auto: Any = AutoModelForSequenceClassification
+        return auto.from_config(settings, trust_remote_code=False)
+
+
+def _max_positions(model: Any) -> int | None:
+    """The fewest positions of all tables of positions in a model.
+
+    A table with a padding row numbers positions from the row behind it, as RoBERTa and its
+    relatives do; BART's have an `offset`.
+    """
+    limits = []
+    for name, module in model.named_modules():
+        weight: Any = getattr(module, "weight", None)
+        if _POSITION_TABLE.search(name) is None or getattr(weight, "ndim", 0) != 2:
+            continue
+        padding = getattr(module, "padding_idx", None)
+        offset = getattr(module, "offset", None)
+        used = offset if isinstance(offset, int) else 0 if padding is None else padding + 1
+        limits.append(int(weight.shape[0]) - used)
+    # Where there is no table, such as of rotary positions; and some tables have rows to spare.
+    declared = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(declared, int) and declared > 0:
+        limits.append(declared)
+    return min(limits, default=None)
+
+
+def _require_weights(described: int, tensors: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Check that a model is not much larger than its weights: the rest would be made up."""
+    held = 0
+    for shape in tensors.values():
+        size = 1
+        for length in shape:
+            size *= length
+        held += size
+    if described > 2 * held + _MAX_EXCESS:
+        raise ModelError(
+            f"{path}: the configuration describes {described} parameters, the weights hold {held}. "
+            "They belong to different models: restore config.json or the weights."
+        )
+
+
+def _classes(mapping: Mapping[str, Any], model_type: str) -> list[str]:
+    found = mapping.get(model_type, ())
+    return [found] if isinstance(found, str) else list(found)
+
+
+def _listed(entries: Any) -> str:
+    values: Iterable[Any] = entries.values() if isinstance(entries, dict) else [entries]
+    return ", ".join(sorted(str(value)[:60] for value in values))

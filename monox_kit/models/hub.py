@@ -1,0 +1,101 @@
+"""From what the user calls a model to a folder on this machine; downloads from the model hub."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monox_kit.errors import ModelError, first_line
+from monox_kit.packaged import packaged_folder
+
+if TYPE_CHECKING:
+    from monox_kit.progress import Progress
+
+PACKAGED_SCHEME = "packaged:"
+HUB_SCHEME = "hub:"
+# Source: huggingface_hub's `REPO_ID_REGEX`.
+_HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+# How alike a name and a folder's must be to be taken for the same, mistyped; `techer` and `teacher`
+# are at 0.92, `roberta-large` and `roberta-base` at 0.80.
+_MISTYPED = 0.82
+
+
+def local_folder(reference: str, progress: Progress) -> Path | None:
+    """The folder on this machine that `reference` names; None where it is a name of the hub.
+
+    Raises:
+        ModelError: it is a file, or looks like a folder that is not here.
+    """
+    if reference.startswith(PACKAGED_SCHEME):
+        return packaged_folder(reference.removeprefix(PACKAGED_SCHEME), progress=progress)
+    if reference.startswith(HUB_SCHEME):
+        return None
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"{path}: expected a model folder, found a file. Give its folder.")
+    # Below a folder that is here, a path was meant.
+    if not _HUB_NAME.fullmatch(reference) or Path(reference.split("/", maxsplit=1)[0]).is_dir():
+        raise ModelError(
+            f"{reference}: expected a model folder, found nothing. Check the path, or give "
+            "packaged:NAME or a hub name."
+        )
+    if near := _nearly_named(reference):
+        raise ModelError(
+            f"{reference}: there is no such folder, but there is {near}. Give that name, or "
+            f"{HUB_SCHEME}{reference} for a model of the hub."
+        )
+    return None
+
+
+def hub_name(reference: str) -> str:
+    """The hub's name in a reference that `local_folder` knows no folder of.
+
+    Raises:
+        ModelError: it is none.
+    """
+    name = reference.removeprefix(HUB_SCHEME)
+    if not _HUB_NAME.fullmatch(name):
+        raise ModelError(
+            f"{reference}: expected a name of the model hub, OWNER/NAME, found another form. "
+            "Check the name."
+        )
+    return name
+
+
+def download(name: str, patterns: list[str], revision: str | None = None) -> Path:
+    """The local snapshot of a hub model's files; what is there already is not fetched again.
+
+    Args:
+        name: of the hub.
+        patterns: names of files, or forms of them.
+        revision: a commit; None for the newest.
+
+    Raises:
+        ModelError: the hub has no such model, or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ModelError(
+            f"{name}: expected a local folder or a model of the hub, found neither "
+            f"({first_line(error)}). Check the name and the network, or give a local folder or "
+            "packaged:NAME."
+        ) from error
+
+
+def _nearly_named(reference: str) -> str | None:
+    """A folder here whose name is nearly a reference's first part; None where there is none."""
+    first = reference.split("/", maxsplit=1)[0]
+    try:
+        here = {path.name.casefold(): path.name for path in Path().iterdir() if path.is_dir()}
+    except OSError:  # a working directory that cannot be listed has no folder to mean
+        return None
+    near = difflib.get_close_matches(first.casefold(), here, 1, _MISTYPED)
+    return here[near[0]] if near else None

@@ -1,0 +1,113 @@
+"""`monoxkit.json`: what monoxkit adds to an ordinary model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from monox_kit.data import LabelSet
+from monox_kit.durable import write_file, write_json
+from monox_kit.errors import CorpusError, ModelError
+from monox_kit.models.files import find_file, read_json
+
+RECORD_FILE = "monoxkit.json"
+CARD_FILE = "README.md"
+FORMAT_VERSION = 1
+
+Backend = Literal["torch", "onnx"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BundleRecord:
+    """The content of `monoxkit.json`.
+
+    Attributes:
+        labels: the classes in the order of the logits.
+        max_length: tokens per text that the model was trained or exported with.
+        backend: which runtime opens the bundle.
+        precision: `fp32`, `bf16` where it was trained so, or a name of `export --precision`.
+        has_pairs: whether the model was trained on text pairs; None where that is not known.
+        provenance: what the bundle was made from: digests, configuration, versions.
+        checks: what was measured before the bundle was released.
+    """
+
+    labels: LabelSet
+    max_length: int
+    backend: Backend
+    precision: str
+    has_pairs: bool | None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    checks: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        return {
+            "format_version": FORMAT_VERSION,
+            **asdict(self),
+            "labels": self.labels.to_json(),
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> BundleRecord:
+        """The record in a `monoxkit.json`.
+
+        Raises:
+            ModelError: the file is absent, not valid JSON, of another version, or lacks a field.
+        """
+        file = find_file(path.parent, path.name)
+        if file is None:
+            raise ModelError(f"{path}: there is no such record. Export the model again.")
+        value = read_json(file)
+        version = value.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{path}: expected format_version {FORMAT_VERSION}, found {version!r}. "
+                "Export the model again with this version of monoxkit."
+            )
+        for name, is_right in _FIELDS.items():
+            if name not in value or not is_right(value[name]):
+                found = repr(value[name])[:80] if name in value else "none"
+                raise ModelError(
+                    f"{path}: expected {name} as monoxkit writes it, found {found}. "
+                    "Export the model again."
+                )
+        try:
+            labels = LabelSet.from_json(value["labels"], str(path))
+        except CorpusError as error:
+            raise ModelError(f"{path}: the record's labels are damaged: {error}") from error
+        return cls(
+            labels=labels,
+            max_length=value["max_length"],
+            backend=value["backend"],
+            precision=value["precision"],
+            has_pairs=value["has_pairs"],
+            provenance=_mapping(value, "provenance", path),
+            checks=_mapping(value, "checks", path),
+        )
+
+
+def write_record(folder: Path, record: BundleRecord, card: str) -> None:
+    """Write `monoxkit.json` and the model card into a folder under construction."""
+    write_json(folder / RECORD_FILE, record.to_json())
+    write_file(folder / CARD_FILE, card.encode())
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "labels": lambda value: isinstance(value, dict),
+    "max_length": lambda value: type(value) is int and 0 < value <= 1 << 24,
+    "backend": lambda value: value in get_args(Backend),
+    "precision": lambda value: isinstance(value, str),
+    "has_pairs": lambda value: value is None or isinstance(value, bool),
+}
+
+
+def _mapping(value: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    found = value.get(name, {})
+    if not isinstance(found, dict):
+        raise ModelError(
+            f"{path}: expected {name} as a JSON object, found {type(found).__name__}. Export "
+            "the model again."
+        )
+    return found
