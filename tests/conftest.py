@@ -24,6 +24,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, _THREADS)
 # Beside other work, threads that spin while they wait take the cores from those that compute.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["MONOXKIT_SPIN"] = "off"
 
 # Subprocesses run this checkout's code, installed or not.
 _ROOT = Path(__file__).resolve().parent.parent

@@ -52,6 +52,9 @@ COMMANDS: Final = (
     doctor,
 )
 
+# Commands that compute nothing with threads.
+_WITHOUT_MODEL: Final = frozenset({"data", "store", "doctor"})
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -62,6 +65,7 @@ def _show_version(wanted: bool) -> None:
 
 
 def _global_options(
+    context: typer.Context,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error.", show_default=False)
     ] = False,
@@ -75,6 +79,13 @@ def _global_options(
             show_default=False,
         ),
     ] = False,
+    spin: Annotated[
+        str | None,
+        typer.Option(
+            "--spin",
+            help="Whether waiting threads spin: auto (not beside other work), on or off.",
+        ),
+    ] = None,
 ) -> None:
     """Turn an English classifier into a fast multilingual one.
 
@@ -84,6 +95,17 @@ def _global_options(
 
     Example: monoxkit demo
     """
+    if context.invoked_subcommand not in _WITHOUT_MODEL and "--help" not in (context.obj or ()):
+        _settle_spinning(spin)
+
+
+def _settle_spinning(asked: str | None) -> None:
+    """Choose before torch is imported, which the command does, whether threads spin."""
+    from monox_kit.spinning import settle_spinning
+
+    told = settle_spinning(asked)
+    if told is not None and os.environ.get("RANK", "0") == "0":  # one of several processes says it
+        say(told)
 
 
 def build_app(only: Sequence[str] | None = None) -> typer.Typer:
@@ -138,7 +160,9 @@ def _run(given: list[str]) -> int:
     require_values(given)
     command = typer.main.get_command(build_app(given))
     try:
-        code = command.main(args=spread(given), prog_name="monoxkit", standalone_mode=False)
+        code = command.main(
+            args=spread(given), prog_name="monoxkit", standalone_mode=False, obj=given
+        )
     except USAGE_ERROR as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: its help is the answer
             say(error.format_message())

@@ -26,6 +26,7 @@ from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.overlap import Behind, ahead
 from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask, Silent
+from monox_kit.spinning import settle_spinning
 from monox_kit.store import RemoteWriter, ShardBuilder, StoreManifest, StoreWriter, staged_place
 
 
@@ -168,6 +169,7 @@ class ShardWorker:
         """Args: the cores that Ray has reserved for the worker."""
         # The tokenizer would take every core of the machine, in each of its workers.
         os.environ.setdefault("RAYON_NUM_THREADS", str(cores))
+        self._cores = cores
         self._loaded: tuple[Corpus, TeacherModel, Labeller] | None = None
 
     def ready(self, version: str) -> int:
@@ -216,6 +218,7 @@ class ShardWorker:
 
     def _load(self, assignment: Assignment) -> tuple[Corpus, TeacherModel, Labeller]:
         if self._loaded is None:
+            settle_spinning(threads=self._cores)
             model = TeacherModel(assignment.config, Silent())
             expected = str(assignment.manifest.fingerprint["teacher_digest"])
             found = model.folder.model_digest

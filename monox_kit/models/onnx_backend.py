@@ -14,6 +14,7 @@ from monox_kit.data import LabelSet, Logits, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.hardware import has_bf16, num_threads, read_hardware
 from monox_kit.models.folder import BF16, FP32, ONNX_FILE, ModelFolder, RunPrecision
+from monox_kit.spinning import may_spin
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -225,6 +226,8 @@ def open_session(
     threads = threads or num_threads()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
+    if not may_spin():
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only: warnings of graph fusion are no news to a user
     settings: dict[str, str] = {}
     if provider == "openvino":

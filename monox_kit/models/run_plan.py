@@ -21,6 +21,7 @@ from monox_kit.models.folder import RunPrecision
 from monox_kit.models.onnx_backend import SessionPlan, runtime_version
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Texts, score_texts
 from monox_kit.progress import Progress
+from monox_kit.spinning import may_spin
 
 # Real tokens that every candidate scores. Several batches of the largest size, so that sessions
 # which run side by side all have work.
@@ -130,6 +131,8 @@ def measured_plan(
         "max_length": max_length,
         # Texts of about this length: the next power of two.
         "mean_length": 1 << mean_length.bit_length(),
+        # Plans of 0.1.0 were measured with threads that spin.
+        **({} if may_spin() else {"spins": False}),
     }
     sessions = _session_candidates(SessionPlan.default().threads, provider)
     sizes = _batch_candidates(plan.batch_tokens)
