@@ -146,9 +146,12 @@ def as_model_errors(
     """
     try:
         yield
-    except (MonoxError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except MonoxError:
         raise
-    except BaseException as error:  # a panic in Rust is a BaseException without a name
+    except BaseException as error:
+        # A panic in Rust is no Exception; nor are the signals that end a command, which go on.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         found = first_line(error).replace(str(view), str(where)) if view else first_line(error)
         raise ModelError(f"{where}: expected {expected}, found: {found}. {step}") from error
 
