@@ -20,12 +20,6 @@ from monox_kit.data import Document, Logits
 from monox_kit.durable import disk_errors, new_folder, new_member
 from monox_kit.errors import ConfigError, StorageError, StoreCorrupt, StoreError
 from monox_kit.problem import Bools, Labels
-from monox_kit.store.arrays import (
-    checked_labels,
-    checked_logits,
-    checked_recomputed,
-    checked_texts,
-)
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import (
     SHARD_FILE,
@@ -36,6 +30,7 @@ from monox_kit.store.format import (
     text_fields,
 )
 from monox_kit.store.record import corrupt, encode_record
+from monox_kit.store.rules import stored_arrays, stored_texts
 from monox_kit.store.shard import FileRecord, shard_json
 
 
@@ -95,13 +90,10 @@ class ShardBuilder:
                 f"{where}: expected the {len(shard)} rows {shard.start} to {shard.stop - 1}, found "
                 f"{rows.stop - shard.start} with this part. Give every row of the shard once."
             )
-        arrays = {
-            "logits.npy": checked_logits(self._manifest, rows, logits, where),
-            "rows.npy": np.arange(rows.start, rows.stop, dtype="<i8"),
-            "labels.npy": checked_labels(self._manifest, rows, labels, where),
-            "recomputed.npy": checked_recomputed(rows, recomputed, where),
-        }
-        texts = checked_texts(self._manifest, rows, documents, where)
+        arrays = stored_arrays(
+            self._manifest, rows, logits=logits, labels=labels, recomputed=recomputed, where=where
+        )
+        texts = stored_texts(self._manifest, rows, documents, where)
         for field, (content, ends) in texts.items():
             arrays[f"{field}.npy"] = np.frombuffer(content, np.uint8)
             arrays[f"{field}_offsets.npy"] = ends + self._arrived[field]

@@ -21,7 +21,7 @@ from monox_kit.durable import (
 )
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
-from monox_kit.store.check import check_shard
+from monox_kit.store.contents import checked_contents
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import ShardRange
 from monox_kit.store.reader import LogitStore
@@ -164,12 +164,7 @@ class _Rows:
     def _shard_table(self, shard: ShardRange) -> Any:
         import pyarrow as pa
 
-        folder = self._store.shard_folder(shard)
-        record = check_shard(self._store.shards, self._store.manifest, folder, shard)
-        arrays = {
-            name: self._store.shards.map_array(folder, record, name, check_digest=False)
-            for name in record.files
-        }
+        arrays = checked_contents(self._store, shard).arrays
         index = _label_indices(arrays["labels.npy"])
         logits = self.schema.field("logits").type
         flat = pa.array(arrays["logits.npy"].reshape(-1), logits.value_type)

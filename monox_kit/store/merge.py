@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from monox_kit.errors import ConfigError, StoreMismatch
 from monox_kit.progress import Progress, ProgressTask, Silent
+from monox_kit.store.contents import ShardContents, text_bytes
 from monox_kit.store.folder import begun_manifest
 from monox_kit.store.format import STORE_FILE, ShardRange
 from monox_kit.store.parts import Piece, merge_plan
-from monox_kit.store.view import ShardView, text_bytes
 from monox_kit.store.writer import StoreWriter
 
 
@@ -123,7 +123,7 @@ class _Copier:
     def __init__(self, writer: StoreWriter, task: ProgressTask) -> None:
         self._writer = writer
         self._task = task
-        self._view: tuple[Path, ShardView] | None = None
+        self._contents: tuple[Path, ShardContents] | None = None
 
     def copy(self, shard: ShardRange, pieces: Sequence[Piece]) -> None:
         """Write one shard.
@@ -137,19 +137,19 @@ class _Copier:
             sizes = {name: sizes.get(name, 0) + size for name, size in found.items()}
         with self._writer.shard(shard, sizes) as builder:
             for piece in pieces:
-                view = self._opened(piece)
-                for part in view.parts(piece.first, piece.stop):
+                contents = self._opened(piece)
+                for part in contents.parts(piece.first, piece.stop):
                     builder.append(
                         logits=part.logits,
-                        documents=view.documents(part, builder.next_row),
+                        documents=contents.documents(part, builder.next_row),
                         labels=part.gold,
                         recomputed=part.recomputed,
                     )
                     self._task.advance(len(part.rows))
 
-    def _opened(self, piece: Piece) -> ShardView:
+    def _opened(self, piece: Piece) -> ShardContents:
         folder = piece.source.store.shard_folder(piece.shard)
-        if self._view is None or self._view[0] != folder:
-            self._view = None  # unmapped before the next one is mapped
-            self._view = folder, ShardView(piece.source.store, piece.shard)
-        return self._view[1]
+        if self._contents is None or self._contents[0] != folder:
+            self._contents = None  # unmapped before the next one is mapped
+            self._contents = folder, ShardContents(piece.source.store, piece.shard)
+        return self._contents[1]

@@ -18,6 +18,7 @@ from monox_kit.store.folder import StoreFolder, StoreRecords
 from monox_kit.store.format import COMPLETE_FILE, SHARDS_FOLDER, CompleteRecord, ShardRange
 from monox_kit.store.mapped import MappedArrays
 from monox_kit.store.record import corrupt
+from monox_kit.store.rules import broken_rule
 from monox_kit.store.shard import ShardTotals, repair_step
 from monox_kit.store.verify import VerifyReport, verify_store
 
@@ -230,13 +231,13 @@ class LogitStore:
             StoreCorrupt: the file holds a label that the store has not; it names file and row.
         """
         problem = self.manifest.problem
-        valid = problem.are_valid(gold)
-        if not valid.all():
-            at = int(np.argmin(valid))
-            shard = self._arrays.shard_of(int(rows[at]))
-            path = self.folder / SHARDS_FOLDER / shard.name / "labels.npy"
-            found = f"{gold[at]} in row {rows[at]}"
-            raise corrupt(path, problem.wanted_labels, found, repair_step(shard))
+        broken = broken_rule({"labels.npy": gold}, range(len(rows)), problem, ("labels.npy",))
+        if broken is not None:
+            row = int(rows[broken.at])
+            shard = self._arrays.shard_of(row)
+            path = self.folder / SHARDS_FOLDER / shard.name / broken.file
+            found = f"{gold[broken.at]} in row {row}"
+            raise corrupt(path, broken.wanted, found, repair_step(shard))
 
     def recomputed(self, rows: Int64s | slice) -> Bools:
         """[n] bool, whether the fidelity guard recomputed a row's logits; see `logits`."""

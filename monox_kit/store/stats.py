@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from monox_kit.problem import Problem
 from monox_kit.progress import Progress, Silent
+from monox_kit.store.contents import RowsPart, ShardContents
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import GUARD_PRECISION_KEY
-from monox_kit.store.view import RowsPart, ShardView
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles are right to half a millionth of the range, in 8 MiB each, however many rows there are.
@@ -124,7 +124,7 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
     counts = _Counts(store.manifest.problem, num_rows)
     with (progress or Silent()).task("counting", num_rows, "rows") as task:
         for shard in shards:
-            for part in ShardView(store, shard).parts(shard.start, shard.stop):
+            for part in ShardContents(store, shard).parts(shard.start, shard.stop):
                 counts.add(part)
                 task.advance(len(part.rows))
     precision = str(store.manifest.fingerprint.get("precision") or "unknown")
@@ -187,8 +187,8 @@ class _Counts:
         self.confidence.add(problem.confidence(part.logits))
         self.entropy.add(problem.entropy(part.logits))
         self.num_recomputed += int(part.recomputed.sum())
-        pairs = part.texts.get("text_pair", ())
-        texts = zip(part.texts["text"], pairs) if pairs else zip(part.texts["text"])
+        fields = [field for field in ("text", "text_pair") if field in part.texts]
+        texts = zip(*(part.texts[field].texts() for field in fields))
         digests = b"".join(_short_digest(*text) for text in texts)
         until = self._num_texts + len(part.rows)
         self._text_digests[self._num_texts : until] = np.frombuffer(digests, np.uint64)

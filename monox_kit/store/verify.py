@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from monox_kit.errors import StoreCorrupt, StoreError
 from monox_kit.progress import Progress, Silent
-from monox_kit.store.check import check_shard
+from monox_kit.store.contents import check_shard
 from monox_kit.store.folder import StoreFolder, StoreRecords
 from monox_kit.store.format import CompleteRecord, ShardRange
 from monox_kit.store.shard import ShardRecord, ShardTotals
@@ -56,11 +57,7 @@ def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport
         StoreError: the folder is no store, or its manifest cannot be read.
     """
     store = StoreFolder(folder)
-
-    def check(shard: ShardRange) -> ShardRecord:
-        return check_shard(store.shards, store.manifest, store.shard_folder(shard), shard)
-
-    return verify_records(store, check, progress)
+    return verify_records(store, partial(check_shard, store), progress)
 
 
 def verify_records(

@@ -22,7 +22,6 @@ from monox_kit.durable import (
 from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.locks import RangeLocks
 from monox_kit.problem import Bools, Labels
-from monox_kit.store.arrays import text_sizes
 from monox_kit.store.builder import ShardBuilder, copy_shard, new_shard
 from monox_kit.store.claims import WHOLE, shard_bytes, store_locks
 from monox_kit.store.folder import (
@@ -41,6 +40,7 @@ from monox_kit.store.format import (
     StoreManifest,
 )
 from monox_kit.store.record import encode_record, is_there
+from monox_kit.store.rules import text_sizes
 
 
 class StoreWriter:

@@ -304,22 +304,22 @@ READ: dict[str, Damage] = {
 _LEAST, _MOST = -(2**63), 2**63 - 1
 FORGED: dict[str, Damage] = {
     "rows in another order": Damage(
-        forge("rows.npy", lambda a: a[::-1]), "rows.npy", "the rows 4 to 7 in order"
+        forge("rows.npy", lambda a: a[::-1]), "rows.npy", "the row's own number in row 4"
     ),
     "rows of another shard": Damage(
-        forge("rows.npy", lambda a: a - 4), "rows.npy", "the rows 4 to 7 in order, found"
+        forge("rows.npy", lambda a: a - 4), "rows.npy", "the row's own number in row 4"
     ),
     "a logit that is no number": Damage(
-        forge("logits.npy", at((2, 0), np.nan)), "logits.npy", "others in row 6"
+        forge("logits.npy", at((2, 0), np.nan)), "logits.npy", "finite logits in row 6"
     ),
     "a logit without end": Damage(
-        forge("logits.npy", at((3, 1), -np.inf)), "logits.npy", "others in row 7"
+        forge("logits.npy", at((3, 1), -np.inf)), "logits.npy", "finite logits in row 7"
     ),
     "a label too high": Damage(forge("labels.npy", at(0, 3)), "labels.npy", "labels from -1 to 2"),
-    "a label too low": Damage(forge("labels.npy", at(0, -2)), "labels.npy", "from -1 to 2, found"),
+    "a label too low": Damage(forge("labels.npy", at(0, -2)), "labels.npy", "to 2 in row 4"),
     "a label lost": Damage(forge("labels.npy", at(0, -1)), "shard.json", "expected num_labelled"),
     "recomputed twice": Damage(
-        forge("recomputed.npy", at(3, 2)), "recomputed.npy", "another value in row 7"
+        forge("recomputed.npy", at(3, 2)), "recomputed.npy", "0 or 1 in row 7"
     ),
     "recomputed less": Damage(
         forge("recomputed.npy", at(0, 1)), "shard.json", "expected num_recomputed 2, found 1"

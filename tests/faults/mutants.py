@@ -12,7 +12,7 @@ DURABLE = "monox_kit/durable.py"
 LOCKS = "monox_kit/locks.py"
 WRITER = "monox_kit/store/writer.py"
 BUILDER = "monox_kit/store/builder.py"
-ARRAYS = "monox_kit/store/arrays.py"
+RULES = "monox_kit/store/rules.py"
 SHARD = "monox_kit/store/shard.py"
 READER = "monox_kit/store/reader.py"
 KEPT_SCAN = "monox_kit/labelling/kept_scan.py"
@@ -152,9 +152,9 @@ MUTANTS = (
     ),
     Mutant(
         name="gold labels are shifted by one row",
-        file=ARRAYS,
-        old="    return np.ascontiguousarray(labels, dtype=problem.label_descr)\n",
-        new="    return np.ascontiguousarray(np.roll(labels, 1), dtype=problem.label_descr)\n",
+        file=RULES,
+        old="np.ascontiguousarray(labels, dtype",
+        new="np.ascontiguousarray(np.roll(labels, 1), dtype",
         test=IN_READER + "test_rows_come_in_the_order_asked_for",
         is_sampled=True,
     ),

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from monox_kit.errors import MonoxError, StorageError, StoreCorrupt, StoreError
-from monox_kit.store import LogitStore, StoreWriter, check, verify_store
+from monox_kit.store import LogitStore, StoreWriter, contents, verify_store
 from tests.faults.damage import (
     RECORD,
     SHARD,
@@ -126,8 +126,7 @@ def test_headers_are_compared_before_any_value_is_used(copy: Path, kind: str) ->
 def test_the_rules_hold_even_under_fitting_digests(
     copy: Path, monkeypatch: pytest.MonkeyPatch, kind: str, rows_at_once: int
 ) -> None:
-    monkeypatch.setattr(check, "_BLOCK_BYTES", 8 * rows_at_once)
-    monkeypatch.setattr(check, "_TEXT_ROWS", rows_at_once)
+    monkeypatch.setattr(contents, "_PART_ROWS", rows_at_once)
     damage = FORGED[kind]
     damage.act(copy)
     assert len(LogitStore.open(copy)) == 11

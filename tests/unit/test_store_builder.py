@@ -78,9 +78,9 @@ DOCUMENTS = shard_arguments(manifest(), SHARD)["documents"]
 # The second part of two, and what is said about it.
 BAD_PARTS: dict[str, tuple[dict[str, Any], str]] = {
     "logits of one row": (changed("logits", np.zeros((1, 3), "f4")), r"float32 \(2, 3\), found"),
-    "NaN": (changed("logits", np.full((2, 3), np.nan, "f4")), "found nan in row 6, class 0"),
+    "NaN": (changed("logits", np.full((2, 3), np.nan, "f4")), "row 6, found nan in class 0"),
     "labels of one row": (changed("labels", np.zeros(1, "i4")), r"int32 \(2,\), found"),
-    "no such class": (changed("labels", np.array([0, 9], "i4")), "found 9 in row 7"),
+    "no such class": (changed("labels", np.array([0, 9], "i4")), "row 7, found 9"),
     "recomputed as numbers": (changed("recomputed", np.zeros(2)), "recomputed bool .*found float"),
     "the first part again": (part(shard_arguments(manifest(), SHARD), 0, 2), "row 6, found row 4"),
     "a pair": (

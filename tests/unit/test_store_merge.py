@@ -28,8 +28,8 @@ from monox_kit.store import (
     LogitStore,
     StoreManifest,
     StoreWriter,
+    contents,
     merge_stores,
-    view,
 )
 from monox_kit.store.format import LEARNED_GUARD
 from tests.store_samples import (
@@ -45,7 +45,7 @@ from tests.store_samples import (
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few rows at once that shards are copied in several parts."""
-    monkeypatch.setattr(view, "_PART_ROWS", 3)
+    monkeypatch.setattr(contents, "_PART_ROWS", 3)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # spare the disk
 
 

@@ -118,7 +118,7 @@ def test_no_forged_label_passes(
     place, value = place_and_value
     folder = write_forged_store(tmp_path / "s", place, value)
     says = r"labels\.npy: expected labels of 0 and 1, or -1 throughout a row"
-    found = f"{says}, found others in row {place[0]}".replace("\\", "")
+    found = f"{says} in row {place[0]}, found another value".replace("\\", "")
     assert found in " ".join(verify_store(folder).problems)
     store = LogitStore.open(folder, verify="read")
     for read in (

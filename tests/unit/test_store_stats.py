@@ -12,7 +12,7 @@ import pytest
 
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import StoreCorrupt
-from monox_kit.store import LogitStore, StoreManifest, StoreWriter, store_stats, view
+from monox_kit.store import LogitStore, StoreManifest, StoreWriter, contents, store_stats
 from tests.store_samples import FINGERPRINT, manifest, shard_arguments, write_store
 
 NUM_ROWS = 700
@@ -67,7 +67,7 @@ def random_store(folder: Path, *, has_pairs: bool, precision: str = "int8") -> d
 def test_statistics_are_those_of_all_rows(
     tmp_path: Path, has_pairs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "_PART_ROWS", 100)
+    monkeypatch.setattr(contents, "_PART_ROWS", 100)
     values = random_store(tmp_path / "s", has_pairs=has_pairs)
     found = store_stats(tmp_path / "s")
     logits, gold = values["logits"].astype(np.float64), values["gold"]

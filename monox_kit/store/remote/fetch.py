@@ -10,7 +10,7 @@ from typing import Any
 from monox_kit.durable import remove_folder
 from monox_kit.errors import ConfigError, StoreCorrupt, StoreMismatch
 from monox_kit.progress import Progress, Silent
-from monox_kit.store.check import check_shard
+from monox_kit.store.contents import check_shard
 from monox_kit.store.folder import StoreFolder, require_local, store_url
 from monox_kit.store.format import ShardRange
 from monox_kit.store.reader import StoreInfo
@@ -175,7 +175,7 @@ def verify_remote(
             _fetch_shard(store, head, writer)
             place = local.shard_folder(shard)
             try:
-                return check_shard(local.shards, local.manifest, place, shard)
+                return check_shard(local, shard)
             except StoreCorrupt as error:
                 where = store.objects.where(store.shard_name(shard))
                 message = str(error).replace(f"{place}/", f"{where}: ")

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from monox_kit.errors import StoreCorrupt
-from monox_kit.store import LogitStore, builder, merge_stores, store_stats, view
+from monox_kit.store import LogitStore, builder, contents, merge_stores, store_stats
 from tests.store_samples import FINGERPRINT, manifest, write_store
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 4 rows are read in two parts."""
-    monkeypatch.setattr(view, "_PART_ROWS", 3)
+    monkeypatch.setattr(contents, "_PART_ROWS", 3)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # spare the disk
 
 
