@@ -121,7 +121,7 @@ def usage_error(error: Any, given: Mapping[str, Sequence[str]]) -> ConfigError:
     option = parameter.opts[0]
     values = [value for name in parameter.opts for value in given.get(name, ())]
     if not values:
-        return ConfigError(f"{command}: {option} is missing, or its value is. {help_step}")
+        return ConfigError(f"{command}: {option} is missing. {help_step}")
     return ConfigError(f"{command}: {option} {values[-1]}: {error.message}. {help_step}")
 
 

@@ -68,6 +68,12 @@ Pair = Annotated[
     str, typer.Option("--pair", help="Text pairs: auto, required, or none to ignore them.")
 ]
 
+NewHead = Annotated[
+    bool,
+    typer.Option(
+        "--new-head", help="Start with a new head, where the model has one of another task."
+    ),
+]
 LearningRate = Annotated[float, typer.Option("--learning-rate", help="Peak rate of AdamW.")]
 HeadFactor = Annotated[
     float, typer.Option("--head-factor", help="The fresh head's rate, times the encoder's.")

@@ -27,6 +27,7 @@ from monoxkit_cli.options import (
     MaxGradNorm,
     MaxLength,
     MaxSteps,
+    NewHead,
     Pair,
     PairColumn,
     Patience,
@@ -82,6 +83,7 @@ def train_student(
         ),
     ] = None,
     labels: LabelsFile = None,
+    new_head: NewHead = False,
     temperature: Annotated[
         float, typer.Option("--temperature", help="Of kd's soft targets.")
     ] = 0.1,
@@ -181,6 +183,7 @@ def train_student(
         unlabelled=corpus_config(unlabelled, **columns) if unlabelled else None,
         rounds=rounds,
         labels=Path(labels) if labels else None,
+        new_head=new_head,
         objective=ObjectiveConfig(
             temperature=temperature,
             temperature_on=temperature_on,  # type: ignore[arg-type]

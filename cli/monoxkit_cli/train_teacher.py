@@ -27,6 +27,7 @@ from monoxkit_cli.options import (
     MaxGradNorm,
     MaxLength,
     MaxSteps,
+    NewHead,
     Pair,
     PairColumn,
     Patience,
@@ -59,6 +60,7 @@ def train_teacher(
     dev: Annotated[list[str], typer.Option("--dev", help="Gold-labelled text for choosing.")],
     out: Annotated[str, typer.Option("--out", help="Model folder to write.")],
     labels: LabelsFile = None,
+    new_head: NewHead = False,
     learning_rate: LearningRate = 1e-4,
     head_factor: HeadFactor = 1.0,
     batch_size: BatchSize = 16,
@@ -124,6 +126,7 @@ def train_teacher(
         dev=corpus_config(dev, **columns),
         **dev_sets(report_dev, select_on, **columns),
         labels=Path(labels) if labels else None,
+        new_head=new_head,
         loop=loop_config(given),
     )
     summary = train_model(config, Path(out), progress=RichProgress())

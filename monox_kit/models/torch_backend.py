@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from monox_kit.data import LabelSet, Logits, TokenBatch
-from monox_kit.errors import ModelError, ProviderError
+from monox_kit.errors import LabelMismatchError, ModelError, ProviderError
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.folder import ModelFolder, RunPrecision
 from monox_kit.models.tokenizer import Tokenizer
@@ -94,7 +94,9 @@ def load_classifier(
     return TorchClassifier(model, names, device=device, precision=precision, compiled=compiled)
 
 
-def new_classifier(folder: ModelFolder, labels: LabelSet, seed: int) -> Any:
+def new_classifier(
+    folder: ModelFolder, labels: LabelSet, seed: int, *, new_head: bool = False
+) -> Any:
     """A pretrained encoder with a fresh classification head, in float32 on the CPU.
 
     A head that the folder already has is kept when it has the same label names in the same order.
@@ -103,14 +105,16 @@ def new_classifier(folder: ModelFolder, labels: LabelSet, seed: int) -> Any:
         folder: a folder with safetensors weights.
         labels: the classes of the head.
         seed: initializes the head; equal seeds give equal heads.
+        new_head: whether a head that the folder has is left out, whatever its labels.
 
     Raises:
         ModelError: encoder weights are missing.
-        LabelMismatchError: the folder holds a head for other labels.
+        LabelMismatchError: the folder holds a head for other labels, and no new one was asked for.
     """
     folder.require_backend("torch")
-    if folder.has_head:
-        folder.labels.require_equal(labels, folder.name, "the training data")
+    has_old_head = new_head and folder.has_head
+    if folder.has_head and not new_head:
+        _require_same_head(folder, labels)
     names = dict(enumerate(labels.names))
     settings = {
         "num_labels": len(labels),
@@ -118,6 +122,8 @@ def new_classifier(folder: ModelFolder, labels: LabelSet, seed: int) -> Any:
         "label2id": {name: index for index, name in names.items()},
         "problem_type": labels.problem_type,
     }
+    if has_old_head:
+        settings["ignore_mismatched_sizes"] = True
     torch.manual_seed(seed)
     model, missing = _from_pretrained(folder, settings)
     prefix = f"{model.base_model_prefix}."
@@ -127,7 +133,37 @@ def new_classifier(folder: ModelFolder, labels: LabelSet, seed: int) -> Any:
             f"{folder.path}: expected weights of the whole encoder, found none for "
             f"{', '.join(sorted(lost)[:4])}. The weights belong to another architecture."
         )
+    if has_old_head:
+        _renew_head(model, folder, seed)
     return model
+
+
+def _require_same_head(folder: ModelFolder, labels: LabelSet) -> None:
+    """Check that the folder's head is for the labels.
+
+    Raises:
+        LabelMismatchError: it is not.
+    """
+    try:
+        folder.labels.require_equal(labels, folder.name, "the training data")
+    except LabelMismatchError as error:
+        raise LabelMismatchError(
+            f"{error} To train the encoder for these labels, leave the model's head out with "
+            "`new_head`."
+        ) from error
+
+
+def _renew_head(model: Any, folder: ModelFolder, seed: int) -> None:
+    """Put fresh parameters in the place of all that are not the encoder's."""
+    names = folder.blueprint.head
+    if not names:
+        raise ModelError(
+            f"{folder.path}: its head cannot be told from its encoder, so that it cannot be "
+            "renewed. Give the encoder that it was fine-tuned from."
+        )
+    torch.manual_seed(seed)
+    fresh = type(model)(model.config).state_dict()
+    model.load_state_dict({name: fresh[name] for name in names}, strict=False)
 
 
 def save_classifier(model: Any, tokenizer: Tokenizer, folder: Path) -> None:

@@ -38,6 +38,7 @@ class TeacherConfig:
         select_on: which sets choose the weights: `dev`, and languages of `report_dev`.
         labels: `labels.json`; None for the one beside the training file, else for the distinct
             labels of the training file.
+        new_head: start with a new classification head, where the model has one of another task.
         loop: how it is trained.
     """
 
@@ -47,6 +48,7 @@ class TeacherConfig:
     report_dev: CorpusConfig | None = None
     select_on: tuple[str, ...] = (DEV,)
     labels: Path | None = None
+    new_head: bool = False
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
@@ -69,6 +71,7 @@ class StudentConfig:
         select_on: which sets choose the weights: `dev` alone is zero-shot, languages of
             `report_dev` are not.
         labels: `labels.json`; None for the stores' labels, else as for the teacher.
+        new_head: start with a new classification head, where the model has one of another task.
         objective: temperatures, weights and thresholds.
         loop: how it is trained; in `self-training`, each round.
     """
@@ -85,6 +88,7 @@ class StudentConfig:
     unlabelled: CorpusConfig | None = None
     rounds: Annotated[int, Field(ge=1, le=99)] | None = None
     labels: Path | None = None
+    new_head: bool = False
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -151,6 +155,7 @@ def train_teacher(
         loop=config.loop,
         out=out,
         sources=sources,
+        new_head=config.new_head,
     )
     return run.execute(progress)
 
@@ -216,6 +221,7 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
         loop=config.loop,
         out=out,
         sources=Sources(labels, labelled, name, teachers, config.objective),
+        new_head=config.new_head,
     )
 
 

@@ -62,7 +62,9 @@ class TrainingRun:
         loop: LoopConfig,
         out: Path,
         sources: Sources,
+        new_head: bool = False,
     ) -> None:
+        self._new_head = new_head
         self._command, self._method, self._model, self._loop = command, method, model, loop
         self._dev_config, self._out, self._sources = dev, resolved(out), sources
 
@@ -100,7 +102,9 @@ class TrainingRun:
                 return finished
             started = time.perf_counter()
             tokenizer = Tokenizer(folder.path, max_length)
-            model = new_classifier(folder, self._sources.labels, self._loop.seed)
+            model = new_classifier(
+                folder, self._sources.labels, self._loop.seed, new_head=self._new_head
+            )
             trainer = Trainer(
                 model=model,
                 tokenizer=tokenizer,
@@ -164,6 +168,8 @@ class TrainingRun:
             "select_on": ", ".join(origin.select_on),
             "stores": digest_json([store.digest for store in origin.stores]),
             "store_weights": _weights(sources.teachers),
+            # Runs of earlier versions do not have it.
+            **({"new_head": True} if self._new_head else {}),
             **task.settings,
             **loop,
         }

@@ -214,7 +214,7 @@ def test_wrong_models_stores_and_options_end_with_their_exit_codes(
         (4, "teacher", f"{label_line} --teacher torch --model {files}/teacher"),
         (5, "--provider cuda", f"{label_line} --model {files}/bundle --provider cuda"),
         (3, "folder", f"evaluate {files}/student --test {files}"),
-        (2, "Missing option", f"evaluate {files}/student"),
+        (2, "--test is missing", f"evaluate {files}/student"),
         (2, "'sideways'", f"{student} --model {files}/encoder --schedule sideways"),
     ):
         found, text = failure(capsys, line)
