@@ -8,39 +8,32 @@ compares the two stores row by row. Needs a finished demo: `monoxkit demo` (or `
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
-from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from harness import parser, positive, publish
 from monox_kit.export import ExportConfig, export_model
-from monox_kit.hardware import read_hardware
-from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.labelling import LabelConfig
 from monox_kit.models.agreement import agreement
 from monox_kit.models.tokenizer import Tokenizer
-from monox_kit.store import LogitStore
 from monoxkit_cli.render import RichProgress
+from texts import corpus_of, first_documents, labelled
 
-RESULT = Path(__file__).parent / "results" / "backend_parity.json"
 TOLERANCE = 1e-4
 
 
 def main() -> None:
     """Measure, print and write the result; exit with 1 where the tolerance is broken."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--max-length", type=int, default=256)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    made = parser(__file__, __doc__)
+    made.add_argument("--run", type=Path, default=Path("runs/demo"))
+    made.add_argument("--rows", type=positive, default=2000)
+    made.add_argument("--max-length", type=positive, default=256)
+    arguments = made.parse_args()
     model = str(arguments.run / "teacher")
-    source = CorpusConfig(paths=(str(arguments.run / "data" / "unlabelled.jsonl"),))
-    texts = [document.text for document in islice(Corpus(source).documents(), arguments.rows)]
+    source = str(arguments.run / "data" / "unlabelled.jsonl")
+    texts = [document.text for document in first_documents(source, arguments.rows)]
     # Every length: a quarter of the texts is cut to a prefix, 1 word, 2 words and so on.
     texts = [
         " ".join(text.split()[: 1 + row // 4 % 200]) if row % 4 == 0 else text
@@ -49,23 +42,20 @@ def main() -> None:
     progress = RichProgress()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        lines = (json.dumps({"text": text}) for text in texts)
-        (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        corpus = corpus_of(texts, folder / "corpus.jsonl")
         export = ExportConfig(model=model, max_length=arguments.max_length)
         export_model(export, folder / "bundle", progress=progress)
-        stores = {}
+        logits = {}
         for backend, reference in (("torch", model), ("onnx", str(folder / "bundle"))):
             config = LabelConfig(
                 teacher=backend,  # type: ignore[arg-type]
                 model=reference,
-                corpus=CorpusConfig(paths=(str(folder / "corpus.jsonl"),)),
+                corpus=corpus,
                 max_length=arguments.max_length,
             )
-            label_corpus(config, folder / backend, progress=progress)
-            store = LogitStore.open(folder / backend, verify="full")
-            stores[backend] = store.logits(slice(None))
+            _, store, logits[backend] = labelled(config, folder / backend, progress)
         lengths = Tokenizer(folder / "bundle", arguments.max_length).encode(texts).lengths
-    found = agreement(stores["torch"], stores["onnx"], store.manifest.problem)
+    found = agreement(logits["torch"], logits["onnx"], store.manifest.problem)
     result = {
         "texts": len(texts),
         "tokens": {
@@ -76,11 +66,8 @@ def main() -> None:
         },
         **found.to_json(),
         "tolerance": TOLERANCE,
-        "hardware": read_hardware().to_json(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "onnxruntime")},
     }
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    publish(arguments, result)
     if found.max_delta > TOLERANCE:
         raise SystemExit(f"expected at most {TOLERANCE}, found {found.max_delta}")
 

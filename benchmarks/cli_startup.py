@@ -11,26 +11,18 @@ busy machine, and writes them with the machine and the versions to
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
 import os
-import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
+from harness import ROOT, by_way, each_round, median_of_each, parser, publish, ratio, take_turns
 
-from monox_kit.hardware import read_hardware  # noqa: E402
-
-RESULTS = Path(__file__).parent / "results" / "cli_startup.json"
 MOST_RATIO = 1.5
 
 TWO_COMMANDS = '''
@@ -51,7 +43,7 @@ def label(model: str, threads: int = 2) -> None:
 START = "import sys; from {module} import {name}; sys.argv[0] = {name!r}; sys.exit({name}())"
 
 
-def start_ms(module: str, name: str, path: str) -> tuple[float, float]:
+def start_ms(module: str, name: str, path: str) -> dict[str, float]:
     """Wall-clock and processor milliseconds of a fresh process that shows `module.name`'s help."""
     environment = {**os.environ, "PYTHONPATH": path}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
@@ -69,7 +61,7 @@ def start_ms(module: str, name: str, path: str) -> tuple[float, float]:
     if b"Usage" not in finished.stdout:
         raise RuntimeError(f"{module}: expected a help page, found {finished.stdout[:200]!r}.")
     processor_s = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return 1000 * elapsed_s, 1000 * processor_s
+    return {"wall_ms": 1000 * elapsed_s, "processor_ms": 1000 * processor_s}
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -87,48 +79,28 @@ def measure(rounds: int) -> dict[str, Any]:
             "two_command_typer": ("two_commands_boxed", "app", folder),
             "two_command_typer_plain_help": ("two_commands_plain", "app", folder),
         }
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
-        for round_ in range(rounds + 1):
-            for name, program in programs.items():
-                taken = start_ms(*program)
-                if round_:  # the first one compiles
-                    times[name].append(taken)
-    medians = {
-        name: {
-            "wall_ms": round(statistics.median(wall for wall, _ in taken), 1),
-            "processor_ms": round(statistics.median(processor for _, processor in taken), 1),
-        }
-        for name, taken in times.items()
-    }
-    ratios = {
-        name: {kind: round(medians["monoxkit"][kind] / value, 3) for kind, value in median.items()}
-        for name, median in medians.items()
-        if name != "monoxkit"
-    }
+        ways = {name: each_round(partial(start_ms, *program)) for name, program in programs.items()}
+        runs = take_turns(ways, rounds, warm_up=True)  # the first start compiles
+    times = {kind: by_way(runs, kind) for kind in ("wall_ms", "processor_ms")}
     return {
         "rounds": rounds,
-        "medians": medians,
-        "monoxkit_to": ratios,
+        "medians": median_of_each(runs),
+        "monoxkit_to": {
+            name: {kind: ratio(found["monoxkit"], found[name]) for kind, found in times.items()}
+            for name in programs
+            if name != "monoxkit"
+        },
         "most_ratio": MOST_RATIO,
     }
 
 
 def main() -> int:
     """Measure, print and write; 1 where the ratio is above the limit."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=31, help="processes of each kind")
-    result = {
-        **measure(parser.parse_args().rounds),
-        "hardware": read_hardware().to_json(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("typer", "rich")},
-        },
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
-    return int(result["monoxkit_to"]["two_command_typer"]["wall_ms"] > MOST_RATIO)
+    arguments = parser(__file__, __doc__, rounds=31).parse_args()
+    result = measure(arguments.rounds)
+    bars = {name: found["wall_ms"] for name, found in result["medians"].items()}
+    publish(arguments, result, bars=bars, unit="milliseconds to show the help")
+    return int(result["monoxkit_to"]["two_command_typer"]["wall_ms"]["median"] > MOST_RATIO)
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-RESULT = Path(__file__).parent / "results" / "four_systems.json"
+from harness import note, parser, positive, publish
+
 METHODS = ("ce", "self-training", "pl", "kd")  # the paper's order, the weakest first
 BASELINE = "ce"
 Run = tuple[str, float, int]  # method, learning rate, seed
@@ -40,22 +40,23 @@ Run = tuple[str, float, int]  # method, learning rate, seed
 
 def main() -> None:
     """Run what is not finished, then print and write the table; or be one run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the demo's form")
-    parser.add_argument("--store", type=Path, required=True, nargs="+", help="of both files")
-    parser.add_argument("--teacher", required=True, help="tested in English")
-    parser.add_argument("--work", type=Path, required=True, help="results of single runs")
-    parser.add_argument("--model", default="packaged:e5-small")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 2e-4, 4e-4])
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--max-length", type=int, default=40)
-    parser.add_argument("--freeze-layers", type=int, default=6)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each on its own cores")
-    parser.add_argument("--one", nargs=3, metavar=("METHOD", "RATE", "SEED"), help="one run")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    made = parser(__file__, __doc__)
+    made.add_argument("--data", type=Path, required=True, help="folder of the demo's form")
+    made.add_argument("--store", type=Path, required=True, nargs="+", help="of both files")
+    made.add_argument("--teacher", required=True, help="tested in English")
+    made.add_argument("--work", type=Path, required=True, help="results of single runs")
+    made.add_argument("--model", default="packaged:e5-small")
+    made.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    made.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 2e-4, 4e-4])
+    made.add_argument("--steps", type=positive, default=300)
+    made.add_argument("--batch-size", type=positive, default=16)
+    made.add_argument("--max-length", type=positive, default=40)
+    made.add_argument("--freeze-layers", type=int, default=6)
+    made.add_argument(
+        "--jobs", type=positive, default=1, help="runs at once, on cores of their own"
+    )
+    made.add_argument("--one", nargs=3, metavar=("METHOD", "RATE", "SEED"), help="one run")
+    arguments = made.parse_args()
     if arguments.one:
         method, rate, seed = arguments.one
         take((method, float(rate), int(seed)), arguments)
@@ -66,8 +67,8 @@ def main() -> None:
     rates = {method: chosen_rate(method, arguments) for method in METHODS}
     finish([(m, rates[m], seed) for m in METHODS for seed in arguments.seeds[1:]], arguments)
     result = table(rates, arguments)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: result[key] for key in ("target_average", "above_baseline")}, indent=1))
+    shown = ("target_average", "above_baseline")
+    publish(arguments, result, hidden=[key for key in result if key not in shown])
 
 
 def path_of(run: Run, arguments: argparse.Namespace) -> Path:
@@ -167,7 +168,7 @@ def take(run: Run, arguments: argparse.Namespace) -> None:
     written = path_of(run, arguments).with_suffix(".tmp")
     written.write_text(json.dumps(result) + "\n", encoding="utf-8")
     written.rename(path_of(run, arguments))
-    print(f"{method} {rate:g} seed {seed}: dev {summary.dev_accuracy:.3f}, {result['average']:.3f}")
+    note(f"{method} {rate:g} seed {seed}: dev {summary.dev_accuracy:.3f}, {result['average']:.3f}")
     for folder in (out, *out.parent.glob(f"{out.name}.*")):
         if folder.is_dir():
             shutil.rmtree(folder)
@@ -214,8 +215,6 @@ def chosen_rate(method: str, arguments: argparse.Namespace) -> float:
 def table(rates: dict[str, float], arguments: argparse.Namespace) -> dict[str, Any]:
     """Means and spreads over the seeds, and how far each system is above the baseline."""
     import numpy as np
-
-    from monox_kit.hardware import read_hardware
 
     runs = {
         method: [read((method, rates[method], seed), arguments) for seed in arguments.seeds]
@@ -274,10 +273,6 @@ def table(rates: dict[str, float], arguments: argparse.Namespace) -> dict[str, A
         "counts": {m: runs[m][0]["counts"] for m in METHODS},
         "steps": {m: runs[m][0]["steps"] for m in METHODS},
         "self_training_rounds": [run["rounds"] for run in runs["self-training"]],
-        "hardware": read_hardware().to_json(),
-        "versions": {
-            name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")
-        },
     }
 
 

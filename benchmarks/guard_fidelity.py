@@ -10,30 +10,24 @@ alone stands beside it, in fp32 and, where a guard computes in it, in bf16.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
-import time
-from importlib.metadata import version
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
-from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.hardware import read_hardware
-from monox_kit.labelling import LabelConfig, label_corpus
+from harness import parser, positive, publish, timed
+from monox_kit.corpora.corpus import Corpus
+from monox_kit.labelling import LabelConfig
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import BF16, FP32, FP32_FILE, RunPrecision, open_folder
 from monox_kit.models.onnx_backend import OnnxClassifier
 from monox_kit.models.scoring import score
 from monox_kit.models.tokenizer import Tokenizer
-from monox_kit.store import LogitStore
 from monoxkit_cli.render import RichProgress
+from texts import corpus_of, first_documents, labelled
 
-RESULT = Path(__file__).parent / "results" / "guard_fidelity.json"
 MAX_KL = 1e-3
 GUARDS: dict[str, dict[str, Any]] = {
     "fp32": {},
@@ -45,24 +39,20 @@ GUARDS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Label in every way, compare, print and write the result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--bundle", required=True)
-    parser.add_argument("--corpus", required=True)
-    parser.add_argument("--rows", type=int, default=5000)
-    parser.add_argument("--guard", type=float, default=0.999)
-    parser.add_argument("--guard-rows", type=int)
-    parser.add_argument("--guards", nargs="+", choices=list(GUARDS), default=["fp32", "kl"])
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    made = parser(__file__, __doc__)
+    made.add_argument("--bundle", required=True)
+    made.add_argument("--corpus", required=True)
+    made.add_argument("--rows", type=positive, default=5000)
+    made.add_argument("--guard", type=float, default=0.999)
+    made.add_argument("--guard-rows", type=positive)
+    made.add_argument("--guards", nargs="+", choices=list(GUARDS), default=["fp32", "kl"])
+    arguments = made.parse_args()
     progress = RichProgress()
     folder = open_folder(arguments.bundle)
     tokenizer = Tokenizer(folder.path, folder.resolve_max_length(None))
-    source = CorpusConfig(paths=(arguments.corpus,))
-    texts = [document.text for document in islice(Corpus(source).documents(), arguments.rows)]
+    texts = [each.text for each in first_documents(arguments.corpus, arguments.rows)]
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "corpus.jsonl"
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
-        corpus = CorpusConfig(paths=(str(path),))
+        corpus = corpus_of(texts, Path(scratch) / "corpus.jsonl")
         runs: dict[str, Any] = {}
         logits = {}
         asked = {"guard": arguments.guard, "guard_rows": arguments.guard_rows}
@@ -71,12 +61,10 @@ def main() -> None:
             config = LabelConfig(
                 teacher="onnx", model=arguments.bundle, corpus=corpus, batch_tokens=1024, **guard
             )
-            started = time.perf_counter()
-            summary = label_corpus(config, Path(scratch) / name, progress=progress)
-            store = LogitStore.open(Path(scratch) / name, verify="full")
+            label = partial(labelled, config, Path(scratch) / name, progress)
+            taken_s, (summary, store, logits[name]) = timed(label)
             problem = store.manifest.problem
-            runs[name] = {**summary.to_json(), "end_to_end_s": time.perf_counter() - started}
-            logits[name] = store.logits(slice(None))
+            runs[name] = {**summary.to_json(), "end_to_end_s": taken_s}
         documents = list(Corpus(corpus).documents())
         precisions: list[RunPrecision] = [FP32]
         precisions += [BF16] * any("bf16" in name for name in arguments.guards)
@@ -85,9 +73,9 @@ def main() -> None:
             graph = OnnxClassifier(
                 folder, file=FP32_FILE, provider=runs["plain"]["provider"], precision=precision
             )
-            started = time.perf_counter()
-            logits[f"{precision} alone"] = score(graph, tokenizer, documents).logits
-            alone_s[precision] = round(time.perf_counter() - started, 1)
+            taken_s, found = timed(partial(score, graph, tokenizer, documents))
+            logits[f"{precision} alone"] = found.logits
+            alone_s[precision] = round(taken_s, 1)
         expected = logits[f"{FP32} alone"]
         sampled = 2 * runs[arguments.guards[0]]["guard"]["guard_calibration_rows"]
         # The sample that labelling drew: the same corpus and size give the same rows.
@@ -100,10 +88,10 @@ def main() -> None:
         "unseen_rows": int(unseen.sum()),
         "agreement": {
             name: {
-                "all": agreement(expected, found, problem).to_json(),
-                "unseen": agreement(expected[unseen], found[unseen], problem).to_json(),
+                "all": agreement(expected, given, problem).to_json(),
+                "unseen": agreement(expected[unseen], given[unseen], problem).to_json(),
             }
-            for name, found in logits.items()
+            for name, given in logits.items()
         },
         "fp32_graph_alone_s": alone_s,
         "runs": {
@@ -114,14 +102,8 @@ def main() -> None:
             name: runs[name]["num_recomputed_rows"] / len(texts) for name in arguments.guards
         },
         "bundle": {"precision": folder.record.precision if folder.record else None},
-        "hardware": read_hardware().to_json(),
-        "versions": {
-            "onnxruntime": onnxruntime.__version__,
-            "transformers": version("transformers"),
-        },
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    publish(arguments, result)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -121,9 +122,14 @@ def take_turns(
             way(WARM_UP)
     for number in range(rounds):
         for name in in_turn(list(ways), number):
-            note(f"round {number + 1} of {rounds}: {name}")
             found[name].append(ways[name](number))
+            note(f"round {number + 1} of {rounds}, {name}: {found[name][-1]}")
     return found
+
+
+def each_round(call: Callable[[], T]) -> Callable[[int], T]:
+    """A way that is the same in every round."""
+    return lambda _round: call()
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:
@@ -168,29 +174,36 @@ def spread(values: Sequence[float], digits: int = 4) -> dict[str, float]:
     }
 
 
-def ratios(
-    values: Mapping[str, Sequence[float | None]], to: str, digits: int = 4
-) -> dict[str, dict[str, float]]:
-    """How many times the value of `to` every other way's is: the spread over the rounds.
+def ratio(
+    one: Sequence[float | None], other: Sequence[float | None], digits: int = 4
+) -> dict[str, float] | None:
+    """How many times the other way's figure one way's is: the spread over the rounds.
 
-    Each ratio is of two values of one round, so that a machine that slows down between rounds does
+    Each ratio is of two figures of one round, so that a machine that slows down between rounds does
     not count.
 
     Args:
-        values: by way, one a round; None where a round has none, which leaves it out.
-        to: the way that the others are divided by; one with no round beside it is left out.
+        one: a figure a round; None where a round has none, which leaves it out.
+        other: likewise, of the same rounds.
         digits: of the result.
+
+    Returns:
+        None where no round has both.
     """
-    found = {}
-    for name, each in values.items():
-        pairs = [
-            one / other
-            for one, other in zip(each, values[to], strict=True)
-            if one is not None and other is not None
-        ]
-        if name != to and pairs:
-            found[name] = spread(pairs, digits)
-    return found
+    pairs = [
+        first / second
+        for first, second in zip(one, other, strict=True)
+        if first is not None and second is not None
+    ]
+    return spread(pairs, digits) if pairs else None
+
+
+def ratios(
+    values: Mapping[str, Sequence[float | None]], to: str, digits: int = 4
+) -> dict[str, dict[str, float]]:
+    """`ratio` of every other way to the way `to`, where they have a common round."""
+    found = {name: ratio(each, values[to], digits) for name, each in values.items() if name != to}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def by_way(runs: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> dict[str, list[float]]:
@@ -210,6 +223,12 @@ def last_line(command: Sequence[str], **options: Any) -> Any:
     """
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options)
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def environment(package: Path = ROOT) -> dict[str, str]:
+    """This process's environment, for one that imports a checkout's packages and this module."""
+    path = os.pathsep.join(map(str, (package, package / "cli", ROOT / "benchmarks")))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def peak_bytes() -> int | None:

@@ -10,22 +10,19 @@ memory either. Needs a checkout: the teacher is the one of the tests.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from harness import ROOT, environment, note, parser, positive, publish, save, styled
 from monox_kit.export import ExportConfig, export_model
-from monox_kit.hardware import read_hardware
+from monox_kit.hardware import num_threads
 
-ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "label_memory.json"
 SIZES = (20_000, 200_000, 2_000_000)
 LARGE_SHARD_ROWS = 262_144
 PLOTTED_POINTS = 200
@@ -34,25 +31,22 @@ INTERVAL_S = 0.1
 CHILD = """
 import json, sys
 from pathlib import Path
+from harness import peak_bytes
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.labelling import LabelConfig, label_corpus
-bundle, corpus, store, shard_rows = sys.argv[1:]
+bundle, corpus, store, shard_rows, threads = sys.argv[1:]
 config = LabelConfig(teacher="onnx", model=bundle, corpus=CorpusConfig(paths=(corpus,)),
-                     shard_rows=int(shard_rows), sessions=1, threads=int("{threads}"))
+                     shard_rows=int(shard_rows), sessions=1, threads=int(threads))
 summary = label_corpus(config, Path(store)).to_json()
-# Not getrusage: its maximum begins with that of the process that this one was forked from.
-lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
-summary["peak_rss_bytes"] = int(lines["VmHWM"].split()[0]) * 1024
-print(json.dumps(summary))
+print(json.dumps({**summary, "peak_rss_bytes": peak_bytes()}))
 """
 
 
 def main() -> None:
     """Measure every size, then write the figures and the plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    made = parser(__file__, __doc__)
+    made.add_argument("--rows", type=positive, nargs="+", default=list(SIZES))
+    arguments = made.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         bundle = _bundle(folder)
@@ -65,7 +59,7 @@ def main() -> None:
             if not corpus.exists():
                 _write_corpus(corpus, rows)
             runs.append(_run(bundle, corpus, folder / f"store-{rows}-{shard_rows}", shard_rows))
-            print(json.dumps({k: v for k, v in runs[-1].items() if k != "rss_bytes"}), flush=True)
+            note(str({k: v for k, v in runs[-1].items() if k != "rss_bytes"}))
     smallest, largest = runs[0], runs[len(runs) - 2]
     result = {
         "runs": runs,
@@ -74,16 +68,13 @@ def main() -> None:
         "large_shards_peak_rss_ratio": round(
             runs[-1]["peak_rss_bytes"] / largest["peak_rss_bytes"], 3
         ),
-        "hardware": read_hardware().to_json(),
-        "versions": {name: version(name) for name in ("onnxruntime", "transformers", "tokenizers")},
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    publish(arguments, result, hidden=["runs"])
     _plot(runs, arguments.out.with_suffix(".png"))
-    print({key: value for key, value in result.items() if key.endswith("ratio")})
 
 
 def _bundle(folder: Path) -> Path:
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))
     from tests.tiny_models import bert_classifier
 
     model = bert_classifier(folder / "model")
@@ -103,10 +94,10 @@ def _write_corpus(path: Path, rows: int) -> None:
 
 def _run(bundle: Path, corpus: Path, store: Path, shard_rows: int) -> dict[str, Any]:
     """One labelling process, its resident memory read as it goes."""
-    code = CHILD.replace("{threads}", str(max(1, int(read_hardware().num_cores))))
-    command = [sys.executable, "-c", code, str(bundle), str(corpus), str(store), str(shard_rows)]
+    given = map(str, (bundle, corpus, store, shard_rows, num_threads()))
+    command = [sys.executable, "-c", CHILD, *given]
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         samples = []
         while process.poll() is None:
             samples.append((time.perf_counter() - started, _resident_bytes(process.pid)))
@@ -138,16 +129,17 @@ def _resident_bytes(pid: int) -> int:
 def _plot(runs: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for run in runs:
-        at, sizes = zip(*run["rss_bytes"])
-        label = f"{run['rows']:,} rows, shards of {run['shard_rows']:,}"
-        axes.plot([x / at[-1] for x in at], [size / 2**20 for size in sizes], label=label)
-    axes.set(xlabel="part of the run", ylabel="resident memory, MiB", ylim=(0, None))
-    axes.set_title("monoxkit label: memory over corpora of three sizes")
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    with styled():
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for run in runs:
+            at, sizes = zip(*run["rss_bytes"])
+            label = f"{run['rows']:,} rows, shards of {run['shard_rows']:,}"
+            axes.plot([x / at[-1] for x in at], [size / 2**20 for size in sizes], label=label)
+        axes.set(xlabel="part of the run", ylabel="resident memory, MiB", ylim=(0, None))
+        axes.set_title("monoxkit label: memory over corpora of three sizes")
+        axes.legend(frameon=False)
+        save(figure, path)
 
 
 if __name__ == "__main__":

@@ -9,30 +9,27 @@ pair on the same real texts in alternating rounds.
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import tempfile
-from importlib.metadata import version
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.demo.race import race_classifiers
+from harness import each_round, medians, parser, positive, publish, ratios, seconds, take_turns
+from monox_kit.data import Document
 from monox_kit.export.graph import FORMS, fuse_graph, write_form
 from monox_kit.export.last_layer import slice_last_layer
 from monox_kit.export.quantize import Calibration, write_quantized
-from monox_kit.hardware import read_hardware
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import FP32, ONNX_FILE, ModelFolder, open_folder
 from monox_kit.models.onnx_backend import OnnxClassifier, runtime_version
-from monox_kit.models.scoring import score_texts, tokenize
+from monox_kit.models.scoring import score, score_texts, tokenize
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
 from monox_kit.problem import problem_of
+from texts import first_documents
 
-RESULT = Path(__file__).parent / "results" / "last_layer.json"
 WAYS = ("whole", "cut")
 _CALIBRATION_ROWS = 64
 # The fp32 graphs differ by the order of additions alone.
@@ -41,26 +38,24 @@ _MOST_DELTA = 1e-4
 
 def main() -> None:
     """Write the graphs, compare and time them, print and write the result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--corpus", required=True)
-    parser.add_argument("--rows", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--max-length", type=int, default=256)
-    parser.add_argument("--graph", choices=FORMS, default="opset17-eager")
-    parser.add_argument("--precisions", nargs="+", default=[FP32, "int8-smooth"])
-    parser.add_argument("--provider", default="cpu")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    made = parser(__file__, __doc__, rounds=5)
+    made.add_argument("--model", required=True)
+    made.add_argument("--corpus", required=True)
+    made.add_argument("--rows", type=positive, default=300)
+    made.add_argument("--max-length", type=positive, default=256)
+    made.add_argument("--graph", choices=FORMS, default="opset17-eager")
+    made.add_argument("--precisions", nargs="+", default=[FP32, "int8-smooth"])
+    made.add_argument("--provider", default="cpu")
+    arguments = made.parse_args()
     source = open_folder(arguments.model)
     tokenizer = Tokenizer(source.path, arguments.max_length)
-    corpus = Corpus(CorpusConfig(paths=(arguments.corpus,)))
-    documents = list(islice(corpus.documents(), _CALIBRATION_ROWS + arguments.rows))
+    documents = first_documents(arguments.corpus, _CALIBRATION_ROWS + arguments.rows)
     documents, others = documents[_CALIBRATION_ROWS:], documents[:_CALIBRATION_ROWS]
     calibration = Calibration(tokenize(tokenizer, others), tokenizer.has_token_types)
     texts = tokenize(tokenizer, documents)
     problem = problem_of(source.resolve_labels(None))
     found: dict[str, Any] = {}
+    bars: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         plain = _written(
             source, arguments.graph, Path(scratch) / FP32, calibration, arguments.max_length
@@ -81,10 +76,11 @@ def main() -> None:
             compared = agreement(logits["whole"], logits["cut"], problem)
             if precision == FP32 and compared.max_delta > _MOST_DELTA:
                 raise SystemExit(f"the graphs differ by {compared.max_delta}: nothing to time")
-            race = race_classifiers(graphs, tokenizer, documents, rounds=arguments.rounds)
+            rates = _rates(graphs, tokenizer, documents, arguments.rounds)
+            bars |= {f"{precision}, {way}": rate for way, rate in medians(rates, 1).items()}
             found[precision] = {
-                "tokens_per_s": dict(race.tokens_per_s),
-                "cut_to_whole": round(race.tokens_per_s["cut"] / race.tokens_per_s["whole"], 3),
+                "tokens_per_s": medians(rates, 1),
+                "cut_to_whole": ratios(rates, to="whole")["cut"],
                 "agreement": compared.to_json(),
             }
     result = {
@@ -94,12 +90,25 @@ def main() -> None:
         "provider": arguments.provider,
         "layers": source.config.get("num_hidden_layers"),
         "found": found,
-        "hardware": read_hardware().to_json(),
-        "versions": {name: version(name) for name in ("onnx", "torch", "transformers")},
         "runtime": runtime_version(),
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    publish(arguments, result, bars=bars, unit="tokens per second")
+
+
+def _rates(
+    graphs: Mapping[str, OnnxClassifier],
+    tokenizer: Tokenizer,
+    documents: Sequence[Document],
+    rounds: int,
+) -> dict[str, list[float]]:
+    """Tokens per second of each graph in each round, tokenizing included."""
+    num_tokens = int(tokenize(tokenizer, documents).encoded.lengths.sum())
+
+    def rate(graph: OnnxClassifier) -> float:
+        return num_tokens / seconds(lambda: score(graph, tokenizer, documents))
+
+    ways = {way: each_round(partial(rate, graph)) for way, graph in graphs.items()}
+    return take_turns(ways, rounds, warm_up=True)
 
 
 def _written(

@@ -13,25 +13,21 @@ on its own: a worker lists the store's folder for each.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
 from dataclasses import replace
-from importlib.metadata import version
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from harness import by_way, medians, middle, parser, positive, publish, ratios, seconds, take_turns
 from monox_kit.data import LabelSet
-from monox_kit.hardware import read_hardware
-from monox_kit.labelling import LabelConfig, label_corpus
+from monox_kit.labelling import LabelConfig
 from monox_kit.progress import Silent, SilentTask
-from monox_kit.store import LogitStore, StoreManifest, StoreWriter
+from monox_kit.store import StoreManifest, StoreWriter
+from texts import corpus_of, first_documents, labelled
 
-RESULT = Path(__file__).parent / "results" / "ray_overhead.json"
 CORES = 2
 CLAIMS = (1_000, 10_000, 100_000)
 
@@ -69,79 +65,68 @@ def main() -> None:
     import ray
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    started = time.perf_counter()
-    ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False)
-    start_s = time.perf_counter() - started
-    runs: dict[str, list[dict[str, Any]]] = {"local": [], "ray": []}
+    start = partial(
+        ray.init, address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False
+    )
+    start_s = seconds(start)
+    digests = set()
     with tempfile.TemporaryDirectory() as scratch:
-        corpus = some_rows(arguments.corpus, arguments.rows, Path(scratch) / "corpus.jsonl")
+        documents = first_documents(arguments.corpus, arguments.rows)
         config = LabelConfig(
             teacher="onnx",
             model=arguments.bundle,
-            corpus=corpus,
+            corpus=corpus_of([each.text for each in documents], Path(scratch) / "corpus.jsonl"),
             shard_rows=arguments.shard_rows,
             batch_tokens=arguments.batch_tokens,
             sessions=CORES,
             threads=1,
         )
-        configs = {"local": config, "ray": replace(config, engine="ray", workers=CORES, sessions=1)}
-        digests = set()
-        for number in range(arguments.rounds):
-            for engine, chosen in configs.items():
-                reports = Reports()
-                store = Path(scratch) / f"{engine}-{number}"
-                summary = label_corpus(chosen, store, progress=reports)
-                digests.add(LogitStore.open(store, verify="full").digest)
-                runs[engine].append(
-                    {
-                        "labelled_s": summary.labelled_s,
-                        "rows_per_s_whole": summary.rows_per_s,
-                        "rows_per_s": round(reports.rows_per_s(), 2),
-                        **(summary.cluster or {}),
-                    }
-                )
+
+        def run(engine: str, chosen: LabelConfig, round_: int) -> dict[str, Any]:
+            reports = Reports()
+            summary, store, _ = labelled(chosen, Path(scratch) / f"{engine}-{round_}", reports)
+            digests.add(store.digest)
+            return {
+                "shards": summary.num_shards,
+                "labelled_s": summary.labelled_s,
+                "rows_per_s_whole": summary.rows_per_s,
+                "rows_per_s": round(reports.rows_per_s(), 2),
+                **(summary.cluster or {}),
+            }
+
+        on_ray = replace(config, engine="ray", workers=CORES, sessions=1)
+        ways = {"local": partial(run, "local", config), "ray": partial(run, "ray", on_ray)}
+        runs = take_turns(ways, arguments.rounds)
         ray.shutdown()
-        num_shards = summary.num_shards
-        claims = {str(count): claim_ms(Path(scratch) / "claims", count) for count in CLAIMS}
-    rates = {engine: median(run["rows_per_s"] for run in found) for engine, found in runs.items()}
+        claims = {
+            str(count): claim_ms(Path(scratch) / "claims", count) for count in arguments.claims
+        }
+    rates = by_way(runs, "rows_per_s")
+    scheduling = [1000 * (r["handed_s"] - r["busy_s"]) / r["shards"] for r in runs["ray"]]
     result = {
         "rows": arguments.rows,
-        "shards": num_shards,
+        "shards": runs["ray"][0]["shards"],
         "equal_stores": len(digests) == 1,
         "cluster_start_s": round(start_s, 2),
-        "scheduling_ms_per_shard": round(
-            1000 * median((r["handed_s"] - r["busy_s"]) / num_shards for r in runs["ray"]), 2
-        ),
-        "rows_per_s": rates,
-        "ray_to_local": round(rates["ray"] / rates["local"], 4),
+        "scheduling_ms_per_shard": middle(scheduling, 2),
+        "rows_per_s": medians(rates),
+        "ray_to_local": ratios(rates, to="local")["ray"],
         "claim_ms_by_shards": claims,
         "runs": runs,
-        "hardware": read_hardware().to_json(),
-        "versions": {name: version(name) for name in ("ray", "onnxruntime", "transformers")},
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    publish(arguments, result, bars=medians(rates), unit="rows per second")
 
 
 def parsed() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--bundle", required=True)
-    parser.add_argument("--corpus", required=True)
-    parser.add_argument("--rows", type=int, default=4096)
-    parser.add_argument("--shard-rows", type=int, default=128)
-    parser.add_argument("--batch-tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    return parser.parse_args()
-
-
-def some_rows(source: str, count: int, path: Path) -> CorpusConfig:
-    """The first rows of a corpus as one of their own."""
-    documents = islice(Corpus(CorpusConfig(paths=(source,))).documents(), count)
-    lines = [json.dumps({"text": document.text}) + "\n" for document in documents]
-    path.write_text("".join(lines), "utf-8")
-    return CorpusConfig(paths=(str(path),))
+    made = parser(__file__, __doc__, rounds=3)
+    made.add_argument("--bundle", required=True)
+    made.add_argument("--corpus", required=True)
+    made.add_argument("--rows", type=positive, default=4096)
+    made.add_argument("--shard-rows", type=positive, default=128)
+    made.add_argument("--batch-tokens", type=positive, default=1024)
+    made.add_argument("--claims", type=positive, nargs="+", default=CLAIMS, help="shards of stores")
+    return made.parse_args()
 
 
 def claim_ms(parent: Path, num_shards: int) -> float:
@@ -163,13 +148,13 @@ def claim_ms(parent: Path, num_shards: int) -> float:
         pass
     for index in range(num_shards - 1):
         (folder / "shards" / f"{index:06d}").mkdir()
-    seconds = []
+    taken_ms = []
     for _ in range(5):
         started = time.perf_counter()
         with StoreWriter(folder, manifest, claim) as writer:
-            seconds.append(time.perf_counter() - started)
+            taken_ms.append(1000 * (time.perf_counter() - started))
             assert len(writer.missing) == 1
-    return round(1000 * median(seconds), 2)
+    return middle(taken_ms, 2)
 
 
 if __name__ == "__main__":

@@ -9,23 +9,29 @@ time, for texts in five scripts and in English alone; its memory is read for sha
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
+from unittest import mock
 
-from monox_kit.hardware import read_hardware
-from store_io import Rows, _write_ours
+from harness import (
+    ROOT,
+    by_way,
+    each_round,
+    environment,
+    last_line,
+    median_of_each,
+    parser,
+    positive,
+    publish,
+    ratios,
+    take_turns,
+)
+from row_formats import Rows, write_store
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "store_checks.json"
 MOST_OPEN_S = 1.0
 LEAST_MB_PER_S = 500
 OPEN = """
@@ -33,111 +39,99 @@ import json, sys, time
 from monox_kit.store import LogitStore
 wall, processor = time.perf_counter(), time.process_time()
 LogitStore.open(sys.argv[1])
-print(json.dumps([time.perf_counter() - wall, time.process_time() - processor]))
+print(json.dumps({"wall_s": time.perf_counter() - wall,
+                  "processor_s": time.process_time() - processor}))
 """
 # Memory is that beyond an interpreter that has imported everything and opened the store.
 VERIFY = """
 import json, sys, time
 import pyarrow
 from pathlib import Path
+from harness import peak_bytes
 from monox_kit.store import LogitStore, verify_store
-def peak_bytes():
-    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return int(lines["VmHWM"].split()[0]) * 1024
 LogitStore.open(sys.argv[1])
 before, processor = peak_bytes(), time.process_time()
 report = verify_store(Path(sys.argv[1]))
 report.require_intact()
-print(json.dumps([report.num_bytes / (time.process_time() - processor) / 1e6,
-                  peak_bytes() - before]))
+print(json.dumps({"mb_per_processor_s": report.num_bytes / (time.process_time() - processor) / 1e6,
+                  "peak_mb_beyond_opening": (peak_bytes() - before) / 1e6}))
 """
-
-
-def _child(code: str, package: Path, store: Path) -> Any:
-    command = [sys.executable, "-c", code, str(store)]
-    environment = {**os.environ, "PYTHONPATH": str(package)}
-    # Run from the store's folder: `python -c` looks for packages where it is started first.
-    output = subprocess.run(
-        command, env=environment, cwd=store, stdout=subprocess.PIPE, check=True
-    ).stdout
-    return json.loads(output)
-
-
-def _open(packages: dict[str, Path], store: Path, rounds: int) -> dict[str, Any]:
-    seconds: dict[str, list[list[float]]] = {name: [] for name in packages}
-    for round_ in range(rounds + 1):
-        for name, package in packages.items():
-            taken = _child(OPEN, package, store)
-            if round_:  # the first one fills the cache
-                seconds[name].append(taken)
-    return {
-        name: {
-            "wall_s": round(median(wall for wall, _ in taken), 3),
-            "processor_s": round(median(processor for _, processor in taken), 3),
-        }
-        for name, taken in seconds.items()
-    }
-
-
-def _verify(packages: dict[str, Path], store: Path, rounds: int) -> dict[str, Any]:
-    found: dict[str, list[list[float]]] = {name: [] for name in packages}
-    for _ in range(rounds):
-        for name, package in packages.items():
-            found[name].append(_child(VERIFY, package, store))
-    return {
-        name: {
-            "mb_per_processor_s": round(median(rate for rate, _ in runs)),
-            "peak_mb_beyond_opening": round(median(peak for _, peak in runs) / 1e6, 1),
-        }
-        for name, runs in found.items()
-    }
 
 
 def main() -> None:
     """Write the stores, measure, print and write the result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--before", type=Path, help="a checkout to compare with")
-    parser.add_argument("--shards", type=int, default=10_000)
-    parser.add_argument("--rows", type=int, default=262_144, help="of the store to verify")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--scratch", type=Path)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    made = parser(__file__, __doc__, rounds=7)
+    made.add_argument("--before", type=Path, help="a checkout to compare with")
+    made.add_argument("--shards", type=positive, default=10_000)
+    made.add_argument("--rows", type=positive, default=262_144, help="of the store to verify")
+    made.add_argument("--scratch", type=Path)
+    arguments = made.parse_args()
     packages = {"now": ROOT}
     if arguments.before:
         packages = {"before": arguments.before.resolve(), **packages}
-    os.fsync = lambda descriptor: None  # writing is not what is measured
     scratch = Path(tempfile.mkdtemp(dir=arguments.scratch))
     try:
         many = scratch / "many"
-        _write_ours(Rows(arguments.shards * 4, seed=1), many, shard_rows=4)
-        result: dict[str, Any] = {
-            "shards": arguments.shards,
-            "rounds": arguments.rounds,
-            "open": _open(packages, many, arguments.rounds),
-            "verify": [],
-        }
+        _write(Rows(arguments.shards * 4, seed=1), many, shard_rows=4)
+        opened = _taken(OPEN, packages, many, arguments.rounds, warm_up=True)  # fills the cache
         shutil.rmtree(many)
+        verified = []
         for scripts in (5, 1):
             rows = Rows(arguments.rows, seed=1, num_scripts=scripts)
             for shard_rows in (16_384, arguments.rows):
                 store = scratch / f"{scripts}-{shard_rows}"
-                _write_ours(rows, store, shard_rows)
-                figures = _verify(packages, store, arguments.rounds)
+                _write(rows, store, shard_rows)
+                figures = _taken(VERIFY, packages, store, arguments.rounds)
                 run = {"scripts": scripts, "rows": len(rows), "shard_rows": shard_rows}
-                result["verify"].append({**run, **figures})
+                verified.append({**run, **figures})
                 shutil.rmtree(store)
     finally:
         shutil.rmtree(scratch)
-    now = [run["now"]["mb_per_processor_s"] for run in result["verify"]]
-    result["goals"] = {
-        f"open under {MOST_OPEN_S} s": result["open"]["now"]["wall_s"] < MOST_OPEN_S,
-        f"verify at {LEAST_MB_PER_S} MB/s and more": min(now) >= LEAST_MB_PER_S,
+    now = [run["now"]["mb_per_processor_s"] for run in verified]
+    result = {
+        "shards": arguments.shards,
+        "rounds": arguments.rounds,
+        "open": opened,
+        "verify": verified,
+        "goals": {
+            f"open under {MOST_OPEN_S} s": opened["now"]["wall_s"] < MOST_OPEN_S,
+            f"verify at {LEAST_MB_PER_S} MB/s and more": min(now) >= LEAST_MB_PER_S,
+        },
     }
-    result["hardware"] = read_hardware().to_json()
-    result["python"] = platform.python_version()
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    publish(
+        arguments,
+        result,
+        bars={name: opened[name]["wall_s"] for name in packages},
+        unit=f"seconds to open {arguments.shards:,} shards",
+    )
+
+
+def _write(rows: Rows, path: Path, shard_rows: int) -> None:
+    """Write a store without fsync: writing is not what is measured."""
+    with mock.patch("os.fsync", lambda _descriptor: None):
+        write_store(rows, path, shard_rows)
+
+
+def _taken(
+    code: str, packages: dict[str, Path], store: Path, rounds: int, *, warm_up: bool = False
+) -> dict[str, Any]:
+    """By checkout, the medians of what its processes print; against `before` where it is there."""
+
+    def process(package: Path) -> dict[str, float]:
+        command = [sys.executable, "-c", code, str(store)]
+        # Run from the store's folder: `python -c` looks for packages where it is started first.
+        found: dict[str, float] = last_line(command, env=environment(package), cwd=store)
+        return found
+
+    ways = {name: each_round(partial(process, package)) for name, package in packages.items()}
+    runs = take_turns(ways, rounds, warm_up=warm_up)
+    found: dict[str, Any] = median_of_each(runs)
+    if "before" in runs:
+        figures = {figure: by_way(runs, figure) for figure in runs["now"][0]}
+        found["now_to_before"] = {
+            figure: ratios(values, to="before")["now"] for figure, values in figures.items()
+        }
+    return found
 
 
 if __name__ == "__main__":

@@ -11,25 +11,22 @@ that a teacher of a given rate takes to label it; the break-even is the rate at 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
-from monox_kit.data import Document, LabelSet
-from monox_kit.hardware import read_hardware
-from monox_kit.store import StoreManifest, StoreWriter, builder, verify_store
-from store_io import NUM_CLASSES, Rows
+from harness import medians, note, parser, positive, publish, take_turns, timed
+from monox_kit.durable import new_folder
+from monox_kit.store import verify_store
+from row_formats import Rows, write_store
 
-RESULT = Path(__file__).parent / "results" / "store_price.json"
 MOST_PART = 0.03
 # By name: whether files and folders are fsynced, whether shards are read back.
 VARIANTS = {
@@ -43,79 +40,51 @@ VARIANTS = {
 @contextmanager
 def without(*, fsync: bool, read_back: bool) -> Iterator[None]:
     """Leave out of the library's writing what is not wanted, for the block."""
-    real_fsync, real_folder = os.fsync, builder.new_folder
 
     def unread(final: Path, *, verify: Callable[[Path], None]) -> Any:
-        return real_folder(final)
+        return new_folder(final)
 
-    try:
+    with ExitStack() as stack:
         if not fsync:
-            os.fsync = lambda descriptor: None
+            stack.enter_context(mock.patch("os.fsync", lambda _descriptor: None))
         if not read_back:
-            builder.new_folder = unread  # type: ignore[assignment]
+            stack.enter_context(mock.patch("monox_kit.store.builder.new_folder", unread))
         yield
-    finally:
-        os.fsync, builder.new_folder = real_fsync, real_folder
-
-
-def write_seconds(rows: Rows, folder: Path, shard_rows: int) -> list[float]:
-    """Seconds of each shard's commit, rows in memory to durable folder."""
-    manifest = StoreManifest(
-        labels=LabelSet(tuple(f"class {index}" for index in range(NUM_CLASSES))),
-        num_rows=len(rows),
-        shard_rows=shard_rows,
-        dtype="float32",
-        has_pairs=False,
-        fingerprint={"made": "up"},
-    )
-    seconds = []
-    with StoreWriter(folder, manifest) as writer:
-        for shard in writer.missing:
-            here = slice(shard.start, shard.stop)
-            documents = [
-                Document(row=row, id=str(row), text=text)
-                for row, text in enumerate(rows.texts[here], shard.start)
-            ]
-            started = time.perf_counter()
-            writer.write_shard(
-                shard, logits=rows.logits[here], documents=documents, labels=rows.labels[here]
-            )
-            seconds.append(time.perf_counter() - started)
-        writer.complete()
-    return seconds
 
 
 def measure(
     rows: Rows, shard_rows: int, rounds: int, rows_per_s: float, scratch: Path | None
 ) -> dict[str, Any]:
     """Medians over all shards of all rounds, and what follows from them."""
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    verify_s = []
-    names, report = list(VARIANTS), None
-    for round_ in range(rounds):
-        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
-            fsync, read_back = VARIANTS[name]
-            folder = Path(tempfile.mkdtemp(dir=scratch))
-            try:
-                os.sync()
-                with without(fsync=fsync, read_back=read_back):
-                    seconds[name] += write_seconds(rows, folder / "store", shard_rows)
-                if name == "as it is":
-                    started = time.perf_counter()
-                    report = verify_store(folder / "store")
-                    verify_s.append(time.perf_counter() - started)
-                    report.require_intact()
-            finally:
-                shutil.rmtree(folder)
-    shard_s = {name: median(values) for name, values in seconds.items()}
-    assert report is not None
+    verify_s: list[float] = []
+    reports = []
+
+    def write(name: str, _round: int) -> list[float]:
+        fsync, read_back = VARIANTS[name]
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        try:
+            os.sync()
+            with without(fsync=fsync, read_back=read_back):
+                taken_s = write_store(rows, folder / "store", shard_rows)
+            if name == "as it is":
+                seconds, report = timed(partial(verify_store, folder / "store"))
+                report.require_intact()
+                verify_s.append(seconds)
+                reports.append(report)
+        finally:
+            shutil.rmtree(folder)
+        return taken_s
+
+    found = take_turns({name: partial(write, name) for name in VARIANTS}, rounds)
+    report = reports[0]
+    shard_s = medians({name: [s for each in runs for s in each] for name, runs in found.items()})
     label_s = shard_rows / rows_per_s
     price_s = max(0.0, shard_s["as it is"] - shard_s["neither"])
     return {
         "shard_rows": shard_rows,
         "shards": len(rows) // shard_rows,
         "shard_bytes": report.num_bytes // report.num_shards,
-        "shard_s": {name: round(value, 4) for name, value in shard_s.items()},
+        "shard_s": shard_s,
         "label_s": round(label_s, 1),
         "fsync_and_read_back_of_labelling": round(price_s / label_s, 6),
         "whole_commit_of_labelling": round(shard_s["as it is"] / label_s, 6),
@@ -127,29 +96,30 @@ def measure(
 
 def main() -> None:
     """Measure each size of shard, print and write the result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows-per-s", type=float, default=9.5, help="the teacher's rate")
-    parser.add_argument("--shard-rows", type=int, nargs="+", default=[256, 1024, 16_384])
-    parser.add_argument("--shards", type=int, default=4, help="of each size and round")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--scratch", type=Path, help="a folder on the disk to measure")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    made = parser(__file__, __doc__, rounds=7)
+    made.add_argument("--rows-per-s", type=float, default=9.5, help="the teacher's rate")
+    made.add_argument("--shard-rows", type=positive, nargs="+", default=[256, 1024, 16_384])
+    made.add_argument("--shards", type=positive, default=4, help="of each size and round")
+    made.add_argument("--scratch", type=Path, help="a folder on the disk to measure")
+    arguments = made.parse_args()
     runs = []
     for shard_rows in arguments.shard_rows:
         rows = Rows(shard_rows * arguments.shards, seed=1)
         run = measure(rows, shard_rows, arguments.rounds, arguments.rows_per_s, arguments.scratch)
-        print(json.dumps(run), flush=True)
+        note(str(run))
         runs.append(run)
     result = {
         "rows_per_s": arguments.rows_per_s,
         "most_part": MOST_PART,
         "rounds": arguments.rounds,
         "runs": runs,
-        "hardware": read_hardware().to_json(),
-        "python": platform.python_version(),
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    publish(
+        arguments,
+        result,
+        bars=runs[-1]["shard_s"],
+        unit=f"seconds of a shard of {runs[-1]['shard_rows']:,} rows",
+    )
 
 
 if __name__ == "__main__":

@@ -19,25 +19,33 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
+from harness import (
+    by_way,
+    last_line,
+    medians,
+    parser,
+    peak_bytes,
+    positive,
+    publish,
+    ratios,
+    take_turns,
+)
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
-from monox_kit.hardware import num_threads, read_hardware
+from monox_kit.hardware import num_threads
 from monox_kit.models.folder import open_folder
 from monox_kit.models.scoring import score
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.store import LogitStore
 
-RESULT = Path(__file__).parent / "results" / "train_throughput.json"
 CONTENDERS = ("trainer-online", "trainer-store", "monoxkit-full", "monoxkit")
 BATCH_ROWS = 16
 LEARNING_RATE = 2e-4
@@ -46,73 +54,53 @@ TEMPERATURE = 0.1
 
 def main() -> None:
     """Let the contenders take turns, print and write the result; or be one of them."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="packaged:e5-small")
-    parser.add_argument("--teacher", required=True, help="the PyTorch folder behind the store")
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--dev", required=True)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--contender", choices=CONTENDERS, help="be this one, once")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    made = parser(__file__, __doc__, rounds=3)
+    made.add_argument("--model", default="packaged:e5-small")
+    made.add_argument("--teacher", required=True, help="the PyTorch folder behind the store")
+    made.add_argument("--store", required=True)
+    made.add_argument("--dev", required=True)
+    made.add_argument("--steps", type=positive, default=40)
+    made.add_argument("--max-length", type=positive, default=128)
+    made.add_argument("--contender", choices=CONTENDERS, help="be this one, once")
+    made.add_argument("--seed", type=int, default=1)
+    arguments = made.parse_args()
     if arguments.contender:
         run = _monoxkit if arguments.contender.startswith("monoxkit") else _trainer
         with tempfile.TemporaryDirectory() as scratch:
             ends = _step_ends()
             found = run(arguments, Path(scratch))
             found["step_s"] = (ends[-1] - ends[0]) / (len(ends) - 1)
-            print(json.dumps({**found, "peak_rss_bytes": _peak_bytes()}))
+            print(json.dumps({**found, "peak_rss_bytes": peak_bytes()}))
         return
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
-    for number in range(arguments.rounds):
-        turn = number % len(CONTENDERS)
-        for name in (*CONTENDERS[turn:], *CONTENDERS[:turn]):
-            runs[name].append(_in_process(name, 1 + number))
-            print(f"round {number + 1}, {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
-    ours = runs["monoxkit"]
-    times = ("seconds", "step_s")
+    runs = take_turns({name: partial(_in_process, name) for name in CONTENDERS}, arguments.rounds)
+    times = {key: by_way(runs, key) for key in ("seconds", "step_s")}
     result = {
         "steps": arguments.steps,
         "batch_rows": BATCH_ROWS,
         "max_length": arguments.max_length,
         "model": arguments.model,
         "teacher": Path(arguments.teacher).name,
-        **{
-            key: {name: round(median(one[key] for one in each), 3) for name, each in runs.items()}
-            for key in times
-        },
+        **{key: medians(values, 3) for key, values in times.items()},
         "monoxkit_is_faster": {
-            key: {
-                name: round(median(a[key] / b[key] for a, b in zip(each, ours)), 2)
-                for name, each in runs.items()
-            }
-            for key in times
+            key: ratios(values, to="monoxkit", digits=2) for key, values in times.items()
         },
         **{
-            key: {name: [round(one[key], 4) for one in each] for name, each in runs.items()}
+            key: {name: [round(one, 4) for one in each] for name, each in by_way(runs, key).items()}
             for key in ("dev_loss", "dev_accuracy")
         },
         "peak_rss_bytes": {
-            name: max(one["peak_rss_bytes"] for one in each) for name, each in runs.items()
+            name: max(each) for name, each in by_way(runs, "peak_rss_bytes").items()
         },
         "rounds": runs,
-        "hardware": read_hardware().to_json(),
-        "versions": {
-            name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")
-        },
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: value for key, value in result.items() if key != "rounds"}, indent=1))
+    bars = medians(times["step_s"], 3)
+    publish(arguments, result, bars=bars, unit="seconds a step", hidden=["rounds"])
 
 
-def _in_process(name: str, seed: int) -> dict[str, Any]:
-    """One contender's run, in a process whose memory is its own."""
-    command = [sys.executable, *sys.argv, "--contender", name, "--seed", str(seed)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+def _in_process(name: str, round_: int) -> dict[str, Any]:
+    """One contender's run, in a process whose memory is its own; a round is a seed."""
+    command = [sys.executable, *sys.argv, "--contender", name, "--seed", str(1 + round_)]
+    found: dict[str, Any] = last_line(command)
     return found
 
 
@@ -206,7 +194,11 @@ def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
     class Distiller(Trainer):
         def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, **_options: Any
+            self,
+            model: Any,
+            inputs: Any,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
         ) -> Any:
             targets = torch.softmax(inputs.pop("teacher_logits") / TEMPERATURE, dim=-1)
             outputs = model(**inputs)
@@ -234,7 +226,7 @@ def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     model.save_pretrained(str(scratch / "student"))
     seconds = time.perf_counter() - started
     assert AutoModelForSequenceClassification.from_pretrained(str(scratch / "student"))
-    gold = np.array([store.labels.index(document.label or "", "dev") for document in dev])
+    gold = np.array([store.labels.index(str(document.label), "dev") for document in dev])
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return {
         "seconds": seconds,
@@ -242,12 +234,6 @@ def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "dev_accuracy": float((logits.argmax(axis=1) == gold).mean()),
         "precision": "fp32",
     }
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process has held."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024
 
 
 if __name__ == "__main__":

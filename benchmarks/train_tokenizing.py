@@ -11,26 +11,22 @@ them is timed apart.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
-from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from harness import ROOT, each_round, medians, parser, positive, publish, ratios, take_turns
 from monox_kit.data import Document, LabelSet
-from monox_kit.hardware import read_hardware
 from monox_kit.models.folder import open_folder
 from monox_kit.models.tokenizer import Encoded, Tokenizer
 from monox_kit.models.torch_backend import autocast, model_inputs, new_classifier
@@ -41,9 +37,8 @@ from monox_kit.training.loop import resolve_precision
 from monox_kit.training.optimizer import freeze, new_optimizer
 from monox_kit.training.order import Position
 from monox_kit.training.rows import LabelledRows, TrainingRows
+from texts import first_documents
 
-ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "train_tokenizing.json"
 LABELS = LabelSet(("one", "other"))
 Step = Callable[[Batch], None]
 
@@ -82,8 +77,14 @@ class CachedBatches(Batches):
         return Window(first, rows, encoded, targets, batches, self._tokenizer.pad_id)
 
 
-def student_step(model: Any, config: LoopConfig) -> Step:
-    """One step of the student's training on this machine, word embeddings frozen."""
+def student_step(model: Any, config: LoopConfig, mark: Callable[[], object] = lambda: None) -> Step:
+    """One step of the student's training on this machine.
+
+    Args:
+        model: its frozen parameters are frozen here.
+        config: of the loop.
+        mark: called before the step and after each part of it: forward, backward, clip, optimizer.
+    """
     freeze(model, config)
     model.train()
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -91,12 +92,18 @@ def student_step(model: Any, config: LoopConfig) -> Step:
     precision = resolve_precision(config)
 
     def step(batch: Batch) -> None:
+        mark()
         with autocast("cpu", precision):
             logits = model(**model_inputs(batch.tokens(), "cpu")).logits
-        cross_entropy(logits, batch.targets.labels).mean().backward()
+        loss: Any = cross_entropy(logits, batch.targets.labels).mean()
+        mark()
+        loss.backward()
+        mark()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        mark()
         optimizer.step()
         optimizer.zero_grad()
+        mark()
 
     return step
 
@@ -133,29 +140,25 @@ def made_up_texts(count: int) -> Iterator[str]:
 def training_rows(paths: Sequence[str], count: int) -> TrainingRows:
     """The first texts of the files, or made-up ones; the labels mean nothing."""
     if paths:
-        corpus = Corpus(CorpusConfig(paths=tuple(paths)))
-        texts = (document.text for document in corpus.documents())
+        texts = [document.text for document in first_documents(paths, count)]
     else:
-        texts = made_up_texts(count)
+        texts = list(made_up_texts(count))
     documents = [
-        Document(row, str(row), text, label=LABELS.names[row % 2])
-        for row, text in enumerate(itertools.islice(texts, count))
+        Document(row, str(row), text, label=LABELS.names[row % 2]) for row, text in enumerate(texts)
     ]
     return TrainingRows([LabelledRows(documents, LABELS, "texts")])
 
 
 def main() -> None:
     """Measure every way with every step, print and write the result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="packaged:e5-small")
-    parser.add_argument("--text", nargs="+", default=[], help="corpus; default: made-up texts")
-    parser.add_argument("--rows", type=int, default=1600)
-    parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--step-ms", type=float, nargs="*", default=[5.0, 20.0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    arguments = parser.parse_args()
+    made = parser(__file__, __doc__, rounds=3)
+    made.add_argument("--model", default="packaged:e5-small")
+    made.add_argument("--text", nargs="+", default=[], help="corpus; default: made-up texts")
+    made.add_argument("--rows", type=positive, default=1600)
+    made.add_argument("--max-length", type=positive, default=128)
+    made.add_argument("--batch-size", type=positive, default=16)
+    made.add_argument("--step-ms", type=float, nargs="*", default=[5.0, 20.0])
+    arguments = made.parse_args()
     folder = open_folder(arguments.model)
     tokenizer = Tokenizer(folder.path, arguments.max_length)
     rows = training_rows(arguments.text, arguments.rows)
@@ -171,15 +174,16 @@ def main() -> None:
         }
         steps = {f"{ms:g} ms elsewhere": accelerator_step(ms / 1000) for ms in arguments.step_ms}
         steps["student here"] = student_step(new_classifier(folder, LABELS, 1), config)
-        seconds: dict[str, dict[str, list[float]]] = {s: {w: [] for w in ways} for s in steps}
-        for round_, (kind, step) in itertools.product(range(arguments.rounds), steps.items()):
+        seconds = {}
+        for kind, step in steps.items():
             # Long enough to take a window from its start to the next one's.
-            windows = 1 if kind == "student here" else 3
-            names = list(ways)
-            for way in names[round_ % len(names) :] + names[: round_ % len(names)]:
-                found = seconds_per_step(ways[way], step, windows * window_steps, 2)
-                seconds[kind][way].append(found)
-                print(json.dumps({"step": kind, "way": way, "s": round(found, 5)}), flush=True)
+            num_steps = window_steps * (1 if kind == "student here" else 3)
+            taken = {
+                way: each_round(partial(seconds_per_step, batches, step, num_steps, 2))
+                for way, batches in ways.items()
+            }
+            seconds[kind] = take_turns(taken, arguments.rounds)
+    middle = {kind: medians(by_way, 5) for kind, by_way in seconds.items()}
     result = {
         "rows": len(rows),
         "batch_size": arguments.batch_size,
@@ -188,22 +192,13 @@ def main() -> None:
         "mean_tokens": round(cached.num_tokens / len(rows), 1),
         "tokens_per_s_of_tokenizing": round(cached.num_tokens / cached.making_s),
         "rounds": arguments.rounds,
-        "s_per_step": {
-            kind: {way: round(median(values), 5) for way, values in by_way.items()}
-            for kind, by_way in seconds.items()
-        },
+        "s_per_step": middle,
         "to_in_line": {
-            kind: {
-                way: round(median(v / i for v, i in zip(values, by_way["in line"])), 3)
-                for way, values in by_way.items()
-            }
-            for kind, by_way in seconds.items()
+            kind: ratios(by_way, to="in line", digits=3) for kind, by_way in seconds.items()
         },
-        "hardware": read_hardware().to_json(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: result[key] for key in ("s_per_step", "to_in_line")}, indent=1))
+    kind = next(iter(steps))
+    publish(arguments, result, bars=middle[kind], unit=f"seconds a step, {kind}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from harness import draw_bars, ratios, save
+from harness import draw_bars, ratio, save
 from labelling_race.plan import OURS
 from monox_kit.durable import make_folder, write_json
 from monox_kit.hardware import Hardware
@@ -140,15 +140,13 @@ def ratios_of(
         ]
         for name, row in rows.items()
     }
-    found = {
-        name: {
-            other: ratio
-            for other in rates
-            for ratio in ratios({name: rates[name], other: rates[other]}, to=other).values()
-        }
-        for name in ours
-    }
-    return {name: against for name, against in found.items() if against}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in ours:
+        for other, theirs in rates.items():
+            compared = ratio(rates[name], theirs)
+            if other != name and compared is not None:
+                found.setdefault(name, {})[other] = compared
+    return found
 
 
 def write_label_benchmark(result: LabelBenchmark, out: Path) -> list[Path]:
