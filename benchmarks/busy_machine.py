@@ -58,7 +58,7 @@ def main() -> None:
             way: [run["spin"] for run in runs] for way, runs in found.items() if "auto" in way
         },
     }
-    harness.publish(arguments, result, bars=result["seconds"], unit="seconds")
+    harness.publish(arguments, result, bars=harness.medians(seconds), unit="seconds")
 
 
 def _run(model: str, busy: int, spin: str, steps: int, _number: int) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _training_step(folder: Any) -> Callable[[], object]:
     from monox_kit.models.torch_backend import load_classifier
 
     torch.set_num_threads(num_threads())
-    model = load_classifier(folder).model.train()
+    model: Any = load_classifier(folder).model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     tokens = torch.randint(5, model.config.vocab_size, (ROWS, TOKENS))
     labels = torch.randint(0, model.config.num_labels, (ROWS,))
@@ -113,7 +113,8 @@ def _training_step(folder: Any) -> Callable[[], object]:
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
             logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
-        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+        loss: Any = torch.nn.functional.cross_entropy(logits.float(), labels)
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
