@@ -28,10 +28,10 @@ def tokenizer_of(job: Job) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
-        return AutoTokenizer.from_pretrained(job.model)
+        return AutoTokenizer.from_pretrained(job.model, trust_remote_code=False)
     except ValueError:
         # transformers 4 does not know the class names that 5 writes; the content is the same.
-        return PreTrainedTokenizerFast.from_pretrained(job.model)
+        return PreTrainedTokenizerFast.from_pretrained(job.model, trust_remote_code=False)
 
 
 def token_ids(tokenizer: Any, texts: list[str], max_length: int) -> list[list[int]]:

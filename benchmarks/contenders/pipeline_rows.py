@@ -75,7 +75,7 @@ def load_optimum(job: Job, clock: Clock) -> Contender:
     """The pipeline on the graph that `prepare_optimum` made, with onnxruntime's own threads."""
     from optimum.onnxruntime import ORTModelForSequenceClassification
 
-    model = ORTModelForSequenceClassification.from_pretrained(job.kept)
+    model = ORTModelForSequenceClassification.from_pretrained(job.kept, trust_remote_code=False)
     forward = model.forward
 
     @functools.wraps(forward)
@@ -96,6 +96,8 @@ def prepare_optimum(job: Job) -> None:
 
     from monox_kit.durable import new_folder
 
-    model = ORTModelForSequenceClassification.from_pretrained(job.model, export=True)
+    model = ORTModelForSequenceClassification.from_pretrained(
+        job.model, export=True, trust_remote_code=False
+    )
     with new_folder(Path(str(job.kept))) as folder:
         model.save_pretrained(folder)

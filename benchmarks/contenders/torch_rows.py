@@ -96,7 +96,7 @@ def torch_model(job: Job, clock: Clock, dtype: str) -> Any:
 
     torch.set_num_threads(job.threads)
     model = AutoModelForSequenceClassification.from_pretrained(
-        job.model, dtype=getattr(torch, dtype)
+        job.model, dtype=getattr(torch, dtype), trust_remote_code=False
     )
     model.eval()
     watch(model, clock)

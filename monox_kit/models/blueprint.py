@@ -7,6 +7,7 @@ the weights of a folder can fill the model.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from monox_kit.models.files import as_model_errors
 _POSITION_TABLE = re.compile(r"pos(ition)?s?_?embed|embed\w*_pos|\bwpe$")
 # New heads, poolers and tables that a folder may lack; beyond, weights and configuration differ.
 _MAX_EXCESS = 1 << 24
+_MAX_NEW = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,7 @@ def read_blueprint(
     with as_model_errors(path, "a configuration that transformers knows", step):
         model = _without_memory(dict(config))
     shapes = {name: tuple(part.shape) for name, part in model.named_parameters()}
-    described = sum(part.numel() for part in model.parameters())
-    _require_weights(described, tensors, path)
+    _require_weights(shapes, tensors, path)
     return Blueprint(
         shapes, f"{model.base_model_prefix}.", _max_positions(model), int(model.config.num_labels)
     )
@@ -150,18 +151,22 @@ def _max_positions(model: Any) -> int | None:
     return min(limits, default=None)
 
 
-def _require_weights(described: int, tensors: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """Check that a model is not much larger than its weights: the rest would be made up."""
-    held = 0
-    for shape in tensors.values():
-        size = 1
-        for length in shape:
-            size *= length
-        held += size
-    if described > 2 * held + _MAX_EXCESS:
+def _require_weights(
+    shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, tuple[int, ...]], path: Path
+) -> None:
+    """Check that a model is what its weights are of: neither much larger nor of another shape."""
+    step = "They belong to different models: restore config.json or the weights."
+    for name, shape in shapes.items():
+        if tensors.get(name, shape) != shape:
+            raise ModelError(
+                f"{path}: the configuration describes {name} of shape {shape}, the weights hold "
+                f"{tensors[name]}. {step}"
+            )
+    described, held = (sum(map(math.prod, each.values())) for each in (shapes, tensors))
+    if described > 2 * held + _MAX_EXCESS or len(shapes) > 2 * len(tensors) + _MAX_NEW:
         raise ModelError(
-            f"{path}: the configuration describes {described} parameters, the weights hold {held}. "
-            "They belong to different models: restore config.json or the weights."
+            f"{path}: the configuration describes {described} parameters in {len(shapes)} tensors, "
+            f"the weights hold {held} in {len(tensors)}. {step}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ PACKAGED_SCHEME = "packaged:"
 HUB_SCHEME = "hub:"
 # Source: huggingface_hub's `REPO_ID_REGEX`.
 _HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-# How alike a name and a folder's must be to be taken for the same, mistyped; `techer` and `teacher`
-# are at 0.92, `roberta-large` and `roberta-base` at 0.80.
+# How alike a name and a folder's must be to be taken for the same, mistyped; `roberta-large` and
+# `roberta-base` are at 0.80.
 _MISTYPED = 0.82
 
 
@@ -97,5 +98,22 @@ def _nearly_named(reference: str) -> str | None:
         here = {path.name.casefold(): path.name for path in Path().iterdir() if path.is_dir()}
     except OSError:  # a working directory that cannot be listed has no folder to mean
         return None
-    near = difflib.get_close_matches(first.casefold(), here, 1, _MISTYPED)
-    return here[near[0]] if near else None
+    wanted = first.casefold()
+    return next((name for folded, name in sorted(here.items()) if _is_near(folded, wanted)), None)
+
+
+def _is_near(one: str, other: str) -> bool:
+    """Whether two names differ by one letter, by two that changed places, or by little."""
+    same = _num_shared(one, other)
+    ends = one[same:][::-1], other[same:][::-1]
+    same += _num_shared(*ends)
+    longest = max(len(one), len(other))
+    are_swapped = longest - same == 2 and sorted(one) == sorted(other)
+    if longest >= 3 and (longest - same <= 1 or are_swapped):
+        return True
+    return difflib.SequenceMatcher(None, one, other).ratio() >= _MISTYPED
+
+
+def _num_shared(one: str, other: str) -> int:
+    """How many letters two names begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other)))

@@ -28,7 +28,7 @@ _REFUSED = {
 _LIMITS = (
     (re.compile(r".*(position|n_ctx).*"), 1 << 24),
     (re.compile(r"num_(labels|classes)"), 1 << 20),
-    (re.compile(r".*(layer|block|group|expert|depth).*"), 4096),
+    (re.compile(r"(num|n)_.*(layer|block|group|expert).*|.*_layers|depths?|block_\w*s"), 1024),
 )
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from monox_kit.data import Int64s
-from monox_kit.errors import ModelError, first_line
+from monox_kit.errors import ModelError
+from monox_kit.models.files import as_model_errors
 
 # A text is cut at this many characters per token of `max_length` before it is tokenized: a
 # megabyte costs what its first page costs. English needs 4 to 5, and long words at most 16.
@@ -60,13 +61,11 @@ class Tokenizer:
     def __init__(self, folder: Path, max_length: int) -> None:
         from transformers import AutoTokenizer
 
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"{folder}: expected a tokenizer, found: {first_line(error)}. "
-                "Put the tokenizer's files into the model's folder."
-            ) from error
+        step = "Put the tokenizer's files into the model's folder."
+        with as_model_errors(folder, "a tokenizer", step):
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
         if not tokenizer.is_fast or tokenizer.pad_token_id is None:
             raise ModelError(
                 f"{folder}: expected a fast tokenizer with a padding token, found "
