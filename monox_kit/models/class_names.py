@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ def declared_labels(config: Mapping[str, Any], path: Path, count: Callable[[], i
 def placeholders(num_labels: int) -> tuple[str, ...]:
     """The names that transformers gives classes without names."""
     return tuple(f"LABEL_{index}" for index in range(num_labels))
+
+
+def are_named(names: Sequence[str]) -> bool:
+    """Whether classes have names: not LABEL_0, LABEL_1, ... and not their own numbers alone."""
+    return tuple(names) not in (placeholders(len(names)), tuple(map(str, range(len(names)))))
 
 
 def _num_labels(config: Mapping[str, Any], path: Path, count: Callable[[], int]) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_json
 from monox_kit.durable import linked_folder
-from monox_kit.errors import ConfigError, CorpusError, ModelError
-from monox_kit.models.class_names import declared_labels, placeholders
+from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError, ModelError
+from monox_kit.models.class_names import are_named, declared_labels
 from monox_kit.models.files import ModelFile, find_file, read_json
 from monox_kit.models.graph_file import external_data
 from monox_kit.models.hub import download, hub_name, local_folder
@@ -100,6 +100,7 @@ class ModelFolder:
         record: monoxkit's own record; None for folders of other tools.
         files: by name, configuration and tokenizer, as they were when the folder was opened.
         weights: by name, what a PyTorch model is loaded from; empty where the folder has none.
+        label_names: names for the classes where the model has none; see `named`.
     """
 
     path: Path
@@ -108,6 +109,15 @@ class ModelFolder:
     record: BundleRecord | None
     files: Mapping[str, ModelFile] = field(default_factory=dict)
     weights: Mapping[str, ModelFile] = field(default_factory=dict)
+    label_names: tuple[str, ...] = ()
+
+    def named(self, label_names: Sequence[str]) -> ModelFolder:
+        """The folder with names for its classes, in the order of the logits.
+
+        They are used where the model has none of its own: LABEL_0, LABEL_1, ... or numbers. None
+        given leaves it as it is.
+        """
+        return replace(self, label_names=tuple(label_names)) if label_names else self
 
     @property
     def backend(self) -> Backend:
@@ -121,17 +131,29 @@ class ModelFolder:
         Raises:
             ModelError: the folder holds an encoder without a classification head, or a model
                 whose logits are not those of classes.
+            LabelMismatchError: other names were given than there are classes.
         """
         self.require_classifier()
-        if self.record is not None:
-            return self.record.labels
+        own = self.record.labels if self.record is not None else self._declared_labels
+        if not self.label_names or are_named(own.names):
+            return own
+        if len(self.label_names) != len(own):
+            raise LabelMismatchError(
+                f"{self.name}: the model scores {len(own)} classes without names, and "
+                f"`label_names` gives {len(self.label_names)}. Give a name for each class, in the "
+                "order of the logits."
+            )
+        return LabelSet(self.label_names, own.problem_type)
+
+    @property
+    def _declared_labels(self) -> LabelSet:
         return declared_labels(self.config, self.path / CONFIG_FILE, self._count_classes)
 
     def resolve_labels(self, given: LabelSet | None) -> LabelSet:
         """The names of the logits' columns: the model's own, or `given` where it has none.
 
-        A model has no names of its own where they are the placeholders LABEL_0, LABEL_1, ...; and
-        no problem type of its own where config.json says none.
+        A model has no names of its own where they are LABEL_0, LABEL_1, ... or numbers; and no
+        problem type of its own where config.json says none.
 
         Raises:
             LabelMismatchError: `given` differs from the model's own, in number or in names.
@@ -141,7 +163,7 @@ class ModelFolder:
             return own
         if self.record is None and not self.config.get("problem_type"):
             own = replace(own, problem_type=given.problem_type)
-        is_named = own.names != placeholders(len(own)) or own.problem_type != given.problem_type
+        is_named = are_named(own.names) or own.problem_type != given.problem_type
         if is_named or len(given) != len(own):
             given.require_equal(own, "--labels", self.name)
         return given

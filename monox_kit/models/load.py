@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ def load_model(
     backend: Backend | None = None,
     max_length: int | None = None,
     labels: LabelSet | None = None,
+    label_names: Sequence[str] = (),
     provider: str = "cpu",
     device: str = "cpu",
     progress: Progress | None = None,
@@ -42,6 +44,7 @@ def load_model(
         backend: None takes what the folder is made for.
         max_length: the cut in tokens; None takes the bundle's own, else 256.
         labels: names for the logits' columns instead of the folder's own.
+        label_names: names for its classes where it has none; see `ModelFolder.named`.
         provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
         device: PyTorch's device.
         progress: where a download is reported.
@@ -50,7 +53,7 @@ def load_model(
         ModelError: the folder cannot be used on this backend.
         ProviderError: provider or device is not there.
     """
-    folder = open_folder(reference, progress)
+    folder = open_folder(reference, progress).named(label_names)
     chosen = backend or folder.backend
     require_runnable(chosen, provider, device)
     tokenizer = Tokenizer(folder.path, folder.resolve_max_length(max_length))
