@@ -30,14 +30,18 @@ def register(app: typer.Typer) -> None:
 
 
 def debian(
-    out: Annotated[str, typer.Option("--out", help="Folder to write.")],
-    labelled: Annotated[int, typer.Option("--labelled", help="Labelled English rows.")] = 1000,
+    out: Annotated[str, typer.Option("--out", help="Folder to write the corpus to.")],
+    labelled: Annotated[
+        int, typer.Option("--labelled", help="Number of labelled English rows.")
+    ] = 1000,
     unlabelled: Annotated[
-        int, typer.Option("--unlabelled", help="English rows without labels.")
+        int, typer.Option("--unlabelled", help="Number of English rows without labels.")
     ] = 4000,
-    dev: Annotated[int, typer.Option("--dev", help="Labelled English rows for choosing.")] = 500,
+    dev: Annotated[
+        int, typer.Option("--dev", help="Number of labelled English rows that choose the weights.")
+    ] = 500,
     test_rows: Annotated[
-        int, typer.Option("--test-rows", help="Rows of each test set, at most.")
+        int, typer.Option("--test-rows", help="Largest number of rows of each test set.")
     ] = 200,
     languages: Annotated[
         str | None,
@@ -49,7 +53,7 @@ def debian(
             "--sections", help="Sections that become labels: games,mail,... [default: 20]."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Chooses what is held out.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of which rows are held out.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Package descriptions of Debian, translated by people.

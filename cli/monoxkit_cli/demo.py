@@ -20,52 +20,84 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[str, typer.Option("--out", help="Folder of the run.")] = "runs/demo",
+    out: Annotated[str, typer.Option("--out", help="Folder to write the run to.")] = "runs/demo",
     data: Annotated[
         str | None,
-        typer.Option("--data", help="Your own corpus folder [default: Debian's texts by apt]."),
+        typer.Option(
+            "--data", help="Folder of your own corpus [default: Debian's texts, fetched with apt]."
+        ),
     ] = None,
     teacher_model: Annotated[
-        str, typer.Option("--teacher-model", help="English encoder: folder, packaged: or hub name.")
+        str,
+        typer.Option(
+            "--teacher-model", help="English encoder: a folder, packaged:NAME or a hub name."
+        ),
     ] = "packaged:minilm-l6",
     student_model: Annotated[
-        str, typer.Option("--student-model", help="Multilingual encoder, likewise.")
+        str,
+        typer.Option(
+            "--student-model", help="Multilingual encoder: a folder, packaged:NAME or a hub name."
+        ),
     ] = "packaged:e5-small",
-    labelled: Annotated[int, typer.Option("--labelled", help="Labelled English rows.")] = 1000,
+    labelled: Annotated[
+        int, typer.Option("--labelled", help="Number of labelled English rows.")
+    ] = 1000,
     unlabelled: Annotated[
-        int, typer.Option("--unlabelled", help="English rows, no labels.")
+        int, typer.Option("--unlabelled", help="Number of English rows without labels.")
     ] = 4000,
-    dev: Annotated[int, typer.Option("--dev", help="English rows for choosing weights.")] = 300,
-    test_rows: Annotated[int, typer.Option("--test-rows", help="Most rows per test set.")] = 200,
+    dev: Annotated[
+        int, typer.Option("--dev", help="Number of English rows that choose the weights.")
+    ] = 300,
+    test_rows: Annotated[
+        int, typer.Option("--test-rows", help="Largest number of rows of each test set.")
+    ] = 200,
     languages: Annotated[
         str | None,
         typer.Option("--languages", help="Target languages: de,fr,... [default: 10 of them]."),
     ] = None,
     teacher_max_length: Annotated[
-        int, typer.Option("--teacher-max-length", help="The teacher's cut in tokens.")
+        int,
+        typer.Option(
+            "--teacher-max-length", help="Truncate the teacher's texts at this many tokens."
+        ),
     ] = 32,
     max_length: Annotated[
-        int, typer.Option("--max-length", help="The student's cut in tokens.")
+        int, typer.Option("--max-length", help="Truncate the students' texts at this many tokens.")
     ] = 32,
-    teacher_steps: Annotated[int, typer.Option("--teacher-steps", help="Of 16 rows.")] = 360,
+    teacher_steps: Annotated[
+        int, typer.Option("--teacher-steps", help="Steps of 16 rows that the teacher trains for.")
+    ] = 360,
     student_steps: Annotated[
-        int, typer.Option("--student-steps", help="Of 16 rows, for each objective.")
+        int, typer.Option("--student-steps", help="Steps of 16 rows that each student trains for.")
     ] = 280,
     teacher_learning_rate: Annotated[
-        float, typer.Option("--teacher-learning-rate", help="Peak rate.")
+        float, typer.Option("--teacher-learning-rate", help="Peak learning rate of the teacher.")
     ] = 1e-4,
     student_learning_rate: Annotated[
-        float, typer.Option("--student-learning-rate", help="Peak rate.")
+        float, typer.Option("--student-learning-rate", help="Peak learning rate of the students.")
     ] = 2e-4,
     head_factor: Annotated[
-        float, typer.Option("--head-factor", help="The fresh heads' rate, times the encoder's.")
+        float,
+        typer.Option(
+            "--head-factor", help="Learning rate of the new heads, as a multiple of the encoder's."
+        ),
     ] = 10.0,
     freeze_layers: Annotated[
-        int, typer.Option("--freeze-layers", help="The student's lowest layers left as they are.")
+        int,
+        typer.Option(
+            "--freeze-layers", help="Keep this many of the students' lowest layers as they are."
+        ),
     ] = 8,
-    temperature: Annotated[float, typer.Option("--temperature", help="Of kd.")] = 0.1,
-    threshold: Annotated[float, typer.Option("--threshold", help="Of pl.")] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 1,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Temperature of the soft targets in kd.")
+    ] = 0.1,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold", help="Leave out pseudo-labels of which the teacher is less confident."
+        ),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is random.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """The whole pipeline on real text, in one command.

@@ -35,11 +35,15 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Model folder, ONNX bundle or hub name.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Model folder, ONNX bundle, packaged:NAME or hub name."
+        ),
     ],
-    test: Annotated[list[str], typer.Option("--test", help="Labelled files, one or many.")],
+    test: Annotated[list[str], typer.Option("--test", help="Gold-labelled files to test on.")],
     source_language: Annotated[
-        str, typer.Option("--source-language", help="Left out of the target average.")
+        str,
+        typer.Option("--source-language", help="Language that is left out of the target average."),
     ] = "en",
     labels: LabelsFile = None,
     max_length: MaxLength = None,

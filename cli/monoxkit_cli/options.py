@@ -41,31 +41,47 @@ STORES: Final = "--store"
 AsJson = Annotated[bool, typer.Option("--json", help="Show the result as JSON.")]
 MaxLength = Annotated[
     int | None,
-    typer.Option("--max-length", help="Cut texts at this many tokens [default: the model's]."),
+    typer.Option("--max-length", help="Truncate texts at this many tokens [default: the model's]."),
 ]
 BatchTokens = Annotated[
-    int, typer.Option("--batch-tokens", help="Padded tokens per batch: speed and memory only.")
+    int,
+    typer.Option("--batch-tokens", help="Padded tokens per batch; changes speed and memory only."),
 ]
 Provider = Annotated[
-    str, typer.Option("--provider", help="Execution provider: cpu, cuda, tensorrt or openvino.")
+    str,
+    typer.Option(
+        "--provider", help="Execution provider of ONNX Runtime: cpu, cuda, tensorrt or openvino."
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="PyTorch device: cpu, cuda or cuda:N.")]
 LabelsFile = Annotated[
-    str | None, typer.Option("--labels", help="labels.json: class names in order, problem type.")
+    str | None,
+    typer.Option(
+        "--labels", help="A labels.json, which gives the class names in order and the problem type."
+    ),
 ]
 
 Format = Annotated[
     str, typer.Option("--format", help="Input format: auto, jsonl, csv, tsv, parquet or text.")
 ]
-TextColumn = Annotated[str, typer.Option("--text-column", help="Column of the text.")]
-PairColumn = Annotated[str, typer.Option("--pair-column", help="Column of a pair's second text.")]
-LabelColumn = Annotated[
-    str, typer.Option("--label-column", help="Column of the gold label or labels.")
+TextColumn = Annotated[str, typer.Option("--text-column", help="Column that holds the text.")]
+PairColumn = Annotated[
+    str, typer.Option("--pair-column", help="Column that holds the second text of a pair.")
 ]
-IdColumn = Annotated[str, typer.Option("--id-column", help="Column of the document's key.")]
-LangColumn = Annotated[str, typer.Option("--lang-column", help="Column of the language tag.")]
+LabelColumn = Annotated[
+    str, typer.Option("--label-column", help="Column that holds the gold label or labels.")
+]
+IdColumn = Annotated[
+    str, typer.Option("--id-column", help="Column that holds a key for each document.")
+]
+LangColumn = Annotated[
+    str, typer.Option("--lang-column", help="Column that holds the language tag, such as de.")
+]
 Pair = Annotated[
-    str, typer.Option("--pair", help="Text pairs: auto, required, or none to ignore them.")
+    str,
+    typer.Option(
+        "--pair", help="Whether rows are text pairs: auto, required, or none to ignore them."
+    ),
 ]
 
 NewHead = Annotated[
@@ -74,76 +90,117 @@ NewHead = Annotated[
         "--new-head", help="Start with a new head, where the model has one of another task."
     ),
 ]
-LearningRate = Annotated[float, typer.Option("--learning-rate", help="Peak rate of AdamW.")]
-HeadFactor = Annotated[
-    float, typer.Option("--head-factor", help="The fresh head's rate, times the encoder's.")
+LearningRate = Annotated[
+    float, typer.Option("--learning-rate", help="Peak learning rate of AdamW.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per step, over all processes.")]
+HeadFactor = Annotated[
+    float,
+    typer.Option(
+        "--head-factor", help="Learning rate of the new head, as a multiple of the encoder's."
+    ),
+]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", help="Rows of one step, over all processes.")
+]
 BudgetTokens = Annotated[
     int | None,
-    typer.Option("--batch-tokens", help="Padded tokens per step, not rows; needs --max-steps."),
+    typer.Option(
+        "--batch-tokens",
+        help="Padded tokens of one step instead of --batch-size; needs --max-steps.",
+    ),
 ]
 Accumulate = Annotated[
-    int, typer.Option("--accumulate", help="Micro-batches of a step: less memory, same gradient.")
+    int,
+    typer.Option(
+        "--accumulate",
+        help="Micro-batches that a step is split into: less memory, the same gradient.",
+    ),
 ]
 MaxGradNorm = Annotated[
-    float, typer.Option("--max-grad-norm", help="Gradients are scaled down to this L2 norm.")
+    float, typer.Option("--max-grad-norm", help="Scale gradients down to this L2 norm.")
 ]
 Patience = Annotated[
     int | None,
-    typer.Option("--patience", help="End after so many dev evaluations that are no better."),
+    typer.Option(
+        "--patience", help="Stop early after this many dev evaluations without a better one."
+    ),
 ]
 ReportDev = Annotated[
     list[str] | None,
-    typer.Option("--report-dev", help="Gold labels in any languages: reported, choose nothing."),
+    typer.Option(
+        "--report-dev",
+        help="Gold-labelled text in any languages, whose results are reported alone.",
+    ),
 ]
 SelectOn = Annotated[
     list[str] | None,
     typer.Option(
         "--select-on",
-        help="Sets that choose the weights: dev, languages of --report-dev [default: dev].",
+        help="Sets that choose the weights: dev, or languages of --report-dev [default: dev].",
     ),
 ]
 TensorBoard = Annotated[
-    str | None, typer.Option("--tensorboard", help="Folder for TensorBoard's events.")
+    str | None, typer.Option("--tensorboard", help="Folder to write TensorBoard events to.")
 ]
 MaxSteps = Annotated[
-    int | None, typer.Option("--max-steps", help="Steps in all, instead of --epochs.")
+    int | None, typer.Option("--max-steps", help="Number of steps, instead of --epochs.")
 ]
-Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the rows.")]
+Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the training rows.")]
 Schedule = Annotated[
-    str, typer.Option("--schedule", help="Rate after the warm-up: linear (to 0) or constant.")
+    str,
+    typer.Option(
+        "--schedule", help="Learning rate after the warm-up: linear (falls to 0) or constant."
+    ),
 ]
 WarmupFraction = Annotated[
-    float, typer.Option("--warmup-fraction", help="Part of the steps that the rate rises in.")
+    float,
+    typer.Option(
+        "--warmup-fraction", help="Fraction of the steps in which the learning rate rises."
+    ),
 ]
 WeightDecay = Annotated[
-    float, typer.Option("--weight-decay", help="AdamW's; not on biases, norms, embeddings.")
+    float,
+    typer.Option(
+        "--weight-decay", help="Weight decay of AdamW; biases, norms and embeddings have none."
+    ),
 ]
 Embeddings = Annotated[
     str,
     typer.Option(
         "--embeddings",
-        help="Word embeddings: frozen, sparse (tokens that occur) or full; the last two end alike.",
+        help="How word embeddings are trained: frozen, sparse (only tokens in the data) or full. "
+        "sparse and full give the same model.",
     ),
 ]
 FreezeLayers = Annotated[
     int,
-    typer.Option("--freeze-layers", help="Leave so many lowest layers, and all embeddings, as is."),
+    typer.Option(
+        "--freeze-layers",
+        help="Keep this many of the lowest layers, and the embeddings, as they are.",
+    ),
 ]
 EvalEvery = Annotated[
     int | None,
-    typer.Option("--eval-every", help="Steps between dev evaluations [default: an epoch]."),
+    typer.Option(
+        "--eval-every", help="Steps between dev evaluations [default: the steps of an epoch]."
+    ),
 ]
 CheckpointEvery = Annotated[
-    int, typer.Option("--checkpoint-every", help="Steps between checkpoints.")
+    int, typer.Option("--checkpoint-every", help="Steps between two checkpoints.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, order and dropout.")]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", help="Seed of the head's weights, the order of the rows and dropout."),
+]
 Workers = Annotated[
-    int, typer.Option("--workers", help="Threads that tokenize ahead; the result is the same.")
+    int,
+    typer.Option("--workers", help="Threads that tokenize ahead; they do not change the result."),
 ]
 TrainPrecision = Annotated[
-    str, typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 where hardware has it.")
+    str,
+    typer.Option(
+        "--precision", help="Precision: fp32, bf16, or auto: bf16 where the hardware has it."
+    ),
 ]
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # A store may have a thousand classes.
 _SHOWN_LABELS = 20
 
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="The store's folder.")]
-Place = Annotated[str, typer.Argument(metavar="DIR|URL", help="The store's folder or URL.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="Folder of the store.")]
+Place = Annotated[str, typer.Argument(metavar="DIR|URL", help="Folder or URL of the store.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -75,8 +75,8 @@ def verify(
 ) -> None:
     """Read every byte of a store and check its digests.
 
-    Exits with 4 and names the file where something differs. Of a store at a URL one shard at a
-    time lies in the staging.
+    Exits with 4 and names the file where something differs. A store at a URL is read through the
+    staging folder, one shard at a time.
 
     Example: monoxkit store verify runs/store
     """
@@ -106,16 +106,17 @@ def stats(folder: Folder, as_json: AsJson = False) -> None:
 
 def merge(
     parts: Annotated[
-        list[str], typer.Argument(metavar="PART PART ...", help="Folders of the stores.")
+        list[str],
+        typer.Argument(metavar="PART PART ...", help="Folders of the stores to put together."),
     ],
-    out: Annotated[str, typer.Option("--out", help="Store to write or to finish.")],
+    out: Annotated[str, typer.Option("--out", help="Folder of the store to write or to finish.")],
     shard_rows: Annotated[
         int | None,
-        typer.Option("--shard-rows", help="Rows per shard [default: as in the first part]."),
+        typer.Option("--shard-rows", help="Rows of each shard [default: as in the first part]."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put stores together into a new one.
+    """Merge stores into a new one.
 
     Parts of one store (label --shard-range on machines without a shared disk) become the store
     that labelling at once would have given. Finished stores of different corpora under one teacher
@@ -133,7 +134,7 @@ def merge(
 
 
 def fetch(
-    url: Annotated[str, typer.Argument(metavar="URL", help="The store's URL.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="URL of the store.")],
     out: Annotated[str, typer.Option("--out", help="Folder to write or to finish.")],
     as_json: AsJson = False,
 ) -> None:

@@ -50,63 +50,90 @@ def register(app: typer.Typer) -> None:
 
 
 def train_student(
-    model: Annotated[str, typer.Option("--model", help="Multilingual encoder: folder or name.")],
-    dev: Annotated[list[str], typer.Option("--dev", help="English gold labels for choosing.")],
-    method: Annotated[str, typer.Option("--method", help="ce, pl, kd or self-training.")],
-    out: Annotated[str, typer.Option("--out", help="Model folder to write.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="Multilingual encoder: a folder, packaged:NAME or a hub name."
+        ),
+    ],
+    dev: Annotated[
+        list[str],
+        typer.Option(
+            "--dev",
+            help="Gold-labelled files in the source language that choose the weights to keep.",
+        ),
+    ],
+    method: Annotated[
+        str, typer.Option("--method", help="Training objective: ce, pl, kd or self-training.")
+    ],
+    out: Annotated[str, typer.Option("--out", help="Folder to write the model to.")],
     store: Annotated[
-        list[str] | None, typer.Option("--store", help="Logit stores, for pl and kd.")
+        list[str] | None, typer.Option("--store", help="Logit stores that pl and kd learn from.")
     ] = None,
     combine: Annotated[
         str,
         typer.Option(
-            "--combine", help="Several stores: concatenate, or average those of one corpus."
+            "--combine",
+            help="Several stores: concatenate their rows, or average stores of one corpus.",
         ),
     ] = "concatenate",
     store_weight: Annotated[
         list[float] | None,
-        typer.Option("--store-weight", help="Of each store in the average [default: equal]."),
+        typer.Option(
+            "--store-weight", help="Weight of each store in the average [default: equal weights]."
+        ),
     ] = None,
     labelled: Annotated[
         list[str] | None,
-        typer.Option("--labelled", help="Gold-labelled text, for ce, pl and self-training."),
+        typer.Option(
+            "--labelled", help="Gold-labelled files that ce, pl and self-training learn from."
+        ),
     ] = None,
     unlabelled: Annotated[
         list[str] | None,
-        typer.Option("--unlabelled", help="Text that self-training labels, round by round."),
+        typer.Option("--unlabelled", help="Files that self-training labels in each round."),
     ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
             "--rounds",
-            help="Of self-training after the first, each with all the steps [default: 2].",
+            help="Self-training rounds after the first; each trains for the full number of steps "
+            "[default: 2].",
         ),
     ] = None,
     labels: LabelsFile = None,
     new_head: NewHead = False,
     temperature: Annotated[
-        float, typer.Option("--temperature", help="Of kd's soft targets.")
+        float, typer.Option("--temperature", help="Temperature of the soft targets in kd.")
     ] = 0.1,
     temperature_on: Annotated[
         str,
         typer.Option(
-            "--temperature-on", help="teacher alone (MonoX), or both with the factor T^2 (Hinton)."
+            "--temperature-on",
+            help="Whose logits the temperature divides: teacher (MonoX), or both, with the factor "
+            "T^2 (Hinton).",
         ),
     ] = "teacher",
     kd_loss: Annotated[
         str,
-        typer.Option("--kd-loss", help="ce with soft targets, kl, or mse between the logits."),
+        typer.Option(
+            "--kd-loss", help="Loss of kd: ce with the soft targets, kl, or mse between the logits."
+        ),
     ] = "ce",
     alpha: Annotated[
-        float, typer.Option("--alpha", help="Weight in kd of the gold labels in the stores.")
+        float, typer.Option("--alpha", help="Weight of the stores' gold labels in kd.")
     ] = 0.0,
     min_confidence: Annotated[
         float,
-        typer.Option("--min-confidence", help="Least confidence of the teacher in a row of kd."),
+        typer.Option(
+            "--min-confidence", help="Leave out rows of kd of which the teacher is less confident."
+        ),
     ] = 0.0,
     threshold: Annotated[
         float,
-        typer.Option("--threshold", help="Least confidence of a pseudo-label."),
+        typer.Option(
+            "--threshold", help="Leave out pseudo-labels of which the teacher is less confident."
+        ),
     ] = 0.0,
     learning_rate: LearningRate = 1e-4,
     head_factor: HeadFactor = 1.0,

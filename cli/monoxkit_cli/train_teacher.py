@@ -55,10 +55,15 @@ def register(app: typer.Typer) -> None:
 
 
 def train_teacher(
-    model: Annotated[str, typer.Option("--model", help="Encoder: folder, packaged: or hub name.")],
-    train: Annotated[list[str], typer.Option("--train", help="Gold-labelled text.")],
-    dev: Annotated[list[str], typer.Option("--dev", help="Gold-labelled text for choosing.")],
-    out: Annotated[str, typer.Option("--out", help="Model folder to write.")],
+    model: Annotated[
+        str, typer.Option("--model", help="Encoder: a folder, packaged:NAME or a hub name.")
+    ],
+    train: Annotated[list[str], typer.Option("--train", help="Gold-labelled files to train on.")],
+    dev: Annotated[
+        list[str],
+        typer.Option("--dev", help="Gold-labelled files that choose the weights to keep."),
+    ],
+    out: Annotated[str, typer.Option("--out", help="Folder to write the model to.")],
     labels: LabelsFile = None,
     new_head: NewHead = False,
     learning_rate: LearningRate = 1e-4,

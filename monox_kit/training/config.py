@@ -18,36 +18,36 @@ class LoopConfig:
     """How a model is trained, whatever it is trained on.
 
     Attributes:
-        learning_rate: peak rate of AdamW.
-        head_factor: the head's and the pooler's rate is so many times that of the encoder: they
+        learning_rate: peak learning rate of AdamW.
+        head_factor: learning rate of the head and the pooler, as a multiple of the encoder's. They
             start from random values, the encoder does not.
         batch_size: rows of one step, over all processes and micro-batches.
-        batch_tokens: padded tokens of one step, instead of `batch_size`; None for rows. How many
-            steps an epoch has is then not known before: needs `max_steps`.
-        accumulate: micro-batches that each process divides its rows of a step into: less memory,
-            the same gradient.
-        max_steps: steps in all; None for `epochs` passes over the rows.
-        epochs: passes over the rows where `max_steps` is None.
-        schedule: `linear` warms up and decays to 0; `constant` warms up and stays.
-        warmup_fraction: part of the steps that the rate rises in.
-        weight_decay: AdamW's; not applied to biases, norms and embeddings.
-        max_grad_norm: gradients are scaled down to this L2 norm.
-        patience: the run ends after so many dev evaluations that are no better than the best one;
-            None never.
-        max_length: the cut in tokens; None for the model's own, at most 256.
-        embeddings: what becomes of the word embeddings. `frozen`: they stay as they were
+        batch_tokens: padded tokens of one step instead of `batch_size`; needs `max_steps`. How many
+            steps an epoch has is then not known before. None for rows.
+        accumulate: micro-batches that a step is split into: less memory, the same gradient. Each
+            process splits its own rows.
+        max_steps: number of steps, instead of `epochs`; None for passes over the rows.
+        epochs: passes over the training rows, where `max_steps` is None.
+        schedule: learning rate after the warm-up: linear (falls to 0) or constant.
+        warmup_fraction: fraction of the steps in which the learning rate rises.
+        weight_decay: weight decay of AdamW; biases, norms and embeddings have none.
+        max_grad_norm: scale gradients down to this L2 norm.
+        patience: stop early after this many dev evaluations without a better one; None for never.
+        max_length: truncate texts at this many tokens; None for the model's own, at most 256.
+        embeddings: how word embeddings are trained: frozen, sparse (only tokens in the data) or
+            full; sparse and full give the same model. `frozen`: they stay as they were
             pretrained. `sparse`: the rows of the tokens that occur are trained. `full`: the
             optimizer goes over the whole table; the same result as `sparse`.
-        freeze_layers: how many of the lowest layers stay as they were pretrained; from 1 on, all
-            embeddings do too, whatever `embeddings` says.
-        eval_every: steps between evaluations on the dev set; None for the end of every epoch.
-        checkpoint_every: steps between checkpoints.
-        seed: of the head's initial weights, the order of the rows and dropout.
-        precision: `auto` takes bf16 where the device has it in hardware, else fp32.
-        device: `cpu`, `cuda` or `cuda:N`.
-        workers: threads that read and tokenize ahead; 0 does it between the steps. Changes nothing
-            in the result.
-        tensorboard: folder to write TensorBoard's events to; None for none.
+        freeze_layers: keep this many of the lowest layers, and the embeddings, as they are. From 1
+            on, no embedding is trained, whatever `embeddings` says.
+        eval_every: steps between dev evaluations; None for the end of every epoch.
+        checkpoint_every: steps between two checkpoints.
+        seed: seed of the head's weights, the order of the rows and dropout.
+        precision: fp32, bf16, or auto: bf16 where the hardware has it.
+        device: device of PyTorch: cpu, cuda or cuda:N.
+        workers: threads that read and tokenize ahead; they do not change the result. 0 does it
+            between the steps.
+        tensorboard: folder to write TensorBoard events to; None for none.
     """
 
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
@@ -87,17 +87,17 @@ class ObjectiveConfig:
     """What a student's objective asks of its targets; the formulas are in `objectives`.
 
     Attributes:
-        temperature: `kd`: of the teacher's soft targets; the paper's best on its dev set is 0.1.
-        temperature_on: `kd`: `teacher` divides the teacher's logits alone, as the paper writes it;
-            `both` also the student's, with the factor T^2 (Hinton).
-        kd_loss: `kd`: cross-entropy with the soft targets, their `kl` divergence, or the squared
-            error of the logits, which has no temperature.
-        alpha: `kd`: weight of the gold labels that the stores hold; the teacher has the rest, and
-            rows without a gold label for itself.
-        min_confidence: `kd`: rows that the teacher is less sure of (`Problem.confidence`, T = 1)
-            are left out.
-        threshold: `pl` and `self-training`: least confidence of a pseudo-label; the paper keeps
-            everything: 0.
+        temperature: temperature of the soft targets in kd. The paper's best on its dev set is 0.1.
+        temperature_on: whose logits the temperature divides in kd: teacher (MonoX), or both, with
+            the factor T^2 (Hinton).
+        kd_loss: loss of kd: ce with the soft targets, kl, or mse between the logits. The last has
+            no temperature.
+        alpha: weight of the stores' gold labels in kd. The teacher has the rest, and rows without
+            a gold label for itself.
+        min_confidence: leave out rows of kd of which the teacher is less confident, at T = 1
+            (`Problem.confidence`).
+        threshold: leave out pseudo-labels of which the teacher is less confident, in pl and
+            self-training. The paper keeps everything: 0.
     """
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 0.1
