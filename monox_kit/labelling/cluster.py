@@ -16,10 +16,20 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from monox_kit.durable import remove_leftover
 from monox_kit.errors import ClusterError, first_line
 from monox_kit.labelling.config import LabelConfig
+from monox_kit.labelling.ray_privacy import (
+    LOOPBACK,
+    clusters_here,
+    environment,
+    private_cluster,
+    private_folder,
+    private_umask,
+)
 from monox_kit.labelling.scheduler import ClusterRun, Scheduler
 from monox_kit.labelling.worker import Assignment, ShardWorker
 from monox_kit.models.run_plan import GPU_PROVIDERS
@@ -31,10 +41,10 @@ if TYPE_CHECKING:
 
 # Ray's name for a cluster of its own on this machine, whatever else runs here.
 _OWN = "local"
+# Ray's name for whatever cluster this machine is part of.
+_AUTO = "auto"
 _ADDRESS_VARIABLE = "RAY_ADDRESS"
 _ANSWER_S = 5.0
-# Ray reports how it is used to its makers unless told otherwise; nothing of ours does.
-_NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def label_on_cluster(
@@ -55,12 +65,12 @@ def label_on_cluster(
     """
     ray = _require_ray()
     needs = _needs(assignment)
-    with _connected(ray, assignment.config.address) as is_own:
-        most = _most_workers(ray, assignment.config, needs, is_own)
+    with _connected(ray, assignment.config.address) as umask:
+        most = _most_workers(ray, assignment.config, needs, is_own=umask is not None)
         remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(ShardWorker)
         # Sent to a machine once; marks of 600,000 shards would fill the memory of each worker.
         shared = ray.put(replace(assignment, marks={}))
-        scheduler = Scheduler(ray, lambda: remote.remote(needs["CPU"]), most, task)
+        scheduler = Scheduler(ray, lambda: remote.remote(needs["CPU"], umask), most, task)
         return scheduler.run(missing, shared, assignment.marks)
 
 
@@ -77,7 +87,9 @@ def require_cluster(config: LabelConfig) -> None:
         _require_same(ray, config.address)
         return
     address = _address(config.address)
-    if address in (_OWN, "auto"):
+    if address == _AUTO:
+        _found_here()
+    if address in (_OWN, _AUTO):
         return
     host, _, port = address.rpartition(":")
     try:
@@ -95,7 +107,7 @@ def _needs(assignment: Assignment) -> dict[str, int]:
 
 
 def _most_workers(
-    ray: ModuleType, config: LabelConfig, needs: Mapping[str, int], is_own: bool
+    ray: ModuleType, config: LabelConfig, needs: Mapping[str, int], *, is_own: bool
 ) -> int:
     """How many workers were asked for; else how many the cluster has room for now.
 
@@ -115,32 +127,82 @@ def _most_workers(
 
 
 @contextmanager
-def _connected(ray: ModuleType, asked: str | None) -> Iterator[bool]:
+def _connected(ray: ModuleType, asked: str | None) -> Iterator[int | None]:
     """Be connected to a cluster for the block: the one at hand, else the one named, else its own.
 
     Yields:
-        Whether the cluster is its own, which ends with the block.
+        Of a cluster of its own, which ends with the block, the umask that its workers lack; None
+        for one that was there.
 
     Raises:
         ClusterError: there is no such cluster.
     """
     if ray.is_initialized():
         _require_same(ray, asked)
-        yield False
+        yield None
         return
     address = _address(asked)
-    is_own = address == _OWN
-    quiet = cast(IO[str], _WithoutRay(sys.stdout))
-    with _environment(_NO_REPORTS), redirect_stdout(quiet):
-        _connect(ray, address, {"include_dashboard": False} if is_own else {})
+    with redirect_stdout(cast(IO[str], _WithoutRay(sys.stdout))):
+        if address == _OWN:
+            with _own_cluster(ray) as umask:
+                yield umask
+            return
+        # Ray asks for a token where it is told `auto` alone, and takes the variable's address.
+        found = {_ADDRESS_VARIABLE: _found_here()} if address == _AUTO else {}
+        with environment(found):
+            _connect(ray, address, {})
         try:
-            yield is_own
+            yield None
         finally:
             ray.shutdown()
 
 
-def _connect(ray: ModuleType, address: str, options: Mapping[str, Any]) -> None:
+@contextmanager
+def _own_cluster(ray: ModuleType) -> Iterator[int]:
+    """Have a cluster on this machine that no other user reaches, for the block.
+
+    Yields:
+        The umask that its processes would have had.
+
+    Raises:
+        ClusterError: Ray cannot start it so.
+    """
+    folder = private_folder()
+    with private_cluster(folder) as options:
+        with private_umask() as umask:
+            _connect(ray, _OWN, options, folder)
+        try:
+            _require_loopback(ray)
+            yield umask
+        finally:
+            ray.shutdown()
+    remove_leftover(folder)
+
+
+def _require_loopback(ray: ModuleType) -> None:
+    """Check that Ray did as it was told, which is no promise of its makers.
+
+    Raises:
+        ClusterError: it listens to others.
+    """
+    address = ray.get_runtime_context().gcs_address
+    if not address.startswith(f"{LOOPBACK}:"):
+        raise ClusterError(
+            f"--engine ray: this version of Ray listens at {address}, where other machines reach "
+            "it. Leave --engine ray out, or give the --address of a cluster that you started."
+        )
+
+
+def _connect(
+    ray: ModuleType, address: str, options: Mapping[str, Any], logs: Path | None = None
+) -> None:
     """Connect, quietly.
+
+    Args:
+        ray: the module.
+        address: as Ray takes it.
+        options: more for `ray.init`.
+        logs: where Ray writes them, for the message.
 
     Raises:
         ClusterError: Ray cannot.
@@ -153,7 +215,7 @@ def _connect(ray: ModuleType, address: str, options: Mapping[str, Any]) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises whatever its parts do
         ray.shutdown()
-        raise _no_cluster(address, error) from error
+        raise _no_cluster(address, error, logs) from error
     finally:
         # Ray puts its own in, which ends the process with the signal's number as its status.
         if in_main and handler is not None:
@@ -177,15 +239,35 @@ def _address(asked: str | None) -> str:
     return address
 
 
-def _no_cluster(address: str, error: Exception) -> ClusterError:
+def _found_here() -> str:
+    """The address of this user's cluster on this machine, or the environment's.
+
+    Raises:
+        ClusterError: there is none, or there are several.
+    """
+    if given := os.environ.get(_ADDRESS_VARIABLE):
+        return given
+    own, num_foreign = clusters_here()
+    if len(own) == 1:
+        return own[0]
+    found = ", ".join(own) if own else "none"
+    if num_foreign:
+        found += f" (other users have {num_foreign} processes of Ray here)"
+    raise ClusterError(
+        f"--address auto: expected one Ray cluster of this user on this machine, found {found}. "
+        "Give HOST:PORT of the one that you mean, or leave --address out to use this machine alone."
+    )
+
+
+def _no_cluster(address: str, error: Exception, logs: Path | None = None) -> ClusterError:
     step = (
         "Start one with `ray start --head`, set RAY_AUTH_MODE=token where it asks for a token, or "
         "leave --address out to use this machine alone"
     )
     if "AF_UNIX" in str(error):
         step = "Give Ray a folder with a shorter path in the variable RAY_TMPDIR"
-    elif address == _OWN:
-        step = "See the newest logs below /tmp/ray, or leave --engine ray out"
+    elif logs is not None:
+        step = f"See the logs below {logs}, or leave --engine ray out"
     return ClusterError(
         f"--address {address}: expected a Ray cluster, found: {first_line(error).rstrip('.')}. "
         f"{step}."
@@ -199,7 +281,7 @@ def _require_same(ray: ModuleType, asked: str | None) -> None:
         ClusterError: it is another.
     """
     found = ray.get_runtime_context().gcs_address
-    if asked not in (None, "auto", found):
+    if asked not in (None, _AUTO, found):
         raise ClusterError(
             f"--address {asked}: expected this process to be free, found it connected to {found}. "
             "Call ray.shutdown() first, or leave the address out."
@@ -223,21 +305,6 @@ class _WithoutRay:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the block, and for the processes started in it."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _require_ray() -> ModuleType:

@@ -165,8 +165,15 @@ class ShardWorker:
     Nothing that can fail stands in the constructor: Ray tells such errors as text alone.
     """
 
-    def __init__(self, cores: int) -> None:
-        """Args: the cores that Ray has reserved for the worker."""
+    def __init__(self, cores: int, umask: int | None = None) -> None:
+        """Prepares the process.
+
+        Args:
+            cores: that Ray has reserved for the worker.
+            umask: of the run, where Ray was started under a private one; None to leave it.
+        """
+        if umask is not None:
+            os.umask(umask)
         # The tokenizer would take every core of the machine, in each of its workers.
         os.environ.setdefault("RAYON_NUM_THREADS", str(cores))
         self._cores = cores

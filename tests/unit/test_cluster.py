@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ClusterError, ConfigError, CorpusError, StoreLocked
 from monox_kit.labelling import LabelConfig, cluster, scheduler
+from monox_kit.labelling.ray_privacy import clusters_here
 from monox_kit.labelling.scheduler import ClusterRun, Scheduler
 from monox_kit.labelling.teacher import Totals
 from monox_kit.labelling.worker import ShardDone
@@ -232,13 +235,14 @@ class FakeRay(ModuleType):
     def __init__(self) -> None:
         super().__init__("ray")
         self.started: dict[str, Any] = {}
-        self.reports: str | None = None
         self.is_up = False
         self.fails: Exception | None = None
+        self.address = "127.0.0.1:40000"
 
     def init(self, **options: Any) -> None:
         self.started, self.is_up = options, True
-        self.reports = os.environ.get("RAY_USAGE_STATS_ENABLED")
+        self.variables, self.umask = dict(os.environ), os.umask(0o077)
+        os.umask(self.umask)
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
         if self.fails is not None:
             raise self.fails
@@ -250,12 +254,13 @@ class FakeRay(ModuleType):
         self.is_up = False
 
     def get_runtime_context(self) -> Any:
-        return SimpleNamespace(gcs_address="10.0.0.1:6379")
+        return SimpleNamespace(gcs_address=self.address)
 
 
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
+def ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRay]:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     handler = signal.getsignal(signal.SIGTERM)
     yield FakeRay()
     signal.signal(signal.SIGTERM, handler)
@@ -264,17 +269,94 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
 def test_nothing_is_reported_and_the_process_stays_its_own(
     ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
     handler = signal.getsignal(signal.SIGTERM)
-    with cluster._connected(ray, None) as is_own:
-        assert is_own
+    with cluster._connected(ray, None):
         assert signal.getsignal(signal.SIGTERM) is handler
-    assert ray.reports == "0"
+    assert ray.variables["RAY_USAGE_STATS_ENABLED"] == "0"
     assert ray.started["address"] == "local"
     assert not ray.started["include_dashboard"]
     assert not ray.started["log_to_driver"]
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
     assert not ray.is_up
+
+
+def test_a_cluster_of_the_runs_own_is_this_users_alone(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    before = os.umask(0o022)
+    try:
+        with cluster._connected(ray, None) as umask:
+            assert umask == 0o022
+            (folder,) = tmp_path.iterdir()
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert Path(ray.started["_temp_dir"]).parent == folder
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    assert ray.umask == 0o077
+    assert ray.started["_node_ip_address"] == "127.0.0.1"
+    assert ray.variables["RAY_AUTH_MODE"] == "token"
+    assert len(ray.variables["RAY_AUTH_TOKEN"]) == 64
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_users_own_token_is_taken(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/somewhere")
+    with cluster._connected(ray, None):
+        pass
+    assert "RAY_AUTH_TOKEN" not in ray.variables
+
+
+def test_a_cluster_that_others_reach_is_ended(ray: FakeRay) -> None:
+    ray.address = "10.0.0.1:6379"
+    with pytest.raises(ClusterError, match=r"listens at 10\.0\.0\.1:6379"):
+        cluster._connected(ray, None).__enter__()
+    assert not ray.is_up
+
+
+def a_process(proc: Path, number: int, *arguments: str) -> None:
+    (proc / str(number)).mkdir(parents=True)
+    (proc / str(number) / "cmdline").write_bytes(b"\0".join(map(str.encode, arguments)) + b"\0")
+
+
+def test_clusters_are_this_users_by_their_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raylet = "/site/ray/core/src/ray/raylet/raylet"
+    a_process(tmp_path, 10, raylet, "--node_id=1", "--gcs-address=10.0.0.1:6379")
+    a_process(tmp_path, 11, raylet, "--gcs-address=10.0.0.1:6379")
+    # Neither a program that names a raylet, nor a process that has ended, is one.
+    a_process(tmp_path, 12, "/bin/grep", "raylet", "--gcs-address=6.6.6.6:6379")
+    a_process(tmp_path, 13, "")
+    (tmp_path / "14").mkdir()
+    assert clusters_here(tmp_path) == (["10.0.0.1:6379"], 0)
+    monkeypatch.setattr(os, "geteuid", lambda: (tmp_path / "10").stat().st_uid + 1)
+    assert clusters_here(tmp_path) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (([], 0), "found none"),
+        (([], 3), "found none .other users have 3 processes of Ray"),
+        ((["10.0.0.1:1", "10.0.0.2:2"], 0), r"found 10\.0\.0\.1:1, 10\.0\.0\.2:2"),
+    ],
+)
+def test_auto_believes_one_cluster_of_this_user(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch, found: tuple[list[str], int], told: str
+) -> None:
+    monkeypatch.setattr(cluster, "clusters_here", lambda: found)
+    with pytest.raises(ClusterError, match=f"--address auto: .*{told}"):
+        cluster._connected(ray, "auto").__enter__()
+    assert not ray.started
+    monkeypatch.setattr(cluster, "clusters_here", lambda: (["10.0.0.1:6379"], 2))
+    with cluster._connected(ray, "auto") as umask:
+        assert umask is None
+    assert ray.started["address"] == "auto"
+    assert ray.variables["RAY_ADDRESS"] == "10.0.0.1:6379"
+    assert "RAY_ADDRESS" not in os.environ
 
 
 def test_the_address_is_the_one_given_then_the_environments(
@@ -282,8 +364,8 @@ def test_the_address_is_the_one_given_then_the_environments(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
     for asked, expected in ((None, "10.0.0.2:6379"), ("auto", "auto")):
-        with cluster._connected(ray, asked) as is_own:
-            assert not is_own
+        with cluster._connected(ray, asked) as umask:
+            assert umask is None
         assert ray.started["address"] == expected
         assert "include_dashboard" not in ray.started
 
@@ -292,7 +374,7 @@ def test_the_address_is_the_one_given_then_the_environments(
     ("error", "step"),
     [
         (OSError("AF_UNIX path length cannot exceed 107 bytes"), "RAY_TMPDIR"),
-        (RuntimeError("Failed to start GCS. \nmore"), "logs below /tmp/ray"),
+        (RuntimeError("Failed to start GCS. \nmore"), "logs below .*/ray-"),
     ],
 )
 def test_a_cluster_that_does_not_start_is_told(ray: FakeRay, error: Exception, step: str) -> None:
@@ -306,9 +388,10 @@ def test_a_cluster_that_does_not_start_is_told(ray: FakeRay, error: Exception, s
 
 def test_a_process_at_another_cluster_is_refused(ray: FakeRay) -> None:
     ray.is_up = True
+    ray.address = "10.0.0.1:6379"
     for asked in (None, "auto", "10.0.0.1:6379"):
-        with cluster._connected(ray, asked) as is_own:
-            assert not is_own
+        with cluster._connected(ray, asked) as umask:
+            assert umask is None
     assert ray.is_up
     with pytest.raises(ClusterError, match=r"found it connected to 10\.0\.0\.1:6379"):
         cluster._connected(ray, "10.0.0.2:6379").__enter__()
