@@ -159,9 +159,10 @@ class LabelSet:
         """
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise CorpusError(
-                f"{path}: expected a JSON file of label names, found: {error}. "
+                f"{path}: expected a JSON file of label names, found: {reason}. "
                 'Write {"names": ["...", "..."]}.'
             ) from error
         if not isinstance(value, dict):

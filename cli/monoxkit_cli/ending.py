@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import typer
 
-from monox_kit.errors import ConfigError, MonoxError
+from monox_kit.errors import ConfigError, MonoxError, StorageError
 from monox_kit.extras import missing_extra
 from monox_kit.foreign import cleaned, shown, shown_json, shown_lines
 from monoxkit_cli.options import as_options
@@ -140,6 +140,11 @@ def _described(error: BaseException) -> tuple[str, str, int]:
         error = storage_error(error, error.filename or "output")
     if isinstance(error, ModuleNotFoundError):
         error = missing_extra(error) or error
+    elif isinstance(error, OSError) and error.filename is not None:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        error = StorageError(
+            f"{os.fsdecode(error.filename)}: {reason}. Check the path and its permissions."
+        )
     if isinstance(error, MonoxError):
         return type(error).__name__, as_options(str(error)), error.exit_code
     message = f"{shown(error)}. Run the same command with --debug to see where it comes from."

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -87,6 +88,20 @@ _OLDER_TOKENIZER_FILES = ("spm.model",)
 
 
 _NONE: Mapping[str, ModelFile] = {}
+
+# What the fields of a run's fingerprint that are no settings mean to its user.
+_RUN_WORDS = {
+    "command": "the command",
+    "labels": "the label set (its digest)",
+    "labelled_digest": "the gold-labelled text (its digest)",
+    "dev_digest": "the text of --dev (its digest)",
+    "unlabelled_digest": "the text of --unlabelled (its digest)",
+    "check_digest": "the text of --check (its digest)",
+    "stores": "the logit stores (their digest)",
+    "model_digest": "the model (its digest)",
+    "tokenizer_digest": "the tokenizer (its digest)",
+    "graphs_version": "the version of the exporter",
+}
 
 
 @dataclass(frozen=True)
@@ -500,11 +515,21 @@ def require_same_run(found: Mapping[str, Any], asked: Mapping[str, Any], where: 
     Raises:
         ConfigError: a field differs; the message names it and both values.
     """
-    # The command first: another command's folder differs in every other field too.
-    for key in sorted({*found, *asked}, key=lambda key: (key != "command", key)):
-        if found.get(key) != asked.get(key):
+    # What others follow from comes first: another command's folder differs in every field, and
+    # another label set changes the digests of all labelled text.
+    first = ("command", "labels", "labelled_digest")
+    for key in (*first, *sorted({*found, *asked} - {*first})):
+        before, now = found.get(key), asked.get(key)
+        if before != now:
             raise ConfigError(
-                f"{where}: expected {key} {asked.get(key)!r} as asked now, found "
-                f"{found.get(key)!r} of an earlier run. Give another --out, or delete the folder "
-                "to start again."
+                f"{where}: an earlier run is there, and {_RUN_WORDS.get(key, f'`{key}`')} differs: "
+                f"{_shown_value(before)} then, {_shown_value(now)} now. Give another --out, or "
+                "delete the folder to start again."
             )
+
+
+def _shown_value(value: Any) -> str:
+    """A setting as a message shows it; of a digest the beginning."""
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return value[:12]
+    return "none" if value is None else repr(value)

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from monox_kit.durable import AppendedFile, disk_errors, write_file
+from monox_kit.durable import AppendedFile, disk_errors, make_folder, write_file
 from monox_kit.errors import CheckpointError, ConfigError
 from monox_kit.progress import Progress
 from monox_kit.training.state import TrainingState
@@ -88,6 +88,8 @@ class TrainingLog:
         if self._tensorboard is not None:
             step = state.step + 1 if state is not None else 0
             with disk_errors(self._tensorboard):
+                if "://" not in self._tensorboard:
+                    make_folder(Path(self._tensorboard))
                 self._board = _board_class()(log_dir=self._tensorboard, purge_step=step)
         if state is None:
             self.add("start", 0, fingerprint=dict(fingerprint))

@@ -174,8 +174,8 @@ def _own_folder(folder: Path, fingerprint: Mapping[str, Any]) -> Path:
         make_folder(folder)
         if not all(entry.name.startswith(".tmp-") for entry in folder.iterdir()):
             raise ConfigError(
-                f"{folder}: expected no folder or the rounds of this run, found something else. "
-                "Give another --out."
+                f"{folder}: something is there already, and it is not the rounds of this run. Give "
+                "another --out."
             )
         remove_all_leftovers(folder)  # of a kill while the record was written
         write_json(path, ours)

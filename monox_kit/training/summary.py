@@ -86,14 +86,14 @@ def finished_run(out: Path, fingerprint: Mapping[str, Any]) -> TrainingSummary |
         return None
     if not (out / RECORD_FILE).is_file():
         raise ConfigError(
-            f"--out {out}: expected no folder or a finished run of this command, found "
-            "something else. Give another --out."
+            f"--out {out}: something is there already, and it is no model of a training run. Give "
+            "another --out."
         )
     record = open_folder(str(out.absolute())).record
     if record is None or not {"run", "content"} <= record.provenance.keys():
         raise ConfigError(
-            f"{out}: expected no folder or a finished run of this command, found "
-            "another model. Give another --out."
+            f"--out {out}: a model is there already, and it is not of a training run. Give another "
+            "--out."
         )
     require_same_run(record.provenance["run"], json.loads(json.dumps(fingerprint)), out)
     for name, found in content_digests(out).items():

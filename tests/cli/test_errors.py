@@ -257,6 +257,25 @@ def test_a_terminal_of_few_characters_gets_escapes(encoding: str, tmp_path: Path
             assert json.loads(finished.stdout.decode(encoding))["path"] == str(folder)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(errno.ENOENT, "x", "/proc/x"), "No such file"),
+        (NotADirectoryError(errno.ENOTDIR, "x", b"/a/b"), "Not a directory"),
+        (OSError(errno.ENAMETOOLONG, "x", "/a/" + "n" * 300), "too long"),
+        (OSError(errno.ELOOP, "x", "/a/link"), "symbolic links"),
+    ],
+)
+def test_what_the_system_refuses_is_no_unexpected_error(
+    error: OSError, reason: str, command: Any, capsys: Any
+) -> None:
+    command(raising(error))
+    assert main(["work"]) == 6
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"StorageError: {os.fsdecode(error.filename)}: ")
+    assert reason in shown
+
+
 def test_a_full_disk_below_our_own_writes_is_a_storage_error(command: Any, capsys: Any) -> None:
     command(raising(OSError(errno.ENOSPC, "No space left on device", "runs/cache")))
     assert main(["work"]) == 6

@@ -380,7 +380,7 @@ def test_what_is_no_checkpoint_is_refused_and_left(
 def test_another_runs_checkpoint_is_refused_and_not_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "c", 2, 4)
     other = Checkpoints(tmp_path / "c", {**FINGERPRINT, "seed": 2})
-    with pytest.raises(ConfigError, match="expected seed 2 as asked now, found 1"):
+    with pytest.raises(ConfigError, match="`seed` differs: 1 then, 2 now"):
         other.load_newest(parameters())
 
 

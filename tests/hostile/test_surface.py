@@ -462,3 +462,26 @@ def test_nothing_that_is_published_names_the_place_it_was_made_in(tmp_path: Path
                 content = path.read_bytes()
                 assert not [place for place in places if place + b"/" in content], path
     assert "train.jsonl" in (work / "teacher" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"names": ' + b"[" * 100_000,
+        b'{"a": ' * 100_000,
+        b"\xff\xfe",
+        b"",
+        b"[1]",
+        b'{"names": ["a", 1]}',
+        b'{"names": ["a"]}',
+        b'{"names": ["a", "b"], "problem_type": []}',
+    ],
+)
+def test_a_labels_file_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_bytes(content)
+    with pytest.raises(CorpusError):
+        LabelSet.read(path)
+    with pytest.raises(CorpusError, match="Is a directory"):
+        LabelSet.read(tmp_path)

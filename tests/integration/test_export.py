@@ -224,7 +224,7 @@ def test_check_texts_come_from_every_file_in_turn(model: Path, tmp_path: Path) -
 def test_an_equal_export_is_reused_and_another_is_refused(model: Path, tmp_path: Path) -> None:
     export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
     assert export_model(ExportConfig(model=str(model)), tmp_path / "bundle").reused
-    with pytest.raises(ConfigError, match="precision 'int8' as asked now, found 'fp32'"):
+    with pytest.raises(ConfigError, match="`precision` differs: 'fp32' then, 'int8' now"):
         export_model(ExportConfig(model=str(model), precision="int8"), tmp_path / "bundle")
 
 
@@ -233,7 +233,7 @@ def test_a_bundle_of_other_graphs_is_not_taken_for_this_one(
 ) -> None:
     export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
     monkeypatch.setattr(run, "GRAPHS_VERSION", 3)
-    with pytest.raises(ConfigError, match="expected graphs_version 3 as asked now, found 2"):
+    with pytest.raises(ConfigError, match="version of the exporter differs: 2 then, 3 now"):
         export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
 
 

@@ -126,7 +126,7 @@ def test_a_finished_run_is_reused_and_another_is_refused(files: Path, tmp_path: 
     again = train_teacher(teacher_config(files), tmp_path / "teacher")
     assert again.reused and not first.reused
     assert again.dev_accuracy == first.dev_accuracy
-    with pytest.raises(ConfigError, match=r"learning_rate 0\.001 as asked now, found 0\.005"):
+    with pytest.raises(ConfigError, match=r"`learning_rate` differs: 0\.005 then, 0\.001 now"):
         train_teacher(
             teacher_config(files, replace(LOOP, learning_rate=1e-3)), tmp_path / "teacher"
         )
