@@ -17,7 +17,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, TypeAlias, get_type_hints
 
 from monox_kit.errors import ConfigError
 
@@ -34,7 +34,7 @@ class Config:
     """
 
     __slots__ = ()
-    RULES: ClassVar[tuple[Needs | OnlyWith, ...]] = ()
+    RULES: ClassVar[tuple[Rule, ...]] = ()
 
     def __post_init__(self) -> None:
         _require_valid(self)
@@ -100,6 +100,9 @@ class OnlyWith:
                     f"alone, and `{self.other}` is {found}. Leave it out, or change "
                     f"`{self.other}`."
                 )
+
+
+Rule: TypeAlias = Needs | OnlyWith
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from monox_kit.config import Config, Setting, settings_of
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.evaluation.comparison import CompareConfig
 from monox_kit.extras import missing_extra
+from monox_kit.labelling.config import LabelConfig
 from monox_kit.prediction.config import PredictConfig
 from monox_kit.progress import Progress
 
@@ -35,6 +36,7 @@ class Stage:
         config: its configuration.
         function: where the library's function of a configuration stands, as `module:name`.
         output: the parameter that names what is written; None where nothing is.
+        output_help: one sentence about it.
         positional: settings that are given without a name.
         defaults: defaults that differ from the configuration's own.
     """
@@ -44,6 +46,7 @@ class Stage:
     config: type[Config]
     function: str
     output: str | None = None
+    output_help: str = "Folder to write."
     positional: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -51,8 +54,8 @@ class Stage:
         """The parameters of the call in their order, those that must be given first."""
         found = {one.name: one for one in self._flat(self.config)}
         if self.output is not None:
-            text = "The file or folder to write."
-            found[self.output] = Parameter(self.output, str | Path, inspect.Parameter.empty, text)
+            empty = inspect.Parameter.empty
+            found[self.output] = Parameter(self.output, str | Path, empty, self.output_help)
         ordered = sorted(
             found.values(),
             key=lambda one: (one.name not in self.positional, not one.is_required),
@@ -233,11 +236,20 @@ STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(
+            name="label",
+            summary="Write a teacher's logits for every row of a corpus to a store.",
+            config=LabelConfig,
+            function="monox_kit.labelling:label_corpus",
+            output="store",
+            output_help="Logit store to write or to finish: a folder or a URL.",
+        ),
+        Stage(
             name="predict",
             summary="Write labels with probabilities for every row of some files to one file.",
             config=PredictConfig,
             function="monox_kit.prediction.run:predict",
             output="out",
+            output_help="File to write; - writes to the standard output.",
             positional=("model",),
         ),
         Stage(
@@ -250,5 +262,6 @@ STAGES: Mapping[str, Stage] = {
     )
 }
 
+label = STAGES["label"].call()
 predict = STAGES["predict"].call()
 compare = STAGES["compare"].call()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
-from monoxkit_cli.options import ArgumentsFirst, option_name
+from monoxkit_cli.options import ArgumentsFirst, as_options, option_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,7 +91,7 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
     default = defaults.get(one.name, one.default)
     is_argument = one.name in stage.positional
     metavar = one.name.upper() if is_argument else _metavar(one, kind)
-    settings: dict[str, Any] = {"help": one.help, "metavar": metavar}
+    settings: dict[str, Any] = {"help": as_options(one.help), "metavar": metavar}
     if parser is not None:
         settings["parser"] = parser
     about = (

@@ -22,7 +22,6 @@ from monox_kit.models.run_plan import RunPlan
 from monox_kit.progress import Progress
 from monox_kit.store import StoreManifest, StorePlace, staged_place
 from monox_kit.store.format import STORE_FILE
-from monox_kit.validation import checked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +49,6 @@ class LabelJob:
         Raises:
             MonoxError: by kind; see `monox_kit.errors`.
         """
-        checked(config)
-        config.require_consistent()
         place = staged_place(store, config.staging)
         if config.engine == "ray":
             require_cluster(config)

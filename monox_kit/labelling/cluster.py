@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from monox_kit.durable import remove_leftover
-from monox_kit.errors import ClusterError, first_line
+from monox_kit.errors import ClusterError, ConfigError, first_line
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.ray_privacy import (
     LOOPBACK,
@@ -80,8 +80,14 @@ def require_cluster(config: LabelConfig) -> None:
     Ray itself would try for a quarter of an hour, and only after the corpus has been read.
 
     Raises:
-        ClusterError: one of them is not so.
+        ConfigError: the device has a number, where Ray gives each worker a GPU of its own.
+        ClusterError: Ray is not installed, or nothing answers.
     """
+    if ":" in config.device:
+        raise ConfigError(
+            f"`device` {config.device}: with `engine` ray each worker has a GPU of its own. Give "
+            "cuda, without a number."
+        )
     ray = _require_ray()
     if ray.is_initialized():
         _require_same(ray, config.address)

@@ -2,136 +2,97 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from annotated_types import Ge, Gt, Le, Lt
 
+from monox_kit.config import Config, Needs, OnlyWith, Rule
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.errors import ConfigError
 from monox_kit.models.folder import FP32, Backend, RunPrecision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelConfig:
+class LabelConfig(Config):
     """How a corpus is labelled.
 
     Attributes:
-        teacher: the backend that runs the model; `torch` is the reference.
-        model: an ONNX bundle for `onnx`, a PyTorch folder for `torch`.
-        corpus: the texts.
-        max_length: the cut in tokens; None for the bundle's own.
-        shard_rows: rows of a shard, the unit of commit and of resuming.
-        batch_tokens: padded tokens per batch.
-        sessions: batches that ONNX Runtime runs at once.
-        threads: of each of them. Where none of these three is given, ONNX Runtime's are measured;
-            where one is, the others take their plain defaults.
-        dtype: of the stored logits.
-        ignore_labels: whether gold labels in the corpus are left out of the store.
-        provider: ONNX Runtime's execution provider; `auto` is the one that the bundle was
-            measured on.
-        device: PyTorch's device.
-        precision: PyTorch's; `bf16` runs matrix products under autocast; None for fp32. An ONNX
-            bundle has its own.
-        compiled: whether PyTorch compiles the model first.
-        guard: fraction of rows that are to have the fp32 graph's label: those whose two largest
-            logits are too close for that are computed again by the fp32 graph. None trusts the
-            graph.
-        guard_rows: rows of each half of the guard's sample, on which it learns and is audited;
-            None for a fiftieth of the corpus, 200 to 2,000.
-        guard_precision: what the fp32 graph computes those rows again in. `bf16` takes about half
-            the time, needs OpenVINO's provider on a CPU with bf16, and is audited against fp32.
-        guard_kl: beside `guard`, the mean KL divergence from fp32's distributions at T = 1, in
-            nats, that rows are to have at most: more of them are computed again. None for any.
-        begin: whether the store is only begun: the corpus is scanned and the guard learned, and no
-            row is labelled.
-        shard_range: the first shard to label and the one behind the last, of a store that has been
-            begun; None for all. Other runs, on other machines, may label the others meanwhile.
-        engine: `ray` gives the shards to the workers of a Ray cluster.
-        address: of the cluster; None for one on this machine, or where RAY_ADDRESS says.
-        workers: of the cluster at once; None for as many as it has room for.
-        staging: a folder on each machine for shards on their way to a URL; None for one in the
-            cache.
+        model: the teacher: an ONNX bundle, or a PyTorch folder with `teacher` torch.
+        corpus: text files, globs, URLs or hub datasets, in the order of the store's rows.
+        teacher: the backend that runs the model: onnx, or torch, the reference.
+        max_length: truncate texts at this many tokens [default: the bundle's own].
+        shard_rows: rows of a shard, which is the unit of commit and of resuming.
+        batch_tokens: padded tokens per batch [default: measured here, where none of this setting,
+            `sessions` and `threads` is given].
+        sessions: batches that ONNX Runtime runs at once [default: measured, as above].
+        threads: threads of each of those batches [default: measured, as above].
+        dtype: type of the stored logits.
+        ignore_labels: leave gold labels in the corpus out of the store.
+        provider: execution provider of ONNX Runtime: cpu, cuda, tensorrt, openvino, or auto for the
+            one that the bundle was measured on.
+        device: PyTorch's device: cpu, cuda or cuda:N.
+        precision: PyTorch's precision; bf16 runs matrix products under autocast [default: fp32].
+            An ONNX bundle has its own.
+        compile: let PyTorch compile the model first.
+        guard: fraction of rows that are to have the fp32 graph's label, such as 0.999. Rows whose
+            two largest logits are too close for that are computed again by the fp32 graph.
+        guard_rows: rows of each half of the guard's sample, on which it learns and is audited
+            [default: a fiftieth of the corpus, 200 to 2,000].
+        guard_precision: precision of the rows that are computed again. bf16 takes about half the
+            time, needs OpenVINO's provider on a CPU with bf16, and is audited against fp32.
+        guard_kl: mean KL divergence from fp32's distributions, in nats, that rows are to have at
+            most, such as 0.001. At T = 1; more rows are computed again.
+        begin: scan the corpus, choose the run plan and learn the guard, and label no row.
+        shard_range: label these shards alone, of a store that has been begun; A to B - 1 [default:
+            all]. Other runs, on other machines, may label the others meanwhile.
+        engine: where the shards are labelled: in this process, or by the workers of a Ray cluster.
+        address: address of the Ray cluster, such as auto [default: one on this machine, or where
+            RAY_ADDRESS says].
+        workers: workers of the cluster at once [default: as many as it has room for].
+        staging: folder for shards on their way to a URL, on each machine [default: one in the
+            cache].
     """
 
-    teacher: Backend
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        OnlyWith(
+            ("guard", "guard_rows", "guard_precision", "guard_kl", "sessions", "threads"),
+            "teacher",
+            ("onnx",),
+        ),
+        OnlyWith(("precision", "compile"), "teacher", ("torch",)),
+        Needs(("guard_rows", "guard_precision", "guard_kl"), "guard", 0.999),
+        OnlyWith(("address", "workers"), "engine", ("ray",)),
+        OnlyWith(("shard_range",), "begin", (False,)),
+        OnlyWith(("begin",), "engine", ("local",)),
+    )
+
     model: str
     corpus: CorpusConfig
-    max_length: Annotated[int, Field(ge=4)] | None = None
-    shard_rows: Annotated[int, Field(ge=1)] = 16_384
-    batch_tokens: Annotated[int, Field(ge=1)] | None = None
-    sessions: Annotated[int, Field(ge=1, le=1024)] | None = None
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    teacher: Backend = "onnx"
+    max_length: Annotated[int, Ge(4)] | None = None
+    shard_rows: Annotated[int, Ge(1)] = 16_384
+    batch_tokens: Annotated[int, Ge(1)] | None = None
+    sessions: Annotated[int, Ge(1), Le(1024)] | None = None
+    threads: Annotated[int, Ge(1), Le(1024)] | None = None
     dtype: Literal["float32", "float16"] = "float32"
     ignore_labels: bool = False
     provider: str = "auto"
     device: str = "cpu"
     precision: RunPrecision | None = None
-    compiled: bool = False
-    guard: Annotated[float, Field(gt=0, lt=1)] | None = None
-    guard_rows: Annotated[int, Field(ge=50)] | None = None
+    compile: bool = False
+    guard: Annotated[float, Gt(0), Lt(1)] | None = None
+    guard_rows: Annotated[int, Ge(50)] | None = None
     guard_precision: RunPrecision = FP32
-    guard_kl: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    guard_kl: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     begin: bool = False
     shard_range: tuple[int, int] | None = None
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
-    workers: Annotated[int, Field(ge=1)] | None = None
+    workers: Annotated[int, Ge(1)] | None = None
     staging: str | None = None
-
-    def require_consistent(self) -> None:
-        """Check that no option was given that the chosen backend would ignore.
-
-        Raises:
-            ConfigError: one was.
-        """
-        of_guard = {
-            "--guard-rows": self.guard_rows,
-            "--guard-precision": None if self.guard_precision == FP32 else self.guard_precision,
-            "--guard-kl": self.guard_kl,
-        }
-        onnx_only = {
-            "--guard": self.guard,
-            **of_guard,
-            "--sessions": self.sessions,
-            "--threads": self.threads,
-        }
-        torch_only = {
-            "--precision": self.precision,
-            "--compile": "on" if self.compiled else None,
-        }
-        unused, other = (torch_only, "torch") if self.teacher == "onnx" else (onnx_only, "onnx")
-        for option, value in unused.items():
-            if value is not None:
-                raise ConfigError(
-                    f"{option} {value}: expected with --teacher {other} only, found --teacher "
-                    f"{self.teacher}. Leave it out or change the teacher."
-                )
-        for option, value in of_guard.items():
-            if self.guard is None and value is not None:
-                raise ConfigError(
-                    f"{option} {value}: expected together with --guard, found none. "
-                    "Give --guard 0.999, or leave it out."
-                )
-        for option, value in {"--address": self.address, "--workers": self.workers}.items():
-            if value is not None and self.engine != "ray":
-                raise ConfigError(
-                    f"{option} {value}: expected with --engine ray only, found --engine "
-                    f"{self.engine}. Leave it out, or give --engine ray."
-                )
-        if self.begin and (self.shard_range is not None or self.engine == "ray"):
-            other = "--engine ray" if self.shard_range is None else "--shard-range"
-            raise ConfigError(
-                f"--begin: it labels no shard, so that {other} has nothing to do. Leave one of the "
-                "two out."
-            )
-        if self.engine == "ray" and ":" in self.device:
-            raise ConfigError(
-                f"--device {self.device}: expected cpu or cuda with --engine ray, which gives each "
-                "worker a GPU of its own, found a number. Leave the number out."
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -221,7 +221,7 @@ class TeacherModel:
             file=file,
             device=config.device,
             precision=precision or config.precision,
-            compiled=config.compiled,
+            compiled=config.compile,
         )
 
 

@@ -25,6 +25,7 @@ def test_commands_finish_into_a_link_to_an_empty_folder_and_find_it_again(tmp_pa
         f"--dev {tmp_path}/dev.jsonl --out {links}/teacher {steps}",
         f"export {links}/teacher --out {links}/bundle --check {tmp_path}/dev.jsonl",
         f"{label} --store {links}/store",
+        f"{label} --store {links}/half --begin",
         f"{label} --store {links}/half --shard-range 0:1",
         f"train-student --model {tmp_path}/encoder --store {links}/store --method kd "
         f"--dev {tmp_path}/dev.jsonl --out {links}/student {steps}",

@@ -241,7 +241,7 @@ def test_a_guard_is_in_fp32_unless_bf16_was_asked_for(
     [
         ({"provider": "cpu"}, ProviderError, "--guard-precision bf16: .* found cpu"),
         ({"model": "bundle"}, ConfigError, "--guard-precision bf16: .* in bf16, which its guard"),
-        ({"guard": None, "guard_rows": None}, ConfigError, "--guard-precision bf16: .* --guard"),
+        ({"guard": None, "guard_rows": None}, ConfigError, "`guard_precision` bf16: .* `guard`"),
     ],
 )
 def test_a_bf16_guard_that_cannot_be_is_named(
@@ -288,9 +288,13 @@ def test_a_session_tells_openvino_what_to_compute_in(
         def get_providers(self) -> list[str]:
             return [PROVIDERS["openvino"]]
 
+    class Options:
+        def add_session_config_entry(self, name: str, value: str) -> None:
+            assert name == "session.intra_op.allow_spinning"
+
     runtime = SimpleNamespace(
         InferenceSession=Session,
-        SessionOptions=SimpleNamespace,
+        SessionOptions=Options,
         get_available_providers=lambda: [PROVIDERS["openvino"]],
         __version__="1.24",
     )
