@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from monox_kit.runtime_environment import silence_dependencies
@@ -25,6 +26,12 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # Beside other work, threads that spin while they wait take the cores from those that compute.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["MONOXKIT_SPIN"] = "off"
+
+# A slow example is one of a busy machine.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 # Subprocesses run this checkout's code, installed or not.
 _ROOT = Path(__file__).resolve().parent.parent

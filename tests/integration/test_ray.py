@@ -38,6 +38,7 @@ pytestmark = [
 ]
 
 CORES = 2
+HANGS_S = 250.0  # what takes longer hangs, also beside other work
 
 
 @pytest.fixture(scope="module")
@@ -313,10 +314,10 @@ def test_the_command_prints_its_result_and_nothing_of_rays(
         workers[:] = [pid for pid in descendants(process.pid) if is_worker(pid)]
         return workers
 
-    wait_until(found, 120)
+    wait_until(found, HANGS_S)
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
-    result, messages = process.communicate(timeout=120)
+    result, messages = process.communicate(timeout=HANGS_S)
     assert process.returncode == 0, messages
     assert json.loads(result)["cluster"]["num_lost_workers"] == len(workers) == 1
     ours = ("checking the corpus: ", "labelling (onnx): ")
@@ -326,14 +327,14 @@ def test_the_command_prints_its_result_and_nothing_of_rays(
 
 def test_a_signal_ends_the_command_and_its_cluster(files: Path, tmp_path: Path) -> None:
     process = started(files, tmp_path / "store", "--workers", "1")
-    wait_until((tmp_path / "store" / "shards" / "000000").exists, 120)
+    wait_until((tmp_path / "store" / "shards" / "000000").exists, HANGS_S)
     children = descendants(process.pid)
     process.terminate()
-    _, messages = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=HANGS_S)
     assert process.returncode == 143
     assert messages.splitlines()[-1].startswith("Stopped by SIGTERM. Finished work is kept")
     assert len(children) > 2
-    wait_until(lambda: not any(map(is_alive, children)), 30)
+    wait_until(lambda: not any(map(is_alive, children)), HANGS_S)
 
 
 def descendants(pid: int) -> set[int]:

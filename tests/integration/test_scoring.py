@@ -58,7 +58,9 @@ TEXTS = st.lists(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(texts=TEXTS, budget=st.integers(8, 200))
 def test_every_document_gets_its_own_logits_and_equal_ones_are_computed_once(

@@ -82,7 +82,7 @@ def _process(folder: Path, rank: int) -> None:
         init_method=f"file://{folder}/meeting",
         rank=rank,
         world_size=2,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=500),
     )
     processes = Processes(rank, 2, "cpu")
 
