@@ -13,7 +13,6 @@ A bundle is an ordinary Hugging Face folder plus `monoxkit.json`, so other tools
 
 from __future__ import annotations
 
-import glob
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,14 @@ from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError, Model
 from monox_kit.models.class_names import are_named, declared_labels
 from monox_kit.models.files import ModelFile, find_file, read_json
 from monox_kit.models.graph_file import external_data
-from monox_kit.models.hub import download, hub_name, local_folder
+from monox_kit.models.hub import (
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    FP32_FILE,
+    ONNX_FILE,
+    from_hub,
+    local_folder,
+)
 from monox_kit.models.record import (
     CARD_FILE,
     RECORD_FILE,
@@ -39,53 +45,25 @@ from monox_kit.models.record import (
     write_record,
 )
 from monox_kit.models.shown_config import shown_config
-from monox_kit.models.weights import (
-    WEIGHTS_FILE,
-    WEIGHTS_INDEX_FILE,
-    find_weights,
-    shard_names,
-    tensor_shapes,
-)
+from monox_kit.models.tokenizer_parts import digested_names, find_tokenizer
+from monox_kit.models.weights import WEIGHTS_FILE, find_weights, tensor_shapes
 from monox_kit.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from monox_kit.models.blueprint import Blueprint
 
 __all__ = [
-    "CARD_FILE", "RECORD_FILE", "Backend", "BundleRecord", "ModelFolder", "open_folder",
-    "require_same_run", "write_record",
+    "CARD_FILE", "CONFIG_FILE", "FP32_FILE", "ONNX_FILE", "RECORD_FILE", "Backend", "BundleRecord",
+    "ModelFolder", "open_folder", "require_same_run", "write_record",
 ]  # fmt: skip
 
-CONFIG_FILE = "config.json"
-ONNX_FILE = "model.onnx"
 ONNX_DATA_FILE = "model.onnx.data"
-FP32_FILE = "model.fp32.onnx"
 DEFAULT_MAX_LENGTH = 256  # the MonoX paper's cut
-_ADAPTER_FILE = "adapter_config.json"
-_TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
 # What a runtime multiplies float32 weights in.
 RunPrecision = Literal["fp32", "bf16"]
 FP32: Literal["fp32"] = "fp32"
 BF16: Literal["bf16"] = "bf16"
-
-# What a tokenizer may consist of, across the families that transformers loads.
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    _TOKENIZER_CONFIG_FILE,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
-)
-_MAX_TOKENIZER_BYTES = 256 << 20  # a million pieces take 60 MB
-# Used, and digested, only where there is no tokenizer.json: 0.1.0's digests know nothing of them.
-_OLDER_TOKENIZER_FILES = ("spm.model",)
-
 
 _NONE: Mapping[str, ModelFile] = {}
 
@@ -250,9 +228,7 @@ class ModelFolder:
         Raises:
             ModelError: a file changed since the folder was opened.
         """
-        older = () if "tokenizer.json" in self.files else _OLDER_TOKENIZER_FILES
-        names = (*_TOKENIZER_FILES, *older)
-        return self._digest([name for name in names if name in self.files])
+        return self._digest(digested_names(self.files))
 
     @contextmanager
     def torch_view(self) -> Iterator[Path]:
@@ -417,10 +393,10 @@ def open_folder(reference: str, progress: Progress | None = None) -> ModelFolder
     progress = progress or Silent()
     path = local_folder(reference, progress)
     if path is None:
-        path = _from_hub(hub_name(reference), progress)
-    if find_file(path, _ADAPTER_FILE) is not None:
+        path = from_hub(reference, progress)
+    if find_file(path, ADAPTER_FILE) is not None:
         raise ModelError(
-            f"{path}: the folder holds a PEFT adapter ({_ADAPTER_FILE}), not a whole model. Merge "
+            f"{path}: the folder holds a PEFT adapter ({ADAPTER_FILE}), not a whole model. Merge "
             "the adapter into its model (merge_and_unload) and save that."
         )
     config_file = find_file(path, CONFIG_FILE)
@@ -429,22 +405,12 @@ def open_folder(reference: str, progress: Progress | None = None) -> ModelFolder
             f"{path}: expected a model folder with config.json, found none. "
             "Give a Hugging Face model folder, packaged:NAME or a hub name."
         )
-    files = {CONFIG_FILE: config_file}
-    for name in (*_TOKENIZER_FILES, *_OLDER_TOKENIZER_FILES):
-        if file := find_file(path, name):
-            if file.num_bytes > _MAX_TOKENIZER_BYTES:
-                raise ModelError(
-                    f"{file.shown}: expected at most {_MAX_TOKENIZER_BYTES} bytes, found "
-                    f"{file.num_bytes}. Restore the file."
-                )
-            files[name] = file
-    _require_own_tokenizer(files)
     folder = ModelFolder(
         path=path,
         name=reference,
         config=_checked(read_json(config_file), config_file),
         record=BundleRecord.read(path / RECORD_FILE) if find_file(path, RECORD_FILE) else None,
-        files=files,
+        files={CONFIG_FILE: config_file, **find_tokenizer(path)},
         weights=find_weights(path),
     )
     if folder.backend == "onnx" and not folder.graph_files(ONNX_FILE):
@@ -465,43 +431,6 @@ def _checked(config: dict[str, Any], file: ModelFile) -> dict[str, Any]:
             f"{str(architectures)[:80]!r}. Restore the file."
         )
     return config
-
-
-def _require_own_tokenizer(files: Mapping[str, ModelFile]) -> None:
-    """Check that the tokenizer needs no code of its own, which is never run.
-
-    Raises:
-        ModelError: it does.
-    """
-    file = files.get(_TOKENIZER_CONFIG_FILE)
-    if file is None:
-        return
-    auto_map = read_json(file).get("auto_map")
-    if isinstance(auto_map, dict):
-        auto_map = auto_map.get("AutoTokenizer")
-    if auto_map:
-        raise ModelError(
-            f"{file.shown}: the tokenizer needs code of its own ({str(auto_map)[:80]}). Code of a "
-            "model's folder is never run: save the tokenizer as tokenizer.json without auto_map."
-        )
-
-
-def _from_hub(name: str, progress: Progress) -> Path:
-    """The local snapshot of a hub model, with the files that its index and its graphs name."""
-    progress.note(f"{name}: no such folder here, asking the model hub")
-    described = (*_TOKENIZER_FILES, *_OLDER_TOKENIZER_FILES, CONFIG_FILE, RECORD_FILE)
-    path = download(name, [*described, WEIGHTS_INDEX_FILE, _ADAPTER_FILE])
-    revision = path.name  # so that a commit in between gives no mixture
-    index = find_file(path, WEIGHTS_INDEX_FILE)
-    shards = [] if index is None else shard_names(index)
-    path = download(name, [WEIGHTS_FILE, *shards, ONNX_FILE, FP32_FILE], revision)
-    data = [
-        location
-        for graph in (ONNX_FILE, FP32_FILE)
-        if find_file(path, graph)
-        for location in external_data(path / graph)
-    ]
-    return download(name, [glob.escape(one) for one in data], revision) if data else path
 
 
 def require_same_run(found: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:

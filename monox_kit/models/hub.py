@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monox_kit.errors import ModelError, first_line
+from monox_kit.models.files import find_file
+from monox_kit.models.graph_file import external_data
+from monox_kit.models.record import RECORD_FILE
+from monox_kit.models.tokenizer_parts import OLDER_TOKENIZER_FILES, TOKENIZER_FILES
+from monox_kit.models.weights import WEIGHTS_FILE, WEIGHTS_INDEX_FILE, shard_names
 from monox_kit.packaged import packaged_folder
 
 if TYPE_CHECKING:
     from monox_kit.progress import Progress
 
+CONFIG_FILE = "config.json"
+ADAPTER_FILE = "adapter_config.json"
+ONNX_FILE = "model.onnx"
+FP32_FILE = "model.fp32.onnx"
 PACKAGED_SCHEME = "packaged:"
 HUB_SCHEME = "hub:"
 # Source: huggingface_hub's `REPO_ID_REGEX`.
@@ -52,11 +62,15 @@ def local_folder(reference: str, progress: Progress) -> Path | None:
     return None
 
 
-def hub_name(reference: str) -> str:
-    """The hub's name in a reference that `local_folder` knows no folder of.
+def from_hub(reference: str, progress: Progress) -> Path:
+    """The local snapshot of a hub model, with the files that its index and its graphs name.
+
+    Args:
+        reference: one that `local_folder` knows no folder of.
+        progress: where the download is reported.
 
     Raises:
-        ModelError: it is none.
+        ModelError: it is no name of the hub, the hub has no such model, or cannot be reached.
     """
     name = reference.removeprefix(HUB_SCHEME)
     if not _HUB_NAME.fullmatch(name):
@@ -64,20 +78,24 @@ def hub_name(reference: str) -> str:
             f"{reference}: expected a name of the model hub, OWNER/NAME, found another form. "
             "Check the name."
         )
-    return name
+    progress.note(f"{name}: no such folder here, asking the model hub")
+    described = (*TOKENIZER_FILES, *OLDER_TOKENIZER_FILES, CONFIG_FILE, RECORD_FILE, ADAPTER_FILE)
+    path = _download(name, [*described, WEIGHTS_INDEX_FILE])
+    revision = path.name  # so that a commit in between gives no mixture
+    index = find_file(path, WEIGHTS_INDEX_FILE)
+    shards = [] if index is None else shard_names(index)
+    path = _download(name, [WEIGHTS_FILE, *shards, ONNX_FILE, FP32_FILE], revision)
+    data = [
+        location
+        for graph in (ONNX_FILE, FP32_FILE)
+        if find_file(path, graph)
+        for location in external_data(path / graph)
+    ]
+    return _download(name, [glob.escape(one) for one in data], revision) if data else path
 
 
-def download(name: str, patterns: list[str], revision: str | None = None) -> Path:
-    """The local snapshot of a hub model's files; what is there already is not fetched again.
-
-    Args:
-        name: of the hub.
-        patterns: names of files, or forms of them.
-        revision: a commit; None for the newest.
-
-    Raises:
-        ModelError: the hub has no such model, or cannot be reached.
-    """
+def _download(name: str, patterns: list[str], revision: str | None = None) -> Path:
+    """A hub model's files of some names; what is there already is not fetched again."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
