@@ -13,7 +13,7 @@ from monox_kit import __version__
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
-from monox_kit.durable import is_free, new_folder
+from monox_kit.durable import is_free, new_folder, write_json
 from monox_kit.errors import ConfigError
 from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import FORMS, GRAPHS_VERSION, save_graph
@@ -32,6 +32,7 @@ from monox_kit.locks import owned_folder
 from monox_kit.models.batching import along_lengths
 from monox_kit.models.folder import (
     BF16,
+    CONFIG_FILE,
     FP32_FILE,
     ONNX_DATA_FILE,
     ONNX_FILE,
@@ -44,6 +45,7 @@ from monox_kit.models.folder import (
 )
 from monox_kit.models.onnx_backend import require_bf16, require_provider, runtime_version
 from monox_kit.models.scoring import score_texts, tokenize
+from monox_kit.models.shown_config import shown_config
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
 from monox_kit.progress import Progress, ProgressTask, Silent
@@ -182,7 +184,8 @@ def _write_bundle(
 ) -> None:
     source, tokenizer = subject.folder, subject.tokenizer
     tokenizer.save(folder)
-    shutil.copyfile(source.path / "config.json", folder / "config.json")
+    # Without what names files or code: others open the bundle, with tools that look for it.
+    write_json(folder / CONFIG_FILE, shown_config(source.config, source.path / CONFIG_FILE))
     chain = _published(source.record.provenance) if source.record else {}
     record = BundleRecord(
         labels=source.labels,

@@ -9,11 +9,11 @@ from typing import Any
 
 from monox_kit.errors import ModelError
 
-# Where to find the model, code of its own, and how it is run: all of it is ours to say.
+# Where to find the model, code of its own, how it is run and what it returns: all ours to say.
 _DROPPED = {
     "auto_map", "chat_template", "configuration_files", "custom_pipelines", "device_map",
     "distributed_config", "fusion_config", "init_inputs", "kernel_config", "name_or_path",
-    "_name_or_path", "use_kernels",
+    "_name_or_path", "return_dict", "torchscript", "use_kernels", "use_return_dict",
 }  # fmt: skip
 _DROPPED_FORM = re.compile(r".*(_implementation|_implementation_internal)")
 # Dropped where the value is a text: `drop_path` is a number.

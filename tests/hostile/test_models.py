@@ -94,6 +94,10 @@ KEYS = [
     Case("experts", key(CONFIG, experts_implementation="evil/kernel"), None),
     Case("fusion", key(CONFIG, fusion_config={"evil": True}), None),
     Case("vocab-file", key(CONFIG, vocab_file="/etc/hostname"), None),
+    Case("returns-tuples", key(CONFIG, return_dict=False), None),
+    Case("method", key(CONFIG, to_dict="x"), ""),
+    Case("class", key(CONFIG, __class__="x"), CONFIG),
+    Case("padding-outside", key(CONFIG, pad_token_id=1 << 40), CONFIG),
     Case("name-or-path", key(CONFIG, _name_or_path="evil/repo"), None),
 ]
 INDEXES = [
@@ -401,6 +405,24 @@ def test_a_hub_model_comes_with_what_its_graph_names(
     opened = open_folder("owner/name")
     assert set(opened.graph_files(GRAPH)) == {GRAPH, "w[1].onnx_data"}
     assert not (snapshot / "other.safetensors").exists()
+
+
+@pytest.mark.timeout(120)
+def test_an_exported_bundle_names_no_file_of_its_source(
+    folder: Path, canary: Canary, tmp_path: Path, capsys: Any
+) -> None:
+    code_of_its_own(CONFIG, auto_map={"AutoModelForCausalLM": "evil.E"})(folder, canary)
+    key(CONFIG, vocab_file=str(canary.secret), _attn_implementation="evil/kernel")(folder, canary)
+    key(SETTINGS, vocab_file=str(canary.secret))(folder, canary)
+    rows = [{"text": f"game {name}", "label": name} for name in ("games", "mail", "text")] * 4
+    (tmp_path / "check.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bundle = tmp_path / "bundle"
+    arguments = ["export", str(folder), "--out", str(bundle), "--precision", "fp32"]
+    assert main([*arguments, "--check", str(tmp_path / "check.jsonl")]) == 0, capsys.readouterr()
+    config = json.loads((bundle / CONFIG).read_text())
+    assert not {"auto_map", "vocab_file", "_attn_implementation"} & config.keys()
+    assert config["id2label"] == {"0": "games", "1": "mail", "2": "text"}
+    canary.require_untouched(bundle)
 
 
 def test_the_command_asks_nothing_and_exits_with_5(
