@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from monox_kit.digest import digest_json
 from monox_kit.errors import CorpusError, LabelMismatchError
+from monox_kit.unseen import look
 
 Logits = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
@@ -60,17 +61,30 @@ class LabelSet:
     Attributes:
         names: C distinct names; the index of a class is its position here.
         problem_type: one of `PROBLEM_TYPES`: whether a row has one class, or any number of them.
+        origin: the file or model that they are of, for messages; no part of what is compared.
     """
 
     names: tuple[str, ...]
     problem_type: str = SINGLE_LABEL
+    origin: str = field(default="", compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        where = self.origin or "labels"
         if len(self.names) < 2 or len(set(self.names)) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            found = f"{twice[0]!r} twice" if twice else f"{list(self.names)}"
             raise CorpusError(
-                f"labels: expected at least 2 distinct names, found {list(self.names)}. "
-                "Check the label column or labels.json."
+                f"{where}: expected at least 2 distinct names, found {found}. Check the label "
+                "column or the file of labels."
             )
+        looks: dict[str, str] = {}
+        for name in self.names:
+            other = looks.setdefault(look(name), name)
+            if other != name:
+                raise CorpusError(
+                    f"{where}: label {name!a} looks like label {other!a}, and is another "
+                    "one. Write both alike, and each once."
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -89,9 +103,17 @@ class LabelSet:
         try:
             return self.names.index(name)
         except ValueError:
-            raise CorpusError(
-                f"{where}: expected one of the {len(self)} labels {_shown(self.names)}, "
-                f"found {name!r}. Correct the row or use the label set that it belongs to."
+            of = f" of {self.origin}" if self.origin else ""
+            alike = next((each for each in self.names if look(each) == look(name)), None)
+            hint = "" if alike is None else f", which only looks like {alike!a}"
+            found = repr(name) if alike is None else ascii(name)
+            raise CorpusError.of_row(
+                where,
+                f"expected one of the {len(self)} labels {_shown(self.names)}{of}, found "
+                f"{found[:200]}{hint}",
+                "Correct the row, or the label set if the class is a new one.",
+                kind=f"none of the {len(self)} labels {_shown(self.names)}{of}",
+                found=f"{found[:60]}{hint}",
             ) from None
 
     @property
@@ -107,15 +129,21 @@ class LabelSet:
                 message starts with `where`.
         """
         if isinstance(label, str) and self.is_multi:
-            raise CorpusError(
-                f"{where}: expected a list of labels, as {self.problem_type} has them, found "
-                f'{label[:60]!r}. Write a list such as ["{self.names[0]}"], or [] where no class '
-                "applies; CSV and TSV hold no lists: use JSONL or Parquet."
+            raise CorpusError.of_row(
+                where,
+                f"expected a list of labels, as {self.problem_type} has them, found {label[:60]!r}",
+                f'Write a list such as ["{self.names[0]}"], or [] where no class applies; in CSV '
+                "and TSV too.",
+                kind="one label in place of a list",
+                found=repr(label[:60]),
             )
         if not isinstance(label, str) and not self.is_multi:
-            raise CorpusError(
-                f"{where}: expected one label, found a list of {len(label)}. Give the row one of "
-                f'the classes, or write "problem_type": "{MULTI_LABEL}" into labels.json.'
+            raise CorpusError.of_row(
+                where,
+                f"expected one label, found a list of {len(label)}",
+                "Give the row one of the classes, or write "
+                f'"problem_type": "{MULTI_LABEL}" into labels.json.',
+                kind="a list in place of one label",
             )
         names = (label,) if isinstance(label, str) else label
         return [self.index(name, where) for name in names]
@@ -148,7 +176,7 @@ class LabelSet:
                 f"{where}: expected problem_type {' or '.join(PROBLEM_TYPES)}, found "
                 f"{problem_type!r}. Regression is not supported: give one of the two."
             )
-        return cls(tuple(names), problem_type)
+        return cls(tuple(names), problem_type, origin=where)
 
     @classmethod
     def read(cls, path: Path) -> LabelSet:
@@ -177,21 +205,28 @@ class LabelSet:
         """The distinct gold labels in sorted order, by value where all are whole numbers.
 
         Raises:
-            CorpusError: a row has a list of labels: which classes there are is then to be said.
+            CorpusError: all rows have the same label, or none has one; or a row has a list of
+                labels: which classes there are is then to be said.
         """
         distinct: set[str] = set()
         for document in documents:
             if isinstance(document.label, tuple):
                 raise CorpusError(
                     f"{where}: row {document.row}: expected one label, found a list of "
-                    f"{len(document.label)}. For any number of labels a row give --labels "
+                    f"{len(document.label)}. For any number of labels a row give `labels` "
                     f'labels.json with {{"names": [...], "problem_type": "{MULTI_LABEL}"}}.'
                 )
             if document.label is not None:
                 distinct.add(document.label)
+        if len(distinct) < 2:
+            found = f"the label {min(distinct)!r}" if distinct else "no label"
+            raise CorpusError(
+                f"{where}: all {len(documents):,} rows have {found}, where a classifier needs two "
+                "classes or more. Give rows of the others, or another `label_column`."
+            )
         if all(re.fullmatch(r"-?[0-9]+", name) for name in distinct):
-            return cls(tuple(sorted(distinct, key=int)))
-        return cls(tuple(sorted(distinct)))
+            return cls(tuple(sorted(distinct, key=int)), origin=where)
+        return cls(tuple(sorted(distinct)), origin=where)
 
     def require_equal(self, other: LabelSet, here: str, there: str) -> None:
         """Check that two label sets agree in names and order.

@@ -208,7 +208,14 @@ def _files(value: Any, given: Mapping[str, Any], setting: Setting) -> CorpusConf
     paths = _as_declared(value, tuple[str, ...])
     if not paths and not setting.is_required:
         return None
-    shared = {one.name: given[one.name] for one in settings_of(CorpusConfig) if one.name in given}
+    shared = {
+        # An option of several values that is not given comes as None.
+        one.name: _as_declared(
+            one.default if given[one.name] is None else given[one.name], one.type
+        )
+        for one in settings_of(CorpusConfig)
+        if one.name in given
+    }
     return CorpusConfig(**{**shared, _PATHS: paths})
 
 

@@ -30,14 +30,26 @@ class ConfigError(MonoxError):
     exit_code = 2
 
 
-class OtherRun(ConfigError):
-    """What stands at the output was made by another run: with other inputs or settings."""
-
-
 class CorpusError(MonoxError):
-    """Input text or labels that cannot be read as documented."""
+    """Input text or labels that cannot be read as documented.
+
+    Attributes:
+        where: file and line or row of the one row that it is of; nothing where it is of more.
+        kind: what is wrong with that row, in words that other rows share.
+        found: the value, escaped and cut; nothing where the kind says it.
+    """
 
     exit_code = 3
+    where = kind = found = ""
+
+    @classmethod
+    def of_row(
+        cls, where: str, problem: str, step: str, *, kind: str, found: str = ""
+    ) -> CorpusError:
+        """The error of one row, told by itself or, with others, by its kind."""
+        error = cls(f"{where}: {problem}. {step}")
+        error.where, error.kind, error.found = where, kind, found
+        return error
 
 
 class CorpusUnreadable(CorpusError):

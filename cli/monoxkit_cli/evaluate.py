@@ -10,15 +10,20 @@ from monoxkit_cli.options import (
     ArgumentsFirst,
     AsJson,
     BatchTokens,
+    Delimiter,
     Device,
+    Encoding,
     Format,
     IdColumn,
     LabelColumn,
+    LabelNames,
     LabelsFile,
     LangColumn,
+    Language,
     MaxLength,
     PairColumn,
     Provider,
+    Quoting,
     TextColumn,
 )
 
@@ -66,6 +71,11 @@ def evaluate(
     label_column: LabelColumn = "label",
     id_column: IdColumn = "id",
     lang_column: LangColumn = "lang",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    quoting: Quoting = "auto",
+    label_names: LabelNames = None,
+    language: Language = None,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy and macro-F1 per language, with intervals.
@@ -77,6 +87,7 @@ def evaluate(
 
     Example: monoxkit evaluate runs/student --test data/test.*.jsonl
     """
+    given = locals()
     from pathlib import Path
 
     from monox_kit.data import LabelSet
@@ -86,15 +97,7 @@ def evaluate(
     from monoxkit_cli.render import RichProgress, emit
 
     config = EvaluateConfig(
-        test=corpus_config(
-            test,
-            format=format,
-            text_column=text_column,
-            pair_column=pair_column,
-            label_column=label_column,
-            id_column=id_column,
-            lang_column=lang_column,
-        ),
+        test=corpus_config(test, given),
         source_language=source_language,
         max_length=max_length,
         batch_tokens=batch_tokens,

@@ -9,10 +9,14 @@ import typer
 from monoxkit_cli.options import (
     ArgumentsFirst,
     AsJson,
+    Delimiter,
+    Encoding,
     Format,
     LabelColumn,
+    LabelNames,
     MaxLength,
     PairColumn,
+    Quoting,
     TextColumn,
 )
 
@@ -85,6 +89,10 @@ def export(
     text_column: TextColumn = "text",
     pair_column: PairColumn = "text_pair",
     label_column: LabelColumn = "label",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    quoting: Quoting = "auto",
+    label_names: LabelNames = None,
     as_json: AsJson = False,
 ) -> None:
     """Write an ONNX bundle, once it agrees with PyTorch.
@@ -96,6 +104,7 @@ def export(
 
     Example: monoxkit export runs/teacher --out runs/teacher-onnx --check data/dev.jsonl
     """
+    given = locals()
     from pathlib import Path
 
     from monox_kit.export import ExportConfig, export_model
@@ -104,13 +113,7 @@ def export(
 
     texts = None
     if check:
-        texts = corpus_config(
-            check,
-            format=format,
-            text_column=text_column,
-            pair_column=pair_column,
-            label_column=label_column,
-        )
+        texts = corpus_config(check, given)
     config = ExportConfig(
         model=model,
         precision=precision,

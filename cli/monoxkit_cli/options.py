@@ -35,6 +35,8 @@ SEVERAL_VALUES: Final = (
     "--unlabelled",
     "--store-weight",
     "--check",
+    "--label-names",
+    "--language",
 )
 STORES: Final = "--store"
 
@@ -82,6 +84,28 @@ Pair = Annotated[
     typer.Option(
         "--pair", help="Whether rows are text pairs: auto, required, or none to ignore them."
     ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option("--delimiter", help="Between fields of CSV and TSV [default: by the header]."),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option("--encoding", help="Encoding of text files [default: UTF-8, or as detected]."),
+]
+Quoting = Annotated[
+    str,
+    typer.Option(
+        "--quoting", help="Quotes in CSV and TSV: minimal, none; auto: none for TSV alone."
+    ),
+]
+LabelNames = Annotated[
+    list[str] | None,
+    typer.Option("--label-names", help="What the label column's numbers stand for, from 0."),
+]
+Language = Annotated[
+    list[str] | None,
+    typer.Option("--language", help="Language of a file whose rows do not name one, as FILE=TAG."),
 ]
 
 NewHead = Annotated[
@@ -213,44 +237,37 @@ class ArgumentsFirst(TyperCommand):
         return [*arguments, options]
 
 
-def corpus_config(
-    paths: Sequence[str],
-    *,
-    format: str,
-    text_column: str,
-    pair_column: str,
-    label_column: str,
-    id_column: str = "id",
-    lang_column: str = "lang",
-    pair: str = "auto",
-) -> CorpusConfig:
-    """The library's configuration of some input files."""
+def corpus_config(paths: Sequence[str], given: Mapping[str, Any]) -> CorpusConfig:
+    """The library's configuration of some input files.
+
+    Args:
+        paths: the files.
+        given: the command's options by their names; others among them are left alone.
+    """
+    from dataclasses import fields
+
     from monox_kit.corpora.corpus import CorpusConfig
 
-    return CorpusConfig(
-        paths=tuple(paths),
-        format=format,  # type: ignore[arg-type]  # checked by the configuration itself
-        text_column=text_column,
-        pair_column=pair_column,
-        label_column=label_column,
-        id_column=id_column,
-        lang_column=lang_column,
-        pair=pair,  # type: ignore[arg-type]
-    )
+    settings = {
+        field.name: given[field.name] for field in fields(CorpusConfig) if field.name in given
+    }
+    for name in ("label_names", "language"):
+        settings[name] = tuple(settings.get(name) or ())
+    return CorpusConfig(**{**settings, "paths": tuple(paths)})
 
 
 def dev_sets(
-    report_dev: Sequence[str] | None, select_on: Sequence[str] | None, **columns: str
+    report_dev: Sequence[str] | None, select_on: Sequence[str] | None, given: Mapping[str, Any]
 ) -> DevSetOptions:
     """The settings of a training command that say which dev sets are reported and which choose.
 
     Args:
         report_dev: files of `--report-dev`.
         select_on: names of `--select-on`.
-        columns: as for `corpus_config`.
+        given: as for `corpus_config`.
     """
     return {
-        "report_dev": corpus_config(report_dev, **columns) if report_dev else None,
+        "report_dev": corpus_config(report_dev, given) if report_dev else None,
         "select_on": tuple(select_on or ("dev",)),
     }
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from monox_kit.errors import MonoxError
 from monox_kit.foreign import shown, shown_lines
 from monoxkit_cli.ending import Answered, error_json, write_json
+from monoxkit_cli.options import as_options
 
 T = TypeVar("T")
 
@@ -224,7 +225,7 @@ class RichProgress:
 
     def note(self, message: str) -> None:
         """Show one line that the user should see."""
-        message = shown(message)
+        message = shown(as_options(message))
         if self._live is not None:
             self._live.console.print(message, soft_wrap=True)
         else:

@@ -12,8 +12,10 @@ from monoxkit_cli.options import (
     BatchSize,
     BudgetTokens,
     CheckpointEvery,
+    Delimiter,
     Device,
     Embeddings,
+    Encoding,
     Epochs,
     EvalEvery,
     Format,
@@ -21,8 +23,10 @@ from monoxkit_cli.options import (
     HeadFactor,
     IdColumn,
     LabelColumn,
+    LabelNames,
     LabelsFile,
     LangColumn,
+    Language,
     LearningRate,
     MaxGradNorm,
     MaxLength,
@@ -31,6 +35,7 @@ from monoxkit_cli.options import (
     Pair,
     PairColumn,
     Patience,
+    Quoting,
     ReportDev,
     Schedule,
     Seed,
@@ -166,6 +171,11 @@ def train_student(
     id_column: IdColumn = "id",
     lang_column: LangColumn = "lang",
     pair: Pair = "auto",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    quoting: Quoting = "auto",
+    label_names: LabelNames = None,
+    language: Language = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a student from stores; the teacher is not needed.
@@ -189,25 +199,16 @@ def train_student(
     from monoxkit_cli.render import RichProgress, emit
     from monoxkit_cli.train_teacher import summary_table
 
-    columns = {
-        "format": format,
-        "text_column": text_column,
-        "pair_column": pair_column,
-        "label_column": label_column,
-        "id_column": id_column,
-        "lang_column": lang_column,
-        "pair": pair,
-    }
     config = StudentConfig(
         model=model,
         method=method,  # type: ignore[arg-type]  # checked by the library
-        dev=corpus_config(dev, **columns),
-        **dev_sets(report_dev, select_on, **columns),
+        dev=corpus_config(dev, given),
+        **dev_sets(report_dev, select_on, given),
         stores=tuple(Path(folder) for folder in store or ()),
         combine=combine,  # type: ignore[arg-type]
         store_weight=tuple(store_weight) if store_weight else None,
-        labelled=corpus_config(labelled, **columns) if labelled else None,
-        unlabelled=corpus_config(unlabelled, **columns) if unlabelled else None,
+        labelled=corpus_config(labelled, given) if labelled else None,
+        unlabelled=corpus_config(unlabelled, given) if unlabelled else None,
         rounds=rounds,
         labels=Path(labels) if labels else None,
         new_head=new_head,

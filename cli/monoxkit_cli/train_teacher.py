@@ -12,8 +12,10 @@ from monoxkit_cli.options import (
     BatchSize,
     BudgetTokens,
     CheckpointEvery,
+    Delimiter,
     Device,
     Embeddings,
+    Encoding,
     Epochs,
     EvalEvery,
     Format,
@@ -21,8 +23,10 @@ from monoxkit_cli.options import (
     HeadFactor,
     IdColumn,
     LabelColumn,
+    LabelNames,
     LabelsFile,
     LangColumn,
+    Language,
     LearningRate,
     MaxGradNorm,
     MaxLength,
@@ -31,6 +35,7 @@ from monoxkit_cli.options import (
     Pair,
     PairColumn,
     Patience,
+    Quoting,
     ReportDev,
     Schedule,
     Seed,
@@ -97,6 +102,11 @@ def train_teacher(
     id_column: IdColumn = "id",
     lang_column: LangColumn = "lang",
     pair: Pair = "auto",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    quoting: Quoting = "auto",
+    label_names: LabelNames = None,
+    language: Language = None,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune an encoder on gold labels.
@@ -116,20 +126,11 @@ def train_teacher(
     from monoxkit_cli.options import corpus_config, dev_sets, loop_config
     from monoxkit_cli.render import RichProgress, emit
 
-    columns = {
-        "format": format,
-        "text_column": text_column,
-        "pair_column": pair_column,
-        "label_column": label_column,
-        "id_column": id_column,
-        "lang_column": lang_column,
-        "pair": pair,
-    }
     config = TeacherConfig(
         model=model,
-        train=corpus_config(train, **columns),
-        dev=corpus_config(dev, **columns),
-        **dev_sets(report_dev, select_on, **columns),
+        train=corpus_config(train, given),
+        dev=corpus_config(dev, given),
+        **dev_sets(report_dev, select_on, given),
         labels=Path(labels) if labels else None,
         new_head=new_head,
         loop=loop_config(given),

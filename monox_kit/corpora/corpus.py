@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from monox_kit.config import Config
+from monox_kit.corpora.bad_rows import BadRows
 from monox_kit.corpora.checks import DocumentCheck
+from monox_kit.corpora.detection import known_encoding
 from monox_kit.corpora.formats import FormatName, row_source
+from monox_kit.corpora.languages import language_of, require_used, told_languages
 from monox_kit.corpora.marks import Marker, Marks, Place
-from monox_kit.corpora.paths import file_states, lang_from_name, resolve_paths
-from monox_kit.corpora.rows import Columns, Meter, Start
+from monox_kit.corpora.paths import file_states, resolve_paths, with_columns
+from monox_kit.corpora.rows import Columns, Dialect, Meter, Quoting, Start
 from monox_kit.corpora.sample import Sample
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError
@@ -22,8 +25,9 @@ __all__ = [
     "Corpus",
     "CorpusConfig",
     "CorpusSummary",
+    "FileRows",
     "PairMode",
-    "lang_from_name",
+    "read_by_file",
     "read_labelled",
 ]
 
@@ -32,6 +36,7 @@ PairMode: TypeAlias = Literal["auto", "required", "none"]
 # Distinct label names that a scan keeps. More are no classes, and would grow with the corpus.
 MAX_LABEL_NAMES = 10_000
 _ROWS_PER_REPORT = 4096
+_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 _OPTIONAL_COLUMNS = {
     "pair_column": "text_pair",
     "label_column": "label",
@@ -45,9 +50,10 @@ class CorpusConfig(Config):
     """Which files are read and how.
 
     Attributes:
-        paths: files, globs, fsspec URLs, or hub datasets as `hub:NAME[:CONFIG][@SPLIT]` (split
-            `train` by default). A path that exists as written is that file, whatever its
-            characters.
+        paths: files, globs, URLs of `corpora.paths.PROTOCOLS`, or hub datasets as
+            `hub:NAME[:CONFIG][@SPLIT]` (split `train` by default), each with `:text=COLUMN` behind
+            it where its columns have other names. A path that exists as written is that file,
+            whatever its characters.
         format: of all files; `auto` goes by each file's name, without .gz or .zst.
         text_column: must exist. Not used for plain text, where a line is the text.
         pair_column: second text of a pair.
@@ -57,6 +63,16 @@ class CorpusConfig(Config):
         lang_column: language tag.
         pair: `auto`: all rows have a pair or none has; `required`: all have; `none`: pairs are not
             read.
+        delimiter: the character between the fields of CSV and TSV, or its name (tab). None takes
+            the one under which the header has the text's column.
+        encoding: the encoding of CSV, TSV, JSONL and plain text, such as cp1252. None takes UTF-8,
+            UTF-16 by its mark, and in CSV and TSV also cp1252 where the bytes look like it.
+        quoting: how quotes in CSV and TSV are read: minimal (fields may stand in them), none (as
+            any character), or auto (none for TSV, minimal for CSV).
+        label_names: what the whole numbers in the label column stand for, in order from 0. -1 is
+            no label.
+        language: the language of a file whose rows do not name one, as FILE=TAG. FILE is a name,
+            the end of a path, or a glob.
 
     The four optional columns may be absent under their default names; under another name they must
     exist. Null and the empty string both mean "none given" in them.
@@ -70,20 +86,48 @@ class CorpusConfig(Config):
     id_column: str = "id"
     lang_column: str = "lang"
     pair: PairMode = "auto"
+    delimiter: str | None = None
+    encoding: str | None = None
+    quoting: Quoting = "auto"
+    label_names: tuple[str, ...] = ()
+    language: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, allowed in (("format", get_args(FormatName)), ("pair", get_args(PairMode))):
+        for name, allowed in (
+            ("format", get_args(FormatName)),
+            ("pair", get_args(PairMode)),
+            ("quoting", get_args(Quoting)),
+        ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(
-                    f"--{name}: expected one of {', '.join(allowed)}, found "
+                    f"`{name}`: expected one of {', '.join(allowed)}, found "
                     f"{getattr(self, name)!r}. Choose one of them."
                 )
         for name in ("text_column", *_OPTIONAL_COLUMNS):
             if not getattr(self, name):
                 raise ConfigError(
-                    f"--{name.replace('_', '-')}: expected a column name, found an empty one. "
+                    f"`{name}`: expected a column name, found an empty one. "
                     "Give the column's name or leave the option out."
                 )
+        if self.encoding is not None:
+            known_encoding(self.encoding)
+        delimiter = self.dialect().delimiter
+        if delimiter is not None and (
+            len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii()
+        ):
+            raise ConfigError(
+                f"`delimiter`: expected one character, found {self.delimiter!r}. Give one such as "
+                "; or the word tab."
+            )
+        if self.label_names:
+            LabelSet(self.label_names, origin="`label_names`")
+        told_languages(self.language)
+
+    def dialect(self) -> Dialect:
+        """How the characters of files are read."""
+        encoding = None if self.encoding is None else known_encoding(self.encoding)
+        delimiter = _DELIMITER_NAMES.get(self.delimiter or "", self.delimiter)
+        return Dialect(delimiter=delimiter, encoding=encoding, quoting=self.quoting)
 
     def columns(self) -> Columns:
         """What readers pick; named columns and the pair of `required` must exist."""
@@ -93,7 +137,7 @@ class CorpusConfig(Config):
             is_pair = name == "pair_column"
             must_exist = column != default or (is_pair and self.pair == "required")
             if must_exist and not (is_pair and self.pair == "none"):
-                required.append((f"--{name.replace('_', '-')}", column))
+                required.append((f"`{name}`", column))
         return Columns(
             text=self.text_column,
             pair=None if self.pair == "none" else self.pair_column,
@@ -143,20 +187,32 @@ class Corpus:
     Attributes:
         config: what was asked for.
         files: every file in reading order; each can stand in `CorpusConfig.paths` by itself.
+        languages: of each file's rows that name none themselves; None where nothing tells it.
     """
 
-    def __init__(self, config: CorpusConfig) -> None:
+    def __init__(self, config: CorpusConfig, progress: Progress | None = None) -> None:
         """Find the files and their formats; nothing is read yet.
 
+        Args:
+            config: what is read and how.
+            progress: told once what is guessed about a file, and what looks wrong in it.
+
         Raises:
-            ConfigError: no path is given, or one file twice.
+            ConfigError: no path is given, one file twice, or a protocol that is not taken.
             CorpusError: a path matches nothing, is a folder or of no known format.
         """
         self.config = config
-        self._columns = config.columns()
+        self._progress = progress or Silent()
+        self._told: set[str] = set()
         self._resolved = resolve_paths(config.paths)
-        self._sources = [row_source(file, config.format) for file in self._resolved]
-        self.files = tuple(source.name for source in self._sources)
+        columns, dialect = config.columns(), config.dialect()
+        self._sources = [
+            row_source(file, config.format, columns, dialect) for file in self._resolved
+        ]
+        self.files = tuple(with_columns(file.name, file.columns) for file in self._resolved)
+        names = [file.name for file in self._resolved]
+        told = told_languages(config.language)
+        self.languages = tuple(language_of(name, told) for name in names)
 
     @property
     def has_pairs(self) -> bool:
@@ -191,7 +247,7 @@ class Corpus:
             CorpusError: a file cannot be read, has no row, or has a row that cannot be used; the
                 message names file and line or row.
         """
-        return self._read(self._check(), Meter(), place)
+        return self._read(self._check(), self._meter(), place)
 
     def scan(
         self,
@@ -210,11 +266,12 @@ class Corpus:
             sample_rows: most documents of `CorpusSummary.sample`.
 
         Raises:
-            CorpusError: as for `documents`; or an unknown label.
+            CorpusError: as for `documents`, or an unknown label; of several bad rows, one error
+                that shows the first of each kind.
         """
         marker = Marker(mark_every)
         sample = Sample(sample_rows)
-        meter = Meter()
+        meter = self._meter(progress)
         names: set[str] | None = set()
         num_rows = num_labelled = 0
         has_pairs = False
@@ -226,7 +283,7 @@ class Corpus:
 
         with (progress or Silent()).task("checking the corpus", total, unit) as task:
             report = _ScanReport(task, by_bytes=total is not None)
-            for document in self._read(self._check(labels), meter):
+            for document in self._read(self._check(labels), meter, bad=BadRows()):
                 marker.add(document, place)
                 sample.add(document)
                 has_pairs = document.text_pair is not None  # of all rows, or of none
@@ -256,47 +313,147 @@ class Corpus:
         sizes = [source.size_bytes for source in self._sources]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
+    def _meter(self, progress: Progress | None = None) -> Meter:
+        """What a pass is told by; each note is shown once, however often the files are read."""
+        note = (progress or self._progress).note
+
+        def once(message: str) -> None:
+            if message not in self._told:
+                self._told.add(message)
+                note(message)
+
+        return Meter(note=once)
+
     def _check(self, labels: LabelSet | None = None, is_labelled: bool = False) -> DocumentCheck:
-        is_paired = self.config.pair == "required"
         return DocumentCheck(
-            self._columns, is_paired=is_paired, labels=labels, is_labelled=is_labelled
+            is_paired=self.config.pair == "required",
+            labels=labels,
+            label_names=self.config.label_names,
+            is_labelled=is_labelled,
         )
 
     def _read(
-        self, check: DocumentCheck, meter: Meter, place: Place | None = None
+        self,
+        check: DocumentCheck,
+        meter: Meter,
+        place: Place | None = None,
+        bad: BadRows | None = None,
     ) -> Iterator[Document]:
+        """The documents from a place on; bad rows are left to the end where `bad` collects them."""
         place = place or Place(0, 0, Start())
         row = place.row
-        for index, source in enumerate(self._sources[place.file :], place.file):
-            first = place.first_row if index == place.file else row
-            meter.begin_file(index, first, place.start if index == place.file else Start())
-            for raw in source.rows(self._columns, meter):
-                yield check.document(row, raw, source)
-                row += 1
-            if row == first:
-                raise CorpusError(
-                    f"{source.name}: expected at least one row, found an empty file. "
-                    "Leave it out or write it again."
-                )
-            meter.finish_file(source.size_bytes or 0)
+        report = _raised if bad is None else bad.add
+        try:
+            for index in range(place.file, len(self._sources)):
+                first = place.first_row if index == place.file else row
+                meter.begin_file(index, first, place.start if index == place.file else Start())
+                for found in self._of_file(index, row, check, meter):
+                    row += 1
+                    if isinstance(found, CorpusError):
+                        report(found)
+                        continue
+                    if bad is not None and bad.count:
+                        bad.pass_row()
+                    yield found
+                if row == first:
+                    raise CorpusError(
+                        f"{self._sources[index].name}: expected at least one row, found an empty "
+                        "file. Leave it out or write it again."
+                    )
+                meter.finish_file(self._sources[index].size_bytes or 0)
+        except CorpusError as error:
+            if bad is None:
+                raise
+            bad.end(error)
+        if bad is not None:
+            bad.end()
+
+    def _of_file(
+        self, index: int, row: int, check: DocumentCheck, meter: Meter
+    ) -> Iterator[Document | CorpusError]:
+        """Of each row of a file, the first of which has this position, its document or error."""
+        source = self._sources[index]
+        for raw in source.rows(source.columns, meter):
+            if type(raw) is not tuple:
+                yield raw  # type: ignore[misc]
+            else:
+                try:
+                    document = check.document(row, raw, source)
+                except CorpusError as error:
+                    yield error
+                else:
+                    yield document
+            row += 1
+
+
+class FileRows(NamedTuple):
+    """The documents of one file.
+
+    Attributes:
+        name: of the file.
+        language: of the rows that name none themselves; None where nothing tells it.
+        documents: with rows counted from 0.
+    """
+
+    name: str
+    language: str | None
+    documents: list[Document]
 
 
 def read_labelled(
-    config: CorpusConfig | Sequence[str], labels: LabelSet | None = None
+    config: CorpusConfig | Sequence[str],
+    labels: LabelSet | None = None,
+    progress: Progress | None = None,
+    *,
+    fill_languages: bool = False,
 ) -> list[Document]:
     """All documents of a corpus in memory, each with a gold label.
 
     Args:
         config: the corpus; or its paths alone, read with the default settings.
         labels: every label must be one of these; None accepts any.
+        progress: told what is guessed about a file, and what looks wrong in it.
+        fill_languages: whether a row that names no language has the one of its file. Digests of
+            rows see it, so that it is nothing for what a digest must know again.
 
     Raises:
-        CorpusError: as for `Corpus.documents`; or a row without a label or with an unknown one.
+        ConfigError: with `fill_languages`, a language is given for a file that is not read.
+        CorpusError: as for `Corpus.scan`; or a row without a label or with an unknown one.
     """
     if not isinstance(config, CorpusConfig):
         config = CorpusConfig(paths=(config,) if isinstance(config, str) else tuple(config))
-    corpus = Corpus(config)
-    return list(corpus._read(corpus._check(labels, is_labelled=True), Meter()))
+    corpus = Corpus(config, progress)
+    meter = corpus._meter()
+    documents = corpus._read(corpus._check(labels, is_labelled=True), meter, bad=BadRows())
+    if not fill_languages:
+        return list(documents)
+    require_used(told_languages(config.language), corpus.files)
+    return [
+        document if document.lang else replace(document, lang=corpus.languages[meter.file])
+        for document in documents
+    ]
+
+
+def read_by_file(
+    config: CorpusConfig, labels: LabelSet, progress: Progress | None = None
+) -> list[FileRows]:
+    """The gold-labelled documents of each file in memory, with what is known of its language.
+
+    Raises:
+        ConfigError: a language is given for a file that is not read.
+        CorpusError: as for `read_labelled`.
+    """
+    corpus = Corpus(config, progress)
+    require_used(told_languages(config.language), corpus.files)
+    found = []
+    for name, language in zip(corpus.files, corpus.languages):
+        alone = replace(config, paths=(name,), language=())
+        found.append(FileRows(name, language, read_labelled(alone, labels, progress)))
+    return found
+
+
+def _raised(error: CorpusError) -> None:
+    raise error
 
 
 class _ScanReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -11,9 +11,9 @@ from monox_kit.corpora.delimited import read_csv, read_tsv
 from monox_kit.corpora.hub import read_hub
 from monox_kit.corpora.jsonl import read_jsonl
 from monox_kit.corpora.parquet import read_parquet
-from monox_kit.corpora.paths import SourceFile
+from monox_kit.corpora.paths import HubDataset, SourceFile
 from monox_kit.corpora.plain import read_plain
-from monox_kit.corpora.rows import Columns, Meter, RawRow, RowSource
+from monox_kit.corpora.rows import Columns, Dialect, Meter, ReadRow, RowSource
 from monox_kit.errors import CorpusError
 
 FormatName: TypeAlias = Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"]
@@ -31,7 +31,7 @@ class Format:
 
     suffixes: tuple[str, ...]
     unit: str
-    read: Callable[[SourceFile, Columns, Meter], Iterator[RawRow]]
+    read: Callable[[SourceFile, Columns, Meter], Iterator[ReadRow]]
 
 
 FORMATS: dict[str, Format] = {
@@ -43,25 +43,37 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def row_source(file: SourceFile | str, format_name: str) -> RowSource:
+def row_source(
+    file: SourceFile | HubDataset, format_name: str, columns: Columns, dialect: Dialect
+) -> RowSource:
     """The rows of a resolved path.
 
     Args:
-        file: a file, or a hub dataset's name.
+        file: a file, or a hub dataset.
         format_name: a key of `FORMATS`, or `auto` to go by the file's name without a compression
             suffix. Hub datasets have no format.
+        columns: what is read, but for the file's own columns.
+        dialect: how the characters of its format are read.
 
     Raises:
         CorpusError: the name tells no format.
     """
-    if isinstance(file, str):
-        return RowSource(name=file, size_bytes=None, unit="row", rows=partial(read_hub, file))
+    columns = columns.renamed(file.columns)
+    if isinstance(file, HubDataset):
+        return RowSource(
+            name=file.name,
+            size_bytes=None,
+            unit="row",
+            columns=columns,
+            rows=partial(read_hub, file.name),
+        )
     chosen = _by_name(file) if format_name == "auto" else FORMATS[format_name]
     return RowSource(
         name=file.name,
         size_bytes=file.size_bytes,
         unit=chosen.unit,
-        rows=partial(chosen.read, file),
+        columns=columns,
+        rows=partial(chosen.read, replace(file, dialect=dialect)),
     )
 
 
@@ -72,5 +84,5 @@ def _by_name(file: SourceFile) -> Format:
     suffixes = ", ".join(suffix for known in FORMATS.values() for suffix in known.suffixes)
     raise CorpusError(
         f"{file.name}: expected a name that ends in one of {suffixes} (then .gz or .zst where it "
-        f"is compressed), found {file.bare_name!r}. Rename it or use --format."
+        f"is compressed), found {file.bare_name!r}. Rename it or use `format`."
     )

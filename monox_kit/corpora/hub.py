@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from monox_kit.corpora.class_names import named
 from monox_kit.corpora.paths import HUB_PREFIX, one_line
-from monox_kit.corpora.rows import Columns, Meter, RawRow
-from monox_kit.errors import CorpusUnreadable, MonoxError
+from monox_kit.corpora.rows import Columns, Meter, ReadRow
+from monox_kit.errors import CorpusError, CorpusUnreadable, MonoxError
 
 DEFAULT_SPLIT = "train"
 
 
-def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[RawRow]:
+def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[ReadRow]:
     """The rows of `hub:NAME[:CONFIG][@SPLIT]`, counted from 0; the split is `train` by default.
 
-    Where the label column has class names, they are the labels, in lists too; -1 outside of a list
-    means no label.
+    Where the label column has class names, they are the labels, in lists too; -1 means no label.
 
     Raises:
         CorpusUnreadable: `datasets` is not installed, or the dataset cannot be read.
@@ -42,16 +42,12 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[RawRow]:
             if row == 0:
                 columns.check(record.keys(), name)
             get = record.get
-            label = get(columns.label)
-            if class_names and isinstance(label, int):
-                label = class_names[label] if label >= 0 else None
-            elif class_names and isinstance(label, list):
-                label = [
-                    class_names[each] if isinstance(each, int) and each >= 0 else each
-                    for each in label
-                ]
             pair = None if columns.pair is None else get(columns.pair)
-            yield row, get(columns.text), pair, label, get(columns.id), get(columns.lang)
+            try:
+                label = named(get(columns.label), class_names, f"{name}, row {row}")
+                yield row, get(columns.text), pair, label, get(columns.id), get(columns.lang)
+            except CorpusError as error:
+                yield error
             row += 1
     except MonoxError:
         raise

@@ -1,31 +1,44 @@
-"""Parquet: batches of the needed columns alone."""
+"""Parquet: batches of the needed columns alone, as many rows at once as memory is meant for."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from monox_kit.corpora.blocks import read_blocks
+from monox_kit.corpora.class_names import named, names_in_schema
+from monox_kit.corpora.detection import refuse_other_content
+from monox_kit.corpora.parquet_pages import column_pages
 from monox_kit.corpora.paths import SourceFile, one_line
-from monox_kit.corpora.rows import Columns, Meter, RawRow, Start
+from monox_kit.corpora.rows import MAX_LABELS, Columns, Meter, ReadRow, Start
 from monox_kit.durable import scratch_file
 from monox_kit.errors import CorpusError, CorpusUnreadable, MonoxError
 
 # Rows decoded at once: 1,024 texts of 10 KB are 10 MB. 8,192 measured no faster.
 _BATCH_ROWS = 1024
+# What they may take, unpacked, where texts are longer: a value may be as long as a dictionary.
+_BATCH_BYTES = 64 << 20
+# The pages that are unpacked at the same time, one and a dictionary for each column.
+_MOST_PAGE_BYTES = 256 << 20
+# Elements of a row group's lists: a row's may be in any number of pages, each of a few bytes.
+_MOST_ELEMENTS = 10_000_000
 _BUFFER_BYTES = 1 << 20
+# A Parquet file is packed inside: what packs it again saves little, except in a bomb.
+_MOST_UNPACKED_TIMES = 64
+_LEAST_UNPACKED_BYTES = 16 << 20
 
 
-def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[RawRow]:
+def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[ReadRow]:
     """The rows of a Parquet file, counted from 0.
 
-    Parquet is read from its end, so that one that is compressed as a whole (`.parquet.gz`) is
-    decompressed to an unnamed scratch file first.
+    Where `datasets` described the label column with class names, they are the labels, and -1 is
+    none. Parquet is read from its end, so that one that is compressed as a whole (`.parquet.gz`) is
+    decompressed to an unnamed scratch file first, up to 64 times its size.
 
     Raises:
         CorpusUnreadable: the file is not Parquet, cut or damaged, or cannot be opened or read.
-        CorpusError: a needed column is missing.
+        CorpusError: a needed column is missing, or a page takes more memory than is meant for it.
         StorageError: no space for the scratch file.
     """
     try:
@@ -39,19 +52,31 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
     with _seekable(file) as stream:
         row = meter.start.row
         try:
+            _require_parquet(stream, file.name)
             # Without these two the column chunks of a whole row group are held in memory.
             parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-            names = _present(parquet.schema_arrow.names, columns, file.name)
-            groups, surplus = _groups_from(parquet.metadata, row)
-            batches = parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names, row_groups=groups)
-            for whole in batches:
-                batch = whole.slice(min(surplus, whole.num_rows))
-                surplus -= whole.num_rows - batch.num_rows
-                meter.here = Start(row)
-                yield from _rows(batch, row, columns, file.name)
-                row += batch.num_rows
-                if file.size_bytes is not None:
-                    meter.file_bytes = file.size_bytes * row // parquet.metadata.num_rows
+            schema = parquet.schema_arrow
+            names = _present(schema.names, columns, file.name)
+            if lists := _text_lists(parquet, columns.label):  # their elements as numbers
+                parquet = pq.ParquetFile(
+                    stream, pre_buffer=False, buffer_size=_BUFFER_BYTES, read_dictionary=lists
+                )
+            classes = names_in_schema(schema.metadata, columns.label, file.name)
+            for group, before in _groups_from(parquet.metadata, row):
+                surplus = before
+                batches = parquet.iter_batches(
+                    batch_size=_batch_rows(parquet, stream, group, names, file.name),
+                    columns=names,
+                    row_groups=[group],
+                )
+                for whole in batches:
+                    batch = whole.slice(min(surplus, whole.num_rows))
+                    surplus -= whole.num_rows - batch.num_rows
+                    meter.here = Start(row)
+                    yield from _rows(batch, row, columns, classes, file.name)
+                    row += batch.num_rows
+                    if file.size_bytes is not None:
+                        meter.file_bytes = file.size_bytes * row // parquet.metadata.num_rows
         except MonoxError:
             raise
         # Arrow has errors of its own, for remote files those of the file system come through it.
@@ -63,15 +88,61 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
             ) from error
 
 
-def _groups_from(metadata: Any, row: int) -> tuple[list[int], int]:
-    """The row groups that hold this row and all after it, and how many rows come before it."""
+def _require_parquet(stream: BinaryIO, name: str) -> None:
+    """Check that a file does not begin as one of another kind that can be named."""
+    head = stream.read(256)
+    stream.seek(0)
+    if not head.startswith(b"PAR1"):
+        refuse_other_content(head, name)
+
+
+def _groups_from(metadata: Any, row: int) -> Iterator[tuple[int, int]]:
+    """The row groups that hold this row and all after it, each with its rows before that row."""
     first = 0
     for group in range(metadata.num_row_groups):
         num_rows = metadata.row_group(group).num_rows
         if row < first + num_rows:
-            return list(range(group, metadata.num_row_groups)), row - first
+            yield group, max(row - first, 0)
         first += num_rows
-    return [], 0
+
+
+def _batch_rows(parquet: Any, stream: BinaryIO, group: int, names: Sequence[str], name: str) -> int:
+    """Rows of a row group that may be decoded at once.
+
+    Raises:
+        CorpusError: a single row may already be too much.
+        ValueError: a page's header is damaged.
+    """
+    metadata = parquet.metadata.row_group(group)
+    row_bytes = page_bytes = 0.0
+    for index in range(metadata.num_columns):
+        chunk = metadata.column(index)
+        path = chunk.path_in_schema
+        if not any(path == column or path.startswith(f"{column}.") for column in names):
+            continue
+        is_list = path not in names
+        if is_list and chunk.num_values > _MOST_ELEMENTS:
+            raise CorpusError(
+                f"{name}: row group {group} has {chunk.num_values:,} elements in the lists of "
+                f"column {path!r}. Write the file with row groups of fewer rows."
+            )
+        largest = dictionary = widest = 0.0
+        for page in column_pages(stream, chunk):
+            if page.is_dictionary:
+                dictionary = max(dictionary, page.num_bytes)
+            else:
+                largest = max(largest, page.num_bytes)
+                widest = max(widest, page.num_bytes / max(page.num_values, 1))
+        page_bytes += largest + dictionary
+        per_row = chunk.num_values / max(metadata.num_rows, 1)
+        row_bytes += max(widest, dictionary) * max(per_row, 1)
+    if page_bytes > _MOST_PAGE_BYTES:
+        raise CorpusError(
+            f"{name}: row group {group} has pages of {page_bytes / 2**20:,.0f} MiB in the columns "
+            f"{', '.join(names)}, where {_MOST_PAGE_BYTES >> 20} MiB are the most. Write the file "
+            "with smaller pages (pyarrow: write_batch_size) or as JSONL."
+        )
+    return max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(row_bytes, 1))))
 
 
 @contextlib.contextmanager
@@ -80,8 +151,16 @@ def _seekable(file: SourceFile) -> Iterator[BinaryIO]:
     with contextlib.ExitStack() as stack:
         if file.compression:
             stream = stack.enter_context(scratch_file())
+            most = max(_MOST_UNPACKED_TIMES * (file.size_bytes or 0), _LEAST_UNPACKED_BYTES)
             for block in read_blocks(file, Meter()):
+                if stream.tell() + len(block) > most:
+                    raise CorpusError(
+                        f"{file.name}: it unpacks to more than {most >> 20} MiB, "
+                        f"{_MOST_UNPACKED_TIMES} times its size. Unpack it yourself if it is "
+                        "trusted, and give the Parquet file."
+                    )
                 stream.write(block)
+            stream.seek(0)
         else:
             try:
                 stream = stack.enter_context(file.open())
@@ -103,7 +182,9 @@ def _present(found: list[str], columns: Columns, name: str) -> list[str]:
     return present
 
 
-def _rows(batch: Any, first: int, columns: Columns, name: str) -> Iterator[RawRow]:
+def _rows(
+    batch: Any, first: int, columns: Columns, classes: Sequence[str], name: str
+) -> Iterator[ReadRow]:
     """The rows of one batch, the first of which has this position in the file."""
     wanted = (columns.text, columns.pair, columns.label, columns.id, columns.lang)
     values = []
@@ -112,10 +193,30 @@ def _rows(batch: Any, first: int, columns: Columns, name: str) -> Iterator[RawRo
             values.append([None] * batch.num_rows)
         else:
             values.append(_values(batch.column(column), column, first, name))
-    yield from zip(range(first, first + batch.num_rows), *values)
+    rows = zip(range(first, first + batch.num_rows), *values)
+    if not classes:
+        yield from rows
+        return
+    for row, text, pair, label, key, lang in rows:
+        try:
+            yield row, text, pair, named(label, classes, f"{name}, row {row}"), key, lang
+        except CorpusError as error:
+            yield error
+
+
+def _text_lists(parquet: Any, column: str) -> list[str]:
+    """The path of a column's texts where it holds lists of them."""
+    leaves = (parquet.schema.column(index) for index in range(len(parquet.schema)))
+    return [
+        leaf.path
+        for leaf in leaves
+        if leaf.path.startswith(f"{column}.") and leaf.physical_type == "BYTE_ARRAY"
+    ]
 
 
 def _values(array: Any, column: str, first: int, name: str) -> list[Any]:
+    if hasattr(array, "value_lengths"):
+        return _lists(array, column, first, name)
     try:
         values: list[Any] = array.to_pylist()
     except UnicodeDecodeError:
@@ -129,4 +230,28 @@ def _values(array: Any, column: str, first: int, name: str) -> list[Any]:
                     "Convert the text to UTF-8."
                 ) from None
         raise
+    return values
+
+
+def _lists(array: Any, column: str, first: int, name: str) -> list[Any]:
+    """The values of lists; equal texts in them are one, however often a dictionary names them."""
+    lengths = array.value_lengths().to_pylist()
+    for row, length in enumerate(lengths, first):
+        if length is not None and length > MAX_LABELS:
+            raise CorpusError.of_row(
+                f"{name}, row {row}",
+                f"a list of {length:,} in column {column!r}, where {MAX_LABELS:,} are the most",
+                "Correct the row.",
+                kind="a list that is too long",
+            )
+    elements = array.flatten()
+    if hasattr(elements, "dictionary"):
+        names = elements.dictionary.to_pylist()
+        flat = [None if each is None else names[each] for each in elements.indices.to_pylist()]
+    else:
+        flat = elements.to_pylist()
+    values, at = [], 0
+    for length in lengths:
+        values.append(None if length is None else flat[at : at + length])
+        at += length or 0
     return values

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-import glob
 import importlib.metadata
 import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
+from monox_kit.corpora.patterns import has_pattern, matching_files
+from monox_kit.corpora.rows import Dialect
 from monox_kit.errors import ConfigError, CorpusError, CorpusUnreadable
 
 COMPRESSION_SUFFIXES = {".gz": "gz", ".zst": "zst"}
 HUB_PREFIX = "hub:"
 
-_GLOB_CHARACTERS = frozenset("*?[")
-# `de`, `ast`, `pt_BR`, `zh-Hans`: ISO 639 in lower case, then script or region.
-_LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(?:[_-][A-Z][A-Za-z]{1,3}){0,2}")
+# What is read from elsewhere. Others of fsspec's open archives, caches and lists of references that
+# name further files, or run a shell's commands; the URL of a stranger's recipe may be any of them.
+PROTOCOLS = (
+    *("file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"),
+    *("hf", "hdfs", "webhdfs", "sftp", "ftp", "oss", "oci", "memory"),
+)
+_LOCAL = ("file", "local")
+_WEB = ("http", "https")
+# `FILE:text=message,label=queue`: other columns for one path.
+_OWN_COLUMNS = re.compile(
+    r"(?s)(?P<path>.+?):(?P<columns>(?:text|pair|label|id|lang)=[^,=]+"
+    r"(?:,(?:text|pair|label|id|lang)=[^,=]+)*)"
+)
 # Keys of an fsspec file system's `info`, in lower case, under which it tells what changes with a
 # file's content: S3 and web servers, Google, Azure, others.
 _CHECKSUMS = ("etag", "md5hash", "crc32c", "content-md5", "content_md5", "md5", "checksum")
-# Parts of file names that look like tags of three letters and are usually not meant as such.
-_NOT_LANGUAGES = frozenset({"all", "dev", "new", "old", "out", "raw", "tmp", "txt", "val"})
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A dataset of a hub to read.
+
+    Attributes:
+        name: `hub:NAME[:CONFIG][@SPLIT]`.
+        columns: as of `SourceFile`.
+    """
+
+    name: str
+    columns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +57,16 @@ class SourceFile:
         location: the path that `filesystem` opens.
         size_bytes: size in storage; None where the file system does not tell.
         filesystem: an fsspec file system; None for local paths.
+        columns: the file's own columns, as (`text`, name of the column).
+        dialect: how its characters are read.
     """
 
     name: str
     location: str
     size_bytes: int | None
     filesystem: Any = None
+    columns: tuple[tuple[str, str], ...] = ()
+    dialect: Dialect = field(default_factory=Dialect)
 
     @property
     def bare_name(self) -> str:
@@ -92,36 +118,68 @@ class SourceFile:
         )
 
 
-def resolve_paths(paths: Sequence[str]) -> tuple[SourceFile | str, ...]:
+def resolve_paths(paths: Sequence[str]) -> tuple[SourceFile | HubDataset, ...]:
     """The files of every path in the order given, those of one glob sorted by name.
 
     A path that exists as it is written is that file, whatever characters it has. A glob (`*`, `?`,
     `[...]`, `**`) stands for the files that it matches; folders among the matches are left out.
-    A path with `://` is opened with fsspec. Hub datasets (`hub:NAME`) are passed through as text.
+    A path with `://` is opened with fsspec, where its protocol is one of `PROTOCOLS`. A path may
+    end in `:text=COLUMN` for columns of its own. Hub datasets (`hub:NAME`) are passed through.
 
     Raises:
-        ConfigError: `paths` is empty, or the same file is named twice.
-        CorpusError: a path matches nothing, is a folder, or its file system is not installed.
+        ConfigError: `paths` is empty, the same file is named twice, or a protocol is not taken.
+        CorpusError: a path matches nothing, is a folder or a link out of its glob's folder, or its
+            file system is not installed.
     """
     if not paths or not all(paths):
         raise ConfigError("corpus: expected at least one path, found none. Give a file or a glob.")
-    files: list[SourceFile | str] = []
+    files: list[SourceFile | HubDataset] = []
     seen: dict[str, str] = {}
-    for path in paths:
-        for file in _resolve(path):
-            name = file if isinstance(file, str) else file.name
+    for given in paths:
+        path, columns = split_columns(given)
+        for found in _resolve(path):
+            file = replace(found, columns=columns)
             key = _identity(file)
             if key in seen:
                 raise ConfigError(
-                    f"{name}: expected each file once, found it by {seen[key]!r} and by {path!r}. "
-                    "Leave one of them out."
+                    f"{file.name}: expected each file once, found it by {seen[key]!r} and by "
+                    f"{given!r}. Leave one of them out."
                 )
-            seen[key] = path
+            seen[key] = given
             files.append(file)
     return tuple(files)
 
 
-def file_states(files: Sequence[SourceFile | str]) -> list[tuple[str, int, int | str]] | None:
+def split_columns(given: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """A path and its own columns, from `FILE:text=message,label=queue`.
+
+    Raises:
+        ConfigError: a column is given twice.
+    """
+    found = None if os.path.lexists(given) else _OWN_COLUMNS.fullmatch(given)
+    if found is None:
+        return given, ()
+    columns = [tuple(each.split("=")) for each in found["columns"].split(",")]
+    if len({field for field, _ in columns}) < len(columns):
+        raise ConfigError(f"{given}: it names a column twice. Leave one of them out.")
+    return found["path"], tuple((field, column) for field, column in columns)
+
+
+def with_columns(path: str, columns: Sequence[tuple[str, str]]) -> str:
+    """A path with its own columns; the inverse of `split_columns`."""
+    own = ",".join(f"{field}={column}" for field, column in columns)
+    return f"{path}:{own}" if own else path
+
+
+def absolute_path(given: str) -> str:
+    """A local file's path from the root on, for a process in another folder; others as they are."""
+    path, columns = split_columns(given)
+    return with_columns(os.path.abspath(path) if os.path.lexists(path) else path, columns)
+
+
+def file_states(
+    files: Sequence[SourceFile | HubDataset],
+) -> list[tuple[str, int, int | str]] | None:
     """Name and `SourceFile.state` of every file; None where one has none, as hub datasets.
 
     A local file's name is its path from the folder that holds all of them: a corpus may be mounted
@@ -135,22 +193,11 @@ def file_states(files: Sequence[SourceFile | str]) -> list[tuple[str, int, int |
     above = os.path.commonpath([os.path.dirname(path) for path in local.values()]) if local else ""
     states = []
     for file in files:
-        if isinstance(file, str) or (state := file.state()) is None:
+        if isinstance(file, HubDataset) or (state := file.state()) is None:
             return None
         name = os.path.relpath(local[file.name], above) if file.name in local else file.name
-        states.append((name, *state))
+        states.append((with_columns(name, file.columns), *state))
     return states
-
-
-def lang_from_name(path: str) -> str | None:
-    """The language tag before a file's suffix, `de` for `test.de.jsonl.gz`; None without one."""
-    parts = re.split(r"[/\\]", path)[-1].split(".")
-    if len(parts) > 1 and f".{parts[-1].lower()}" in COMPRESSION_SUFFIXES:
-        parts.pop()
-    if len(parts) < 3:
-        return None
-    tag = parts[-2]
-    return tag if _LANGUAGE_TAG.fullmatch(tag) and tag not in _NOT_LANGUAGES else None
 
 
 def one_line(reason: object, most: int = 300) -> str:
@@ -159,20 +206,20 @@ def one_line(reason: object, most: int = 300) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def _resolve(path: str) -> Iterator[SourceFile | str]:
+def _resolve(path: str) -> Iterator[SourceFile | HubDataset]:
     if os.path.lexists(path):
         yield _local_file(path)
     elif path.startswith(HUB_PREFIX):
-        yield path
+        yield HubDataset(path)
     elif "://" in path:
-        yield from _remote_files(path)
-    elif _GLOB_CHARACTERS.intersection(path):
-        found = [name for name in glob.glob(path, recursive=True) if not os.path.isdir(name)]
+        yield from _of_url(path)
+    elif has_pattern(path):
+        found = matching_files(path)
         if not found:
             raise CorpusError(
                 f"{path}: expected files that match, found none. Check the pattern and the folder."
             )
-        yield from map(_local_file, sorted(found))
+        yield from map(_local_file, found)
     else:
         raise _not_found(path)
 
@@ -194,16 +241,42 @@ def _local_file(path: str) -> SourceFile:
     return SourceFile(path, path, status.st_size)
 
 
-def _remote_files(url: str) -> Iterator[SourceFile]:
+def _of_url(url: str) -> Iterator[SourceFile | HubDataset]:
+    """The files of a URL.
+
+    Raises:
+        ConfigError: its protocol is not one of `PROTOCOLS`.
+        CorpusError: there is nothing to read.
+    """
+    protocol, _, path = url.partition("://")
+    # `zip://a::https://b` is a chain: what it opens is said by each of its links.
+    if protocol.lower() not in PROTOCOLS or "::" in url:
+        found = "a chain of several" if "::" in url else f"{protocol}://"
+        raise ConfigError(
+            f"{url}: expected one of the protocols {', '.join(PROTOCOLS)}, found {found}. Download "
+            "the file and give its path."
+        )
+    if protocol.lower() in _LOCAL:
+        yield from _resolve(path)  # by the rules of local paths: no pipe, no device
+    else:
+        yield from _remote_files(url, protocol.lower())
+
+
+def _remote_files(url: str, protocol: str) -> Iterator[SourceFile]:
     filesystem, location = _filesystem(url)
     try:
+        if protocol in _WEB:
+            # To fsspec a web address is a folder where its page has links: it would read it whole.
+            if filesystem.exists(location):
+                yield _remote_file(url, filesystem, location)
+                return
+            raise _not_found(url)
         if filesystem.isdir(location):
             raise _folder(url)
         if filesystem.exists(location):
             yield _remote_file(url, filesystem, location)
             return
-        # One glob of a URL stays in its file system, so that chained URLs keep their first part.
-        found = filesystem.glob(location) if _GLOB_CHARACTERS.intersection(location) else []
+        found = filesystem.glob(location) if has_pattern(location) else []
         locations = sorted(str(name) for name in found if not filesystem.isdir(name))
     except CorpusError:
         raise
@@ -233,7 +306,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
             f"{url}: expected the package fsspec for URLs, found none. Run `pip install fsspec`."
         ) from error
 
-    protocol = url.split("://", 1)[0].rsplit("::", 1)[-1]
+    protocol = url.split("://", 1)[0]
     try:
         filesystem, location = fsspec.core.url_to_fs(url)
     except ImportError as error:
@@ -258,10 +331,10 @@ def _package(protocol: str, error: ImportError) -> str:
     return (cause.name if isinstance(cause, ImportError) else error.name) or protocol
 
 
-def _identity(file: SourceFile | str) -> str:
+def _identity(file: SourceFile | HubDataset) -> str:
     """Equal for two names of one file."""
-    if isinstance(file, str):
-        return file
+    if isinstance(file, HubDataset):
+        return file.name
     return os.path.realpath(file.location) if file.filesystem is None else file.name
 
 

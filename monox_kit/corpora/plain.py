@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from monox_kit.corpora.blocks import read_lines
 from monox_kit.corpora.paths import SourceFile
-from monox_kit.corpora.rows import Columns, Meter, RawRow, Start
+from monox_kit.corpora.rows import Columns, Meter, ReadRow, Start
 from monox_kit.errors import CorpusError
 
 
@@ -33,14 +33,17 @@ class BlankLines:
         return True
 
     def error(self) -> CorpusError:
-        """The error to raise at the next row after an empty line."""
-        return CorpusError(
-            f"{self._name}, line {self.first}: expected a document, found an empty line. "
-            "Empty lines may only stand at the end of a file; remove it."
+        """The error of the next row after an empty line; the line is forgotten."""
+        number, self.first = self.first, None
+        return CorpusError.of_row(
+            f"{self._name}, line {number}",
+            "expected a document, found an empty line",
+            "Empty lines may only stand at the end of a file; remove it.",
+            kind="an empty line",
         )
 
 
-def read_plain(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[RawRow]:
+def read_plain(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[ReadRow]:
     r"""The lines of a text file, numbered from 1; "\r\n" ends a line as "\n" does.
 
     Empty lines may stand at the end of the file alone.
@@ -56,19 +59,22 @@ def read_plain(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[Raw
         )
     blank = BlankLines(file.name)
     for offset, first, lines in read_lines(file, meter):
-        if not file.compression:
+        if offset is not None:
             meter.here = Start(first - 1, first, offset)
         for number, line in enumerate(lines, first):
             if blank.is_blank(line, number):
                 continue
             if blank.first is not None:
-                raise blank.error()
+                yield blank.error()
             text = line.removesuffix("\r")
             # It may end a line (old Mac files) or be part of a text: not ours to guess.
             if "\r" in text:
-                raise CorpusError(
-                    f"{file.name}, line {number}: expected one line, found a carriage return at "
-                    f"character {text.index(chr(13)) + 1}. End lines with a line feed, or use "
-                    "JSONL for texts of several lines."
+                yield CorpusError.of_row(
+                    f"{file.name}, line {number}",
+                    "expected one line, found a carriage return at character "
+                    f"{text.index(chr(13)) + 1}",
+                    "End lines with a line feed, or use JSONL for texts of several lines.",
+                    kind="a carriage return inside a line",
                 )
+                continue
             yield number, text, None, None, None, None

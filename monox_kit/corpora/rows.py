@@ -1,16 +1,42 @@
-"""What every reader yields and what it is told: raw rows, column names, the reading position."""
+"""What every reader yields and what it is told: raw rows, columns, dialect, reading position."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 from monox_kit.errors import CorpusError
+from monox_kit.unseen import look
+
+# The largest line, record or value that is held in memory, in every format.
+MAX_VALUE_BYTES = 64 << 20
+# Labels of one row.
+MAX_LABELS = 10_000
 
 # Position in the file, then the values of the columns text, pair, label, id and lang; a column
-# that the input lacks is None. A tuple, because a reader makes one for every row.
+# that the input lacks is None. A tuple, because a reader makes one for every row; a row that the
+# reader cannot use, but can read on behind, is its error.
 RawRow: TypeAlias = tuple[int, Any, Any, Any, Any, Any]
+ReadRow: TypeAlias = RawRow | CorpusError
+
+Quoting: TypeAlias = Literal["auto", "none", "minimal"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dialect:
+    """How the characters of a file are read, as far as the user said.
+
+    Attributes:
+        delimiter: between the fields of CSV and TSV; None to go by the header.
+        encoding: of formats of lines; None to go by the file's first bytes.
+        quoting: of CSV and TSV: `minimal`: fields may stand in double quotes; `none`: a quote is a
+            character like any other; `auto`: `none` where tabs part the fields of TSV.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    quoting: Quoting = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +70,24 @@ class Columns:
         """Check that the needed columns are among those of a file or a row.
 
         Raises:
-            CorpusError: one is missing; the message lists those that exist.
+            CorpusError: one is missing, and the message lists those that exist; or one that is read
+                looks like another that is there, and would be lost without a word.
         """
-        for option, column in (("--text-column", self.text), *self.required):
+        _refuse_lookalikes(self.names, found, where)
+        for option, column in (("`text_column`", self.text), *self.required):
             if column not in found:
                 raise missing_column(where, column, option, found)
+
+    def renamed(self, columns: Sequence[tuple[str, str]]) -> Columns:
+        """These columns with others for one file, by `text`, `pair`, `label`, `id` and `lang`."""
+        if not columns:
+            return self
+        required = {column: option for option, column in self.required}
+        for field, column in columns:
+            required.pop(str(getattr(self, field)), None)
+            required[column] = f"FILE:{field}=COLUMN"
+        named = tuple((option, column) for column, option in required.items())
+        return replace(self, **dict(columns), required=named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +105,13 @@ class Start:
     offset: int = 0
 
 
+def _unheard(message: str) -> None:
+    """A note that nobody reads."""
+
+
 @dataclass(slots=True)
 class Meter:
-    """Where a reader begins, and how far it has come.
+    """Where a reader begins, how far it has come, and whom it tells.
 
     Attributes:
         finished_bytes: sizes of the files that are done, as they lie in storage.
@@ -78,6 +121,7 @@ class Meter:
         start: where the reader of the current file is to begin.
         here: the last place, at or before the current row, where another pass could begin.
             Readers that can begin at the top of a file alone leave it there.
+        note: called with a sentence on what was guessed about a file, or looks wrong in it.
     """
 
     finished_bytes: int = 0
@@ -86,6 +130,7 @@ class Meter:
     first_row: int = 0
     start: Start = Start()
     here: Start = Start()
+    note: Callable[[str], None] = _unheard
 
     def begin_file(self, file: int, first_row: int, start: Start) -> None:
         """Let the reader of the next file begin at `start`."""
@@ -111,13 +156,15 @@ class RowSource:
         name: as the user knows it; starts every error message.
         size_bytes: None where it is not known.
         unit: what a raw row's position counts: `line` (from 1) or `row` (from 0).
+        columns: what is read of it.
         rows: one pass over the raw rows in order, from `Meter.start` on.
     """
 
     name: str
     size_bytes: int | None
     unit: str
-    rows: Callable[[Columns, Meter], Iterator[RawRow]]
+    columns: Columns
+    rows: Callable[[Columns, Meter], Iterator[ReadRow]]
 
     def where(self, position: int) -> str:
         """The place of a row for an error message."""
@@ -126,11 +173,34 @@ class RowSource:
 
 def missing_column(where: str, column: str, option: str, found: Collection[str]) -> CorpusError:
     """The error for a column that is not there."""
-    shown = ", ".join(list(found)[:30]) if found else "none"
+    listed = ", ".join(shown(name) if not name.isprintable() else name for name in [*found][:30])
     more = f", ... ({len(found) - 30} more)" if len(found) > 30 else ""
-    return CorpusError(
-        f"{where}: expected a column {column!r}, found columns: {shown}{more}. Use {option}."
+    field = option.strip("`").partition("_")[0] if option.startswith("`") else "text"
+    return CorpusError.of_row(
+        where,
+        f"expected a column {column!r}, found columns: {listed or 'none'}{more}",
+        f"Use {option}, or name this file's own as FILE:{field}=COLUMN.",
+        kind=f"no column {column!r}",
     )
+
+
+def _refuse_lookalikes(wanted: Sequence[str], found: Collection[str], where: str) -> None:
+    """Refuse a column that differs from one that is read by nothing that can be seen.
+
+    Raises:
+        CorpusError: there is one.
+    """
+    looks = {look(name): name for name in wanted}
+    for name in found:
+        column = looks.get(look(name), name)
+        if column != name:
+            raise CorpusError.of_row(
+                where,
+                f"column {name!a} looks like the column {column!a} that is read, and is "
+                "another one",
+                "Correct the file's column name, or give it as it is.",
+                kind=f"a column that looks like {column!r}",
+            )
 
 
 def shown(value: str | float, most: int = 60) -> str:

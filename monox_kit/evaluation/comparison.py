@@ -141,7 +141,7 @@ def compare(config: CompareConfig, *, progress: Progress | None = None) -> Compa
         seed=config.seed,
     )
     first = _load(config, config.first, progress)
-    documents = read_test(config.test, first.classifier.labels)
+    documents = read_test(config.test, first.classifier.labels, progress)
     note_languages(documents, config.source_language, progress)
     sides = [_scored(first, documents, evaluation, progress)]
     del first  # one model at a time in memory

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from monox_kit.corpora.corpus import Corpus, CorpusConfig, lang_from_name, read_labelled
+from monox_kit.corpora.corpus import CorpusConfig, read_by_file
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
 from monox_kit.evaluation.details import write_details
@@ -40,8 +40,8 @@ class EvaluateConfig:
     """How a model is evaluated.
 
     Attributes:
-        test: gold-labelled text; the language is the row's `lang`, else what the file's name
-            says (`test.de.jsonl`), else `und`.
+        test: gold-labelled text; the language is the row's `lang`, else the file's, else `und`,
+            which is no part of the target average.
         source_language: not part of the target-language average.
         backend: None takes what the model folder is made for.
         max_length: the cut in tokens; None for the bundle's own.
@@ -152,7 +152,7 @@ def evaluate(
         progress=progress,
     )
     names = loaded.classifier.labels
-    documents = read_test(config.test, names)
+    documents = read_test(config.test, names, progress)
     for language, rows in documents.items():
         has_pairs = rows[0].text_pair is not None
         loaded.folder.require_pairs(has_pairs, f"--test, language {language}")
@@ -179,7 +179,9 @@ def note_languages(
     documents: Mapping[str, Sequence[Document]], source: str, progress: Progress
 ) -> None:
     """Say what may be missed in a report: rows of no language, and no row of the source's."""
-    step = "Name it in a lang column, or in the file's name (test.de.jsonl)"
+    step = (
+        "Name it in a lang column, with --language FILE=de, or in the file's name (test.de.jsonl)"
+    )
     if UNKNOWN_LANGUAGE in documents:
         progress.note(
             f"{len(documents[UNKNOWN_LANGUAGE]):,} test rows do not say their language: they are "
@@ -193,18 +195,28 @@ def note_languages(
         )
 
 
-def read_test(config: CorpusConfig, labels: LabelSet) -> dict[str, list[Document]]:
-    """Gold-labelled documents by language, files in their order."""
+def read_test(
+    config: CorpusConfig, labels: LabelSet, progress: Progress | None = None
+) -> dict[str, list[Document]]:
+    """Gold-labelled documents by language, files in their order.
+
+    Args:
+        config: the files.
+        labels: every gold label must be one of these.
+        progress: told what is guessed about a file.
+
+    Raises:
+        CorpusError: a row cannot be used, or has no label.
+    """
     by_language: dict[str, list[Document]] = {}
-    for path in Corpus(config).files:
-        named = lang_from_name(path)
-        rows = read_labelled(replace(config, paths=(path,)), labels)
+    for name, language, found in read_by_file(config, labels, progress):
+        rows = found
         if all(document.id == str(document.row) for document in rows):
             # Row numbers, not keys: row 5 of one file is not the document of row 5 of another.
-            rows = [replace(document, id=f"{path}:{document.row}") for document in rows]
+            rows = [replace(document, id=f"{name}:{document.row}") for document in rows]
         for document in rows:
-            language = document.lang or named or UNKNOWN_LANGUAGE
-            by_language.setdefault(language, []).append(document)
+            tag = document.lang or language or UNKNOWN_LANGUAGE
+            by_language.setdefault(tag, []).append(document)
     return by_language
 
 

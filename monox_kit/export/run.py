@@ -268,7 +268,7 @@ def _documents(
         return [d for d in found if d.row % 4 != 3], [d for d in found if d.row % 4 == 3]
     # In turn from every file: one file per language is checked in every language.
     files = Corpus(config.check).files
-    readers = [Corpus(replace(config.check, paths=(path,))).documents() for path in files]
+    readers = [Corpus(replace(config.check, paths=(path,)), progress).documents() for path in files]
     rows = (row for group in zip_longest(*readers) for row in group if row is not None)
     found = list(islice(rows, wanted))
     if len(found) < 2:

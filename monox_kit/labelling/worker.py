@@ -15,6 +15,7 @@ import numpy.typing as npt
 from monox_kit import __version__
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import CorpusMark, MarksByIndex
+from monox_kit.corpora.paths import absolute_path
 from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, ModelError
 from monox_kit.labelling.config import LabelConfig
@@ -60,7 +61,7 @@ class Assignment:
         config = replace(
             config,
             model=_absolute(config.model),
-            corpus=replace(config.corpus, paths=tuple(map(_absolute, corpus.files))),
+            corpus=replace(config.corpus, paths=tuple(map(absolute_path, corpus.files))),
             provider=model.provider if config.teacher == "onnx" else config.provider,
             staging=config.staging and os.path.abspath(config.staging),
         )

@@ -61,7 +61,7 @@ def predict(
     config.output_format(out)
     if out.is_dir():
         raise ConfigError(f"{out}: expected a file to write, found a folder. Give a file name.")
-    corpus = Corpus(config.input)
+    corpus = Corpus(config.input, progress)
     model = load(
         config.model,
         backend=config.backend,

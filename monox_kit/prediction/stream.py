@@ -101,8 +101,14 @@ class _StreamSource:
     def __init__(self, config: CorpusConfig) -> None:
         self._columns = config.columns()
         self._is_json = config.format == "jsonl"
-        self._check = DocumentCheck(self._columns, is_paired=config.pair == "required")
-        self._source = RowSource(name="standard input", size_bytes=None, unit="line", rows=_no_rows)
+        self._check = DocumentCheck(is_paired=config.pair == "required")
+        self._source = RowSource(
+            name="standard input",
+            size_bytes=None,
+            unit="line",
+            columns=self._columns,
+            rows=_no_rows,
+        )
 
     def document(self, row: int, line: bytes) -> Document:
         """The document in the line of a row; lines count from 1."""

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from monox_kit.corpora.classes import dev_notes
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.data import Classifier, Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError, NotFinite
 from monox_kit.models.scoring import BatchDone, score
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.problem import f1, measure_of, problem_of
+from monox_kit.progress import Progress
 from monox_kit.training.processes import Processes
 from monox_kit.training.state import Result
 
@@ -77,7 +79,8 @@ class DevSets:
             if document.lang in (None, DEV):
                 raise CorpusError(
                     f"--report-dev: expected a language for every row, found {document.lang} for "
-                    f"row {document.row}. Give a lang column, or files named like dev.de.jsonl."
+                    f"row {document.row}. Give a lang column, --language FILE=de, or files named "
+                    "like dev.de.jsonl."
                 )
             documents.setdefault(document.lang or "", []).append(document)
         absent = [name for name in select_on if name not in documents]
@@ -117,20 +120,31 @@ class DevConfig(NamedTuple):
     reported: CorpusConfig | None
     select_on: tuple[str, ...]
 
-    def read(self, labels: LabelSet, labelled: Sequence[Document]) -> DevSets:
+    def read(
+        self, labels: LabelSet, labelled: Sequence[Document], progress: Progress | None = None
+    ) -> DevSets:
         """The sets in memory.
 
         Args:
             labels: every gold label must be one of these.
             labelled: the gold-labelled text that is trained on; may be none.
+            progress: told what is guessed about a file, and how the sets fit the labelled text.
 
         Raises:
             ConfigError: see `DevSets.build`.
             CorpusError: a file cannot be read, or see there.
         """
-        dev = read_labelled(self.dev, labels)
-        reported = read_labelled(self.reported, labels) if self.reported else []
-        return DevSets.build(dev, reported, self.select_on, labelled)
+        dev = read_labelled(self.dev, labels, progress)
+        reported: list[Document] = []
+        if self.reported:
+            # A run's digests are of rows as they stand in files. A reported row without a language
+            # was always refused, so that no digest of such rows is known.
+            reported = read_labelled(self.reported, labels, progress, fill_languages=True)
+        sets = DevSets.build(dev, reported, self.select_on, labelled)
+        if progress is not None:
+            for note in dev_notes(dev, labelled, labels):
+                progress.note(note)
+        return sets
 
 
 class Evaluator:

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from monox_kit.corpora.classes import class_notes
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
-from monox_kit.corpora.paths import resolve_paths
+from monox_kit.corpora.paths import HubDataset, resolve_paths
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
@@ -144,8 +145,10 @@ def train_teacher(
     checked(config)
     progress = (progress if is_first() else None) or Silent()
     labels = _labels_for(config.labels, config.train, progress)
-    train = read_labelled(config.train, labels)
+    train = read_labelled(config.train, labels, progress)
     labels = labels or LabelSet.from_documents(train, _name(config.train))
+    for note in class_notes(train, labels, _name(config.train)):
+        progress.note(note)
     sources = Sources(labels, train, _name(config.train))
     run = TrainingRun(
         command="train-teacher",
@@ -196,7 +199,7 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
     labelled: list[Document] = []
     if config.labelled is not None:
         labels = labels or _labels_for(None, config.labelled, progress)
-        labelled = read_labelled(config.labelled, labels)
+        labelled = read_labelled(config.labelled, labels, progress)
         if config.method == "kd":
             progress.note(
                 "--method kd learns from the stores alone: of --labelled, labels and language are "
@@ -209,6 +212,9 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
             f"{config.method}, found neither. Give --labelled FILE or --store DIR."
         )
     labels = labels or LabelSet.from_documents(labelled, name)
+    if labelled:
+        for note in class_notes(labelled, labels, name):
+            progress.note(note)
     if config.combine == "average" and stores:
         teachers = [StoredTeacher(stores, config.store_weight)]
     else:
@@ -233,15 +239,22 @@ def _labels_for(path: Path | None, corpus: CorpusConfig, progress: Progress) -> 
     if path is not None:
         return LabelSet.read(path)
     first = resolve_paths(corpus.paths)[0]
-    if isinstance(first, str) or first.filesystem is not None:
+    if isinstance(first, HubDataset) or first.filesystem is not None:
         progress.note(
-            f"{first if isinstance(first, str) else first.name}: {LABELS_FILE} is looked for "
+            f"{first.name}: {LABELS_FILE} is looked for "
             "beside local files alone; the classes are the labels that occur. Give --labels FILE "
             "for others, or for another order"
         )
         return None
     beside = Path(first.location).parent / LABELS_FILE
-    return LabelSet.read(beside) if beside.is_file() else None
+    if not beside.is_file():
+        return None
+    labels = LabelSet.read(beside)
+    progress.note(
+        f"{beside}: the {len(labels)} classes are those of this file, which stands beside the "
+        "training text; --labels names another one"
+    )
+    return labels
 
 
 def _name(corpus: CorpusConfig) -> str:

@@ -70,7 +70,7 @@ class TrainingRun:
 
     def prepared(self, progress: Progress) -> Prepared:
         """The inputs opened and checked, and the run's fingerprint; nothing is written."""
-        dev = self._dev_config.read(self._sources.labels, self._sources.labelled)
+        dev = self._dev_config.read(self._sources.labels, self._sources.labelled, progress)
         folder = open_folder(self._model, progress)
         task = build_task(self._method, self._sources)
         if any(

@@ -6,6 +6,7 @@ import io
 import json
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from monox_kit.corpora import blocks
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.data import Document
 from monox_kit.digest import RowDigest
+from monox_kit.unseen import is_blank, look
 
 FIELDS = ("id", "text", "text_pair", "label", "lang")
 
@@ -25,7 +27,9 @@ characters = st.one_of(
     st.sampled_from("\n\r\t\",;'\\{}#\u2028\u2029\u0085\ufeff\x0b\x1c 😀"),
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
 )
-texts = st.text(characters, min_size=1, max_size=30).filter(lambda text: not text.isspace())
+texts = st.text(characters, min_size=1, max_size=30).filter(lambda text: not is_blank(text))
+# In CSV a JSON array of labels is a list of them.
+labels = texts.filter(lambda text: not (text.startswith("[") and text.endswith("]")))
 # Plain text ends lines with "\n" or "\r\n", and a mark at its start is a byte order mark.
 single_lines = texts.filter(lambda text: not set(text) & set("\n\r") and text[0] != "\ufeff")
 
@@ -40,7 +44,7 @@ def corpora(draw):
                 {
                     "text": texts,
                     "text_pair": texts if has_pairs else st.none(),
-                    "label": st.none() | texts,
+                    "label": st.none() | labels,
                     "id": st.none() | texts,
                     "lang": st.none() | texts,
                 }
@@ -49,6 +53,10 @@ def corpora(draw):
             max_size=8,
         )
     )
+    looks = {}
+    for row in rows:  # two labels that look alike are refused
+        if row["label"] is not None:
+            row["label"] = looks.setdefault(look(row["label"]), row["label"])
     return [
         Document(row=row, **{**fields, "id": fields["id"] or str(row)})
         for row, fields in enumerate(rows)
@@ -113,13 +121,14 @@ WRITERS = {
 
 
 @contextmanager
-def opened(contents, block_bytes):
+def opened(contents, block_bytes, **settings):
     """A corpus of files given as (suffix, bytes)."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.{suffix}" for i, (suffix, _) in enumerate(contents)]
         for path, (_, content) in zip(paths, contents, strict=True):
             path.write_bytes(content)
-        corpus = Corpus(CorpusConfig(paths=tuple(map(str, paths))))
+        settings = {"quoting": "minimal", **settings}
+        corpus = Corpus(CorpusConfig(paths=tuple(map(str, paths)), **settings))
         # Small blocks put every character and line end on a border sooner or later.
         whole, blocks.BLOCK_BYTES = blocks.BLOCK_BYTES, block_bytes
         try:
@@ -233,3 +242,88 @@ def test_plain_text(lines, end, compression, num_ends, block_bytes):
     documents = [Document(row=row, id=str(row), text=text) for row, text in enumerate(lines)]
     assert found == documents
     assert summary.digest == expected_digest(documents)
+
+
+ENCODINGS = [
+    "utf-8",
+    "utf-8-sig",
+    "utf-16",
+    "utf-16-le",
+    "utf-32",
+    "cp1252",
+    "gb18030",
+    "shift_jis",
+]
+
+
+@st.composite
+def dialects(draw):
+    """Documents, and how they are written: a delimiter, an encoding that has them, quotes or none.
+
+    Without quotes no field holds the delimiter or a line end, or ends a line in a carriage return.
+    """
+    documents = draw(corpora())
+    encoding = draw(st.sampled_from(ENCODINGS))
+    delimiter = draw(st.sampled_from(",;\t|"))
+    quoting = draw(st.sampled_from(["none", "minimal"]))
+    removed = "\n\r" + delimiter if quoting == "none" else ""
+
+    def fits(text):
+        try:
+            return text.encode(encoding).decode(encoding) == text
+        except UnicodeError:
+            return False
+
+    def kept(text):
+        found = "".join(each for each in text if each not in removed and fits(each))
+        return found if not is_blank(found) and fits(found) else "x"
+
+    changed = []
+    for document in documents:
+        values = {f: kept(v) for f in FIELDS if (v := getattr(document, f)) is not None}
+        values["id"] = values["id"] if document.id != str(document.row) else document.id
+        changed.append(replace(document, **values))
+    looks = {}
+    return (
+        [
+            d if d.label is None else replace(d, label=looks.setdefault(look(d.label), d.label))
+            for d in changed
+        ],
+        delimiter,
+        encoding,
+        quoting,
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), dialects(), st.integers(1, 64))
+def test_delimiters_encodings_and_quotes_change_nothing(data, dialect, block_bytes):
+    documents, delimiter, encoding, quoting = dialect
+    rows = [FIELDS, *([getattr(d, field) or "" for field in FIELDS] for d in documents)]
+    if quoting == "none":
+        content = "\n".join(delimiter.join(row) for row in rows)
+    else:
+        stream = io.StringIO(newline="")
+        csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
+        content = stream.getvalue()
+    settings = {"quoting": quoting}
+    # A mark tells the encoding, and a header its delimiter.
+    if encoding not in ("utf-8", "utf-8-sig", "utf-16") or data.draw(st.booleans()):
+        settings["encoding"] = encoding
+    if data.draw(st.booleans()):
+        settings["delimiter"] = delimiter
+    suffix = data.draw(st.sampled_from(["csv", "tsv"]))
+    with opened([(suffix, content.encode(encoding))], block_bytes, **settings) as corpus:
+        assert list(corpus.documents()) == documents
+        for mark in corpus.scan(mark_every=2).marks:
+            assert list(corpus.documents(mark.place)) == documents[mark.place.row :]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), corpora(), st.integers(1, 64))
+def test_a_json_array_is_its_rows(data, documents, block_bytes):
+    records = [{field: getattr(d, field) for field in FIELDS} for d in documents]
+    indent = data.draw(st.sampled_from([None, 0, 2]))
+    content = json.dumps(records, indent=indent, ensure_ascii=data.draw(st.booleans())).encode()
+    with opened([("json", b"\n" + content + b"\n")], block_bytes) as corpus:
+        assert list(corpus.documents()) == documents

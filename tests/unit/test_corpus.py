@@ -89,7 +89,7 @@ def test_other_column_names(tmp_path):
         ({"text": "a", "text_pair": 1}, "column 'text_pair', found int 1"),
         ({"text": "a", "text_pair": " "}, "column 'text_pair', found white space alone"),
         ({"text": "a", "text_pair": "\udfff"}, "column 'text_pair', found the lone surrogate"),
-        ({"text": "a", "label": 1.0}, "column 'label', found float 1.0"),
+        ({"text": "a", "label": 1.5}, "column 'label', found float 1.5"),
         ({"text": "a", "label": {"x": 1}}, "column 'label', found dict"),
         ({"text": "a", "label": " "}, "column 'label', found white space alone"),
         ({"text": "a", "label": "\ud800"}, "column 'label', found the lone surrogate"),
@@ -109,15 +109,15 @@ def test_a_bad_value_names_row_column_and_what_was_found(tmp_path, record, found
 
 
 def test_whole_numbers_and_booleans_become_label_names(tmp_path):
-    labels = [0, 1, -1, True, False, "x", 10**20]
+    labels = [0, 1, -1, True, False, "x", 10**20, 3.0, float("nan")]
     path = jsonl(tmp_path / "a.jsonl", *({"text": "t", "label": label} for label in labels))
     names = [document.label for document in corpus(path).documents()]
-    assert names == ["0", "1", "-1", "1", "0", "x", str(10**20)]
+    assert names == ["0", "1", "-1", "1", "0", "x", str(10**20), "3", None]
 
 
-def test_a_label_that_was_accepted_as_text_does_not_let_a_float_pass(tmp_path):
-    path = jsonl(tmp_path / "a.jsonl", {"text": "t", "label": "1"}, {"text": "t", "label": 1.0})
-    assert "found float 1.0" in refusal(corpus(path))
+def test_a_label_that_was_accepted_as_text_does_not_let_a_fraction_pass(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", {"text": "t", "label": "1"}, {"text": "t", "label": 1.5})
+    assert "found float 1.5" in refusal(corpus(path))
 
 
 def test_duplicate_ids_and_texts_are_legal(tmp_path):
@@ -150,17 +150,17 @@ class TestPairs:
         )
         path = jsonl(tmp_path / "b.jsonl", {"text": "t", "hypothesis": "h"})
         message = refusal(corpus(path, pair="required"))
-        assert "column 'text_pair', found columns: text, hypothesis. Use --pair-column." in message
+        assert "column 'text_pair', found columns: text, hypothesis. Use `pair_column`" in message
 
 
 class TestConfig:
     @pytest.mark.parametrize(
         ("settings", "option"),
         [
-            ({"format": "xml"}, "--format"),
-            ({"pair": "maybe"}, "--pair"),
-            ({"text_column": ""}, "--text-column"),
-            ({"label_column": ""}, "--label-column"),
+            ({"format": "xml"}, "`format`"),
+            ({"pair": "maybe"}, "`pair`"),
+            ({"text_column": ""}, "`text_column`"),
+            ({"label_column": ""}, "`label_column`"),
         ],
     )
     def test_an_impossible_setting_is_refused(self, settings, option):
@@ -249,6 +249,9 @@ def recorder():
 
         def detail(self, text):
             self.details.append(text)
+
+        def note(self, message):
+            raise AssertionError(message)
 
         def __enter__(self):
             return self

@@ -35,7 +35,7 @@ def write(path, content):
 LINE_FORMATS = {
     "jsonl": ("", '{{"text": "{}", "label": "x"}}'),
     "csv": ("text,label", '"{}",x'),
-    "tsv": ("text\tlabel", '"{}"\tx'),
+    "tsv": ("text\tlabel", "{}\tx"),
     "txt": ("", "{}"),
 }
 
@@ -108,14 +108,25 @@ class TestLines:
         with pytest.raises(CorpusError, match=place):
             texts(path)
 
-    def test_utf16_is_named(self, lines):
-        path = lines("abc")
-        write(path, path.read_text().encode("utf-16"))
-        with pytest.raises(CorpusError, match="begins like UTF-16"):
-            texts(path)
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+    def test_utf16_is_read(self, lines, encoding, monkeypatch):
+        path = lines("abc", "dé😀f")
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", 7)
+        write(path, path.read_text().encode(encoding))
+        assert texts(path, encoding=encoding) == ["abc", "dé😀f"]
+        if encoding != "utf-32":
+            assert texts(path) == ["abc", "dé😀f"]
+
+    def test_bytes_of_another_encoding_than_the_given_one_name_line_and_offset(self, lines):
+        path = lines("a", "b", "c?", "d")
+        content = path.read_bytes().replace(b"?", b"\x81")
+        write(path, content)
+        place = f"line {lines.first_line + 2}: expected cp1252, found byte 0x81 at byte offset "
+        with pytest.raises(CorpusError, match=place + str(content.index(0x81))):
+            texts(path, encoding="cp1252")
 
     def test_a_line_without_end_is_not_held_for_ever(self, lines, monkeypatch):
-        monkeypatch.setattr(blocks, "MAX_LINE_BYTES", 1 << 20)
+        monkeypatch.setattr(blocks, "MAX_VALUE_BYTES", 1 << 20)
         path = lines("a", "x" * (3 << 20), "b")
         with pytest.raises(CorpusError, match=f"line {lines.first_line + 1}: .* at most 1 MiB"):
             texts(path)
@@ -132,13 +143,13 @@ class TestLines:
             texts(path, text_column="body")
         assert str(caught.value) == (
             f"{path}, line 1: expected a column 'body', found columns: text, label. "
-            "Use --text-column."
+            "Use `text_column`, or name this file's own as FILE:text=COLUMN."
         )
 
     @pytest.mark.parametrize("option", ["pair", "label", "id", "lang"])
     def test_a_named_optional_column_must_exist(self, lines, option):
         path = lines("a")
-        with pytest.raises(CorpusError, match=rf"expected a column 'other', .*--{option}-column"):
+        with pytest.raises(CorpusError, match=rf"expected a column 'other', .*`{option}_column`"):
             texts(path, **{f"{option}_column": "other"})
 
 
@@ -285,7 +296,8 @@ class TestParquet:
         with pytest.raises(CorpusError) as caught:
             texts(path)
         assert str(caught.value) == (
-            f"{path}: expected a column 'text', found columns: body, y. Use --text-column."
+            f"{path}: expected a column 'text', found columns: body, y. Use `text_column`, or "
+            "name this file's own as FILE:text=COLUMN."
         )
         table = pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"])
         pq.write_table(table, path)
@@ -402,7 +414,7 @@ class TestCompression:
 
 
 def test_a_zstd_bomb_is_read_in_bounded_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(blocks, "MAX_VALUE_BYTES", 1 << 20)
     compressor = zstandard.ZstdCompressor().compressobj()
     pieces = [compressor.compress(b"a" * (1 << 20)) for _ in range(256)]
     content = b"".join((*pieces, compressor.flush()))

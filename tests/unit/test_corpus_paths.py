@@ -10,7 +10,8 @@ import fsspec
 import pytest
 from fsspec.registry import known_implementations
 
-from monox_kit.corpora.corpus import Corpus, CorpusConfig, lang_from_name
+from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from monox_kit.corpora.languages import lang_from_name
 from monox_kit.errors import ConfigError, CorpusError
 
 
@@ -98,7 +99,7 @@ class TestFormatByName:
     def test_an_unknown_name_lists_the_known_ones(self, tmp_path):
         path = tmp_path / "a.xml.gz"
         path.write_bytes(b"")
-        with pytest.raises(CorpusError, match=r"one of \.jsonl, .*found 'a\.xml'.*--format"):
+        with pytest.raises(CorpusError, match=r"one of \.jsonl, .*found 'a\.xml'.*`format`"):
             corpus(path)
 
     def test_a_given_format_wins_and_compression_goes_by_name(self, tmp_path):
@@ -153,14 +154,26 @@ class TestUrls:
             corpus("memory://data")
 
     def test_an_unknown_protocol(self):
-        with pytest.raises(CorpusError, match=r"nope://x: .*Protocol not known: nope"):
-            corpus("nope://x")
+        for url in (
+            "nope://x",
+            "reference://x",
+            "zip://a.csv::memory://a.zip",
+            "simplecache::memory://a.csv",
+            "dask://x",
+            "github://owner:repo@main/a.csv",
+            "jupyter://x",
+            "data://text/csv;base64,AA==",
+            "smb://host/a.csv",
+            "ssh://host/a.csv",
+        ):
+            with pytest.raises(ConfigError, match=r"expected one of the protocols file, local"):
+                corpus(url)
 
     def test_a_protocol_whose_package_is_missing(self, monkeypatch):
         # The name in the registry is what fsspec tries to import.
         known = {"class": "absent_package.FileSystem", "err": "Install absent_package to use it"}
         monkeypatch.setitem(known_implementations, "s3", known)
-        monkeypatch.setitem(known_implementations, "other", known)
+        monkeypatch.setitem(known_implementations, "hf", known)
         with pytest.raises(CorpusError) as caught:
             corpus("s3://bucket/a.jsonl")
         assert str(caught.value) == (
@@ -168,7 +181,7 @@ class TestUrls:
             'Install absent_package to use it. Run `pip install "fsspec[s3]"`.'
         )
         with pytest.raises(CorpusError, match="Run `pip install absent_package`"):
-            corpus("other://a.jsonl")
+            corpus("hf://a.jsonl")
 
     def test_an_error_of_the_remote_side_is_one_line(self, memory, monkeypatch):
         def refuse(*_args, **_kwargs):
@@ -269,7 +282,21 @@ class TestHub:
         ("test.ast.parquet", "ast"),
         ("test.zh_Hant_TW.txt", "zh_Hant_TW"),
         ("test.jsonl", None),
-        ("de.jsonl", None),
+        ("de.jsonl", "de"),
+        ("tickets_de.csv", "de"),
+        ("test-de.csv.gz", "de"),
+        ("tickets.DE.csv", "de"),
+        ("de_test.jsonl", "de"),
+        ("test-pt-BR.tsv", "pt-BR"),
+        ("tickets_2024_de.csv", "de"),
+        ("log_to.csv", None),
+        ("my_tickets.csv", None),
+        ("tickets.csv", None),
+        ("report.PDF.csv", None),
+        ("hub:xnli:de", "de"),
+        ("hub:massive:de-DE@test", "de-DE"),
+        ("hub:xnli:all_languages", None),
+        ("hub:owner/name", None),
         ("test.jsonl.gz", None),
         ("my.dev.jsonl", None),
         ("test.v2.jsonl", None),

@@ -17,7 +17,7 @@ import pytest
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, CorpusSummary
 from monox_kit.corpora.marks import Marks
-from monox_kit.corpora.paths import SourceFile, file_states
+from monox_kit.corpora.paths import HubDataset, SourceFile, file_states
 from monox_kit.digest import digest_json
 from monox_kit.errors import StoreCorrupt, StoreError
 from monox_kit.labelling.kept_scan import encode_scan, read_scan, scan_key
@@ -325,7 +325,7 @@ def test_what_another_file_system_tells(info: dict[str, Any], state: object) -> 
     assert file.state() == state
     expected = None if state is None else [("s3://b/a.jsonl", *file.state())]  # type: ignore[misc]
     assert file_states([file]) == expected
-    assert file_states([file, "hub:name"]) is None
+    assert file_states([file, HubDataset("hub:name")]) is None
 
 
 def test_marks_are_packed_and_refuse_what_is_none() -> None:

@@ -68,13 +68,19 @@ def test_a_row_without_any_class_is_labelled_and_one_without_a_list_is_not(tmp_p
         read_labelled(jsonl(tmp_path, None), MULTI)
 
 
-def test_csv_holds_no_lists(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text('text,label\nx,"[""games""]"\n')
-    with pytest.raises(CorpusError, match=r"CSV and TSV hold no lists: use JSONL or Parquet"):
-        read_labelled([str(tmp_path / "rows.csv")], MULTI)
+@pytest.mark.parametrize(
+    ("name", "row"), [("a.csv", 'x,"[""mail"",1]"'), ("a.tsv", 'x\t["mail",1]')]
+)
+def test_a_json_array_in_csv_is_a_list(tmp_path: Path, name: str, row: str) -> None:
+    path = tmp_path / name
+    path.write_text("text,label\n".replace(",", row[1]) + row + "\n")
+    assert read_labelled([str(path)], MULTI)[0].label == ("1", "mail")
+    path.write_text("text,label\n".replace(",", row[1]) + f"x{row[1]}[mail]\n")
+    with pytest.raises(CorpusError, match=r"line 2: expected a list of labels.* found '\[mail\]'"):
+        read_labelled([str(path)], MULTI)
 
 
 def test_classes_are_not_guessed_from_lists(tmp_path: Path) -> None:
     rows = read_labelled(jsonl(tmp_path, ["games"], ["mail"]))
-    with pytest.raises(CorpusError, match=r"train: row 0: expected one label.*--labels labels\.js"):
+    with pytest.raises(CorpusError, match=r"train: row 0: expected one label.*`labels` labels\.js"):
         LabelSet.from_documents(rows, "train")

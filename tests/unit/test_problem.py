@@ -284,7 +284,7 @@ def test_languages_are_averaged_by_micro_f1() -> None:
 @pytest.mark.parametrize(
     ("labels", "label", "says"),
     [
-        (MULTI, "games", r"x: row 0: expected a list of labels.* found 'games'.*JSONL or Parquet"),
+        (MULTI, "games", r"x: row 0: expected a list of labels.* found 'games'.*CSV"),
         (SINGLE, ("games",), r"x: row 0: expected one label, found a list of 1.*problem_type"),
         (MULTI, ("spam",), r"x: row 0: expected one of the 4 labels .*found 'spam'"),
     ],

@@ -1,0 +1,88 @@
+"""The bad rows of one pass, collected by kind: a user corrects a file once, not row by row."""
+
+from __future__ import annotations
+
+from monox_kit.errors import CorpusError, CorpusUnreadable
+
+# Rows that a message shows, over all kinds.
+_MOST_SHOWN = 20
+# Bad rows after which a pass ends, and rows after the first of them: what is wrong with a billion
+# rows is seen in the first million.
+_MOST_BAD = 10_000
+_MOST_ROWS = 1_000_000
+
+
+class BadRows:
+    """Collects the bad rows of a pass, and raises one error for all of them."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, list[CorpusError]] = {}
+        self._counts: dict[str, int] = {}
+        self._rows_since = 0
+        self._has_ended = False
+
+    @property
+    def count(self) -> int:
+        """The bad rows so far."""
+        return sum(self._counts.values())
+
+    def add(self, error: CorpusError) -> None:
+        """Remember one more, or end the pass where there are too many.
+
+        Raises:
+            CorpusError: there are.
+        """
+        shown = self._by_kind.setdefault(error.kind, [])
+        if len(shown) < _MOST_SHOWN:
+            shown.append(error)
+        self._counts[error.kind] = self._counts.get(error.kind, 0) + 1
+        if self.count >= _MOST_BAD:
+            self._has_ended = True
+            raise self._error("; reading ended here")
+
+    def pass_row(self) -> None:
+        """Count a row that follows a bad one.
+
+        Raises:
+            CorpusError: so many have followed the first that reading ends.
+        """
+        self._rows_since += 1
+        if self._rows_since >= _MOST_ROWS:
+            self._has_ended = True
+            raise self._error(f"; reading ended {_MOST_ROWS:,} rows behind the first of them")
+
+    def end(self, error: CorpusError | None = None) -> None:
+        """Raise what was found.
+
+        Args:
+            error: what ended the pass before the end of the input; None where nothing did.
+
+        Raises:
+            CorpusError: a row was bad, or `error`.
+        """
+        is_all = self._has_ended or not self.count or isinstance(error, CorpusUnreadable)
+        if error is not None and is_all:
+            raise error
+        if error is not None:
+            raise self._error(f"; then reading ended: {error}") from error
+        if self.count:
+            raise self._error("")
+
+    def _error(self, ending: str) -> CorpusError:
+        if self.count == 1 and not ending:
+            return next(iter(self._by_kind.values()))[0]
+        # Of each kind its share, and at least one.
+        most = max(1, _MOST_SHOWN // len(self._by_kind))
+        parts = []
+        for kind, errors in self._by_kind.items():
+            total = self._counts[kind]
+            shown = [
+                error.where + (f" ({error.found})" if error.found else "")
+                for error in errors[: max(most, _MOST_SHOWN - (len(self._by_kind) - 1) * most)]
+            ]
+            more = ", ..." if total > len(shown) else ""
+            parts.append(f"{kind} ({total:,}): {', '.join(shown)}{more}")
+        return CorpusError(
+            f"{self.count:,} rows cannot be used. {'. '.join(parts)}{ending}. Correct these rows "
+            "or leave them out."
+        )
