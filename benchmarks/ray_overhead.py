@@ -25,7 +25,7 @@ from harness import by_way, medians, middle, parser, positive, publish, ratios, 
 from monox_kit.data import LabelSet
 from monox_kit.labelling import LabelConfig
 from monox_kit.progress import Silent, SilentTask
-from monox_kit.store import StoreManifest, StoreWriter
+from monox_kit.store import FolderWriter, StoreManifest
 from texts import corpus_of, first_documents, labelled
 
 CORES = 2
@@ -144,14 +144,14 @@ def claim_ms(parent: Path, num_shards: int) -> float:
         fingerprint={},
     )
     claim = range(num_shards - 1, num_shards)
-    with StoreWriter(folder, manifest, claim):
+    with FolderWriter(folder, manifest, claim):
         pass
     for index in range(num_shards - 1):
         (folder / "shards" / f"{index:06d}").mkdir()
     taken_ms = []
     for _ in range(5):
         started = time.perf_counter()
-        with StoreWriter(folder, manifest, claim) as writer:
+        with FolderWriter(folder, manifest, claim) as writer:
             taken_ms.append(1000 * (time.perf_counter() - started))
             assert len(writer.missing) == 1
     return middle(taken_ms, 2)

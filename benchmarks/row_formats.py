@@ -16,7 +16,7 @@ import numpy as np
 
 from harness import seconds
 from monox_kit.data import Document, LabelSet
-from monox_kit.store import LogitStore, StoreManifest, StoreWriter
+from monox_kit.store import FolderWriter, LogitStore, StoreManifest
 
 BATCH_ROWS = 256
 BLOCK_ROWS = 1024
@@ -250,7 +250,7 @@ def write_store(rows: Rows, path: Path, shard_rows: int) -> list[float]:
         fingerprint={"made": "up"},
     )
     taken_s = []
-    with StoreWriter(path, manifest) as writer:
+    with FolderWriter(path, manifest) as writer:
         for shard in writer.missing:
             here = slice(shard.start, shard.stop)
             documents = [

@@ -15,8 +15,10 @@ from typing import Any
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from monox_kit.store import StoreManifest, store_place
+from monox_kit.store import StoreManifest
 from monox_kit.store.remote import drivers, objects
+from monox_kit.store.remote.objects import ObjectFolder
+from monox_kit.store.remote.writer import RemoteWriter
 from tests.store_samples import build_shard, manifest
 
 PROTOCOL = "objects"
@@ -127,11 +129,18 @@ def object_store() -> Iterator[type[DiskObjects]]:
         memory.pseudo_dirs[:] = [""]
 
 
+def url_writer(
+    url: str, staging: Path, store: StoreManifest | None = None, shards: range | None = None
+) -> RemoteWriter:
+    """A writer of a sample store at a URL."""
+    return RemoteWriter(ObjectFolder(url), store or manifest(), shards, staging)
+
+
 def write_url(
     url: str, staging: Path, store: StoreManifest | None = None, shards: range | None = None
 ) -> str:
     """Write what is missing of a sample store at a URL, complete it and give the URL back."""
-    with store_place(url, staging).writer(store or manifest(), shards) as writer:
+    with url_writer(url, staging, store, shards) as writer:
         for shard in writer.missing:
             build_shard(writer, shard, ())
         writer.complete(command="label")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from monox_kit.data import Document, Int64s, LabelSet, Logits
-from monox_kit.store import RemoteWriter, ShardRange, StoreManifest, StoreWriter
+from monox_kit.store import FolderWriter, ShardRange, StoreManifest, StoreWriter
 
 LABELS = LabelSet(("games", "science", "sound"))
 FINGERPRINT: Mapping[str, Any] = {
@@ -92,7 +92,7 @@ def part(arguments: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
     return {name: values[start:stop] for name, values in arguments.items()}
 
 
-def build_shard(writer: StoreWriter | RemoteWriter, shard: ShardRange, cuts: Sequence[int]) -> None:
+def build_shard(writer: StoreWriter, shard: ShardRange, cuts: Sequence[int]) -> None:
     """Write a shard in parts that end at `cuts`, counted from the shard's first row."""
     arguments = shard_arguments(writer.manifest, shard)
     with writer.shard(shard, text_bytes(arguments["documents"])) as builder:
@@ -116,7 +116,7 @@ def write_store(
         shards: which to write alone; None for all.
     """
     store = store or manifest()
-    with StoreWriter(folder, store, shards) as writer:
+    with FolderWriter(folder, store, shards) as writer:
         for shard in writer.missing:
             if cuts is None:
                 writer.write_shard(shard, **shard_arguments(store, shard))

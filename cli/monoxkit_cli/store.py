@@ -56,10 +56,10 @@ def info(folder: Place, as_json: AsJson = False) -> None:
 
     Example: monoxkit store info runs/store
     """
-    from monox_kit.store import store_info
+    from monox_kit.store import store_location
     from monoxkit_cli.render import emit
 
-    found = store_info(folder)
+    found = store_location(folder).info()
     emit(found, as_json, lambda: _info_table(found))
 
 
@@ -80,10 +80,10 @@ def verify(
 
     Example: monoxkit store verify runs/store
     """
-    from monox_kit.store import staged_place
+    from monox_kit.store import store_location
     from monoxkit_cli.render import RichProgress, emit
 
-    report = staged_place(folder, staging).verify(RichProgress())
+    report = store_location(folder, staging).verify(RichProgress())
     emit(report, as_json, lambda: _verify_table(report), check=report.require_intact)
 
 

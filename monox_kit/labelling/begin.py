@@ -20,7 +20,7 @@ from monox_kit.labelling.kept_scan import SAMPLE_ROWS, encode_scan, read_scan, s
 from monox_kit.labelling.teacher import Labeller, TeacherModel
 from monox_kit.models.run_plan import RunPlan
 from monox_kit.progress import Progress
-from monox_kit.store import StoreManifest, StorePlace, staged_place
+from monox_kit.store import StoreLocation, StoreManifest, store_location
 from monox_kit.store.format import STORE_FILE
 
 
@@ -30,14 +30,14 @@ class LabelJob:
 
     Attributes:
         config: as asked for.
-        place: the store's.
+        location: the store's.
         corpus: its files are found.
         model: the teacher, checked; no graph is loaded.
         progress: where progress is reported.
     """
 
     config: LabelConfig
-    place: StorePlace
+    location: StoreLocation
     corpus: Corpus
     model: TeacherModel
     progress: Progress
@@ -49,13 +49,13 @@ class LabelJob:
         Raises:
             MonoxError: by kind; see `monox_kit.errors`.
         """
-        place = staged_place(store, config.staging)
+        location = store_location(store, config.staging)
         if config.engine == "ray":
             require_cluster(config)
-        place.require_writable()
+        location.require_writable()
         return cls(
             config=config,
-            place=place,
+            location=location,
             corpus=Corpus(config.corpus),
             model=TeacherModel(config, progress),
             progress=progress,
@@ -93,12 +93,12 @@ def read_begun(job: LabelJob) -> Begun | None:
         StoreMismatch: it was begun with other settings; names the fields and both values.
         CorpusError: a row is bad.
     """
-    begun = job.place.begun()
+    begun = job.location.begun()
     if begun is None and job.config.shard_range is not None:
         raise StoreNotBegun(
-            f"{job.place}: --shard-range needs a store that has been begun, and nobody has begun "
-            "this one. Run the same command once with --begin in place of --shard-range, then "
-            "start the jobs that label its parts."
+            f"{job.location}: --shard-range needs a store that has been begun, and nobody has "
+            "begun this one. Run the same command once with --begin in place of --shard-range, "
+            "then start the jobs that label its parts."
         )
     if begun is None:
         return None
@@ -107,9 +107,9 @@ def read_begun(job: LabelJob) -> Begun | None:
         scan, to_keep = _scanned(job)
     job.model.folder.require_pairs(scan.has_pairs, ", ".join(job.corpus.files))
     guard = Guard.from_fingerprint(begun.fingerprint) if job.config.guard else None
-    begun.require_equal(_manifest(job, scan, guard, begun), f"{job.place}/{STORE_FILE}")
+    begun.require_equal(_manifest(job, scan, guard, begun), f"{job.location}/{STORE_FILE}")
     if to_keep is not None:
-        job.place.begin(begun, to_keep)  # for the runs to come
+        job.location.begin(begun, to_keep)  # for the runs to come
     return Begun(manifest=begun, scan=scan, guard=guard)
 
 
@@ -124,7 +124,7 @@ def begin(job: LabelJob) -> Begun:
         ConfigError: the corpus is too small to learn the guard on.
         StorageError: the disk or the service refused.
     """
-    config, model, place = job.config, job.model, job.place
+    config, model, location = job.config, job.model, job.location
     scan, to_keep = _scanned(job)
     plan, labeller, learned = model.plan(scan), None, None
     if config.engine == "local" or config.guard is not None:
@@ -133,13 +133,13 @@ def begin(job: LabelJob) -> Begun:
         learned = learn_on_sample(
             labeller, model, plan=plan, scan=scan, config=config, progress=job.progress
         )
-        other = place.begun()  # another run may have begun the store meanwhile, with its guard
+        other = location.begun()  # another run may have begun the store meanwhile, with its guard
         theirs = other and Guard.from_fingerprint(other.fingerprint)
         learned = learned._replace(guard=theirs or learned.guard)
         labeller.guard_with(learned.guard, model.reference(plan, learned.guard.precision))
     guard = learned and learned.guard
     manifest = _manifest(job, scan, guard, None)
-    place.begin(manifest, to_keep)
+    location.begin(manifest, to_keep)
     return Begun(
         manifest=manifest,
         scan=scan,
@@ -152,7 +152,7 @@ def begin(job: LabelJob) -> Begun:
 
 def _kept_scan(job: LabelJob, begun: StoreManifest) -> CorpusSummary | None:
     """What the run that began the store has found; None where there is nothing to go by."""
-    path = job.place.scan_file
+    path = job.location.scan_file
     key = None if path is None else scan_key(job.corpus, job.config.shard_rows)
     if path is None or key is None:
         return None
@@ -173,7 +173,7 @@ def _scanned(job: LabelJob) -> tuple[CorpusSummary, bytes | None]:
     """What a scan finds, and the bytes to keep; None where they could not be believed later."""
     config, corpus, folder = job.config, job.corpus, job.model.folder
     # Of the files as they are before they are read.
-    key = None if job.place.scan_file is None else scan_key(corpus, config.shard_rows)
+    key = None if job.location.scan_file is None else scan_key(corpus, config.shard_rows)
     # As the first row, so all: a scan of hours for another model's corpus is spared.
     folder.require_pairs(corpus.has_pairs, ", ".join(corpus.files))
     scan = corpus.scan(

@@ -13,7 +13,7 @@ from monox_kit.labelling.config import LabelConfig, LabelSummary
 from monox_kit.labelling.teacher import Totals
 from monox_kit.labelling.worker import Assignment, label_shards
 from monox_kit.progress import Progress, Silent
-from monox_kit.store import RemoteWriter, StoreManifest, StoreWriter
+from monox_kit.store import StoreManifest, StoreWriter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ def label_corpus(
     shards = _own_shards(config, begun.manifest)
     # Workers of a cluster claim each shard by themselves.
     claimed = shards if config.engine == "local" else range(0)
-    with job.place.writer(begun.manifest, claimed) as writer:
+    with job.location.writer(begun.manifest, claimed) as writer:
         done = _run_workers(job, begun, writer, shards)
         record = writer.complete(**done.totals.to_json(), plan=done.plan, cluster=done.cluster)
     return _summary(job, begun, done, is_complete=record is not None)
@@ -75,9 +75,7 @@ def _own_shards(config: LabelConfig, manifest: StoreManifest) -> range:
     return shards
 
 
-def _run_workers(
-    job: LabelJob, begun: Begun, writer: StoreWriter | RemoteWriter, shards: range
-) -> _Done:
+def _run_workers(job: LabelJob, begun: Begun, writer: StoreWriter, shards: range) -> _Done:
     """Label those of the run's shards that nobody has committed, here or on a cluster."""
     missing = [shard for shard in writer.absent() if shard.index in shards]
     num_rows = sum(len(begun.manifest.shard(index)) for index in shards)
@@ -92,7 +90,7 @@ def _run_workers(
         return done
     work = Assignment(
         config=job.config,
-        store=str(job.place),
+        store=str(job.location),
         manifest=begun.manifest,
         marks=begun.scan.marks,
         plan=begun.plan or job.model.plan(begun.scan),
@@ -120,7 +118,7 @@ def _run_workers(
 
 def _summary(job: LabelJob, begun: Begun, done: _Done, *, is_complete: bool) -> LabelSummary:
     """What the run did, and what is in the store now; a guard that did not pay is noted."""
-    found, guard, totals = job.place.info(), begun.guard, done.totals
+    found, guard, totals = job.location.info(), begun.guard, done.totals
     took, alone = totals.worker_s + totals.guard_learning_s, totals.reference_alone_s
     if alone is not None and alone < took:
         job.progress.note(

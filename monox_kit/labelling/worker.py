@@ -28,7 +28,7 @@ from monox_kit.overlap import Behind, ahead
 from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask, Silent
 from monox_kit.spinning import settle_spinning
-from monox_kit.store import RemoteWriter, ShardBuilder, StoreManifest, StoreWriter, staged_place
+from monox_kit.store import ShardBuilder, StoreManifest, StoreWriter, store_location
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class Assignment:
 
 def label_shards(
     assignment: Assignment,
-    writer: StoreWriter | RemoteWriter,
+    writer: StoreWriter,
     *,
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -109,9 +109,7 @@ class _ShardSink:
     Use as a context manager: left by an error, the shard at hand is given up.
     """
 
-    def __init__(
-        self, writer: StoreWriter | RemoteWriter, labels: LabelSet, ignore_labels: bool
-    ) -> None:
+    def __init__(self, writer: StoreWriter, labels: LabelSet, ignore_labels: bool) -> None:
         self._writer = writer
         self._problem = problem_of(labels)
         self._ignore_labels = ignore_labels
@@ -207,11 +205,11 @@ class ShardWorker:
         """
         started, totals = time.perf_counter(), Totals()
         claim = range(index, index + 1)
-        place = staged_place(assignment.store, assignment.config.staging)
-        with place.writer(assignment.manifest, claim) as writer:
+        location = store_location(assignment.store, assignment.config.staging)
+        with location.writer(assignment.manifest, claim) as writer:
             if writer.missing:
                 if self._loaded is None:  # the service may look otherwise from here
-                    place.require_writable()
+                    location.require_writable()
                 corpus, model, labeller = self._load(assignment)
                 label_shards(
                     replace(assignment, marks={index: mark}),

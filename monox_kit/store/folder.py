@@ -1,139 +1,29 @@
-"""A store's folder as a whole: which records and shards stand in it, and whether they agree."""
+"""A store's folder: what may stand in it, which shards do, and their records."""
 
 from __future__ import annotations
 
 import os
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from monox_kit.durable import disk_errors
-from monox_kit.errors import ConfigError, StoreError
+from monox_kit.errors import StoreError
+from monox_kit.store.address import require_local
+from monox_kit.store.begun import COMPLETE_STEP, MANIFEST_STEP, BegunStore
 from monox_kit.store.format import (
     COMPLETE_FILE,
-    FORMAT_VERSION,
     LOCK_FILE,
-    MANIFEST_KEYS,
     SCAN_FILE,
     SHARDS_FOLDER,
     STORE_FILE,
-    CompleteRecord,
     ShardRange,
     StoreManifest,
-    store_digest,
 )
-from monox_kit.store.record import (
-    DIGEST_KEY,
-    corrupt,
-    is_there,
-    parse_record,
-    raise_unreadable,
-    read_record,
-)
-from monox_kit.store.shard import ShardFiles, ShardRecord
-
-MANIFEST_STEP = "Restore it from a copy, or delete the store and run `monoxkit label` again."
-COMPLETE_STEP = "Delete complete.json and run `monoxkit label` again: finished shards are kept."
-# `Path` makes one slash of two. A drive's letter is no scheme.
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.:-]+)://?(?P<rest>.*)", re.DOTALL)
+from monox_kit.store.record import corrupt, is_there, raise_unreadable, read_record
+from monox_kit.store.shard import ShardRecord
 
 
-def store_url(path: Path | str) -> str | None:
-    """The URL that a store's path stands for; None for one of a file system."""
-    url = _URL.fullmatch(str(path))
-    if url is None or os.path.lexists(Path(path).parts[0]):
-        return None
-    return f"{url['scheme']}://{url['rest'].rstrip('/')}"
-
-
-def require_local(path: Path | str) -> None:
-    """Check that a store's path is one of a file system, and no URL.
-
-    Raises:
-        ConfigError: it is a URL. Objects can be neither mapped nor locked nor renamed.
-    """
-    url = store_url(path)
-    if url is not None:
-        raise ConfigError(
-            f"{url}: expected a store's folder, found a URL. Copy a store that was labelled to a "
-            f"URL into a folder first: `monoxkit store fetch {url} --out DIR`."
-        )
-
-
-class StoreRecords(ABC):
-    """A store that has been begun, wherever it lies. Reads records when asked, and keeps none.
-
-    Attributes:
-        where: the folder or URL, for messages.
-        manifest: the content of its `store.json`.
-        digest: the `record_digest` of its `store.json`.
-        shards: access to its shards.
-    """
-
-    def __init__(self, where: Path | str, content: bytes) -> None:
-        """Args: the folder or URL, and the bytes of its `store.json`.
-
-        Raises:
-            StoreError: it is of a later format.
-            StoreCorrupt: `store.json` is damaged.
-        """
-        file = f"{where}/{STORE_FILE}"
-        value = parse_record(content, file, MANIFEST_KEYS, FORMAT_VERSION, MANIFEST_STEP)
-        self.where = where
-        self.manifest = StoreManifest.from_json(value, file, MANIFEST_STEP)
-        self.digest: str = value[DIGEST_KEY]
-        self.shards = ShardFiles(self.manifest, self.digest)
-
-    @abstractmethod
-    def read_complete(self) -> CompleteRecord | None:
-        """The completion record; None where labelling has not finished.
-
-        Raises:
-            StoreCorrupt: it is damaged or belongs to another store.
-        """
-
-    @abstractmethod
-    def finished_shards(
-        self, problems: list[str] | None = None, of: range | None = None
-    ) -> Collection[ShardRange]:
-        """The shards that are there, in order.
-
-        Args:
-            problems: where entries that are no shards are noted; None raises them.
-            of: the only indices to look for; None for all.
-
-        Raises:
-            StoreCorrupt: something else lies among them.
-            StorageError: the system refused to list it.
-        """
-
-    def digest_of(self, shard_digests: Iterable[str]) -> str:
-        """The digest of the store with these shard records, in shard order."""
-        return store_digest(self.digest, shard_digests)
-
-    def require_complete(
-        self, complete: CompleteRecord, shards: Collection[ShardRange], digests: Iterable[str]
-    ) -> None:
-        """Check that every shard is there, each as it was when the store was completed.
-
-        Raises:
-            StoreCorrupt: one is absent or differs.
-        """
-        path = f"{self.where}/{COMPLETE_FILE}"
-        if len(shards) < self.manifest.num_shards:
-            present = {shard.index for shard in shards}
-            absent = next(index for index in range(len(shards) + 1) if index not in present)
-            wanted = f"all {self.manifest.num_shards} shards"
-            found = f"no shards/{self.manifest.shard(absent).name}"
-            raise corrupt(path, wanted, found, COMPLETE_STEP)
-        found = self.digest_of(digests)
-        if found != complete.digest:
-            wanted = f"shards with the digest {complete.digest[:16]}..."
-            raise corrupt(path, wanted, f"{found[:16]}...: one was written later", COMPLETE_STEP)
-
-
-class StoreFolder(StoreRecords):
+class StoreFolder(BegunStore):
     """The folder of a store that has been begun.
 
     Attributes:
@@ -170,17 +60,13 @@ class StoreFolder(StoreRecords):
         """The shard's record; see `ShardFiles.read_record`."""
         return self.shards.read_record(f"{self._parent}/{shard.name}", shard)
 
-    def read_complete(self) -> CompleteRecord | None:
-        """The completion record; None where labelling has not finished.
+    def finished_records(self) -> Iterator[ShardRecord]:
+        """The records of the shards in place, and every file found with its size."""
+        return map(self.read_shard, self.finished_shards())
 
-        Raises:
-            StoreCorrupt: it is damaged or belongs to another store.
-        """
+    def _complete_content(self) -> bytes | None:
         path = self.path / COMPLETE_FILE
-        if not is_there(path):
-            return None
-        content = read_record(path, COMPLETE_STEP)
-        return CompleteRecord.parse(content, path, self.manifest, COMPLETE_STEP)
+        return read_record(path, COMPLETE_STEP) if is_there(path) else None
 
     def finished_shards(
         self, problems: list[str] | None = None, of: range | None = None
@@ -210,20 +96,9 @@ class StoreFolder(StoreRecords):
                 raise_unreadable(parent, error, MANIFEST_STEP)
             found = os.strerror(error.errno or 0)
             raise corrupt(parent, "a folder", found, MANIFEST_STEP) from error
-        last = self.manifest.shard(self.manifest.num_shards - 1)
-        shards = []
-        for name in sorted(names):
-            index = int(name) if len(name) == 6 and name.isascii() and name.isdigit() else -1
-            if 0 <= index <= last.index:
-                if of is None or index in of:
-                    shards.append(self.manifest.shard(index))
-            elif not name.startswith(".tmp-"):
-                wanted = f"only shards 000000 to {last.name}"
-                problem = corrupt(parent, wanted, repr(name), "Move it elsewhere.")
-                if problems is None:
-                    raise problem
-                problems.append(str(problem))
-        return shards
+        shown = (name for name in names if not name.startswith(".tmp-"))
+        shards = self._shards_named(shown, "", parent, problems)
+        return shards if of is None else [shard for shard in shards if shard.index in of]
 
 
 def require_own_shards(path: Path) -> None:

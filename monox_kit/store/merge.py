@@ -11,9 +11,9 @@ from monox_kit.errors import ConfigError, StoreMismatch
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.store.contents import ShardContents, text_bytes
 from monox_kit.store.folder import begun_manifest
+from monox_kit.store.folder_writer import FolderWriter
 from monox_kit.store.format import STORE_FILE, ShardRange
 from monox_kit.store.parts import Piece, merge_plan
-from monox_kit.store.writer import StoreWriter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +95,7 @@ def merge_stores(
             f"{there} for these parts. Give another --out, or the parts it was begun from."
         )
     plan.check(out)
-    with StoreWriter(out, plan.manifest) as writer:
+    with FolderWriter(out, plan.manifest) as writer:
         missing = writer.missing
         num_rows = plan.manifest.num_rows
         resumed = num_rows - sum(map(len, missing))
@@ -120,7 +120,7 @@ def merge_stores(
 class _Copier:
     """Copies rows into the shards of a writer; one shard of a part is open at a time."""
 
-    def __init__(self, writer: StoreWriter, task: ProgressTask) -> None:
+    def __init__(self, writer: FolderWriter, task: ProgressTask) -> None:
         self._writer = writer
         self._task = task
         self._contents: tuple[Path, ShardContents] | None = None

@@ -49,11 +49,8 @@ class Source:
             StoreError: there is no store, or one that is damaged.
         """
         store = StoreFolder(path)
-        complete = store.read_complete()
-        shards = store.finished_shards()
-        digests = {shard.index: store.read_shard(shard).digest for shard in shards}
-        if complete is not None:
-            store.require_complete(complete, shards, list(digests.values()))
+        complete, totals = store.checked_complete()
+        digests = {shard.index: digest for shard, digest in totals.digests.items()}
         return cls(store, complete, digests)
 
     @property

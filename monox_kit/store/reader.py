@@ -14,7 +14,8 @@ from monox_kit.data import Document, Int64s, LabelSet, Logits
 from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
 from monox_kit.problem import Bools, Labels
 from monox_kit.progress import Progress
-from monox_kit.store.folder import StoreFolder, StoreRecords
+from monox_kit.store.begun import BegunStore
+from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import COMPLETE_FILE, SHARDS_FOLDER, CompleteRecord, ShardRange
 from monox_kit.store.mapped import MappedArrays
 from monox_kit.store.record import corrupt
@@ -61,7 +62,7 @@ class StoreInfo:
 
     @classmethod
     def of(
-        cls, store: StoreRecords, complete: CompleteRecord | None, totals: ShardTotals
+        cls, store: BegunStore, complete: CompleteRecord | None, totals: ShardTotals
     ) -> StoreInfo:
         """What the records of a store, and of its finished shards, tell."""
         manifest = store.manifest
@@ -144,20 +145,10 @@ class LogitStore:
                 f"verify: expected open, read or full, found {verify!r}. Give one of the three."
             )
         store = StoreFolder(Path(folder))
-        complete = store.read_complete()
-        shards = store.finished_shards()
-        if complete is None and not allow_incomplete:
-            raise StoreIncomplete(
-                f"{store.path}: expected a complete store, found {sum(map(len, shards))} of "
-                f"{store.manifest.num_rows} rows labelled. "
-                "Run the same `monoxkit label` command again to finish it."
-            )
-        digests = [store.read_shard(shard).digest for shard in shards]
-        if complete is not None:
-            store.require_complete(complete, shards, digests)
+        complete, totals = store.checked_complete() if allow_incomplete else store.finished()
         if verify == "full":
             verify_store(store.path).require_intact()
-        return cls(store, complete, frozenset(shard.index for shard in shards), verify)
+        return cls(store, complete, frozenset(shard.index for shard in totals.digests), verify)
 
     @property
     def labels(self) -> LabelSet:

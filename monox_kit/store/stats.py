@@ -115,15 +115,11 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
         StoreError: the folder is no store.
     """
     store = StoreFolder(folder)
-    complete = store.read_complete()
-    shards = store.finished_shards()
-    if complete is not None:
-        digests = [store.read_shard(shard).digest for shard in shards]
-        store.require_complete(complete, shards, digests)
-    num_rows = sum(map(len, shards))
+    complete, totals = store.checked_complete()
+    num_rows = totals.num_rows
     counts = _Counts(store.manifest.problem, num_rows)
     with (progress or Silent()).task("counting", num_rows, "rows") as task:
-        for shard in shards:
+        for shard in totals.digests:
             for part in ShardContents(store, shard).parts(shard.start, shard.stop):
                 counts.add(part)
                 task.advance(len(part.rows))

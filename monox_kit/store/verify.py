@@ -10,8 +10,9 @@ from typing import Any
 
 from monox_kit.errors import StoreCorrupt, StoreError
 from monox_kit.progress import Progress, Silent
+from monox_kit.store.begun import BegunStore
 from monox_kit.store.contents import check_shard
-from monox_kit.store.folder import StoreFolder, StoreRecords
+from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import CompleteRecord, ShardRange
 from monox_kit.store.shard import ShardRecord, ShardTotals
 
@@ -61,7 +62,7 @@ def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport
 
 
 def verify_records(
-    store: StoreRecords,
+    store: BegunStore,
     check: Callable[[ShardRange], ShardRecord],
     progress: Progress | None,
 ) -> VerifyReport:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monox_kit.errors import ConfigError
-from monox_kit.store import LogitStore, StoreWriter, begun_manifest, store_url
+from monox_kit.store import FolderWriter, LogitStore, begun_manifest, store_url
 from monoxkit_cli.app import main
 from tests.object_store import object_store, write_url
 from tests.store_samples import manifest, tree, write_store
@@ -72,7 +72,7 @@ def test_the_library_refuses_urls_too(tmp_path: Path, monkeypatch: pytest.Monkey
     for use in (LogitStore.open, lambda url: begun_manifest(Path(url))):
         with pytest.raises(ConfigError, match="s3://bucket/store: expected a store's folder"):
             use("s3://bucket/store")
-    writer = StoreWriter(Path("s3://bucket/store"), manifest())
+    writer = FolderWriter(Path("s3://bucket/store"), manifest())
     with pytest.raises(ConfigError, match="s3://bucket/store"), writer:
         pass
     assert not list(tmp_path.iterdir())

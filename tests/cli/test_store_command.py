@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from monox_kit.data import LabelSet
-from monox_kit.store import LogitStore, StoreWriter
+from monox_kit.store import FolderWriter, LogitStore
 from monoxkit_cli.app import main
 from tests.store_samples import manifest, shard_arguments, write_store
 
@@ -37,7 +37,7 @@ def shown_lines(out: str) -> dict[str, str]:
 
 
 def write_part(folder: Path, shards: range) -> Path:
-    with StoreWriter(folder, manifest(), shards) as writer:
+    with FolderWriter(folder, manifest(), shards) as writer:
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
     return folder

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 DURABLE = "monox_kit/durable.py"
 LOCKS = "monox_kit/locks.py"
-WRITER = "monox_kit/store/writer.py"
+WRITER = "monox_kit/store/folder_writer.py"
 BUILDER = "monox_kit/store/builder.py"
 RULES = "monox_kit/store/rules.py"
 SHARD = "monox_kit/store/shard.py"
@@ -168,8 +168,8 @@ MUTANTS = (
     Mutant(
         name="an incomplete store is taken for complete",
         file=READER,
-        old="        if complete is None and not allow_incomplete:\n",
-        new="        if False:\n",
+        old="store.checked_complete() if allow_incomplete else store.finished()",
+        new="store.checked_complete()",
         test=IN_READER + "test_an_incomplete_store_is_refused_unless_asked_for",
     ),
     Mutant(

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from monox_kit.errors import MonoxError, StorageError, StoreCorrupt, StoreError
-from monox_kit.store import LogitStore, StoreWriter, contents, verify_store
+from monox_kit.store import FolderWriter, LogitStore, contents, verify_store
 from tests.faults.damage import (
     RECORD,
     SHARD,
@@ -92,7 +92,7 @@ def test_damage_is_named_when_the_store_is_opened(copy: Path, kind: str) -> None
         verify_store(copy).require_intact()
     # A writer neither accepts it nor deletes anything.
     with pytest.raises(StoreError):
-        StoreWriter(copy, manifest()).__enter__()
+        FolderWriter(copy, manifest()).__enter__()
     assert entries(copy.parent) == before
 
 
@@ -181,12 +181,12 @@ def test_no_link_is_followed(copy: Path, path: str, is_complete: bool) -> None:
     before = entries(copy.parent)
     if path == "shards":  # what lies elsewhere is not cleaned up either
         with pytest.raises(StoreCorrupt, match="found a link"):
-            StoreWriter(copy, manifest()).__enter__()
+            FolderWriter(copy, manifest()).__enter__()
         assert entries(copy.parent) == before
     for use in (
         lambda: LogitStore.open(copy, allow_incomplete=True),
         lambda: verify_store(copy).require_intact(),
-        lambda: StoreWriter(copy, manifest()).__enter__(),
+        lambda: FolderWriter(copy, manifest()).__enter__(),
     ):
         with pytest.raises(StoreCorrupt, match=rf"{path}: expected a .*found a link"):
             use()
@@ -214,7 +214,7 @@ def test_the_lock_is_a_plain_file_of_the_store(copy: Path, kind: str) -> None:
         os.mkfifo(lock)
     before = entries(copy.parent)
     with pytest.raises(StoreError, match=r"lock: expected a plain file, found a .*Delete it"):
-        StoreWriter(copy, manifest()).__enter__()
+        FolderWriter(copy, manifest()).__enter__()
     assert entries(copy.parent) == before
     assert len(LogitStore.open(copy)) == 11  # readers need no lock
 
@@ -222,7 +222,7 @@ def test_the_lock_is_a_plain_file_of_the_store(copy: Path, kind: str) -> None:
 def test_the_store_itself_may_be_reached_by_a_link(copy: Path) -> None:
     (copy.parent / "link").symlink_to(copy)
     assert len(LogitStore.open(copy.parent / "link", verify="full")) == 11
-    with StoreWriter(copy.parent / "link", manifest()) as writer:
+    with FolderWriter(copy.parent / "link", manifest()) as writer:
         assert writer.missing == []
 
 
@@ -400,7 +400,7 @@ def test_verify_lists_records_that_seem_of_a_later_version_too(copy: Path) -> No
 def test_doing_what_the_message_says_repairs_the_store(copy: Path, whole: Path) -> None:
     resize(f"{SHARD}/logits.npy", 150)(copy)
     with pytest.raises(StoreCorrupt, match=r"Delete shards/000001 \(and complete\.json"):
-        StoreWriter(copy, manifest()).__enter__()
+        FolderWriter(copy, manifest()).__enter__()
     lose(SHARD)(copy)
     lose("complete.json")(copy)
     write_store(copy)

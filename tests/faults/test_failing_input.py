@@ -13,7 +13,7 @@ import pytest
 from monox_kit.errors import CorpusError, StoreError, StoreIncomplete
 from monox_kit.labelling import label_corpus, windows
 from monox_kit.progress import ProgressTask, Silent
-from monox_kit.store import LogitStore, StoreWriter
+from monox_kit.store import FolderWriter, LogitStore
 from monox_kit.store.format import SCAN_FILE
 from tests.faults.states import (
     COMPLETE,
@@ -183,7 +183,7 @@ def test_an_exception_between_shards_completes_nothing_and_costs_none(
     tmp_path: Path, stop: int
 ) -> None:
     folder, whole = tmp_path / "s", write_store(tmp_path / "whole", SIX_SHARDS)
-    with pytest.raises(ZeroDivisionError), StoreWriter(folder, SIX_SHARDS) as writer:
+    with pytest.raises(ZeroDivisionError), FolderWriter(folder, SIX_SHARDS) as writer:
         for shard in writer.missing[:stop]:
             writer.write_shard(shard, **shard_arguments(SIX_SHARDS, shard))
         raise ZeroDivisionError
@@ -212,7 +212,7 @@ def test_an_exception_between_parts_leaves_as_it_is_and_commits_nothing(
     tmp_path: Path, num_parts: int, error: BaseException
 ) -> None:
     folder, whole = tmp_path / "s", write_store(tmp_path / "whole", SIX_SHARDS)
-    with StoreWriter(folder, SIX_SHARDS) as writer:
+    with FolderWriter(folder, SIX_SHARDS) as writer:
         before, shard = entries(folder), writer.missing[1]
         arguments = shard_arguments(SIX_SHARDS, shard)
         with (

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from monox_kit.errors import MonoxError
-from monox_kit.store import LogitStore, ShardRange, StoreWriter
+from monox_kit.store import FolderWriter, LogitStore, ShardRange
 from tests.faults.disk_trace import Make, Promise, Recorder, Rename, Trace, Tree, real_tree
 from tests.faults.power_loss import State, states, tree_digest
 from tests.store_samples import gold, logits, manifest, part, recomputed, shard_arguments
@@ -46,7 +46,7 @@ def arguments(shard: ShardRange) -> dict[str, Any]:
     return values
 
 
-def write(writer: StoreWriter, shard: ShardRange) -> None:
+def write(writer: FolderWriter, shard: ShardRange) -> None:
     """Write a shard in two parts."""
     values = arguments(shard)
     with writer.shard(shard, bytes_of(values["documents"])) as builder:
@@ -61,7 +61,7 @@ def run(root: Path, shards: range | None = None, recorder: Recorder | None = Non
         if recorder is not None:
             recorder.promise(what)
 
-    with StoreWriter(root / STORE, MANIFEST, shards) as writer:
+    with FolderWriter(root / STORE, MANIFEST, shards) as writer:
         for index in shards or range(MANIFEST.num_shards):
             if MANIFEST.shard(index) not in writer.missing:
                 promise(MANIFEST.shard(index).name)
@@ -293,7 +293,7 @@ def test_a_power_loss_after_a_kill_at_any_operation(
 def side_by_side(root: Path, kill: int | None) -> Trace:
     """One writer completes the store after another one, at work beside it, was killed."""
     trace = Trace()
-    with Recorder(root, trace) as recorder, StoreWriter(root / STORE, MANIFEST, FIRST) as writer:
+    with Recorder(root, trace) as recorder, FolderWriter(root / STORE, MANIFEST, FIRST) as writer:
         for shard in writer.missing:
             write(writer, shard)
             recorder.promise(shard.name)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from monox_kit.errors import StorageError, StoreError
-from monox_kit.store import StoreWriter
+from monox_kit.store import FolderWriter
 from tests.faults.runs import Call, Outcome, RunServer, needs_strace
 from tests.faults.states import (
     COMPLETE,
@@ -52,7 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of which half is written, with what a killed writer left behind."""
     folder = tmp_path_factory.mktemp("half") / "s"
-    with StoreWriter(folder, SIX_SHARDS) as writer:
+    with FolderWriter(folder, SIX_SHARDS) as writer:
         for shard in writer.missing[:3]:
             build_shard(writer, shard, CUTS)
     shutil.copytree(folder / "shards/000001", folder / "shards/.tmp-000004-abcdefgh")
@@ -168,7 +168,7 @@ def test_a_manifest_that_cannot_be_looked_at_is_not_taken_for_absent(
     monkeypatch.setattr(os, "lstat", refuse)
     other = manifest(num_rows=23, fingerprint={"teacher": "another"})
     with pytest.raises(StorageError, match=r"store\.json: .*Input/output error"):
-        StoreWriter(folder, other).__enter__()
+        FolderWriter(folder, other).__enter__()
     monkeypatch.undo()
     assert finished(folder) == before
 
@@ -250,7 +250,7 @@ def test_a_disk_that_fills_up_within_a_shard_is_named_with_the_file(
 
 def test_a_refusal_that_the_block_passes_over_commits_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    with refusing("text.npy"), StoreWriter(folder, SIX_SHARDS) as writer:
+    with refusing("text.npy"), FolderWriter(folder, SIX_SHARDS) as writer:
         shard = writer.missing[0]
         arguments = shard_arguments(SIX_SHARDS, shard)
         with (

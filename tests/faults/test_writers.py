@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from monox_kit.errors import StoreError, StoreLocked
-from monox_kit.store import LogitStore, StoreWriter
+from monox_kit.store import FolderWriter, LogitStore
 from monox_kit.store.folder import StoreFolder
 from tests.children import fork, sleep_in_a_fork, sleep_in_a_program
 from tests.store_samples import manifest, shard_arguments, tree, write_store
@@ -71,7 +71,7 @@ def kill_at(step: int) -> Callable[[int], None]:
     return act
 
 
-def write_missing(writer: StoreWriter) -> None:
+def write_missing(writer: FolderWriter) -> None:
     """Write a writer's shards, and complete the store where no other is missing."""
     for shard in writer.missing:
         writer.write_shard(shard, **shard_arguments(SEVEN_SHARDS, shard))
@@ -120,7 +120,7 @@ def contest(folder: Path, claims: Sequence[range], last_step: int | None = None)
     def write(claim: range) -> int:
         start.wait()
         try:
-            with StoreWriter(folder, SEVEN_SHARDS, claim) as writer:
+            with FolderWriter(folder, SEVEN_SHARDS, claim) as writer:
                 os.write(reporting, b"o")
                 go.wait()
                 if last_step is not None:
@@ -195,7 +195,7 @@ def test_writers_of_different_shards_begin_one_store_at_once(
         def write(claim: range, folder: Path = folder, start: Gate = start) -> int:
             start.wait()
             completions = count_completions()
-            with StoreWriter(folder, SEVEN_SHARDS, claim) as writer:
+            with FolderWriter(folder, SEVEN_SHARDS, claim) as writer:
                 write_missing(writer)
             return 10 + len(completions)
 
@@ -209,7 +209,7 @@ def test_writers_of_different_shards_begin_one_store_at_once(
 def test_writers_begin_beside_one_that_completes_the_store(tmp_path: Path) -> None:
     """A finished part is no false alarm, whatever the others commit while it is looked at."""
     folder = tmp_path / "s"
-    with StoreWriter(folder, SEVEN_SHARDS, range(3)) as writer:
+    with FolderWriter(folder, SEVEN_SHARDS, range(3)) as writer:
         write_missing(writer)
     listed = StoreFolder.finished_shards
 
@@ -217,13 +217,13 @@ def test_writers_begin_beside_one_that_completes_the_store(tmp_path: Path) -> No
         found = listed(store, *args)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(StoreFolder, "finished_shards", listed)
-            with StoreWriter(folder, SEVEN_SHARDS, range(3, 7)) as other:
+            with FolderWriter(folder, SEVEN_SHARDS, range(3, 7)) as other:
                 write_missing(other)
         return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StoreFolder, "finished_shards", list_then_finish)
-        with StoreWriter(folder, SEVEN_SHARDS, range(3)) as writer:
+        with FolderWriter(folder, SEVEN_SHARDS, range(3)) as writer:
             assert writer.missing == []
     assert LogitStore.open(folder, verify="full").complete
 
@@ -237,20 +237,20 @@ def test_a_store_that_another_creates_meanwhile_is_no_damaged_one(
     def list_then_create(path: Any) -> list[str]:
         found = listdir(path)
         monkeypatch.setattr(os, "listdir", listdir)
-        with StoreWriter(folder, SEVEN_SHARDS, range(1, 7)) as other:
+        with FolderWriter(folder, SEVEN_SHARDS, range(1, 7)) as other:
             write_missing(other)
         return found
 
     monkeypatch.setattr(os, "listdir", list_then_create)
-    with StoreWriter(folder, SEVEN_SHARDS, range(1)) as writer:
+    with FolderWriter(folder, SEVEN_SHARDS, range(1)) as writer:
         assert [shard.index for shard in writer.missing] == [0]
 
 
 def test_writers_that_end_at_once_complete_the_store_one_after_the_other(tmp_path: Path) -> None:
     folder, listed = tmp_path / "s", StoreFolder.finished_shards
     with (
-        StoreWriter(folder, SEVEN_SHARDS, range(3)) as one,
-        StoreWriter(folder, SEVEN_SHARDS, range(3, 7)) as other,
+        FolderWriter(folder, SEVEN_SHARDS, range(3)) as one,
+        FolderWriter(folder, SEVEN_SHARDS, range(3, 7)) as other,
         ThreadPoolExecutor() as pool,
         pytest.MonkeyPatch.context() as patch,
     ):
@@ -276,16 +276,16 @@ def test_writers_that_end_at_once_complete_the_store_one_after_the_other(tmp_pat
 
 def test_writers_in_one_process_are_as_strange_to_each_other(tmp_path: Path, whole: Path) -> None:
     folder = tmp_path / "s"
-    with StoreWriter(folder, SEVEN_SHARDS, range(3)) as one:
+    with FolderWriter(folder, SEVEN_SHARDS, range(3)) as one:
         for claim in (ALL, range(2, 5), range(1)):
             with pytest.raises(StoreLocked, match=f"shards {claim[0]} to {claim[-1]}, found one"):
-                StoreWriter(folder, SEVEN_SHARDS, claim).__enter__()
-        with StoreWriter(folder, SEVEN_SHARDS, range(3, 7)) as other, ThreadPoolExecutor() as pool:
+                FolderWriter(folder, SEVEN_SHARDS, claim).__enter__()
+        with FolderWriter(folder, SEVEN_SHARDS, range(3, 7)) as other, ThreadPoolExecutor() as pool:
             list(pool.map(write_missing, [one, other]))
         # The other has left: that gave none of this one's shards away.
         with pytest.raises(StoreLocked):
-            StoreWriter(folder, SEVEN_SHARDS, range(2, 3)).__enter__()
-    with StoreWriter(folder, SEVEN_SHARDS) as last:
+            FolderWriter(folder, SEVEN_SHARDS, range(2, 3)).__enter__()
+    with FolderWriter(folder, SEVEN_SHARDS) as last:
         assert last.missing == []
     assert tree(folder) == tree(whole)
 
@@ -299,7 +299,7 @@ def test_a_child_does_not_keep_its_parents_shards(
     reports, reporting = os.pipe()
 
     def own() -> int:
-        with StoreWriter(folder, SEVEN_SHARDS) as writer:
+        with FolderWriter(folder, SEVEN_SHARDS) as writer:
             shard = writer.missing[0]
             writer.write_shard(shard, **shard_arguments(SEVEN_SHARDS, shard))
             os.write(reporting, f"{start_child()}\n".encode())
@@ -312,7 +312,7 @@ def test_a_child_does_not_keep_its_parents_shards(
     try:
         if is_killed:
             with pytest.raises(StoreLocked):
-                StoreWriter(folder, SEVEN_SHARDS).__enter__()
+                FolderWriter(folder, SEVEN_SHARDS).__enter__()
             os.kill(owner, signal.SIGKILL)
         assert status_of(owner) == (-signal.SIGKILL if is_killed else 0)
         os.kill(child, 0)  # still there
@@ -324,7 +324,7 @@ def test_a_child_does_not_keep_its_parents_shards(
 def test_a_forked_child_is_no_owner_and_takes_nothing_from_its_parent(tmp_path: Path) -> None:
     folder = tmp_path / "s"
 
-    def use(writer: StoreWriter) -> int:
+    def use(writer: FolderWriter) -> int:
         with pytest.raises(StoreError, match="expected to hold the store's shards, found none"):
             writer.complete()
         with pytest.raises(StoreError, match="found none"):
@@ -332,9 +332,9 @@ def test_a_forked_child_is_no_owner_and_takes_nothing_from_its_parent(tmp_path: 
         writer.__exit__(None, None, None)
         return 0
 
-    with StoreWriter(folder, SEVEN_SHARDS) as writer:
+    with FolderWriter(folder, SEVEN_SHARDS) as writer:
         assert status_of(fork(partial(use, writer))) == 0
         with pytest.raises(StoreLocked):
-            StoreWriter(folder, SEVEN_SHARDS).__enter__()
+            FolderWriter(folder, SEVEN_SHARDS).__enter__()
         write_missing(writer)
     assert LogitStore.open(folder, verify="full").complete

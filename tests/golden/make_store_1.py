@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from monox_kit.data import Document, LabelSet
-from monox_kit.store import StoreManifest, StoreWriter
+from monox_kit.store import FolderWriter, StoreManifest
 
 TEXTS = (
     ("The café opens at nine.", "The café is closed at night."),
@@ -47,7 +47,7 @@ def write(folder: Path) -> None:
         fingerprint={"teacher": "golden", "max_length": 256, "provider": None, "share": 0.5},
     )
     gold = [-1 if name is None else labels.index(name, "golden") for name in GOLD]
-    with StoreWriter(folder, manifest) as writer:
+    with FolderWriter(folder, manifest) as writer:
         for shard in writer.missing:
             part = slice(shard.start, shard.stop)
             writer.write_shard(

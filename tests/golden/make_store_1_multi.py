@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from monox_kit.data import MULTI_LABEL, Document, LabelSet
-from monox_kit.store import StoreManifest, StoreWriter
+from monox_kit.store import FolderWriter, StoreManifest
 
 LABELS = LabelSet(("games", "mail", "text"), MULTI_LABEL)
 TEXTS = ("A chess game by mail.", "Nichts davon.", "日本語のフォント", "Plain text.")
@@ -40,7 +40,7 @@ def write(folder: Path) -> None:
         has_pairs=False,
         fingerprint={"teacher": "golden", "max_length": 256},
     )
-    with StoreWriter(folder, manifest) as writer:
+    with FolderWriter(folder, manifest) as writer:
         for shard in writer.missing:
             part = slice(shard.start, shard.stop)
             writer.write_shard(

@@ -42,7 +42,7 @@ from monox_kit.labelling import (
 )
 from monox_kit.labelling.teacher import TeacherModel, Totals
 from monox_kit.models import run_plan
-from monox_kit.store import LogitStore, StoreWriter, merge_stores
+from monox_kit.store import FolderWriter, LogitStore, merge_stores
 from tests.notes import Notes
 from tests.store_samples import tree
 from tests.tiny_models import (
@@ -173,7 +173,7 @@ def test_a_part_waits_for_nobody_but_the_owner_of_its_shards(files: Path, tmp_pa
     first = label_corpus(replace(config_for(files), shard_range=(0, 1)), tmp_path / "store")
     assert first.num_rows_done == 16
     manifest = LogitStore.open(tmp_path / "store", allow_incomplete=True).manifest
-    with StoreWriter(tmp_path / "store", manifest, range(1, 3)):
+    with FolderWriter(tmp_path / "store", manifest, range(1, 3)):
         with pytest.raises(StoreLocked, match="no other writer of shards 2 to 3, found one"):
             label_corpus(replace(config_for(files), shard_range=(2, 4)), tmp_path / "store")
         label_corpus(replace(config_for(files), shard_range=(3, 4)), tmp_path / "store")

@@ -24,7 +24,7 @@ from monox_kit.errors import ClusterError, ConfigError, CorpusError, ModelError,
 from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus, run, scheduler
 from monox_kit.labelling.scheduler import Scheduler
-from monox_kit.store import LogitStore, StoreWriter, begun_manifest
+from monox_kit.store import FolderWriter, LogitStore, begun_manifest
 from tests.store_samples import tree
 from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
 
@@ -259,7 +259,7 @@ def test_a_shard_that_another_writer_holds_is_waited_for(
         label_corpus(replace(here, shard_range=shards), store)
     manifest = begun_manifest(store)
     assert manifest is not None
-    with StoreWriter(store, manifest, range(4, 5)) as holder:
+    with FolderWriter(store, manifest, range(4, 5)) as holder:
         with monkeypatch.context() as patch:
             patch.setattr(scheduler, "_MOST_LOCKED_S", 1.0)
             with pytest.raises(StoreLocked, match="no other writer of shards 4 to 4"):

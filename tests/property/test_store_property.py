@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from monox_kit.data import Document
-from monox_kit.store import LogitStore, StoreManifest, StoreWriter, fetch_store, store_place
-from tests.object_store import object_store
+from monox_kit.store import FolderWriter, LogitStore, StoreManifest, fetch_store
+from tests.object_store import object_store, url_writer
 from tests.store_samples import LABELS, manifest, part, shard_arguments, text_bytes, tree
 
 # Any text that UTF-8 can hold: empty, NUL, line ends, beyond the basic plane.
@@ -72,7 +72,7 @@ def test_everything_comes_back(
     documents, logits = values["documents"], values["logits"]
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "s"
-        with StoreWriter(folder, store) as writer:
+        with FolderWriter(folder, store) as writer:
             for shard in data.draw(st.permutations(writer.missing)):
                 writer.write_shard(shard, **part(values, shard.start, shard.stop))
             writer.complete()
@@ -93,10 +93,10 @@ def test_no_split_into_parts_shows_in_the_bytes(
 ) -> None:
     store, values = corpus
     with tempfile.TemporaryDirectory() as parent:
-        with StoreWriter(Path(parent) / "whole", store) as writer:
+        with FolderWriter(Path(parent) / "whole", store) as writer:
             for shard in writer.missing:
                 writer.write_shard(shard, **part(values, shard.start, shard.stop))
-        with StoreWriter(Path(parent) / "parts", store) as writer:
+        with FolderWriter(Path(parent) / "parts", store) as writer:
             for shard in writer.missing:
                 places = st.integers(shard.start, shard.stop)
                 # Two cuts at one place make a part without rows.
@@ -118,7 +118,7 @@ def test_what_is_fetched_from_a_url_is_what_a_local_run_writes(
         url, staging, most = "memory://bucket/store", Path(parent) / "staging", 0
         while most < store.num_shards:  # in several runs
             most += data.draw(st.integers(1, store.num_shards))
-            with store_place(url, staging).writer(store) as remote:
+            with url_writer(url, staging, store) as remote:
                 for shard in remote.missing[:most]:
                     sizes = text_bytes(values["documents"][shard.start : shard.stop])
                     with remote.shard(shard, sizes) as builder:
@@ -126,7 +126,7 @@ def test_what_is_fetched_from_a_url_is_what_a_local_run_writes(
                 if not remote.missing:
                     remote.complete(command="label")
         fetch_store(url, Path(parent) / "fetched")
-        with StoreWriter(Path(parent) / "local", store) as writer:
+        with FolderWriter(Path(parent) / "local", store) as writer:
             for shard in writer.missing:
                 writer.write_shard(shard, **part(values, shard.start, shard.stop))
             writer.complete(command="label")
@@ -141,7 +141,7 @@ def test_runs_in_parts_give_the_store_of_one_run(
     store = manifest(num_rows=num_rows, shard_rows=shard_rows)
 
     def run(folder: Path, most: int) -> bool:
-        with StoreWriter(folder, store) as writer:
+        with FolderWriter(folder, store) as writer:
             for shard in writer.missing[:most]:
                 writer.write_shard(shard, **shard_arguments(store, shard))
             if not writer.missing:

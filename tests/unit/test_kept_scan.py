@@ -21,7 +21,7 @@ from monox_kit.corpora.paths import HubDataset, SourceFile, file_states
 from monox_kit.digest import digest_json
 from monox_kit.errors import StoreCorrupt, StoreError
 from monox_kit.labelling.kept_scan import encode_scan, read_scan, scan_key
-from monox_kit.store import StoreManifest, StoreWriter, begin_store, begun_manifest
+from monox_kit.store import FolderWriter, StoreManifest, begin_store, begun_manifest
 from tests.store_samples import manifest, shard_arguments
 from tests.tiny_models import labelled_rows, write_jsonl
 
@@ -224,7 +224,7 @@ def test_a_complete_store_keeps_none(tmp_path: Path) -> None:
     """Neither put late, nor left by a power failure."""
     store, scan = manifest(), tmp_path / "s" / "scan"
     begin_store(tmp_path / "s", store, b"scan")
-    with StoreWriter(tmp_path / "s", store) as writer:
+    with FolderWriter(tmp_path / "s", store) as writer:
         assert scan.read_bytes() == b"scan"
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(store, shard))
@@ -233,7 +233,7 @@ def test_a_complete_store_keeps_none(tmp_path: Path) -> None:
     begin_store(tmp_path / "s", store, b"scan")
     assert not scan.exists()
     scan.write_bytes(b"scan")
-    with StoreWriter(tmp_path / "s", store) as writer:
+    with FolderWriter(tmp_path / "s", store) as writer:
         writer.complete()
     assert not scan.exists()
 
@@ -268,7 +268,7 @@ def test_the_first_to_begin_a_store_decides_what_it_is(tmp_path: Path) -> None:
 
 def test_a_folder_where_the_scan_belongs_is_refused_before_any_work(tmp_path: Path) -> None:
     """And not removed: it is somebody's."""
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
         (tmp_path / "s" / "scan").mkdir()
@@ -278,11 +278,11 @@ def test_a_folder_where_the_scan_belongs_is_refused_before_any_work(tmp_path: Pa
         begin_store(tmp_path / "s", manifest(), b"scan")
     with (
         pytest.raises(StoreError, match="Move it elsewhere"),
-        StoreWriter(tmp_path / "s", manifest()),
+        FolderWriter(tmp_path / "s", manifest()),
     ):
         pytest.fail("the block must not run")
     (tmp_path / "s" / "scan").rmdir()
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         assert writer.complete() is not None
 
 

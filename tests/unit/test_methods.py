@@ -13,7 +13,7 @@ import torch
 
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, StoreError, StoreMismatch
-from monox_kit.store import LogitStore, StoreManifest, StoreWriter
+from monox_kit.store import FolderWriter, LogitStore, StoreManifest
 from monox_kit.training.config import LoopConfig, ObjectiveConfig
 from monox_kit.training.methods import Sources, Task, build_task
 from monox_kit.training.optimizer import freeze
@@ -48,7 +48,7 @@ def write_store(
         has_pairs=pairs,
         fingerprint={"corpus_digest": "7d79", **fingerprint},
     )
-    with StoreWriter(folder, manifest) as writer:
+    with FolderWriter(folder, manifest) as writer:
         for shard in writer.missing:
             part = slice(shard.start, shard.stop)
             documents = [

@@ -14,7 +14,7 @@ import pytest
 
 from monox_kit.data import Document
 from monox_kit.errors import StoreError
-from monox_kit.store import LogitStore, ShardBuilder, ShardRange, StoreWriter
+from monox_kit.store import FolderWriter, LogitStore, ShardBuilder, ShardRange
 from tests.store_samples import (
     build_shard,
     manifest,
@@ -46,7 +46,7 @@ def test_parts_give_the_store_of_whole_shards(
 
 
 def test_a_shard_is_missing_until_its_block_ends(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         arguments = shard_arguments(manifest(), SHARD)
         with writer.shard(SHARD, text_bytes(arguments["documents"])) as builder:
             assert (builder.shard, builder.next_row) == (SHARD, 4)
@@ -61,7 +61,7 @@ def test_a_shard_is_missing_until_its_block_ends(tmp_path: Path) -> None:
 def test_no_row_counts_as_recomputed_unless_told(tmp_path: Path) -> None:
     arguments = shard_arguments(manifest(num_rows=3), ShardRange(0, 0, 3))
     del arguments["recomputed"]
-    with StoreWriter(tmp_path / "s", manifest(num_rows=3)) as writer:
+    with FolderWriter(tmp_path / "s", manifest(num_rows=3)) as writer:
         writer.write_shard(writer.missing[0], **arguments)
         writer.complete()
     store = LogitStore.open(tmp_path / "s", verify="full")
@@ -99,7 +99,7 @@ def test_a_part_that_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path,
     arguments, message = BAD_PARTS[kind]
     right = shard_arguments(manifest(), SHARD)
     folder = tmp_path / "s"
-    with StoreWriter(folder, manifest()) as writer:
+    with FolderWriter(folder, manifest()) as writer:
         with (
             pytest.raises(StoreError, match=message),
             writer.shard(SHARD, text_bytes(DOCUMENTS)) as builder,
@@ -118,7 +118,7 @@ def test_a_part_that_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path,
 @pytest.mark.parametrize(("num_rows", "found"), [(0, 0), (1, 1), (3, 3)])
 def test_too_few_rows_commit_nothing(tmp_path: Path, num_rows: int, found: int) -> None:
     arguments = part(shard_arguments(manifest(), SHARD), 0, num_rows)
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         with (
             pytest.raises(
                 StoreError, match=f"000001: expected the 4 rows 4 to 7, found {found}\\."
@@ -133,7 +133,7 @@ def test_too_few_rows_commit_nothing(tmp_path: Path, num_rows: int, found: int) 
 
 def test_too_many_rows_commit_nothing(tmp_path: Path) -> None:
     more = shard_arguments(manifest(), ShardRange(1, 4, 9))
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         with (
             pytest.raises(StoreError, match="expected the 4 rows 4 to 7, found 5 with this part"),
             writer.shard(SHARD, text_bytes(DOCUMENTS)) as builder,
@@ -153,7 +153,7 @@ def test_other_bytes_than_announced_commit_nothing(
     arguments = shard_arguments(store, SHARD)
     right = text_bytes(arguments["documents"])
     wrong = {**right, field: right[field] + difference}
-    with StoreWriter(tmp_path / "s", store) as writer:
+    with FolderWriter(tmp_path / "s", store) as writer:
         message = f"000001: expected {wrong[field]} bytes of {field} .*found {right[field]}\\."
         with (
             pytest.raises(StoreError, match=message),
@@ -179,7 +179,7 @@ def test_other_bytes_than_announced_commit_nothing(
 def test_the_bytes_of_each_text_field_must_be_announced(
     tmp_path: Path, sizes: Mapping[str, int], message: str
 ) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         with pytest.raises(StoreError, match=message), writer.shard(SHARD, sizes):
             pass
         assert list((tmp_path / "s/shards").iterdir()) == []
@@ -187,7 +187,7 @@ def test_the_bytes_of_each_text_field_must_be_announced(
 
 def test_two_shards_can_be_built_side_by_side(tmp_path: Path) -> None:
     write_store(tmp_path / "whole")
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         first, second, third = writer.missing
         one, two = (shard_arguments(manifest(), shard) for shard in (first, second))
         with (
@@ -204,7 +204,7 @@ def test_two_shards_can_be_built_side_by_side(tmp_path: Path) -> None:
 
 def test_a_shard_built_twice_at_once_is_kept_once(tmp_path: Path) -> None:
     arguments = shard_arguments(manifest(), SHARD)
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         with (
             pytest.raises(StoreError, match="expected one of the 2 missing shards"),
             writer.shard(SHARD, text_bytes(DOCUMENTS)) as builder,
@@ -216,7 +216,7 @@ def test_a_shard_built_twice_at_once_is_kept_once(tmp_path: Path) -> None:
 
 
 def test_nothing_is_committed_without_the_lock(tmp_path: Path) -> None:
-    writer = StoreWriter(tmp_path / "s", manifest())
+    writer = FolderWriter(tmp_path / "s", manifest())
     with writer:
         context = writer.shard(SHARD, text_bytes(DOCUMENTS))
         context.__enter__().append(**shard_arguments(manifest(), SHARD))
@@ -226,7 +226,7 @@ def test_nothing_is_committed_without_the_lock(tmp_path: Path) -> None:
 
 
 def test_a_finished_builder_takes_nothing(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         with writer.shard(SHARD, text_bytes(DOCUMENTS)) as builder:
             builder.append(**shard_arguments(manifest(), SHARD))
         with pytest.raises(StoreError, match="found a shard whose block has ended"):
@@ -251,7 +251,7 @@ def peak_bytes(folder: Path, num_parts: int, part_rows: int = 200) -> int:
     """The most bytes that Python and numpy held at once while a store of one shard was written."""
     num_rows = num_parts * part_rows
     store = manifest(num_rows=num_rows, shard_rows=num_rows)
-    with StoreWriter(folder, store) as writer:
+    with FolderWriter(folder, store) as writer:
         tracemalloc.start()
         try:
             sizes = {"ids": 8 * num_rows, "text": 1000 * num_rows}

@@ -14,7 +14,7 @@ import pytest
 
 from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, StoreCorrupt, StoreError, StoreMismatch
-from monox_kit.store import StoreManifest, StoreWriter
+from monox_kit.store import FolderWriter, StoreManifest
 from monox_kit.store.format import MAX_SHARDS, array_bytes, array_header
 from monox_kit.store.record import (
     DIGEST_KEY,
@@ -111,7 +111,7 @@ def test_drift_is_refused_by_name_with_both_values(
     tmp_path: Path, field: str, changes: dict[str, Any], stored: str, given: str
 ) -> None:
     before = tree(write_store(tmp_path / "s"))
-    with pytest.raises(StoreMismatch) as caught, StoreWriter(tmp_path / "s", manifest(**changes)):
+    with pytest.raises(StoreMismatch) as caught, FolderWriter(tmp_path / "s", manifest(**changes)):
         pass
     message = str(caught.value)
     assert f"expected {field} {stored}" in message
@@ -126,7 +126,7 @@ def test_several_differences_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(
         StoreMismatch, match=r"corpus_digest.*Also different: num_rows \(11, now 12\)\."
     ):
-        StoreWriter(tmp_path / "s", other).__enter__()
+        FolderWriter(tmp_path / "s", other).__enter__()
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, StorageError, StoreCorrupt, StoreIncomplete
-from monox_kit.store import LogitStore, StoreWriter, export_store, interop
+from monox_kit.store import FolderWriter, LogitStore, export_store, interop
 from tests.store_samples import FINGERPRINT, LABELS, manifest, shard_arguments, tree, write_store
 
 
@@ -95,7 +95,7 @@ def test_shards_of_much_text_become_large_strings(
 
 def test_an_export_is_a_corpus_again(tmp_path: Path) -> None:
     store = manifest(num_rows=9, has_pairs=True)
-    with StoreWriter(tmp_path / "s", store) as writer:
+    with FolderWriter(tmp_path / "s", store) as writer:
         for shard in writer.missing:
             arguments = shard_arguments(store, shard)
             # Empty texts and NULs are refused in a corpus.
@@ -181,7 +181,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_unfinished_store_is_not_exported(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         shard = writer.missing[0]
         writer.write_shard(shard, **shard_arguments(manifest(), shard))
     with pytest.raises(StoreIncomplete, match="found 4 of 11 rows"):

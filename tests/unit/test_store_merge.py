@@ -25,9 +25,9 @@ from monox_kit.errors import (
 )
 from monox_kit.labelling.guard import Guard
 from monox_kit.store import (
+    FolderWriter,
     LogitStore,
     StoreManifest,
-    StoreWriter,
     contents,
     merge_stores,
 )
@@ -52,7 +52,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def write_part(folder: Path, shards: Sequence[int], store: StoreManifest | None = None) -> Path:
     """A store that holds some shards and is not complete."""
     store = store or manifest()
-    with StoreWriter(folder, store) as writer:
+    with FolderWriter(folder, store) as writer:
         for shard in writer.missing:
             if shard.index in shards:
                 writer.write_shard(shard, **shard_arguments(store, shard))
@@ -130,7 +130,7 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
 
 def test_a_shard_that_two_parts_hold_differently_is_named(tmp_path: Path) -> None:
     one, two = write_part(tmp_path / "a", [0, 1]), tmp_path / "b"
-    with StoreWriter(two, manifest()) as writer:
+    with FolderWriter(two, manifest()) as writer:
         for shard in writer.missing[1:]:
             arguments = shard_arguments(manifest(), shard)
             arguments["logits"] = arguments["logits"] + np.float32(0.25)
@@ -141,7 +141,7 @@ def test_a_shard_that_two_parts_hold_differently_is_named(tmp_path: Path) -> Non
 
 
 def test_a_shard_that_stands_in_the_output_must_be_that_of_the_parts(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "out", manifest()) as writer:
+    with FolderWriter(tmp_path / "out", manifest()) as writer:
         arguments = shard_arguments(manifest(), writer.missing[1])
         arguments["recomputed"][0] ^= True
         writer.write_shard(writer.missing[1], **arguments)
@@ -344,16 +344,16 @@ def test_a_merge_that_was_cut_off_continues(
     folders = two_stores(tmp_path, kind)
     merge_stores(folders, tmp_path / "whole")
     opened = []
-    shard = StoreWriter.shard
+    shard = FolderWriter.shard
 
-    def failing(self: StoreWriter, *arguments: Any) -> Any:
+    def failing(self: FolderWriter, *arguments: Any) -> Any:
         opened.append(arguments)
         if len(opened) > stop:
             raise StorageError("no space")
         return shard(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "shard", failing)
+        patch.setattr(FolderWriter, "shard", failing)
         with pytest.raises(StorageError, match="no space"):
             merge_stores(folders, tmp_path / "out")
     with pytest.raises(StoreIncomplete):
@@ -397,7 +397,7 @@ def test_parts_with_the_same_corpora_but_other_content_are_another_merge(tmp_pat
     two = write_store(tmp_path / "two", corpus("two"))
     merge_stores([one, two], tmp_path / "out")
     shutil.rmtree(two)
-    with StoreWriter(two, corpus("two")) as writer:
+    with FolderWriter(two, corpus("two")) as writer:
         for shard in writer.missing:
             arguments = shard_arguments(corpus("two"), shard)
             arguments["logits"] = arguments["logits"] + np.float32(1)
@@ -426,7 +426,7 @@ def test_a_folder_that_is_no_store_is_named(tmp_path: Path) -> None:
 
 def test_two_merges_do_not_write_the_same_store(tmp_path: Path) -> None:
     folders = two_stores(tmp_path, "shards")
-    with StoreWriter(tmp_path / "out", manifest()), pytest.raises(StoreLocked):
+    with FolderWriter(tmp_path / "out", manifest()), pytest.raises(StoreLocked):
         merge_stores(folders, tmp_path / "out")
 
 

@@ -15,9 +15,9 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.data import MULTI_LABEL, Document, LabelSet
 from monox_kit.errors import StoreCorrupt, StoreError, StoreMismatch
 from monox_kit.store import (
+    FolderWriter,
     LogitStore,
     StoreManifest,
-    StoreWriter,
     builder,
     export_store,
     merge_stores,
@@ -56,7 +56,7 @@ def write_store(folder: Path, gold: np.ndarray = GOLD, **fingerprint: Any) -> Pa
         has_pairs=False,
         fingerprint={**FINGERPRINT, **fingerprint},
     )
-    with StoreWriter(folder, manifest) as writer:
+    with FolderWriter(folder, manifest) as writer:
         for shard in writer.missing:
             part = slice(shard.start, shard.stop)
             rows = range(shard.start, shard.stop)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from monox_kit.errors import ConfigError, StoreCorrupt, StoreError, StoreIncomplete
-from monox_kit.store import LogitStore, StoreWriter, verify_store
+from monox_kit.store import FolderWriter, LogitStore, verify_store
 from tests.store_samples import (
     FINGERPRINT,
     LABELS,
@@ -121,7 +121,7 @@ def test_rows_must_be_whole_numbers(tmp_path: Path, rows: Any) -> None:
 
 def half_store(folder: Path) -> Path:
     """A store whose shard 1 is missing."""
-    with StoreWriter(folder, manifest()) as writer:
+    with FolderWriter(folder, manifest()) as writer:
         for shard in (writer.missing[0], writer.missing[2]):
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
     return folder

@@ -12,7 +12,7 @@ import pytest
 
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import StoreCorrupt
-from monox_kit.store import LogitStore, StoreManifest, StoreWriter, contents, store_stats
+from monox_kit.store import FolderWriter, LogitStore, StoreManifest, contents, store_stats
 from tests.store_samples import FINGERPRINT, manifest, shard_arguments, write_store
 
 NUM_ROWS = 700
@@ -39,7 +39,7 @@ def random_store(folder: Path, *, has_pairs: bool, precision: str = "int8") -> d
         has_pairs=has_pairs,
         fingerprint={**FINGERPRINT, "precision": precision},
     )
-    with StoreWriter(folder, store) as writer:
+    with FolderWriter(folder, store) as writer:
         for shard in writer.missing:
             mine = slice(shard.start, shard.stop)
             documents = [
@@ -106,7 +106,7 @@ def test_an_fp32_run_computes_all_rows_in_fp32(tmp_path: Path) -> None:
 
 def test_one_sure_class_has_no_entropy(tmp_path: Path) -> None:
     store = manifest(num_rows=1)
-    with StoreWriter(tmp_path / "s", store) as writer:
+    with FolderWriter(tmp_path / "s", store) as writer:
         arguments = shard_arguments(store, writer.missing[0])
         arguments["logits"] = np.array([[-3e38, 3e38, -3e38]], np.float32)
         writer.write_shard(writer.missing[0], **arguments)
@@ -118,7 +118,7 @@ def test_one_sure_class_has_no_entropy(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_store_counts_what_is_there(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         empty = store_stats(tmp_path / "s")
         shard = writer.missing[1]
         writer.write_shard(shard, **shard_arguments(manifest(), shard))

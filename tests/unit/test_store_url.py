@@ -23,8 +23,7 @@ from monox_kit.store import (
     LogitStore,
     ShardRange,
     fetch_store,
-    store_info,
-    store_place,
+    store_location,
     verify_remote,
 )
 from monox_kit.store.remote import drivers
@@ -33,7 +32,7 @@ from monox_kit.store.remote.shard_object import ShardHead
 from monox_kit.store.remote.staging import staging_folder, staging_root
 from monox_kit.store.remote.store import RemoteStore
 from monox_kit.store.shard import ShardRecord
-from tests.object_store import DiskObjects, do, flip, lose_answer, refuse, write_url
+from tests.object_store import DiskObjects, do, flip, lose_answer, refuse, url_writer, write_url
 from tests.store_samples import manifest, shard_arguments, text_bytes, tree, write_store
 
 pytestmark = pytest.mark.usefixtures("service")
@@ -80,7 +79,8 @@ def test_an_object_is_the_record_and_the_files_in_order(
 def test_parts_of_several_runs_make_one_store(url: str, tmp_path: Path) -> None:
     staging = tmp_path / "staging"
     write_url(url, staging, shards=range(1, 2))
-    assert (store_info(url).num_rows_done, store_info(url).complete) == (4, False)
+    info = store_location(url).info()
+    assert (info.num_rows_done, info.complete) == (4, False)
     with pytest.raises(StoreIncomplete, match=f"{url}: .* found 4 of 11 rows labelled"):
         fetch_store(url, tmp_path / "fetched")
     assert verify_remote(url, staging=staging).num_shards == 1
@@ -91,7 +91,7 @@ def test_parts_of_several_runs_make_one_store(url: str, tmp_path: Path) -> None:
 def test_a_finished_store_is_left_as_it_is(url: str, tmp_path: Path, bucket: Path) -> None:
     write_url(url, tmp_path / "staging")
     before = tree(bucket)
-    with store_place(url, tmp_path / "staging").writer(manifest()) as writer:
+    with url_writer(url, tmp_path / "staging") as writer:
         assert (writer.missing, writer.absent()) == ([], [])
         record = writer.complete(command="another")
     assert record is not None and record.summary == {"command": "label"}
@@ -101,7 +101,7 @@ def test_a_finished_store_is_left_as_it_is(url: str, tmp_path: Path, bucket: Pat
 def test_info_and_verify_tell_what_they_tell_of_a_folder(url: str, tmp_path: Path) -> None:
     write_url(url, tmp_path / "staging")
     folder = write_store(tmp_path / "s")
-    there, here = store_info(url).to_json(), store_info(folder).to_json()
+    there, here = store_location(url).info().to_json(), store_location(folder).info().to_json()
     assert there.pop("path") == url and here.pop("path") == str(folder)
     assert there == here
     report = verify_remote(url, staging=tmp_path / "staging")
@@ -206,16 +206,16 @@ def test_a_service_without_put_if_absent_is_refused_before_any_work(
 ) -> None:
     service.ignores_mode = True
     with pytest.raises(StorageError, match=r"probe: expected a second put to be refused"):
-        store_place(url, tmp_path / "staging").require_writable()
+        store_location(url, str(tmp_path / "staging")).require_writable()
     service.ignores_mode = False
     for _ in range(2):
-        store_place(url, tmp_path / "staging").require_writable()
+        store_location(url, str(tmp_path / "staging")).require_writable()
 
 
 def test_a_probe_that_is_there_does_not_stand_for_the_right_to_write(
     url: str, service: type[DiskObjects]
 ) -> None:
-    place = store_place(url, Path("unused"))
+    place = store_location(url, "unused")
     place.require_writable()
     service.faults += [("put", "probe", refuse)] * 4
     with pytest.raises(StorageError, match=r"probe: expected to put the object, found: connection"):
@@ -236,7 +236,7 @@ def test_a_put_is_tried_again_while_the_service_tells_nothing(
     service.faults += [("put", "000001.shard", refuse)] * 3
     write_url(url, tmp_path / "staging")
     assert not service.faults
-    assert store_info(url).num_rows_done == 11
+    assert store_location(url).info().num_rows_done == 11
 
 
 def test_a_refusal_that_only_its_status_tells(url: str, service: type[DiskObjects]) -> None:
@@ -246,7 +246,7 @@ def test_a_refusal_that_only_its_status_tells(url: str, service: type[DiskObject
     def refuse_by_status(service: DiskObjects, path: str, act: Callable[[], Any]) -> None:
         raise OSError(22, "At least one of the preconditions did not hold") from Answer()
 
-    place = store_place(url, Path("unused"))
+    place = store_location(url, "unused")
     place.require_writable()
     service.faults.append(("put", "probe", refuse_by_status))
     place.require_writable()
@@ -273,7 +273,7 @@ def test_records_of_many_shards_are_never_in_memory_together(
     monkeypatch.setattr(RemoteStore, "heads", counted)
     for use in (
         lambda: write_url(url, tmp_path / "staging", store),
-        lambda: store_info(url),
+        lambda: store_location(url).info(),
         lambda: fetch_store(url, tmp_path / "fetched"),
         lambda: verify_remote(url, staging=tmp_path / "staging"),
     ):
@@ -306,7 +306,7 @@ def test_a_service_that_nothing_can_be_read_from(
     write_url(url, tmp_path / "staging")
     service.faults.append(("read", "store.json", refuse))
     with pytest.raises(StorageError, match=r"store\.json: expected to read the object, found"):
-        store_info(url)
+        store_location(url).info()
 
 
 # Other writers
@@ -315,7 +315,7 @@ def test_a_service_that_nothing_can_be_read_from(
 def shard_of_another(folder: Path, index: int, **changes: Any) -> bytes:
     """The object of a shard of the same store that another run labelled, some values changed."""
     other = f"objects://{folder}/other"
-    with store_place(other, folder / "other-staging").writer(manifest()) as writer:
+    with url_writer(other, folder / "other-staging") as writer:
         shard = writer.missing[index]
         arguments = shard_arguments(manifest(), shard) | changes
         with writer.shard(shard, text_bytes(arguments["documents"])) as builder:
@@ -382,7 +382,7 @@ def test_another_writer_completes_the_store_meanwhile(
     url: str, tmp_path: Path, bucket: Path, service: type[DiskObjects]
 ) -> None:
     def complete(service: DiskObjects, path: str, act: Callable[[], Any]) -> None:
-        with store_place(url, tmp_path / "staging").writer(manifest(), range(0)) as writer:
+        with url_writer(url, tmp_path / "staging", shards=range(0)) as writer:
             assert writer.complete(command="another")
         act()
 
@@ -402,7 +402,7 @@ def test_a_completion_record_of_other_shards_is_refused(
     for use in (
         lambda: write_url(url, tmp_path / "staging"),
         lambda: fetch_store(url, tmp_path / "fetched"),
-        lambda: store_info(url),
+        lambda: store_location(url).info(),
     ):
         with pytest.raises(StoreCorrupt, match=wanted):
             use()
@@ -428,7 +428,7 @@ def test_other_settings_are_refused_by_name(
 def test_a_shard_that_does_not_fit_is_refused_whole(url: str, tmp_path: Path, bucket: Path) -> None:
     with (
         pytest.raises(StoreError, match="expected the 4 rows 0 to 3, found 0"),
-        store_place(url, tmp_path / "staging").writer(manifest()) as writer,
+        url_writer(url, tmp_path / "staging") as writer,
         writer.shard(manifest().shard(0), {"ids": 0, "text": 0}),
     ):
         pass
@@ -450,7 +450,7 @@ def test_a_shard_that_does_not_fit_is_refused_whole(url: str, tmp_path: Path, bu
 )
 def test_a_protocol_that_is_not_known_to_be_safe_is_refused(address: str, wanted: str) -> None:
     with pytest.raises(ConfigError, match=wanted):
-        store_place(address, Path("unused"))
+        store_location(address, "unused")
 
 
 def test_a_driver_must_be_there_and_new_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +463,7 @@ def test_a_driver_must_be_there_and_new_enough(monkeypatch: pytest.MonkeyPatch) 
     ):
         monkeypatch.setitem(drivers.DRIVERS, "objects", drivers.Driver(packages, {}, 1))
         with pytest.raises(ConfigError, match=f"objects:///x: expected the package {wanted}"):
-            store_place("objects:///x", Path("unused"))
+            store_location("objects:///x", "unused")
 
 
 def test_a_shard_that_is_too_large_for_the_service(
@@ -478,7 +478,7 @@ def test_a_shard_that_is_too_large_for_the_service(
 
 def test_a_url_without_a_place_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected a place for the store, found none"):
-        store_place("objects://", Path("unused"))
+        store_location("objects://", "unused")
 
 
 # Staging
@@ -527,19 +527,19 @@ def test_staging_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_shards_that_others_put_meanwhile_are_not_missed(url: str, tmp_path: Path) -> None:
-    with store_place(url, tmp_path / "staging").writer(manifest()) as writer:
+    with url_writer(url, tmp_path / "staging") as writer:
         write_url(url, tmp_path / "other-staging")
         assert writer.absent() == []
         assert writer.missing == []
         assert writer.complete() is not None
         with (
-            pytest.raises(StoreError, match="expected one of the missing shards, found 000000"),
+            pytest.raises(StoreError, match="expected one of the 0 missing shards, found 000000"),
             writer.shard(manifest().shard(0), {"ids": 0, "text": 0}),
         ):
             pass
 
 
 def test_a_writer_that_has_not_been_entered(url: str) -> None:
-    writer = store_place(url, Path("unused")).writer(manifest())
+    writer = store_location(url, "unused").writer(manifest())
     with pytest.raises(StoreError, match="Use RemoteWriter in a with statement"):
         _ = writer.missing

@@ -17,7 +17,7 @@ from monox_kit.errors import (
     StoreIncomplete,
     StoreMismatch,
 )
-from monox_kit.store import LogitStore, StoreWriter, fetch_store, store_info, verify_remote
+from monox_kit.store import FolderWriter, LogitStore, fetch_store, store_location, verify_remote
 from monox_kit.store.format import CompleteRecord
 from monox_kit.store.record import encode_record
 from monox_kit.store.remote.shard_object import MAGIC, PREFIX_BYTES
@@ -71,7 +71,7 @@ def test_a_record_that_claims_to_be_large_is_not_read(
     write_url(url, tmp_path / "staging")
     (bucket / "shards" / "000001.shard").write_bytes(MAGIC + b"\xff" * 8 + b"{}")
     with pytest.raises(StoreCorrupt, match=r"a shard\.json of at most 1048576 bytes, found one of"):
-        store_info(url)
+        store_location(url).info()
 
 
 def test_a_record_that_is_longer_than_ours_is_read_whole(
@@ -86,7 +86,7 @@ def test_a_record_that_is_longer_than_ours_is_read_whole(
     body = b"{" + b" " * 9000 + record.removeprefix(b"{").partition(b'  "record_digest"')[0]
     record = body + f'  "record_digest": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
     path.write_bytes(MAGIC + len(record).to_bytes(8, "little") + record + files)
-    assert store_info(url).num_rows_done == 4
+    assert store_location(url).info().num_rows_done == 4
     assert verify_remote(url, staging=tmp_path / "staging").problems == ()
 
 
@@ -136,7 +136,7 @@ def test_other_objects_among_the_shards_are_named(url: str, tmp_path: Path, buck
     for name in ("000003.shard", "000001", "notes.txt"):
         (bucket / "shards" / name).write_bytes(b"")
         with pytest.raises(StoreCorrupt, match=f"expected only shards 000000.shard .* '{name}'"):
-            store_info(url)
+            store_location(url).info()
         (problem,) = verify_remote(url, staging=tmp_path / "staging").problems
         assert repr(name) in problem
         (bucket / "shards" / name).unlink()
@@ -180,7 +180,7 @@ def test_a_fetch_into_another_store_is_refused(url: str, tmp_path: Path) -> None
 
 def test_a_fetch_over_shards_with_other_logits_is_refused(url: str, tmp_path: Path) -> None:
     write_url(url, tmp_path / "staging")
-    with StoreWriter(tmp_path / "out", manifest()) as writer:
+    with FolderWriter(tmp_path / "out", manifest()) as writer:
         arguments = shard_arguments(manifest(), writer.missing[0])
         arguments["logits"] += 1
         writer.write_shard(writer.missing[0], **arguments)

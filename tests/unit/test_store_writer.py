@@ -22,24 +22,24 @@ from monox_kit.errors import (
     StoreLocked,
     StoreLockLost,
 )
-from monox_kit.store import LogitStore, ShardRange, StoreWriter, builder
+from monox_kit.store import FolderWriter, LogitStore, ShardRange, builder
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.shard import ShardRecord
 from tests.store_samples import manifest, shard_arguments, text_bytes, tree, write_store
 
 
 def test_missing_shards_are_the_corpus_in_order(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         assert writer.missing == [ShardRange(0, 0, 4), ShardRange(1, 4, 8), ShardRange(2, 8, 11)]
         writer.write_shard(writer.missing[1], **shard_arguments(manifest(), writer.missing[1]))
         assert [shard.index for shard in writer.missing] == [0, 2]
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         assert [shard.index for shard in writer.missing] == [0, 2]
 
 
 def test_a_complete_store_has_nothing_missing_and_stays_as_it_is(tmp_path: Path) -> None:
     before = tree(write_store(tmp_path / "s"))
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         assert writer.missing == []
         again = writer.complete(command="another run")
     assert again.summary == {"command": "label"}
@@ -47,7 +47,7 @@ def test_a_complete_store_has_nothing_missing_and_stays_as_it_is(tmp_path: Path)
 
 
 def test_completing_needs_every_shard(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         shard = writer.missing[0]
         writer.write_shard(shard, **shard_arguments(manifest(), shard))
         with pytest.raises(StoreIncomplete, match="found 4 of 11 rows"):
@@ -56,7 +56,7 @@ def test_completing_needs_every_shard(tmp_path: Path) -> None:
 
 
 def test_completing_reads_the_shards_as_they_lie_on_disk(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
         (tmp_path / "s" / "shards" / "000001" / "text.npy").unlink()
@@ -66,7 +66,7 @@ def test_completing_reads_the_shards_as_they_lie_on_disk(tmp_path: Path) -> None
 
 
 def test_a_summary_that_is_no_json_completes_nothing(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
         with pytest.raises(StoreError, match="plain JSON values"):
@@ -127,7 +127,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
 def test_a_shard_that_does_not_fit_is_refused_whole(tmp_path: Path, kind: str) -> None:
     store = manifest(dtype="float16")
     change, message = BAD[kind]
-    with StoreWriter(tmp_path / "s", store) as writer:
+    with FolderWriter(tmp_path / "s", store) as writer:
         before = tree(tmp_path / "s")
         shard = writer.missing[1]
         with pytest.raises(StoreError, match=message):
@@ -140,7 +140,7 @@ def test_a_shard_that_does_not_fit_is_refused_whole(tmp_path: Path, kind: str) -
 def test_rows_of_equal_texts_stay_as_many_and_in_order(tmp_path: Path) -> None:
     """Nothing is keyed by content."""
     store = manifest(num_rows=4)
-    with StoreWriter(tmp_path / "s", store) as writer:
+    with FolderWriter(tmp_path / "s", store) as writer:
         arguments = shard_arguments(store, writer.missing[0])
         arguments["documents"] = [replace(one, text="same") for one in arguments["documents"]]
         writer.write_shard(writer.missing[0], **arguments)
@@ -152,7 +152,7 @@ def test_rows_of_equal_texts_stay_as_many_and_in_order(tmp_path: Path) -> None:
 
 def test_a_single_text_is_refused_in_a_store_of_pairs(tmp_path: Path) -> None:
     store = manifest(has_pairs=True)
-    with StoreWriter(tmp_path / "s", store) as writer:
+    with FolderWriter(tmp_path / "s", store) as writer:
         shard = writer.missing[0]
         with pytest.raises(StoreError, match=r"expected a pair in row 0 .*found a single text"):
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
@@ -160,7 +160,7 @@ def test_a_single_text_is_refused_in_a_store_of_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shard", [ShardRange(0, 0, 4), ShardRange(1, 0, 4), ShardRange(3, 12, 16)])
 def test_only_missing_shards_are_written(tmp_path: Path, shard: ShardRange) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         first = writer.missing[0]
         writer.write_shard(first, **shard_arguments(manifest(), first))
         with pytest.raises(StoreError, match="expected one of the 2 missing shards"):
@@ -168,7 +168,7 @@ def test_only_missing_shards_are_written(tmp_path: Path, shard: ShardRange) -> N
 
 
 def test_nothing_works_without_the_lock(tmp_path: Path) -> None:
-    writer = StoreWriter(tmp_path / "s", manifest())
+    writer = FolderWriter(tmp_path / "s", manifest())
     assert not (tmp_path / "s").exists()
     with writer:
         shard = writer.missing[0]
@@ -184,19 +184,19 @@ def test_nothing_works_without_the_lock(tmp_path: Path) -> None:
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     write_store(tmp_path / "s")
     code = (
-        "import sys; from pathlib import Path; from monox_kit.store import StoreWriter\n"
+        "import sys; from pathlib import Path; from monox_kit.store import FolderWriter\n"
         "from tests.store_samples import manifest\n"
-        "with StoreWriter(Path(sys.argv[1]), manifest()):\n"
+        "with FolderWriter(Path(sys.argv[1]), manifest()):\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "s")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
         assert owner.stdout and owner.stdout.readline() == b"locked\n"
         with pytest.raises(StoreLocked, match="expected no other writer"):
-            StoreWriter(tmp_path / "s", manifest()).__enter__()
+            FolderWriter(tmp_path / "s", manifest()).__enter__()
         assert len(LogitStore.open(tmp_path / "s")) == 11  # readers need no lock
         owner.kill()
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         assert writer.missing == []
 
 
@@ -210,7 +210,7 @@ def nothing_beside(folder: Path) -> Iterator[None]:
 def another_writer(folder: Path) -> Iterator[None]:
     """It gets the same shards, since the lock that holds them is no longer there."""
     (folder / "lock").unlink()
-    with StoreWriter(folder, manifest()) as writer:
+    with FolderWriter(folder, manifest()) as writer:
         yield
         assert len(writer.missing) == 3  # nobody has committed one of its own
 
@@ -228,7 +228,7 @@ def test_a_writer_whose_lock_was_removed_commits_nothing(
 ) -> None:
     """The other one also removes what this one has half-built."""
     folder = tmp_path / "s"
-    with StoreWriter(folder, manifest()) as writer:
+    with FolderWriter(folder, manifest()) as writer:
         shard = writer.missing[0]
         arguments = shard_arguments(manifest(), shard)
         context = writer.shard(shard, text_bytes(arguments["documents"]))
@@ -256,7 +256,7 @@ def test_a_writer_whose_lock_goes_while_a_shard_is_read_back_commits_nothing(
         read_back(*arguments)
 
     monkeypatch.setattr(builder, "_read_back", remove_lock)
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         shard = writer.missing[0]
         with pytest.raises(StoreLockLost):
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
@@ -278,7 +278,7 @@ def test_what_another_commits_right_before_the_rename_stays(
 
     others: dict[str, bytes] = {}
     monkeypatch.setattr(builder, "_read_back", lose)
-    with StoreWriter(folder, manifest()) as writer:
+    with FolderWriter(folder, manifest()) as writer:
         shard = writer.missing[0]
         arguments = {**shard_arguments(manifest(), shard)}
         arguments["logits"] = arguments["logits"] + 1
@@ -292,7 +292,7 @@ def test_what_another_commits_right_before_the_rename_stays(
 def test_an_error_of_the_block_stays_where_the_lock_goes_too(
     tmp_path: Path, error: Exception
 ) -> None:
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         shard = writer.missing[0]
         sizes = text_bytes(shard_arguments(manifest(), shard)["documents"])
         with pytest.raises(type(error)) as caught, writer.shard(shard, sizes):
@@ -313,7 +313,7 @@ def test_a_writer_whose_lock_was_removed_completes_nothing(
         lock.unlink(missing_ok=True)
         return read_shard(self, shard)
 
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
         if is_reading:
@@ -324,7 +324,7 @@ def test_a_writer_whose_lock_was_removed_completes_nothing(
             writer.complete()
     assert not (tmp_path / "s" / "complete.json").exists()
     monkeypatch.undo()
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         assert writer.complete() is not None
 
 
@@ -332,14 +332,14 @@ def test_writers_of_different_shards_work_side_by_side(tmp_path: Path) -> None:
     """Each claims exactly its own shards and removes nothing of the other's."""
     write_store(tmp_path / "whole")
     folder = tmp_path / "s"
-    with StoreWriter(folder, manifest(), range(1, 3)) as second:
+    with FolderWriter(folder, manifest(), range(1, 3)) as second:
         shard = second.missing[0]
         arguments = shard_arguments(manifest(), shard)
         with second.shard(shard, text_bytes(arguments["documents"])) as builder:
             for claimed in (range(2, 3), range(1, 2), range(2), None):
                 with pytest.raises(StoreLocked, match="expected no other writer of shards"):
-                    StoreWriter(folder, manifest(), claimed).__enter__()
-            with StoreWriter(folder, manifest(), range(1)) as first:
+                    FolderWriter(folder, manifest(), claimed).__enter__()
+            with FolderWriter(folder, manifest(), range(1)) as first:
                 first.write_shard(first.missing[0], **shard_arguments(manifest(), first.missing[0]))
                 assert first.missing == []
                 assert first.complete() is None
@@ -352,7 +352,7 @@ def test_writers_of_different_shards_work_side_by_side(tmp_path: Path) -> None:
 
 
 def test_leaving_completes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), StoreWriter(tmp_path / "s", manifest()) as writer:
+    with pytest.raises(ZeroDivisionError), FolderWriter(tmp_path / "s", manifest()) as writer:
         for shard in writer.missing:
             writer.write_shard(shard, **shard_arguments(manifest(), shard))
         raise ZeroDivisionError
@@ -363,14 +363,14 @@ def test_a_shard_folder_without_its_record_is_no_finished_shard(tmp_path: Path) 
     (write_store(tmp_path / "s") / "complete.json").unlink()
     (tmp_path / "s" / "shards" / "000001" / "shard.json").unlink()
     with pytest.raises(StoreCorrupt, match=r"000001/shard\.json: expected the file, found none"):
-        StoreWriter(tmp_path / "s", manifest()).__enter__()
+        FolderWriter(tmp_path / "s", manifest()).__enter__()
 
 
 def test_a_failed_start_gives_the_lock_back(tmp_path: Path) -> None:
     write_store(tmp_path / "s")
     with pytest.raises(StoreError):
-        StoreWriter(tmp_path / "s", manifest(num_rows=12)).__enter__()
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+        FolderWriter(tmp_path / "s", manifest(num_rows=12)).__enter__()
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         assert writer.missing == []
 
 
@@ -379,10 +379,10 @@ def test_foreign_folders_are_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / ".tmp-mine").write_text("mine")
     before = tree(tmp_path)
     with pytest.raises(StoreError, match=r"empty folder or a logit store, found 'notes\.txt'"):
-        StoreWriter(tmp_path, manifest()).__enter__()
+        FolderWriter(tmp_path, manifest()).__enter__()
     assert tree(tmp_path) == before
     with pytest.raises(StoreError, match="expected a folder, found a file"):
-        StoreWriter(tmp_path / "notes.txt", manifest()).__enter__()
+        FolderWriter(tmp_path / "notes.txt", manifest()).__enter__()
 
 
 def test_shards_without_a_manifest_are_not_begun_anew(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_shards_without_a_manifest_are_not_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "s" / "store.json").unlink()
     before = tree(tmp_path)
     with pytest.raises(StoreCorrupt, match=r"store\.json: expected the file, found none"):
-        StoreWriter(tmp_path / "s", manifest()).__enter__()
+        FolderWriter(tmp_path / "s", manifest()).__enter__()
     assert tree(tmp_path) == before
 
 
@@ -401,7 +401,7 @@ def test_only_temporary_leftovers_are_removed(tmp_path: Path) -> None:
     (half / "logits.npy").write_bytes(b"half")
     (tmp_path / "s" / ".tmp-y").write_bytes(b"half a manifest")
     (tmp_path / "s" / "notes.txt").write_text("mine")
-    with StoreWriter(tmp_path / "s", manifest()):
+    with FolderWriter(tmp_path / "s", manifest()):
         pass
     assert tree(tmp_path / "s") == {**clean, "notes.txt": b"mine"}
 
@@ -422,7 +422,7 @@ def test_a_disk_that_gives_back_other_bytes_is_noticed(
         path.write_bytes(content)
 
     monkeypatch.setattr(module, "new_member", lossy)
-    with StoreWriter(tmp_path / "s", manifest()) as writer:
+    with FolderWriter(tmp_path / "s", manifest()) as writer:
         shard = writer.missing[0]
         with pytest.raises(StorageError, match=f"give back what was written.*{name}"):
             writer.write_shard(shard, **shard_arguments(manifest(), shard))

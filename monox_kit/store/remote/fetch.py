@@ -10,8 +10,10 @@ from typing import Any
 from monox_kit.durable import remove_folder
 from monox_kit.errors import ConfigError, StoreCorrupt, StoreMismatch
 from monox_kit.progress import Progress, Silent
+from monox_kit.store.address import require_local, store_url
 from monox_kit.store.contents import check_shard
-from monox_kit.store.folder import StoreFolder, require_local, store_url
+from monox_kit.store.folder import StoreFolder
+from monox_kit.store.folder_writer import FolderWriter
 from monox_kit.store.format import ShardRange
 from monox_kit.store.reader import StoreInfo
 from monox_kit.store.record import corrupt
@@ -21,7 +23,6 @@ from monox_kit.store.remote.store import RemoteStore
 from monox_kit.store.remote.writer import require_same_record
 from monox_kit.store.shard import ShardRecord, repair_step
 from monox_kit.store.verify import VerifyReport, verify_records
-from monox_kit.store.writer import StoreWriter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +77,7 @@ def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchR
         )
     store = RemoteStore.at(address)
     complete, totals = store.finished()
-    with StoreWriter(out, store.manifest) as writer:
+    with FolderWriter(out, store.manifest) as writer:
         require_same_record(store, writer, out)
         missing = set(writer.missing)
         there = {s: digest for s, digest in totals.digests.items() if s not in missing}
@@ -109,7 +110,7 @@ def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchR
     )
 
 
-def _fetch_shard(store: RemoteStore, head: ShardHead, writer: StoreWriter) -> None:
+def _fetch_shard(store: RemoteStore, head: ShardHead, writer: FolderWriter) -> None:
     writer.copy_shard(head.record.shard, head.content, store.files(head))
 
 
@@ -163,7 +164,7 @@ def verify_remote(
     store = RemoteStore.at(url)
     with (
         staging_folder(staging or staging_root()) as folder,
-        StoreWriter(folder, store.manifest) as writer,
+        FolderWriter(folder, store.manifest) as writer,
     ):
         require_same_record(store, writer, folder)
         local = StoreFolder(folder)

@@ -13,7 +13,7 @@ from monox_kit.cache import made_cache
 from monox_kit.durable import remove_folder
 from monox_kit.errors import ConfigError
 from monox_kit.locks import RangeLocks
-from monox_kit.store.folder import store_url
+from monox_kit.store.address import store_url
 from monox_kit.store.format import LOCK_FILE
 
 # Bytes of the lock file: the first for making and removing folders, then one for each folder.

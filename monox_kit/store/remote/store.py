@@ -5,16 +5,14 @@ URL/store.json, URL/shards/000017.shard, URL/complete.json: see docs/store-forma
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-from monox_kit.errors import StoreError, StoreIncomplete
-from monox_kit.store.folder import COMPLETE_STEP, MANIFEST_STEP, StoreRecords
+from monox_kit.errors import StoreError
+from monox_kit.store.begun import MANIFEST_STEP, BegunStore
 from monox_kit.store.format import (
     COMPLETE_FILE,
     SHARDS_FOLDER,
     STORE_FILE,
-    CompleteRecord,
     ShardRange,
 )
 from monox_kit.store.record import MAX_RECORD_BYTES, corrupt
@@ -26,15 +24,14 @@ from monox_kit.store.remote.shard_object import (
     parse_head,
     split_files,
 )
-from monox_kit.store.shard import ShardTotals
+from monox_kit.store.shard import ShardRecord
 
 _SUFFIX = ".shard"
-_NAME = re.compile(r"(?P<index>[0-9]{6})\.shard", re.ASCII)
 # A head of ours has 1.6 to 2.1 kB; another writer's spacing may need a second request.
 _HEAD_BYTES = 4096
 
 
-class RemoteStore(StoreRecords):
+class RemoteStore(BegunStore):
     """A store that has been begun at a URL. Reads records when asked, and keeps none.
 
     Attributes:
@@ -109,21 +106,16 @@ class RemoteStore(StoreRecords):
             shards = [self.manifest.shard(index) for index in of]
             sizes = {shard: self.objects.size(self.shard_name(shard)) for shard in shards}
             return {shard: size for shard, size in sizes.items() if size is not None}
-        found = {}
-        last = self.manifest.shard(self.manifest.num_shards - 1)
-        for name, size in self.objects.sizes(SHARDS_FOLDER).items():
-            match = _NAME.fullmatch(name)
-            index = int(match["index"]) if match else -1
-            if size is None or not 0 <= index <= last.index:
-                wanted = f"only shards 000000{_SUFFIX} to {last.name}{_SUFFIX}"
-                where = self.objects.where(SHARDS_FOLDER)
-                problem = corrupt(where, wanted, repr(name), "Move it elsewhere.")
-                if problems is None:
-                    raise problem
-                problems.append(str(problem))
-            elif of is None or index in of:
-                found[self.manifest.shard(index)] = size
-        return found
+        listed, where = self.objects.sizes(SHARDS_FOLDER), self.objects.where(SHARDS_FOLDER)
+        # A folder is no object: its name is told like any other that is no shard's.
+        names = (name if size is not None else f"{name}/" for name, size in listed.items())
+        named = self._shards_named(names, _SUFFIX, where, problems)
+        found = {shard: listed[f"{shard.name}{_SUFFIX}"] or 0 for shard in named}
+        return found if of is None else {s: n for s, n in found.items() if s.index in of}
+
+    def finished_records(self) -> Iterator[ShardRecord]:
+        """The records of the shards that are there; see `heads`."""
+        return (head.record for head in self.heads(self.finished_shards()))
 
     def heads(self, shards: dict[ShardRange, int]) -> Iterator[ShardHead]:
         """The records of some shards, in order, given their objects' bytes.
@@ -158,46 +150,5 @@ class RemoteStore(StoreRecords):
         blocks = self.objects.blocks(name, head.num_bytes, head.object_bytes)
         return split_files(head, blocks, self.objects.where(name), self.step(shard))
 
-    def read_complete(self) -> CompleteRecord | None:
-        """The completion record; None where labelling has not finished.
-
-        Raises:
-            StoreCorrupt: it is damaged or belongs to another store.
-            StorageError: the service refused.
-        """
-        content = self.objects.read(COMPLETE_FILE, MAX_RECORD_BYTES)
-        if content is None:
-            return None
-        where = self.objects.where(COMPLETE_FILE)
-        return CompleteRecord.parse(content, where, self.manifest, COMPLETE_STEP)
-
-    def checked_complete(self) -> tuple[CompleteRecord | None, ShardTotals]:
-        """The completion record and what all shards come to that are there, as they fit each other.
-
-        Raises:
-            StoreCorrupt: a record is damaged, or a shard is absent or differs from when the store
-                was completed.
-            StorageError: the service refused.
-        """
-        complete = self.read_complete()
-        totals = ShardTotals()
-        for head in self.heads(self.finished_shards()):
-            totals.add(head.record)
-        if complete is not None:
-            self.require_complete(complete, totals.digests, totals.digests.values())
-        return complete, totals
-
-    def finished(self) -> tuple[CompleteRecord, ShardTotals]:
-        """The same of a finished store; see `checked_complete`.
-
-        Raises:
-            StoreIncomplete: labelling has not finished.
-        """
-        complete, totals = self.checked_complete()
-        if complete is None:
-            raise StoreIncomplete(
-                f"{self.where}: expected a complete store, found {totals.num_rows} of "
-                f"{self.manifest.num_rows} rows labelled. "
-                "Run the same `monoxkit label` command again to finish it."
-            )
-        return complete, totals
+    def _complete_content(self) -> bytes | None:
+        return self.objects.read(COMPLETE_FILE, MAX_RECORD_BYTES)

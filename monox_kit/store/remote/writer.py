@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from monox_kit.durable import remove_folder
-from monox_kit.errors import StorageError, StoreCorrupt, StoreError, StoreIncomplete, StoreMismatch
+from monox_kit.errors import StorageError, StoreCorrupt, StoreError, StoreMismatch
 from monox_kit.overlap import Behind
 from monox_kit.store.builder import ShardBuilder
 from monox_kit.store.folder import StoreFolder
+from monox_kit.store.folder_writer import FolderWriter
 from monox_kit.store.format import (
     COMPLETE_FILE,
     STORE_FILE,
@@ -35,10 +36,10 @@ _COMPUTED = frozenset({"logits.npy", "recomputed.npy"})
 _DISK_STEP = "Check the disk of the staging folder, then run the same command again."
 
 
-class RemoteWriter:
+class RemoteWriter(StoreWriter):
     """Begins the store that `manifest` describes at a URL, or continues it; alone or beside others.
 
-    Used as a `StoreWriter` is. Nobody is locked out: of two that label the same shard, the first
+    Nobody is locked out: of two that label the same shard, the first
     to put it wins, and the other one's is dropped.
     """
 
@@ -56,14 +57,11 @@ class RemoteWriter:
         Raises:
             ConfigError: the store has no such shards.
         """
-        self.manifest = manifest
+        super().__init__(manifest, shards)
         self._objects = objects
         self._staging = staging
-        self._claimed = range(manifest.num_shards) if shards is None else shards
-        manifest.require_shards(self._claimed)
         self._stack = ExitStack()
         self._store: RemoteStore | None = None
-        self._missing: dict[int, ShardRange] = {}
 
     def __enter__(self) -> Self:
         """Begin or resume the store.
@@ -83,7 +81,7 @@ class RemoteWriter:
         with ExitStack() as stack:
             if self._missing:
                 folder = stack.enter_context(staging_folder(self._staging))
-                local = StoreWriter(folder, store.manifest, self._claimed)
+                local = FolderWriter(folder, store.manifest, self._claimed)
                 self._local = stack.enter_context(local)
                 require_same_record(store, local, folder)
             else:  # a run that was killed after its last shard was put
@@ -101,19 +99,6 @@ class RemoteWriter:
         self._stack.__exit__(exc_type, exc, traceback)
         self._store = None
 
-    @property
-    def missing(self) -> list[ShardRange]:
-        """The claimed shards that are still to be written, in order."""
-        self._begun()
-        return list(self._missing.values())
-
-    def absent(self) -> list[ShardRange]:
-        """The shards of the whole store that nobody has put by now, in order."""
-        present = self._begun().finished_shards()
-        for shard in present:  # another writer may have put some since this one began
-            self._missing.pop(shard.index, None)
-        return [shard for shard in self.manifest.shards() if shard not in present]
-
     @contextmanager
     def shard(self, shard: ShardRange, text_bytes: Mapping[str, int]) -> Iterator[ShardBuilder]:
         """Write one of the missing shards; see `StoreWriter.shard`.
@@ -127,11 +112,7 @@ class RemoteWriter:
             StorageError: the service or the disk refused.
         """
         store = self._begun()
-        if shard.index not in self._missing:
-            raise StoreError(
-                f"{store.where}: expected one of the missing shards, found {shard.name}. Write "
-                "those that `missing` lists."
-            )
+        self._require_missing(shard)
         with self._local.shard(shard, text_bytes) as builder:
             yield builder
         self._behind.do(partial(self._publish, store, shard))
@@ -148,11 +129,7 @@ class RemoteWriter:
         """
         store = self._begun()
         self._behind.wait()
-        if self._missing:
-            raise StoreIncomplete(
-                f"{store.where}: expected every shard before completing, found "
-                f"{len(self._missing)} missing. Write them."
-            )
+        self._require_none_missing()
         if len(store.finished_shards()) < self.manifest.num_shards:
             return None  # before any record is read: there may be many
         complete, totals = store.checked_complete()
@@ -219,7 +196,7 @@ def begin_remote(objects: ObjectFolder, manifest: StoreManifest) -> RemoteStore:
     return store
 
 
-def require_same_record(store: RemoteStore, local: StoreWriter, folder: Path) -> None:
+def require_same_record(store: RemoteStore, local: FolderWriter, folder: Path) -> None:
     """Check that a local copy's `store.json` has the bytes of the URL's: shards name its digest.
 
     Raises:
