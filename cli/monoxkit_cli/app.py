@@ -10,13 +10,14 @@ characters.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, NoReturn, TextIO
 
 import typer
 
@@ -52,6 +53,7 @@ COMMANDS: Final = (
     doctor,
 )
 
+_STDERR: Final = 2  # the last of the standard descriptors
 # Commands that compute nothing with threads.
 _WITHOUT_MODEL: Final = frozenset({"data", "store", "doctor"})
 
@@ -177,15 +179,30 @@ def _run(given: list[str]) -> int:
 def _open_streams() -> None:
     """Let stdout and stderr take whatever is written, wherever they lead.
 
-    A closed one is absent in Python, and one in a small encoding refuses what it cannot show.
+    A closed one is absent in Python, one that was opened for reading takes nothing, and one in a
+    small encoding refuses what it cannot show.
     """
+    # The number of a closed one would go to the next file that is opened: a model's, or a store's,
+    # into which native libraries would then write their messages.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:
+        if stream is None or not _takes_text(stream):
             nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (the process's own)
             setattr(sys, name, nowhere)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _takes_text(stream: TextIO) -> bool:
+    """Whether the stream's descriptor may be written to; one without a descriptor may."""
+    try:
+        flags = fcntl.fcntl(stream.fileno(), fcntl.F_GETFL)
+    except (OSError, ValueError):
+        return True
+    return flags & os.O_ACCMODE != os.O_RDONLY
 
 
 @contextlib.contextmanager

@@ -228,11 +228,13 @@ def test_a_result_that_fails_is_one_json_value(tmp_path: Path, capsys: Any) -> N
     assert found["problems"] and found["error"]["class"] == "StoreCorrupt"
 
 
-@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)])
-def test_closed_streams_change_no_exit_code(closed: tuple[int, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "closing",
+    [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "1</dev/null", "2</dev/null"],
+)
+def test_closed_streams_change_no_exit_code(closing: str, tmp_path: Path) -> None:
     folder = write_store(tmp_path / "s")
     for arguments, code in (([str(folder)], 0), ([str(tmp_path / "none"), "--json"], 4)):
-        closing = " ".join(f"{number}>&-" for number in closed)
         command = [sys.executable, "-m", "monoxkit_cli", "store", "info", *arguments]
         finished = subprocess.run(
             ["sh", "-c", f'"$@" {closing}', "sh", *command],
@@ -242,6 +244,18 @@ def test_closed_streams_change_no_exit_code(closed: tuple[int, ...], tmp_path: P
         )
         assert finished.returncode == code
         assert "Unexpected" not in finished.stderr
+
+
+def test_no_file_of_ours_takes_the_place_of_a_closed_stream() -> None:
+    """What native libraries print would be written into it."""
+    program = (
+        "import os, sys\nfrom monoxkit_cli.app import main\nmain(['--version'])\n"
+        "sys.exit(os.open(os.devnull, os.O_RDONLY) <= 2)"
+    )
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program], check=False
+    )
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
