@@ -58,9 +58,17 @@ def read_blueprint(
     Raises:
         ModelError: transformers knows no such model, or the weights cannot fill it.
     """
+    import torch  # here, so that a missing package is told as such
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    auto: Any = AutoModelForSequenceClassification
+    settings = dict(config)
     step = "Check model_type and the sizes in config.json."
     with as_model_errors(path, "a configuration that transformers knows", step):
-        model = _without_memory(dict(config))
+        described = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        with torch.device("meta"):
+            # It reads no file; the argument holds for every call.
+            model = auto.from_config(described, trust_remote_code=False)
     shapes = {name: tuple(part.shape) for name, part in model.named_parameters()}
     _require_weights(shapes, tensors, path)
     return Blueprint(
@@ -116,17 +124,6 @@ def require_own_classes(config: Mapping[str, Any], path: Path) -> None:
                 f"{path}: the model is a {name!r}, a class that transformers does not have. Code "
                 "of a model's folder is never run: use a model that transformers has."
             )
-
-
-def _without_memory(config: dict[str, Any]) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    settings = AutoConfig.for_model(config.pop("model_type"), **config)
-    with torch.device("meta"):
-        # `from_config` reads no file; the argument holds for every call.
-        auto: Any = AutoModelForSequenceClassification
-        return auto.from_config(settings, trust_remote_code=False)
 
 
 def _max_positions(model: Any) -> int | None:

@@ -15,7 +15,6 @@ from monox_kit.models.graph_file import external_data
 from monox_kit.models.record import RECORD_FILE
 from monox_kit.models.tokenizer_parts import OLDER_TOKENIZER_FILES, TOKENIZER_FILES
 from monox_kit.models.weights import WEIGHTS_FILE, WEIGHTS_INDEX_FILE, shard_names
-from monox_kit.packaged import packaged_folder
 
 if TYPE_CHECKING:
     from monox_kit.progress import Progress
@@ -40,6 +39,8 @@ def local_folder(reference: str, progress: Progress) -> Path | None:
         ModelError: it is a file, or looks like a folder that is not here.
     """
     if reference.startswith(PACKAGED_SCHEME):
+        from monox_kit.packaged import packaged_folder  # converts with the train extra's packages
+
         return packaged_folder(reference.removeprefix(PACKAGED_SCHEME), progress=progress)
     if reference.startswith(HUB_SCHEME):
         return None
