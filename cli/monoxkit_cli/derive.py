@@ -91,7 +91,8 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
     default = defaults.get(one.name, one.default)
     is_argument = one.name in stage.positional
     metavar = one.name.upper() if is_argument else _metavar(one, kind)
-    settings: dict[str, Any] = {"help": as_options(one.help), "metavar": metavar}
+    names = {each.name for each in stage.parameters()}
+    settings: dict[str, Any] = {"help": as_options(one.help, names), "metavar": metavar}
     if parser is not None:
         settings["parser"] = parser
     about = (

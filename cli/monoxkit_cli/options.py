@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 import typer
@@ -309,9 +309,19 @@ def option_name(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
 
 
-def as_options(message: str) -> str:
-    """A message of the library, which names settings in backticks, with --options instead."""
-    return re.sub(r"`([a-z]+(?:_[a-z]+)*)`", lambda found: option_name(found[1]), message)
+def as_options(message: str, settings: Container[str] | None = None) -> str:
+    """A message of the library, which names settings in backticks, with --options instead.
+
+    Args:
+        message: what the library says.
+        settings: the names that are settings; None takes every word in backticks for one.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        is_setting = settings is None or found[1] in settings
+        return option_name(found[1]) if is_setting else found[1]
+
+    return re.sub(r"`([a-z]+(?:_[a-z]+)*)`", option, message)
 
 
 def spread(arguments: Sequence[str]) -> list[str]:
