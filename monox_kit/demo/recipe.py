@@ -65,7 +65,10 @@ def run_demo(config: DemoConfig, out: Path, *, progress: Progress | None = None)
     # Everything that can be wrong with the options is found before the first stage.
     if config.data is not None:
         require_files(config.data)
-        progress.note("--data: --labelled, --unlabelled, --dev, --test-rows, --languages not used")
+        progress.note(
+            "--data: your corpus has its own sizes; --labelled, --unlabelled, --dev, --test-rows "
+            "and --languages are not used"
+        )
     for model in (config.teacher_model, config.student_model):
         open_folder(model, progress)
     make_folder(out)

@@ -98,16 +98,21 @@ def _half_rows(scan: CorpusSummary, config: LabelConfig) -> int:
 
 
 def _tell(guard: Guard, progress: Progress) -> None:
+    again = (
+        f"rows whose margin is below {guard.threshold:.4g} are computed again in "
+        f"{guard.precision}, about {guard.estimated_recomputed:.1%} of all"
+        if guard.estimated_recomputed > 0
+        else "no row of the sample needs to be computed again"
+    )
     progress.note(
-        f"guard: margins under {guard.threshold:.4g} are computed again in {guard.precision}, "
-        f"about {guard.estimated_recomputed:.1%} of the rows; agreement on {guard.audit_rows} "
-        f"rows {guard.audit_plain_agreement:.2%} without it, {guard.audit_agreement:.2%} with; "
-        f"mean KL {guard.audit_plain_mean_kl:.1e} without, {guard.audit_mean_kl:.1e} with"
+        f"guard: {again}. On {guard.audit_rows} audited rows, {guard.audit_plain_agreement:.2%} "
+        f"have the fp32 label without the guard and {guard.audit_agreement:.2%} with it; the mean "
+        f"KL is {guard.audit_plain_mean_kl:.1e} without and {guard.audit_mean_kl:.1e} with it"
     )
     if guard.audit_agreement < guard.target:
         progress.note(
-            f"guard: the audit on {guard.audit_rows} rows agrees in fewer than the "
-            f"{guard.target:.2%} asked for. Give more --guard-rows, or a graph that agrees better."
+            f"guard: on the {guard.audit_rows} audited rows, fewer labels agree than the requested "
+            f"{guard.target:.2%}. Give more --guard-rows, or a graph that agrees better."
         )
     if guard.max_kl is not None and guard.audit_mean_kl > guard.max_kl:
         progress.note(

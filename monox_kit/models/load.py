@@ -116,13 +116,13 @@ def require_runnable(backend: Backend, provider: str, device: str) -> None:
     """
     if backend == "onnx" and device != "cpu":
         raise ConfigError(
-            f"--device {device}: expected with a PyTorch model only, found an ONNX bundle. "
-            "Give --provider instead."
+            f"--device {device}: it is for PyTorch models, and this is an ONNX bundle. Give "
+            "--provider instead."
         )
     if backend == "torch" and provider != "cpu":
         raise ConfigError(
-            f"--provider {provider}: expected with an ONNX bundle only, found a PyTorch model. "
-            "Give --device instead, or export the model."
+            f"--provider {provider}: it is for ONNX bundles, and this is a PyTorch model. Give "
+            "--device instead, or export the model."
         )
     if backend == "onnx":
         from monox_kit.models.onnx_backend import require_provider

@@ -83,8 +83,7 @@ def merge_stores(
     for part in parts:
         if part.resolve() == out.resolve():
             raise ConfigError(
-                f"--out {out}: expected another folder than the parts, found one of them. "
-                "Give a new folder; parts are only read."
+                f"--out {out}: it is one of the parts, which are only read. Give a new folder."
             )
     plan = merge_plan(parts, shard_rows)
     begun = begun_manifest(out)

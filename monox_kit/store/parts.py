@@ -222,11 +222,16 @@ def _require_other_corpus(corpora: dict[object, Source], source: Source) -> None
     if earlier is source:
         return
     differing = earlier.manifest.differences(manifest)
-    key, here, there = differing[0] if differing else ("corpus", "named once", "it twice")
+    if not differing:
+        raise StoreMismatch(
+            f"{source.path / STORE_FILE}: same corpus as {earlier.path}. Give each corpus once, or "
+            "the parts of one store."
+        )
+    key, here, there = differing[0]
     raise StoreMismatch(
-        f"{source.path / STORE_FILE}: expected {key} {here} as in {earlier.path}, which is of the "
-        f"same corpus, found {there}. Label the parts of one store under the same settings; with "
-        "--guard, begin each with a copy of the first one's store.json."
+        f"{source.path / STORE_FILE}: same corpus as {earlier.path}, but {key} is {there} here and "
+        f"{here} there. Stores of one corpus can be merged only if they were begun with the same "
+        "settings; with --guard, begin each with a copy of the first one's store.json."
     )
 
 

@@ -99,8 +99,8 @@ class Batches:
         """
         if config.batch_tokens is not None and config.batch_tokens < tokenizer.max_length:
             raise ConfigError(
-                f"--batch-tokens: expected at least --max-length, {tokenizer.max_length} tokens, "
-                f"found {config.batch_tokens}. A batch holds at least one text: give more."
+                f"--batch-tokens: {config.batch_tokens} is less than --max-length, "
+                f"{tokenizer.max_length}. A step must hold at least one whole text: give more."
             )
         self._rows, self._tokenizer, self._workers = rows, tokenizer, config.workers
         self._order = RowOrder(

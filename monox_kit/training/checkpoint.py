@@ -155,7 +155,7 @@ class Checkpoints:
             return state
         if damages:
             raise CheckpointError(
-                f"{damages[0]} None before it can be used: delete {self._folder} to start again."
+                f"{damages[0]} No earlier one can be used: delete {self._folder} to start again."
             )
         return None
 
@@ -188,8 +188,8 @@ class Checkpoints:
         for path in self._folder.iterdir():
             if not _is_ours(path):
                 raise ConfigError(
-                    f"{self._folder}: expected checkpoints alone, found {path.name}. Move it away, "
-                    "or give another --out."
+                    f"{self._folder}: it is for checkpoints, and holds {path.name}. Move that "
+                    "away, or give another --out."
                 )
 
     def _steps(self) -> list[Path]:

@@ -76,9 +76,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.batch_tokens is not None and self.max_steps is None:
             raise ConfigError(
-                "--batch-tokens: expected --max-steps with it, found none. How many batches an "
-                "epoch has depends on its texts, and the schedule must know its end: give "
-                "--max-steps."
+                "--batch-tokens: it needs --max-steps. How many steps an epoch has depends on its "
+                "texts, and the schedule must know its end: give --max-steps."
             )
 
 
@@ -119,11 +118,11 @@ class ObjectiveConfig:
             option = f"--{field.name.replace('_', '-')}"
             if value != field.default and method not in users:
                 raise ConfigError(
-                    f"{option} {value}: expected with --method {' or '.join(users)}, found "
-                    f"--method {method}. Leave it out or change the method."
+                    f"{option} {value}: --method {method} does not use it; --method "
+                    f"{' or '.join(users)} does. Leave it out or change the method."
                 )
             if value != field.default and self.kd_loss == "mse" and "temperature" in field.name:
                 raise ConfigError(
-                    f"{option} {value}: expected with --kd-loss ce or kl, found mse, which "
-                    "compares logits. Leave it out or change the loss."
+                    f"{option} {value}: --kd-loss mse compares logits and has no temperature. "
+                    "Leave it out, or give --kd-loss ce or kl."
                 )

@@ -65,29 +65,29 @@ class DevSets:
         languages, trained_in = _languages(dev), _languages(labelled)
         if len(languages) > 1:
             raise ConfigError(
-                f"--dev: expected one language, found {', '.join(languages)}. Put the others into "
-                "--report-dev; --select-on names those that are to choose the weights."
+                f"--dev: its rows are in several languages: {', '.join(languages)}. Put the others "
+                "into --report-dev; --select-on names those that are to choose the weights."
             )
         if trained_in and not set(languages) <= set(trained_in):
             raise ConfigError(
-                f"--dev: expected {', '.join(trained_in)} as the labelled text is in, found "
-                f"{languages[0]}. Put it into --report-dev; --select-on {languages[0]} lets it "
-                "choose the weights all the same."
+                f"--dev: it is in {languages[0]}, and the gold-labelled text is in "
+                f"{', '.join(trained_in)}. Put it into --report-dev; with --select-on "
+                f"{languages[0]} it chooses the weights all the same."
             )
         documents: dict[str, list[Document]] = {DEV: list(dev)}
         for document in reported:
             if document.lang in (None, DEV):
                 raise CorpusError(
-                    f"--report-dev: expected a language for every row, found {document.lang} for "
-                    f"row {document.row}. Give a lang column, --language FILE=de, or files named "
-                    "like dev.de.jsonl."
+                    f"--report-dev: row {document.row} does not name its language"
+                    f"{f', but {document.lang}' if document.lang else ''}. Give a lang column, "
+                    "--language FILE=de, or files named like dev.de.jsonl."
                 )
             documents.setdefault(document.lang or "", []).append(document)
         absent = [name for name in select_on if name not in documents]
         if absent or not select_on:
             raise ConfigError(
-                f"--select-on: expected some of {', '.join(documents)}, found "
-                f"{', '.join(absent) or 'none'}. Give the set in --report-dev, or leave it out."
+                f"--select-on: there is no dev set {', '.join(absent) or 'given'}, only "
+                f"{', '.join(documents)}. Give the set in --report-dev, or leave it out."
             )
         return cls(
             documents=documents,

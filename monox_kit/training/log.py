@@ -98,9 +98,8 @@ class TrainingLog:
             missing = len(set(range(1, state.step + 1)) - logged)
             if missing:
                 self._progress.note(
-                    f"{self._path}: expected a line for each of the {state.step} finished steps, "
-                    f"found none for {missing}: the log was lost or damaged. The run goes on; the "
-                    "log will tell of it."
+                    f"{self._path}: {missing} of the {state.step} finished steps have no line: the "
+                    "log was lost or damaged. The run goes on, and the log says so."
                 )
             self.add("resume", state.step, missing_steps=missing)
         self.sync()
@@ -140,8 +139,7 @@ class TrainingLog:
                 except (ValueError, TypeError, KeyError, RecursionError):
                     if line.endswith(b"\n"):  # else a killed process had not finished it
                         self._progress.note(
-                            f"{self._path}: expected an event in line {number}, found another "
-                            "text. The line is left out."
+                            f"{self._path}: line {number} is no event. It is left out."
                         )
                     continue
                 if line.endswith(b"\n"):
@@ -191,7 +189,7 @@ def _board_class() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "--tensorboard: expected the package tensorboard, found none. Install it with "
+            "--tensorboard: the package tensorboard is not installed. Install it with "
             "pip install 'monoxkit[tensorboard]'."
         ) from error
     return SummaryWriter

@@ -102,8 +102,8 @@ class StudentConfig:
         self.objective.require_used(self.method)
         if self.store_weight is not None and self.combine != "average":
             raise ConfigError(
-                "--store-weight: expected with --combine average, found --combine "
-                f"{self.combine}, which takes every row once. Add --combine average."
+                f"--store-weight: --combine {self.combine} takes every row once and uses no "
+                "weights. Add --combine average."
             )
         for option, is_given in {
             "--store": bool(self.stores),
@@ -111,8 +111,8 @@ class StudentConfig:
         }.items():
             if is_given and self.method not in ("pl", "kd"):
                 raise ConfigError(
-                    f"{option}: expected with --method pl or kd, found --method {self.method}, "
-                    "which uses no store. Leave it out or change the method."
+                    f"{option}: --method {self.method} uses no store; --method pl or kd does. "
+                    "Leave it out or change the method."
                 )
         if self.combine == "average" and len(self.stores) < 2:
             raise ConfigError(
@@ -127,8 +127,8 @@ class StudentConfig:
         }.items():
             if is_given:
                 raise ConfigError(
-                    f"{option}: expected with --method self-training, found --method "
-                    f"{self.method}. Leave it out or change the method."
+                    f"{option}: --method {self.method} does not use it; --method self-training "
+                    "does. Leave it out or change the method."
                 )
 
 
@@ -202,14 +202,14 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
         labelled = read_labelled(config.labelled, labels, progress)
         if config.method == "kd":
             progress.note(
-                "--method kd learns from the stores alone: of --labelled, labels and language are "
-                "checked"
+                "--method kd learns from the stores alone; --labelled serves to check labels and "
+                "language"
             )
     name = _name(config.labelled) if config.labelled else ""
     if labels is None and not labelled:
         raise ConfigError(
-            f"--labelled: expected gold-labelled text or a logit store for --method "
-            f"{config.method}, found neither. Give --labelled FILE or --store DIR."
+            f"--method {config.method}: it needs gold-labelled text or a logit store. Give "
+            "--labelled FILE or --store DIR."
         )
     labels = labels or LabelSet.from_documents(labelled, name)
     if labelled:

@@ -72,8 +72,9 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
     """
     if num_started() > 1:
         raise ConfigError(
-            f"--method self-training: expected one process, found {num_started()}: labelling "
-            "between the rounds is not shared. Start it without torchrun or accelerate launch."
+            f"--method self-training: it runs in one process, and {num_started()} were started: "
+            "labelling between the rounds is not shared. Start it without torchrun or accelerate "
+            "launch."
         )
     out = resolved(out)
     text = _required_text(config)
@@ -126,13 +127,12 @@ def _required_text(config: StudentConfig) -> CorpusConfig:
     """
     if config.labelled is None:
         raise ConfigError(
-            "--labelled: expected gold-labelled text for --method self-training to begin with, "
-            "found none. Give --labelled FILE."
+            "--labelled: --method self-training begins with gold-labelled text. Give --labelled "
+            "FILE."
         )
     if config.unlabelled is None:
         raise ConfigError(
-            "--unlabelled: expected text for --method self-training to label, found none. Give "
-            "--unlabelled FILE."
+            "--unlabelled: --method self-training needs text to label. Give --unlabelled FILE."
         )
     return config.unlabelled
 
@@ -149,7 +149,7 @@ def _fingerprint(
     found = Corpus(text).scan(progress=progress)
     if found.has_pairs != inputs.task.rows.has_pairs:
         raise ConfigError(
-            "--unlabelled: expected single texts or pairs as --labelled has, found the other. "
+            "--unlabelled: one of --labelled and --unlabelled has single texts, the other pairs. "
             "Check the columns of both."
         )
     return {

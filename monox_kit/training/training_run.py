@@ -79,8 +79,8 @@ class TrainingRun:
             for document in documents
         ):
             raise ConfigError(
-                "--dev, --report-dev: expected single texts or pairs as the training rows have, "
-                "found the other. Check the columns of both."
+                "--dev, --report-dev: one of them and the training rows has single texts, the "
+                "other pairs. Check the columns of both."
             )
         max_length = folder.resolve_max_length(self._loop.max_length)
         origin = self._origin(dev)

@@ -84,7 +84,7 @@ def test_the_library_refuses_urls_too(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_staging_belongs_to_a_url(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert main([*command.split(), "folder", "--staging", "x"]) == 2
     error = capsys.readouterr().err
-    assert "--staging x: expected with a store at a URL only, found the folder folder" in error
+    assert "--staging x: only a store at a URL has one, and folder is a folder" in error
 
 
 def test_a_store_at_a_url_is_checked_in_the_folder_that_was_asked_for(

@@ -364,7 +364,7 @@ def test_what_is_no_checkpoint_is_refused_and_left(
     (tmp_path / "canary").write_text("alive")
     checkpoints = write(tmp_path / "c", 2, 4)
     put_there(tmp_path / "c")
-    with pytest.raises(ConfigError, match="expected checkpoints alone, found"):
+    with pytest.raises(ConfigError, match="it is for checkpoints, and holds"):
         newest(tmp_path / "c")
     assert (tmp_path / "c" / "step-000004" / MODEL).exists()
     # At the end of the run the folder goes but for that, by name.

@@ -422,10 +422,10 @@ def test_a_moved_teacher_goes_on_and_options_of_the_other_backend_are_refused(
     monkeypatch.chdir(files)
     relative = replace(config_for(files), model="model")
     assert label_corpus(relative, tmp_path / "store").rows_per_s is None
-    with pytest.raises(ConfigError, match="--provider cuda: expected with an ONNX bundle only"):
+    with pytest.raises(ConfigError, match="--provider cuda: it is for ONNX bundles"):
         label_corpus(replace(relative, provider="cuda"), tmp_path / "store")
     onnx = replace(config_for(files, "onnx"), device="cuda")
-    with pytest.raises(ConfigError, match="--device cuda: expected with a PyTorch model only"):
+    with pytest.raises(ConfigError, match="--device cuda: it is for PyTorch models"):
         label_corpus(onnx, tmp_path / "store")
 
 

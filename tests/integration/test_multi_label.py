@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_refused_by_name(files: Path, tmp_path: Path) -> No
     mixed = student_config(
         files, "kd", stores=(tmp_path / "store",), objective=ObjectiveConfig(alpha=0.5)
     )
-    with pytest.raises(ConfigError, match="--alpha: expected gold labels"):
+    with pytest.raises(ConfigError, match="--alpha: "):
         train_student(mixed, tmp_path / "e")
     with pytest.raises(CorpusError, match=r"labels\.json: expected problem_type single.*one by on"):
         count_rows(files, {})

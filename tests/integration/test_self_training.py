@@ -284,7 +284,7 @@ def test_several_processes_are_refused(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="--method self-training: expected one process, found 2"):
+    with pytest.raises(ConfigError, match=r"--method self-training: .* 2 were started"):
         train_student(config_of(files), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -337,18 +337,18 @@ def test_a_folder_of_other_files_beside_the_output_is_kept(files: Path, tmp_path
 def test_what_self_training_needs_and_does_not_get_is_named(files: Path, tmp_path: Path) -> None:
     pairs = write_jsonl(tmp_path / "pairs.jsonl", labelled_rows(6, seed=8, pairs=True))
     for message, changes in {
-        "--unlabelled: expected text": {"unlabelled": None},
-        "--labelled: expected gold-labelled text": {"labelled": None},
-        "--unlabelled: expected single texts or pairs": {"unlabelled": corpus_of(pairs)},
-        "--unlabelled: expected with --method self-training": {"method": "ce"},
-        "--rounds: expected with --method self-training": {
+        "--unlabelled: .* text to label": {"unlabelled": None},
+        "--labelled: ": {"labelled": None},
+        "--unlabelled: .*pairs": {"unlabelled": corpus_of(pairs)},
+        "--unlabelled: --method ce .* --method self-training": {"method": "ce"},
+        "--rounds: --method ce .* --method self-training": {
             "method": "ce",
             "unlabelled": None,
             "rounds": 3,
         },
-        "--alpha 0.5: expected with --method kd": {"objective": ObjectiveConfig(alpha=0.5)},
-        "--combine average: expected with --method pl or kd": {"combine": "average"},
-        "--store-weight: expected with --combine average": {"store_weight": (1.0,)},
+        "--alpha 0.5: .* --method kd": {"objective": ObjectiveConfig(alpha=0.5)},
+        "--combine average: .* --method pl or kd": {"combine": "average"},
+        "--store-weight: .*--combine average": {"store_weight": (1.0,)},
     }.items():
         with pytest.raises(ConfigError, match=message):
             train_student(config_of(files, **changes), tmp_path / "out")

@@ -201,7 +201,7 @@ def test_a_threshold_of_one_half_keeps_the_confident_rows(
 def test_single_texts_and_pairs_do_not_mix(files: Path, store: Path, tmp_path: Path) -> None:
     pairs = write_jsonl(tmp_path / "pairs.jsonl", labelled_rows(9, seed=8, pairs=True))
     config = student_config(files, "pl", labelled=corpus_of(pairs))
-    with pytest.raises(ConfigError, match="single texts everywhere or text pairs everywhere"):
+    with pytest.raises(ConfigError, match="--store, --labelled: "):
         train_student(config, tmp_path / "student")
 
 
@@ -272,8 +272,8 @@ def test_a_store_of_other_labels_is_refused(files: Path, store: Path, tmp_path: 
             "--temperature: expected greater than 0",
         ),
         ("pl", {"objective": ObjectiveConfig(threshold=1.5)}, "--threshold"),
-        ("ce", {"stores": (Path("store"),)}, "--store: expected with --method pl or kd"),
-        ("self-training", {"stores": (Path("store"),)}, "--store: expected with --method pl or kd"),
+        ("ce", {"stores": (Path("store"),)}, "--store: --method .* --method pl or kd"),
+        ("self-training", {"stores": (Path("store"),)}, "--store: --method .* --method pl or kd"),
         ("kd", {"combine": "average"}, "--combine average: expected at least 2 stores, found 1"),
     ],
 )

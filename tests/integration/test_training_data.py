@@ -130,7 +130,7 @@ def test_workers_are_no_part_of_what_a_run_is(files: Path, tmp_path: Path) -> No
 
 
 def test_batches_by_tokens_need_a_number_of_steps(files: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--batch-tokens: expected --max-steps with it"):
+    with pytest.raises(ConfigError, match=r"--batch-tokens: .*--max-steps"):
         train(files, tmp_path / "model", batch_tokens=64, max_steps=None)
 
 

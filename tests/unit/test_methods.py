@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_gold_labels_of_the_stores_are_counted(tmp_path: Path) -> None:
 
 def test_a_mix_with_gold_labels_that_no_store_has_is_refused(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", LOGITS)
-    with pytest.raises(ConfigError, match="--alpha: expected gold labels in the stores"):
+    with pytest.raises(ConfigError, match="--alpha: "):
         task_of("kd", store, alpha=0.5)
 
 
@@ -207,7 +208,7 @@ def test_soft_labels_are_restricted_by_confidence(tmp_path: Path) -> None:
     _, _, targets = task.rows.batch(np.arange(len(task.rows)))
     assert targets.teacher is not None
     np.testing.assert_array_equal(targets.teacher.numpy(), LOGITS[sure])
-    with pytest.raises(ConfigError, match="expected rows to train on, found none"):
+    with pytest.raises(ConfigError, match=r"--method .*: there is no row to train on"):
         task_of("kd", store, min_confidence=1.0)
 
 
@@ -283,10 +284,10 @@ def test_stores_of_other_rows_are_not_averaged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("ce", {"temperature": 1.0}, "--temperature 1.0: expected with --method kd"),
-        ("pl", {"alpha": 0.5}, "--alpha 0.5: expected with --method kd, found --method pl"),
-        ("kd", {"threshold": 0.5}, "--threshold 0.5: expected with --method pl or self-training"),
-        ("kd", {"kd_loss": "mse", "temperature": 1.0}, "--temperature 1.0: expected with --kd-l"),
+        ("ce", {"temperature": 1.0}, "--temperature 1.0: .*--method kd"),
+        ("pl", {"alpha": 0.5}, "--alpha 0.5: --method pl .*--method kd"),
+        ("kd", {"threshold": 0.5}, "--threshold 0.5: .*--method pl or self-training"),
+        ("kd", {"kd_loss": "mse", "temperature": 1.0}, "--temperature 1.0: --kd-loss mse"),
         ("kd", {"kd_loss": "mse", "temperature_on": "both"}, "--temperature-on both"),
     ],
 )
@@ -295,7 +296,7 @@ def test_an_option_that_the_objective_would_ignore_is_refused(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         replace(ObjectiveConfig(), **changes).require_used(method)
-    assert str(caught.value).startswith(message)
+    assert re.match(message, str(caught.value))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -336,5 +337,5 @@ def test_a_threshold_that_leaves_no_pseudo_label_is_refused(tmp_path: Path) -> N
     teachers = [StoredTeacher([store])]
     objective = ObjectiveConfig(threshold=1.0)
     sources = Sources(LABELS, gold_documents(3), teachers=teachers, objective=objective)
-    with pytest.raises(ConfigError, match=r"--threshold 1: .* found none: \d+ below it"):
+    with pytest.raises(ConfigError, match=r"--threshold 1: .* \d+ the teacher is less confident"):
         build_task("pl", sources)
