@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from monox_kit.durable import make_folder, open_plain, remove_leftovers, resolved
-from monox_kit.errors import FolderBusy, StorageError, StoreLocked, StoreLockLost
+from monox_kit.errors import FolderBusy, StorageError, StoreError, StoreLocked, StoreLockLost
 
 # What a call tells of an open file that somebody removed: NFS knows it no more.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
@@ -187,9 +187,13 @@ def exclusive_lock(path: Path, folder: Path) -> Iterator[None]:
 
     Raises:
         FolderBusy: another process, or another part of this one, holds it, or removed the file.
-        StorageError: the file system has no locks.
+        StorageError: the file system has no locks, or a link or something else is at the path.
     """
-    with RangeLocks(path) as locks:
+    with contextlib.ExitStack() as stack:
+        try:
+            locks = stack.enter_context(RangeLocks(path))
+        except StoreError as error:  # of no store here
+            raise StorageError(str(error)) from error
         try:
             is_ours = locks.took(0, 1)
         except StoreLockLost as error:

@@ -81,12 +81,10 @@ def test_what_is_planted_in_a_folder_under_construction_is_refused(
     assert {entry.name for entry in tmp_path.iterdir()} == {"home"}
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.parametrize("plant", [link_to_canary, link_to_folder, dangling_link, pipe])
 def test_nothing_is_appended_to_what_is_planted(
     tmp_path: Path, private: Path, plant: Callable[[Path, Path], None]
 ) -> None:
-    if plant is hard_link_to_canary:
-        pytest.skip("a log with two names is the user's own affair")
     plant(tmp_path / "log", private)
     with pytest.raises(StoreError, match=r"log: expected a plain file, found"):
         durable.AppendedFile(tmp_path / "log")
@@ -131,6 +129,18 @@ def test_a_link_and_its_folder_have_one_builder(tmp_path: Path) -> None:
     with (
         owned_folder(tmp_path / "link"),
         pytest.raises(FolderBusy, match=r"model: another process"),
+        owned_folder(tmp_path / "model"),
+    ):
+        pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("plant", [link_to_canary, link_to_folder, pipe])
+def test_a_lock_that_is_no_plain_file_is_refused(
+    tmp_path: Path, private: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    plant(tmp_path / ".model.lock", private)
+    with (
+        pytest.raises(StorageError, match=r"\.model\.lock: expected a plain file"),
         owned_folder(tmp_path / "model"),
     ):
         pytest.fail("the block must not run")
