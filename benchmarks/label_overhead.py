@@ -41,7 +41,7 @@ def main() -> None:
     texts = tokenize(tokenizer, documents)
     lengths = texts.encoded.lengths
     batches = [
-        pad_batch(texts.encoded, rows, texts.pad_id)
+        pad_batch(texts.encoded, rows, texts.padding)
         for rows in plan_batches(lengths, arguments.batch_tokens)
     ]
     session = OnnxClassifier(folder)

@@ -179,7 +179,7 @@ def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         from monox_kit.models.batching import pad_batch
         from monox_kit.models.torch_backend import model_inputs
 
-        batch = pad_batch(tokens.encode(texts, None), np.arange(len(texts)), tokens.pad_id)
+        batch = pad_batch(tokens.encode(texts, None), np.arange(len(texts)), tokens.padding)
         return model_inputs(batch, "cpu")
 
     def collate(rows: list[int]) -> dict[str, Any]:

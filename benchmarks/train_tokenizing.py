@@ -70,11 +70,11 @@ class CachedBatches(Batches):
         rows = self._order.rows(at.epoch, at.window)
         starts, lengths = self._starts[rows], self._starts[rows + 1] - self._starts[rows]
         ids = np.concatenate([self._ids[s : s + n] for s, n in zip(starts, lengths)])
-        encoded = Encoded(ids.astype(np.int64), None, np.asarray(lengths))
+        encoded = Encoded(ids.astype(np.int64), None, np.asarray(lengths), np.zeros_like(lengths))
         _, _, targets = self._rows.batch(rows)
         batches = self._order.batches(encoded.lengths, at.epoch, at.window)
         first = Position(at.epoch, at.window)
-        return Window(first, rows, encoded, targets, batches, self._tokenizer.pad_id)
+        return Window(first, rows, encoded, targets, batches, self._tokenizer.padding)
 
 
 def student_step(model: Any, config: LoopConfig, mark: Callable[[], object] = lambda: None) -> Step:

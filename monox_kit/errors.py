@@ -122,7 +122,7 @@ class CheckpointError(StorageError):
 
 
 class NotFinite(ModelError):
-    """A training run met NaN or an infinity: in a loss, a gradient, weights or AdamW's state."""
+    """NaN or an infinity in logits, or in a training run's loss, gradient, weights or state."""
 
 
 class ClusterError(MonoxError):

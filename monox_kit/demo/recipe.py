@@ -34,7 +34,7 @@ from monox_kit.export.graph import DEFAULT_FORM
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import open_folder
-from monox_kit.models.load import load_backend, load_model
+from monox_kit.models.load import load_model
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian
@@ -236,7 +236,7 @@ class _Demo:
             model = load_model(str(self._home / name))
             labels = model.classifier.labels
             documents = read_test(config.test, labels)
-            logits = score_languages(model, documents, config, self._progress)
+            logits = score_languages(model, documents, config, self._progress).logits
             resampled = target_average_resamples(labels, documents, logits, config)
             report = report_on(name, labels, documents, logits, config)
             return {"report": report.to_json(), "target_average_resamples": resampled.tolist()}
@@ -255,11 +255,11 @@ class _Demo:
             graph = load_model(str(self._home / bundle))
             labels = graph.classifier.labels
             documents = read_test(config.test, labels)
-            logits = score_languages(graph, documents, config, self._progress)
+            logits = score_languages(graph, documents, config, self._progress).logits
             report = report_on(bundle, labels, documents, logits, config)
             sample = {name: rows[:_PARITY_ROWS] for name, rows in documents.items()}
             reference = load_model(str(self._home / best))
-            expected = score_languages(reference, sample, config, self._progress)
+            expected = score_languages(reference, sample, config, self._progress).logits
             found = np.concatenate([logits[name][: len(rows)] for name, rows in sample.items()])
             compared = agreement(np.concatenate(list(expected.values())), found, problem_of(labels))
             resampled = target_average_resamples(labels, documents, logits, config)
@@ -304,7 +304,7 @@ class _Demo:
 
     def _race(self, model: str, bundle: str, documents: list[Document]) -> dict[str, Any]:
         graph = load_model(str(self._home / bundle))
-        reference = load_backend(open_folder(str(self._home / model)), "torch")
+        reference = load_model(str(self._home / model)).classifier
         pair = {
             "torch fp32": reference,
             f"onnx {_precision(graph.folder.record)}": graph.classifier,

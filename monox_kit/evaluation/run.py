@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from monox_kit.evaluation.statistics import (
 )
 from monox_kit.models.folder import Backend
 from monox_kit.models.load import LoadedModel, load_model
-from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, score
+from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Truncation, score
 from monox_kit.problem import Bools, Labels, Problem, f1, problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.validation import checked
@@ -106,6 +106,7 @@ class EvalReport:
         target_average_interval: its 95 % bootstrap interval, documents resampled by id over all
             languages together.
         measure: what is averaged: `accuracy`, or `micro_f1` where a row has any number of labels.
+        truncation: how many test rows were truncated, and by how many tokens.
     """
 
     model: str
@@ -114,10 +115,23 @@ class EvalReport:
     target_average: float | None
     target_average_interval: tuple[float, float] | None
     measure: str = "accuracy"
+    truncation: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return asdict(self)
+
+
+class LanguageScores(NamedTuple):
+    """What a model says of test rows.
+
+    Attributes:
+        logits: [N, C] float32 by language.
+        truncation: what the cut took from all rows.
+    """
+
+    logits: dict[str, Logits]
+    truncation: Truncation
 
 
 def evaluate(
@@ -157,10 +171,12 @@ def evaluate(
         has_pairs = rows[0].text_pair is not None
         loaded.folder.require_pairs(has_pairs, f"--test, language {language}")
     note_languages(documents, config.source_language, progress)
-    logits = score_languages(loaded, documents, config, progress)
+    scores = score_languages(loaded, documents, config, progress)
+    scores.truncation.tell(progress, loaded.tokenizer.max_length, "test rows")
     if details is not None:
-        write_details(details, names, documents, logits)
-    return report_on(model, names, documents, logits, config)
+        write_details(details, names, documents, scores.logits)
+    report = report_on(model, names, documents, scores.logits, config)
+    return replace(report, truncation=scores.truncation.to_json())
 
 
 def is_target(language: str, source: str) -> bool:
@@ -225,9 +241,9 @@ def score_languages(
     documents: Mapping[str, Sequence[Document]],
     config: EvaluateConfig,
     progress: Progress,
-) -> dict[str, Logits]:
-    """[N, C] float32 logits of the documents of each language."""
-    logits = {}
+) -> LanguageScores:
+    """The logits of the documents of each language."""
+    logits, truncation = {}, Truncation()
     total = sum(len(rows) for rows in documents.values())
     with progress.task(f"evaluating {model.folder.name}", total, "rows") as task:
         for language, rows in documents.items():
@@ -240,7 +256,8 @@ def score_languages(
                 on_batch=lambda done: task.advance(done.num_rows),
             )
             logits[language] = scored.logits
-    return logits
+            truncation += scored.truncation
+    return LanguageScores(logits, truncation)
 
 
 def report_on(

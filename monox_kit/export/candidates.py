@@ -8,13 +8,14 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.data import Int64s, Logits
+from monox_kit.data import Classifier, Int64s, Logits
 from monox_kit.errors import ConfigError
 from monox_kit.export.graph import DEFAULT_FORM, FORMS, Exporter
 from monox_kit.export.quantize import PRECISIONS, Calibration
 from monox_kit.models.agreement import Agreement
 from monox_kit.models.folder import BF16, FP32, ModelFolder, RunPrecision
 from monox_kit.models.onnx_backend import PROVIDERS
+from monox_kit.models.padding import EqualLengths
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import TorchClassifier
@@ -144,6 +145,7 @@ class Subject:
         timed_rows: [n] int64, those of them that graphs are timed on.
         calibration: other texts, for quantizers.
         expected: PyTorch's logits of the check texts.
+        equal_lengths: whether padding would change its logits; see `models.padding`.
     """
 
     folder: ModelFolder
@@ -153,3 +155,8 @@ class Subject:
     timed_rows: Int64s
     calibration: Calibration
     expected: Logits
+    equal_lengths: bool
+
+    def runner(self, classifier: Classifier) -> Classifier:
+        """A graph of the model, run as the model must be."""
+        return EqualLengths(classifier) if self.equal_lengths else classifier

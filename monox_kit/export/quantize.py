@@ -45,7 +45,7 @@ class Calibration:
     def feeds(self) -> Iterator[dict[str, Int64s]]:
         """The inputs of every document alone: padding would stretch the ranges."""
         for row in range(len(self.texts.encoded.lengths)):
-            batch = pad_batch(self.texts.encoded, np.array([row]), self.texts.pad_id)
+            batch = pad_batch(self.texts.encoded, np.array([row]), self.texts.padding)
             feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
             if self.has_token_types and batch.token_type_ids is not None:
                 feed["token_type_ids"] = batch.token_type_ids

@@ -43,8 +43,10 @@ from monox_kit.models.folder import (
     require_same_run,
     write_record,
 )
+from monox_kit.models.load import EQUAL_LENGTHS, needs_equal_lengths, open_tokenizer
 from monox_kit.models.onnx_backend import require_bf16, require_provider, runtime_version
-from monox_kit.models.scoring import score_texts, tokenize
+from monox_kit.models.padding import EqualLengths
+from monox_kit.models.scoring import Texts, score_texts, tokenize
 from monox_kit.models.shown_config import shown_config
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
@@ -66,6 +68,8 @@ class ExportSummary:
         opset: of the graph in it; None where optimum chose it.
         provider: the execution provider that it was checked on.
         candidates: everything that was built or could not be, by name; see `Candidate`.
+        truncation: of the check texts, how many were truncated, and by how many tokens; empty for
+            bundles of 0.1.0.
         reused: whether the folder held the bundle of the same run.
     """
 
@@ -75,6 +79,7 @@ class ExportSummary:
     opset: int | None
     provider: str
     candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    truncation: Mapping[str, int] = field(default_factory=dict)
     reused: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -102,29 +107,37 @@ def export_model(
         require_bf16(config.provider)
     source = open_folder(config.model, progress)
     source.require_backend("torch")
-    max_length = source.resolve_max_length(config.max_length)
-    documents, calibration = _documents(config, max_length, progress)
-    run = _fingerprint(config, source, max_length, [*documents, *calibration])
+    tokenizer = open_tokenizer(source, config.max_length)
+    documents, calibration = _documents(config, tokenizer.max_length, progress)
+    run = _fingerprint(config, source, tokenizer, [*documents, *calibration])
     with owned_folder(out):
         if not is_free(out):
             return _finished(out, run)
-        tokenizer = Tokenizer(source.path, max_length)
         with progress.task(f"exporting {source.name}", None, "graphs") as task:
             task.detail("scoring the check texts with PyTorch")
-            reference = load_classifier(source)
-            check = tokenize(tokenizer, documents)
-            subject = Subject(
-                folder=source,
-                tokenizer=tokenizer,
-                reference=reference,
-                check=check,
-                timed_rows=along_lengths(check.document_lengths, _TIMING_ROWS),
-                calibration=Calibration(
-                    tokenize(tokenizer, calibration), tokenizer.has_token_types
-                ),
-                expected=score_texts(reference, check).logits,
-            )
+            texts = tokenize(tokenizer, documents), tokenize(tokenizer, calibration)
+            subject = _subject(source, tokenizer, *texts)
+            subject.check.truncation.tell(progress, tokenizer.max_length, "check texts")
             return _export(config, subject, out, run, task=task, progress=progress)
+
+
+def _subject(
+    source: ModelFolder, tokenizer: Tokenizer, check: Texts, calibration: Texts
+) -> Subject:
+    """The model in PyTorch, opened and scored on the check texts."""
+    reference = load_classifier(source)
+    equal_lengths = needs_equal_lengths(source, reference, tokenizer, is_fp32=True)
+    runner = EqualLengths(reference) if equal_lengths else reference
+    return Subject(
+        folder=source,
+        tokenizer=tokenizer,
+        reference=reference,
+        check=check,
+        timed_rows=along_lengths(check.document_lengths, _TIMING_ROWS),
+        calibration=Calibration(calibration, tokenizer.has_token_types),
+        expected=score_texts(runner, check).logits,
+        equal_lengths=equal_lengths,
+    )
 
 
 def _export(
@@ -153,6 +166,7 @@ def _export(
             opset=FORMS[best.graph].opset if best.graph is not None else None,
             provider=best.provider,
             candidates={name: asdict(value) for name, value in search.found.items()},
+            truncation=subject.check.truncation.to_json(),
         )
         _write_bundle(building, subject, summary, best, run)
     return summary
@@ -201,6 +215,8 @@ def _write_bundle(
             "runtime": runtime_version(),
             "hardware": read_hardware().to_json(),
             "candidates": publishable(summary.candidates),  # reasons quote files
+            "truncation": summary.truncation,
+            EQUAL_LENGTHS: subject.equal_lengths,
         },
     )
     assert best.agreement is not None  # nothing is kept that was not compared
@@ -212,6 +228,11 @@ def _write_bundle(
         f"texts: same label on {best.agreement.argmax:.1%}, largest logit difference "
         f"{best.agreement.max_delta:.2e}, mean KL {best.agreement.mean_kl:.2e}.\n"
     )
+    if subject.equal_lengths:
+        card += (
+            "\nPadding changes this model's logits: give it texts of one length at a time, as "
+            "monoxkit does.\n"
+        )
     write_record(folder, record, card + _card_table(summary))
 
 
@@ -287,7 +308,7 @@ def _documents(
 
 
 def _fingerprint(
-    config: ExportConfig, source: ModelFolder, max_length: int, documents: Sequence[Document]
+    config: ExportConfig, source: ModelFolder, tokenizer: Tokenizer, documents: Sequence[Document]
 ) -> dict[str, Any]:
     digest = DocumentDigest()
     for document in documents:
@@ -297,8 +318,9 @@ def _fingerprint(
         "graphs_version": GRAPHS_VERSION,
         "model_digest": source.model_digest,
         "tokenizer_digest": source.tokenizer_digest,
+        **tokenizer.fingerprint(),
         "precision": config.precision,
-        "max_length": max_length,
+        "max_length": tokenizer.max_length,
         "check_digest": digest.hexdigest(),
         "check_rows": config.check_rows,
         "calibration_rows": config.calibration_rows,
@@ -331,5 +353,6 @@ def _finished(out: Path, run: Mapping[str, Any]) -> ExportSummary:
         opset=record.checks.get("opset"),
         provider=record.checks.get("provider", "cpu"),
         candidates=record.checks.get("candidates", {}),
+        truncation=record.checks.get("truncation", {}),
         reused=True,
     )

@@ -15,6 +15,7 @@ from statistics import median
 
 import numpy as np
 
+from monox_kit.data import Classifier
 from monox_kit.errors import GateError, ModelError, MonoxError, StorageError, first_line
 from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import (
@@ -64,7 +65,7 @@ class Search:
         self._work = work
         self._task = task
         self._progress = progress
-        self._graphs: dict[str, OnnxClassifier] = {}
+        self._graphs: dict[str, Classifier] = {}
         self.found: dict[str, Candidate] = {}
 
     def keep_best(self) -> Candidate:
@@ -144,8 +145,8 @@ class Search:
         self._task.detail(f"checking {candidate.name}")
         try:
             labels = self._subject.reference.labels
-            graph = OnnxClassifier(
-                folder, labels, provider=provider, precision=candidate.run_precision
+            graph = self._subject.runner(
+                OnnxClassifier(folder, labels, provider=provider, precision=candidate.run_precision)
             )
             logits = score_texts(graph, self._subject.check).logits
         except MonoxError as error:
@@ -237,7 +238,7 @@ class Search:
             )
         return None
 
-    def _rate(self, graph: OnnxClassifier) -> float:
+    def _rate(self, graph: Classifier) -> float:
         started = time.perf_counter()
         scored = score_texts(graph, self._subject.check, rows=self._subject.timed_rows)
         return round(scored.num_tokens / (time.perf_counter() - started), 1)

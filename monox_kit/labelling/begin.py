@@ -19,6 +19,7 @@ from monox_kit.labelling.guard_learning import guard_sample_rows, learn_on_sampl
 from monox_kit.labelling.kept_scan import SAMPLE_ROWS, encode_scan, read_scan, scan_key
 from monox_kit.labelling.teacher import Labeller, TeacherModel
 from monox_kit.models.run_plan import RunPlan
+from monox_kit.models.tokenizer import kept_tokenization
 from monox_kit.progress import Progress
 from monox_kit.store import StoreLocation, StoreManifest, store_location
 from monox_kit.store.format import STORE_FILE
@@ -204,6 +205,11 @@ def _manifest(
         "guard_target": config.guard,
         "guard_rows": config.guard_rows,
     }
+    now = model.tokenizer.fingerprint()
+    if begun is not None:
+        where = f"{job.location}/{STORE_FILE}"
+        now = kept_tokenization(begun.fingerprint, {**fingerprint, **now}, where)
+    fingerprint |= now
     if guard is not None and config.guard is not None:
         # What is asked for now, to be compared with what the store was begun with.
         asked = replace(

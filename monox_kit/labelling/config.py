@@ -112,6 +112,8 @@ class LabelSummary:
         padding_fraction: padding among the tokens of this run; None where it had nothing to do.
         num_repeated_rows: rows of this run whose text an equal one had settled.
         num_recomputed_rows: rows that are there and that the guard computed again.
+        num_truncated_rows: rows of this run that the cut at `max_length` took tokens from.
+        num_truncated_tokens: the tokens that they lost; of very long texts estimated.
         provider: ONNX Runtime's execution provider; None for PyTorch.
         plan: batches at once, threads (ONNX Runtime alone), padded tokens per batch, and how they
             were chosen; empty where nothing was left to do.
@@ -134,6 +136,8 @@ class LabelSummary:
     padding_fraction: float | None
     num_repeated_rows: int
     num_recomputed_rows: int
+    num_truncated_rows: int = 0
+    num_truncated_tokens: int = 0
     provider: str | None
     plan: Mapping[str, Any] = field(default_factory=dict)
     guard: Mapping[str, Any] | None = None

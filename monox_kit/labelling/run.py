@@ -126,6 +126,7 @@ def _summary(job: LabelJob, begun: Begun, done: _Done, *, is_complete: bool) -> 
             f"for about {alone:.0f}. Learning weighs less on a larger corpus; where most of it is "
             "computing again, label with an fp32 bundle."
         )
+    totals.truncation.tell(job.progress, job.model.tokenizer.max_length)
     return LabelSummary(
         store=found.path,
         num_rows=found.num_rows,
@@ -136,6 +137,8 @@ def _summary(job: LabelJob, begun: Begun, done: _Done, *, is_complete: bool) -> 
         **totals.rates(),
         num_repeated_rows=totals.repeated,
         num_recomputed_rows=found.num_recomputed,
+        num_truncated_rows=totals.truncated,
+        num_truncated_tokens=totals.truncated_tokens,
         provider=job.model.provider if job.config.teacher == "onnx" else None,
         plan=done.plan,
         guard=None if guard is None else {**guard.to_json(), **totals.guard_price()},

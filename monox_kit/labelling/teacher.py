@@ -17,11 +17,10 @@ from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard
 from monox_kit.labelling.kept_scan import SAMPLE_ROWS
 from monox_kit.models.folder import BF16, ONNX_FILE, ModelFolder, RunPrecision, open_folder
-from monox_kit.models.load import load_backend, require_runnable
+from monox_kit.models.load import OpenModel, require_runnable
 from monox_kit.models.onnx_backend import SessionPlan, require_bf16
 from monox_kit.models.run_plan import RunPlan, default_plan, measured_plan
-from monox_kit.models.scoring import BatchDone, Scored, Texts, score_texts, tokenize
-from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.models.scoring import BatchDone, Scored, Texts, Truncation, score_texts, tokenize
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask
 
@@ -38,6 +37,8 @@ class Totals:
         recomputed: rows that the guard computed again.
         recomputed_tokens: real tokens of those, as far as they went through the fp32 graph.
         recomputing_s: seconds in the fp32 graph.
+        truncated: rows that the cut took tokens from.
+        truncated_tokens: the tokens that they lost; see `Encoded.truncated`.
         guard_learning_s: seconds before the first window, of the guard's calibration and audit.
         worker_s: from the first batch to the last commit, added up over all processes.
         seconds: the same on the clock of the run; on a cluster, with hiring its workers.
@@ -50,6 +51,8 @@ class Totals:
     recomputed: int = 0
     recomputed_tokens: int = 0
     recomputing_s: float = 0.0
+    truncated: int = 0
+    truncated_tokens: int = 0
     guard_learning_s: float = 0.0
     worker_s: float = 0.0
     seconds: float = 0.0
@@ -58,6 +61,11 @@ class Totals:
         """Count another run's sums in."""
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @property
+    def truncation(self) -> Truncation:
+        """What the cut took from the rows that were labelled."""
+        return Truncation(self.rows, self.truncated, self.truncated_tokens)
 
     @property
     def padding(self) -> float:
@@ -100,6 +108,8 @@ class Totals:
             "num_tokens": self.tokens,
             "num_padded_tokens": self.padded_tokens,
             "num_repeated_rows": self.repeated,
+            "num_truncated_rows": self.truncated,
+            "num_truncated_tokens": self.truncated_tokens,
             "num_recomputed_rows": self.recomputed,
             "num_recomputed_tokens": self.recomputed_tokens,
             **self.rates(),
@@ -133,8 +143,14 @@ class TeacherModel:
             self.folder.require_reference()
         if config.guard_precision == BF16:
             self._require_bf16_guard()
-        max_length = self.folder.resolve_max_length(config.max_length)
-        self.tokenizer = Tokenizer(self.folder.path, max_length)
+        self._opened = OpenModel(
+            self.folder,
+            config.teacher,
+            config.max_length,
+            provider=self.provider,
+            device=config.device,
+        )
+        self.tokenizer = self._opened.tokenizer
 
     def _require_bf16_guard(self) -> None:
         """Check that the guard can compute again in bf16, and that this says something new.
@@ -211,17 +227,12 @@ class TeacherModel:
         file: str = ONNX_FILE,
         precision: RunPrecision | None = None,
     ) -> Classifier:
-        """One of the folder's graphs, or PyTorch's model; see `load_backend`."""
-        config = self._config
-        return load_backend(
-            self.folder,
-            config.teacher,
-            provider=self.provider,
+        """One of the folder's graphs, or PyTorch's model; see `OpenModel.classifier`."""
+        return self._opened.classifier(
             plan=plan,
             file=file,
-            device=config.device,
-            precision=precision or config.precision,
-            compiled=config.compile,
+            precision=precision or self._config.precision,
+            compiled=self._config.compile,
         )
 
 
@@ -268,6 +279,8 @@ class Labeller:
 
         scored = self._score(self._fast, texts, on_batch=count)
         totals.repeated += scored.num_repeated
+        totals.truncated += scored.truncation.num_truncated_rows
+        totals.truncated_tokens += scored.truncation.num_truncated_tokens
         recomputed = np.zeros(len(texts), np.bool_)
         if self._guarded is not None:
             guard, reference = self._guarded

@@ -23,7 +23,7 @@ from monox_kit.labelling.guard import Guard
 from monox_kit.labelling.teacher import Labeller, TeacherModel, Totals
 from monox_kit.labelling.windows import ShardWindow, shard_windows
 from monox_kit.models.run_plan import RunPlan
-from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.models.tokenizer import Tokenizer, kept_tokenization
 from monox_kit.overlap import Behind, ahead
 from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask, Silent
@@ -234,6 +234,10 @@ class ShardWorker:
                     f"the run was started, found {found[:16]} on a worker's machine. Put the same "
                     "folder there, or share it."
                 )
+            where = f"{assignment.config.model} on a worker's machine"
+            now = {"tokenizer_digest": model.folder.tokenizer_digest}
+            now |= model.tokenizer.fingerprint()
+            kept_tokenization(assignment.manifest.fingerprint, now, where)
             labeller = model.labeller(assignment.plan, assignment.guard)
             self._loaded = Corpus(assignment.config.corpus), model, labeller
         return self._loaded

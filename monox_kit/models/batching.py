@@ -6,6 +6,7 @@ import numpy as np
 
 from monox_kit.data import Int64s, TokenBatch
 from monox_kit.models.tokenizer import Encoded
+from monox_kit.models.tokenizer_files import Padding
 
 
 def plan_batches(lengths: Int64s, batch_tokens: int) -> list[Int64s]:
@@ -39,21 +40,24 @@ def along_lengths(lengths: Int64s, count: int) -> Int64s:
     return by_length[np.linspace(0, len(lengths) - 1, min(count, len(lengths))).astype(np.int64)]
 
 
-def pad_batch(encoded: Encoded, rows: Int64s, pad_id: int) -> TokenBatch:
-    """One batch, padded on the right to its longest text.
+def pad_batch(encoded: Encoded, rows: Int64s, padding: Padding) -> TokenBatch:
+    """One batch, padded to its longest text on the side that its tokenizer pads on.
 
     Args:
         encoded: N tokenized texts.
         rows: [B] int64 positions into `encoded`.
-        pad_id: the token that fills.
+        padding: what fills, and where.
     """
     lengths = encoded.lengths[rows]
     width = int(lengths.max())
-    columns = np.arange(width)
-    is_real = columns[None, :] < lengths[:, None]
+    # [B, L] places in each text; those of padding lie outside.
+    places = np.broadcast_to(np.arange(width), (len(rows), width))
+    if padding.side == "left":
+        places = places - (width - lengths)[:, None]
+    is_real = (places >= 0) & (places < lengths[:, None])
     # Where the padding goes any position will do; 0 exists.
-    positions = np.where(is_real, encoded.starts[rows][:, None] + columns[None, :], 0)
-    input_ids = np.where(is_real, encoded.input_ids[positions], pad_id)
+    positions = np.where(is_real, encoded.starts[rows][:, None] + places, 0)
+    input_ids = np.where(is_real, encoded.input_ids[positions], padding.token_id)
     token_type_ids = None
     if encoded.token_type_ids is not None:
         token_type_ids = np.where(is_real, encoded.token_type_ids[positions], 0)

@@ -45,6 +45,7 @@ from monox_kit.models.record import (
     write_record,
 )
 from monox_kit.models.shown_config import shown_config
+from monox_kit.models.tokenizer import TOKENIZATION_FIELDS, kept_tokenization
 from monox_kit.models.tokenizer_parts import digested_names, find_tokenizer
 from monox_kit.models.weights import WEIGHTS_FILE, find_weights, tensor_shapes
 from monox_kit.progress import Progress, Silent
@@ -433,17 +434,21 @@ def _checked(config: dict[str, Any], file: ModelFile) -> dict[str, Any]:
     return config
 
 
-def require_same_run(found: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:
+def require_same_run(found: Mapping[str, Any], given: Mapping[str, Any], where: Path) -> None:
     """Check that what stands in a folder was made by the run that is asked for now.
 
     Args:
         found: the fingerprint on disk.
-        asked: this run's.
+        given: this run's.
         where: the folder, for the message.
 
     Raises:
         ConfigError: a field differs; the message names it and both values.
+        ModelError: texts are tokenized differently now.
     """
+    # Runs of 0.1.0 do not say how they were tokenized, and another version may do it alike.
+    asked = {name: value for name, value in given.items() if name not in TOKENIZATION_FIELDS}
+    asked |= kept_tokenization(found, given, where)
     # What others follow from comes first: another command's folder differs in every field, and
     # another label set changes the digests of all labelled text.
     first = ("command", "labels", "labelled_digest")

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from monox_kit.data import Classifier, LabelSet
-from monox_kit.errors import ConfigError
+from monox_kit.errors import ConfigError, ModelError
 from monox_kit.models.folder import FP32, ONNX_FILE, Backend, ModelFolder, RunPrecision, open_folder
+from monox_kit.models.padding import EqualLengths, padding_changes
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.progress import Progress
 
 if TYPE_CHECKING:
     from monox_kit.models.onnx_backend import SessionPlan
+
+# What an ONNX bundle's checks say of padding.
+EQUAL_LENGTHS = "needs_equal_lengths"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,123 @@ class LoadedModel:
     backend: Backend
     tokenizer: Tokenizer
     classifier: Classifier
+
+
+class OpenModel:
+    """A model folder, opened and checked for use: the one door for commands, workers and processes.
+
+    What can be told without weights is checked at once; the rest when the first graph is loaded.
+
+    Attributes:
+        folder: the model's folder.
+        backend: which runtime.
+        tokenizer: with the run's cut.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        backend: Backend,
+        max_length: int | None = None,
+        *,
+        provider: str = "cpu",
+        device: str = "cpu",
+    ) -> None:
+        """Open the tokenizer.
+
+        Args:
+            folder: an open model folder.
+            backend: which runtime.
+            max_length: the cut in tokens; None takes the bundle's own, else 256.
+            provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
+            device: PyTorch's device.
+
+        Raises:
+            ModelError: the tokenizer is not usable, or does not fit the model's embedding.
+        """
+        self.folder, self.backend = folder, backend
+        self._provider, self._device = provider, device
+        self.tokenizer = open_tokenizer(folder, max_length)
+        self._needs_equal_lengths: bool | None = None
+
+    def classifier(
+        self,
+        labels: LabelSet | None = None,
+        *,
+        plan: SessionPlan | None = None,
+        file: str = ONNX_FILE,
+        precision: RunPrecision | None = None,
+        compiled: bool = False,
+    ) -> Classifier:
+        """One of the folder's graphs, or PyTorch's model; see `load_backend`.
+
+        A model whose logits padding would change is run on texts of one length at a time.
+
+        Raises:
+            ModelError: the folder cannot be used on this backend, or the model cannot score.
+        """
+        loaded = load_backend(
+            self.folder,
+            self.backend,
+            labels,
+            provider=self._provider,
+            plan=plan,
+            file=file,
+            device=self._device,
+            precision=precision,
+            compiled=compiled,
+        )
+        if self._needs_equal_lengths is None:
+            record = self.folder.record
+            is_fp32 = precision in (None, FP32) and (record is None or record.precision == FP32)
+            self._needs_equal_lengths = needs_equal_lengths(
+                self.folder, loaded, self.tokenizer, is_fp32=is_fp32
+            )
+        return EqualLengths(loaded) if self._needs_equal_lengths else loaded
+
+
+def open_tokenizer(folder: ModelFolder, max_length: int | None = None) -> Tokenizer:
+    """A folder's tokenizer, whose every id the model has an embedding for.
+
+    Args:
+        folder: an open model folder.
+        max_length: the cut in tokens; None takes the bundle's own, else 256.
+
+    Raises:
+        ModelError: it is not usable, or has ids beyond the embedding.
+    """
+    tokenizer = Tokenizer(folder.path, folder.resolve_max_length(max_length))
+    rows = folder.config.get("vocab_size")
+    if isinstance(rows, int) and tokenizer.num_ids > rows:
+        raise ModelError(
+            f"{folder.path}: the tokenizer gives ids up to {tokenizer.num_ids - 1}, the model's "
+            f"embedding has {rows} rows (vocab_size in config.json). Resize the embedding to the "
+            "tokenizer and save the model again, or restore the tokenizer that belongs to it."
+        )
+    return tokenizer
+
+
+def needs_equal_lengths(
+    folder: ModelFolder, classifier: Classifier, tokenizer: Tokenizer, *, is_fp32: bool
+) -> bool:
+    """Whether a model must be run on texts of one length at a time, since padding changes logits.
+
+    What the export found out with PyTorch stands in an ONNX bundle; other models are tried.
+
+    Raises:
+        ModelError: the model cannot score golden texts.
+    """
+    try:
+        found = padding_changes(classifier, tokenizer, is_fp32=is_fp32)
+    except ModelError as error:
+        raise ModelError(
+            f"{folder.path}: the model cannot score a few golden texts with ids up to "
+            f"{tokenizer.num_ids - 1}. {error}"
+        ) from error
+    record = folder.record
+    if record is not None and record.backend == "onnx" and EQUAL_LENGTHS in record.checks:
+        return bool(record.checks[EQUAL_LENGTHS])
+    return found
 
 
 def load_model(
@@ -56,13 +177,8 @@ def load_model(
     folder = open_folder(reference, progress).named(label_names)
     chosen = backend or folder.backend
     require_runnable(chosen, provider, device)
-    tokenizer = Tokenizer(folder.path, folder.resolve_max_length(max_length))
-    return LoadedModel(
-        folder,
-        chosen,
-        tokenizer,
-        load_backend(folder, chosen, labels, provider=provider, device=device),
-    )
+    opened = OpenModel(folder, chosen, max_length, provider=provider, device=device)
+    return LoadedModel(folder, chosen, opened.tokenizer, opened.classifier(labels))
 
 
 def load_backend(

@@ -5,18 +5,61 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from monox_kit.data import Classifier, Document, Int64s, Logits
-from monox_kit.errors import CorpusError
+from monox_kit.data import Classifier, Document, Int64s, Logits, TokenBatch
+from monox_kit.errors import CorpusError, ModelError, MonoxError, NotFinite, first_line
 from monox_kit.models.batching import pad_batch, plan_batches
 from monox_kit.models.tokenizer import Encoded, Tokenizer
+from monox_kit.models.tokenizer_files import Padding
+from monox_kit.progress import Progress
 
 # Padded tokens per batch. On CPUs larger batches leave the cache and run slower, see
 # benchmarks/LOG.md; a GPU wants 32 times as many.
 DEFAULT_BATCH_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """What the cut took from some rows.
+
+    Attributes:
+        num_rows: all of them.
+        num_truncated_rows: those that lost tokens.
+        num_truncated_tokens: the tokens that they lost; see `Encoded.truncated`.
+    """
+
+    num_rows: int = 0
+    num_truncated_rows: int = 0
+    num_truncated_tokens: int = 0
+
+    @classmethod
+    def of(cls, truncated: Int64s) -> Truncation:
+        """Of N rows, by the tokens [N] that each lost."""
+        return cls(len(truncated), int((truncated > 0).sum()), int(truncated.sum()))
+
+    def __add__(self, other: Truncation) -> Truncation:
+        return Truncation(
+            self.num_rows + other.num_rows,
+            self.num_truncated_rows + other.num_truncated_rows,
+            self.num_truncated_tokens + other.num_truncated_tokens,
+        )
+
+    def to_json(self) -> dict[str, int]:
+        """The counts as plain JSON values."""
+        return asdict(self)
+
+    def tell(self, progress: Progress, max_length: int, rows: str = "rows") -> None:
+        """Say how many rows were truncated; nothing where none were."""
+        if not self.num_truncated_rows:
+            return
+        progress.note(
+            f"{self.num_truncated_rows:,} of {self.num_rows:,} {rows} were truncated to "
+            f"{max_length} tokens and lost {self.num_truncated_tokens:,} tokens; --max-length "
+            "sets the limit"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +69,24 @@ class Texts:
     Attributes:
         encoded: the M distinct texts or pairs.
         distinct: [N] int64, which of them each document is.
-        pad_id: the token that fills a batch.
+        padding: how a batch is filled.
+        rows: [N] int64, where each document stands in its corpus, for messages.
     """
 
     encoded: Encoded
     distinct: Int64s
-    pad_id: int
+    padding: Padding
+    rows: Int64s
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills a batch."""
+        return self.padding.token_id
+
+    @property
+    def truncation(self) -> Truncation:
+        """What the cut took from the documents."""
+        return Truncation.of(self.encoded.truncated[self.distinct])
 
     def __len__(self) -> int:
         return len(self.distinct)
@@ -66,12 +121,14 @@ class Scored:
         num_tokens: real tokens that went through the model; equal documents went once.
         num_padded_tokens: the same with padding.
         num_repeated: documents that an equal one had settled.
+        truncation: what the cut took from the documents.
     """
 
     logits: Logits
     num_tokens: int
     num_padded_tokens: int
     num_repeated: int = 0
+    truncation: Truncation = Truncation()
 
 
 def tokenize(tokenizer: Tokenizer, documents: Sequence[Document]) -> Texts:
@@ -93,7 +150,9 @@ def tokenize(tokenizer: Tokenizer, documents: Sequence[Document]) -> Texts:
         len(documents),
     )
     pairs = [pair or "" for _, pair in first] if num_pairs else None
-    return Texts(tokenizer.encode([text for text, _ in first], pairs), distinct, tokenizer.pad_id)
+    encoded = tokenizer.encode([text for text, _ in first], pairs)
+    rows = np.fromiter((document.row for document in documents), np.int64, len(documents))
+    return Texts(encoded, distinct, tokenizer.padding, rows)
 
 
 def score_texts(
@@ -112,16 +171,24 @@ def score_texts(
         rows: [n] int64, the documents to score; None for all of them.
         batch_tokens: padded tokens per batch.
         on_batch: called in the caller's thread after every batch.
+
+    Raises:
+        ModelError: the model breaks off, or gives logits of another shape or that are not finite;
+            the message names the rows.
     """
     wanted = texts.distinct if rows is None else texts.distinct[rows]
-    chosen, inverse, counts = np.unique(wanted, return_inverse=True, return_counts=True)
+    chosen, first, inverse, counts = np.unique(
+        wanted, return_index=True, return_inverse=True, return_counts=True
+    )
+    # Of equal documents the first one, for messages.
+    places = (texts.rows if rows is None else texts.rows[rows])[first]
     logits = np.empty((len(chosen), len(classifier.labels)), np.float32)
     encoded = texts.encoded
     padded = 0
 
     def run(batch_rows: Int64s) -> BatchDone:
-        batch = pad_batch(encoded, chosen[batch_rows], texts.pad_id)
-        logits[batch_rows] = classifier.logits(batch)
+        batch = pad_batch(encoded, chosen[batch_rows], texts.padding)
+        logits[batch_rows] = checked_logits(classifier, batch, places[batch_rows])
         settled = int(counts[batch_rows].sum())
         return BatchDone(settled, batch.num_tokens, batch.input_ids.size)
 
@@ -131,7 +198,55 @@ def score_texts(
             if on_batch is not None:
                 on_batch(done)
     num_tokens = int(encoded.lengths[chosen].sum())
-    return Scored(logits[inverse], num_tokens, padded, len(wanted) - len(chosen))
+    truncation = Truncation.of(encoded.truncated[wanted])
+    return Scored(logits[inverse], num_tokens, padded, len(wanted) - len(chosen), truncation)
+
+
+def checked_logits(classifier: Classifier, batch: TokenBatch, rows: Int64s) -> Logits:
+    """[B, C] finite float32 logits of a batch: the one place where logits come in.
+
+    Args:
+        classifier: either backend.
+        batch: of B texts.
+        rows: [B] int64, where these stand in their corpus.
+
+    Raises:
+        ModelError: the model breaks off, or gives logits of another shape.
+        NotFinite: some are NaN or infinite.
+    """
+    try:
+        logits = classifier.logits(batch)
+    except MonoxError:
+        raise
+    except Exception as error:  # whatever a model's own code or a runtime raises
+        raise ModelError(
+            f"{_shown_rows(rows)}: the model broke off on a batch of {len(rows)} texts, up to "
+            f"{batch.input_ids.shape[1]} tokens each: {type(error).__name__}: {first_line(error)}. "
+            "Give a smaller --batch-tokens if memory ran out; else look for what sets these rows "
+            "apart."
+        ) from error
+    wanted = (len(rows), len(classifier.labels))
+    if logits.shape != wanted:
+        raise ModelError(
+            f"{_shown_rows(rows)}: expected logits of shape {list(wanted)}, texts by labels, found "
+            f"{list(logits.shape)}. Export the model with a dynamic batch axis, with one column "
+            "for each label."
+        )
+    broken = ~np.isfinite(logits).all(axis=1)
+    if broken.any():
+        found = np.asarray(logits)[broken][0].tolist()
+        raise NotFinite(
+            f"{_shown_rows(rows[broken])}: expected finite logits, found {found[:8]}. Check the "
+            "model's weights, or use a higher precision."
+        )
+    return logits
+
+
+def _shown_rows(rows: Int64s, most: int = 8) -> str:
+    """Such as `rows 3, 7, 9`."""
+    ordered = sorted(rows.tolist())
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return f"row{'s' * (len(ordered) > 1)} {', '.join(map(str, ordered[:most]))}{more}"
 
 
 def score(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from monox_kit.data import Int64s
+from monox_kit.digest import digest_json
 from monox_kit.errors import ModelError
 from monox_kit.models.files import as_model_errors
+from monox_kit.models.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
+from monox_kit.models.tokenizer_files import Padding, write_tokenizer
+from monox_kit.models.tokenizer_origin import read_tokenizer
 
 # A text is cut at this many characters per token of `max_length` before it is tokenized: a
 # megabyte costs what its first page costs. English needs 4 to 5, and long words at most 16.
@@ -21,6 +26,13 @@ CHARS_PER_TOKEN = 32
 # What the cut may change lies near it: the last word, and a choice of pieces before it. A text
 # whose last kept token ends in the last part before the cut is tokenized whole.
 _CUT_MARGIN = 0.25
+# Fields of fingerprints: a digest that runs must agree in, and what it was computed with, which
+# they need not.
+IDS_FIELD = "tokenizer_ids"
+LIBRARY_FIELD = "tokenized_with"
+TOKENIZATION_FIELDS = (IDS_FIELD, LIBRARY_FIELD)
+# What we write beside a model that we trained or exported.
+_RECORD_FILE = "monoxkit.json"
 
 
 @dataclass(frozen=True)
@@ -31,16 +43,27 @@ class Encoded:
         input_ids: [sum of lengths] int64 token ids, special tokens included.
         token_type_ids: the same for segment ids; None where the model has no segment embedding.
         lengths: [N] int64, the number of tokens of each text.
+        truncated: [N] int64, the tokens that each text lost to the cut. Of a text so long that it
+            was cut in characters first, those behind are estimated from those before.
     """
 
     input_ids: Int64s
     token_type_ids: Int64s | None
     lengths: Int64s
+    truncated: Int64s
 
     @cached_property
     def starts(self) -> Int64s:
         """[N] int64, where each text begins in `input_ids`."""
         return np.cumsum(self.lengths) - self.lengths
+
+
+class _Row(NamedTuple):
+    """One text's ids, its segment ids, and how many tokens it lost."""
+
+    ids: list[int]
+    types: list[int]
+    truncated: int
 
 
 # Texts given to the tokenizer at once: what it returns takes some hundred bytes a token until it
@@ -51,86 +74,201 @@ _CALL_TEXTS = 1024
 class Tokenizer:
     """A model folder's tokenizer with a fixed cut.
 
+    What it runs is never changed after it was opened: any number of threads may call it.
+
     Attributes:
         max_length: the cut in tokens, special tokens included; of a pair the longer text loses
             tokens first.
-        pad_id: the id that fills a batch.
+        padding: how a batch is filled.
         has_token_types: whether the model takes segment ids.
+        num_ids: V, one more than the largest id that can occur.
     """
 
     def __init__(self, folder: Path, max_length: int) -> None:
-        from transformers import AutoTokenizer
+        """Open the tokenizer.
 
-        step = "Put the tokenizer's files into the model's folder."
-        with as_model_errors(folder, "a tokenizer", step):
-            tokenizer: Any = AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False
-            )
-        if not tokenizer.is_fast or tokenizer.pad_token_id is None:
-            raise ModelError(
-                f"{folder}: expected a fast tokenizer with a padding token, found "
-                f"{type(tokenizer).__name__}. Save it with tokenizer.json and a pad_token."
-            )
-        self._tokenizer = tokenizer
+        Raises:
+            ModelError: there is none, it has no padding token, or the folder's files contradict
+                each other.
+        """
+        is_ours = (folder / _RECORD_FILE).is_file()
+        self._tokenizer, self._settings = read_tokenizer(folder, is_ours=is_ours)
+        self._where = folder
         self.max_length = max_length
-        self.pad_id = int(tokenizer.pad_token_id)
-        self.has_token_types = "token_type_ids" in tokenizer.model_input_names
-        # The first call puts the cut into the tokenizer, which no call in another thread may be
-        # using then; later ones find it there.
-        self._call([""], None)
+        self.padding: Padding = self._settings.padding
+        self.has_token_types = self._settings.has_token_types
+        self.num_ids = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def template_ids(self) -> frozenset[int]:
+        """The ids that stand around a text and have no place in it."""
+        names = ("bos_token", "eos_token", "cls_token", "sep_token", "pad_token")
+        tokens = (self._settings.special_tokens.get(name) for name in names)
+        ids = (self._tokenizer.token_to_id(token) for token in tokens if token is not None)
+        return frozenset(one for one in ids if one is not None)
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills a batch."""
+        return self.padding.token_id
+
+    @cached_property
+    def ids_digest(self) -> str:
+        """A digest of the ids of golden texts: equal where texts are tokenized alike."""
+        whole = self._call(list(GOLDEN_TEXTS), None)
+        first, second = zip(*GOLDEN_PAIRS)
+        whole += self._call(list(first), list(second))
+        return digest_json([[each.ids, each.type_ids] for each in whole])
+
+    def fingerprint(self) -> dict[str, str]:
+        """What a run keeps to be continued only under the same tokenization."""
+        return {IDS_FIELD: self.ids_digest, LIBRARY_FIELD: f"tokenizers {version('tokenizers')}"}
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         """Token ids of N texts, or of N text pairs, on all cores.
 
         Long single texts are cut in characters first, where that cannot change a kept token.
+
+        Raises:
+            ModelError: the tokenizer breaks off.
         """
-        short = list(texts) if pairs is not None else self._cut_long(texts)
-        ids, types, lengths = [_flat([])], [_flat([])], [_flat([])]
-        for start in range(0, len(short), _CALL_TEXTS):
+        ids, types, lengths, truncated = [_flat([])], [_flat([])], [_flat([])], [_flat([])]
+        for start in range(0, len(texts), _CALL_TEXTS):
             part = slice(start, start + _CALL_TEXTS)
-            out = self._call(short[part], None if pairs is None else pairs[part])
-            rows = out["input_ids"]
-            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
-            ids.append(_flat(rows))
+            rows = self._rows(list(texts[part]), None if pairs is None else list(pairs[part]))
+            lengths.append(np.fromiter((len(row.ids) for row in rows), np.int64, len(rows)))
+            truncated.append(np.fromiter((row.truncated for row in rows), np.int64, len(rows)))
+            ids.append(_flat([row.ids for row in rows]))
             if self.has_token_types:
-                types.append(_flat(out["token_type_ids"]))
+                types.append(_flat([row.types for row in rows]))
         return Encoded(
             np.concatenate(ids),
             np.concatenate(types) if self.has_token_types else None,
             np.concatenate(lengths),
+            np.concatenate(truncated),
         )
 
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder under construction."""
-        self._tokenizer.save_pretrained(str(folder))
+    def save(self, folder: Path, accepted: Collection[str] | None = None) -> None:
+        """Write the tokenizer's files into a folder under construction, the cut among them.
 
-    def _cut_long(self, texts: Sequence[str]) -> list[str]:
-        """The texts, long ones cut well behind the last character that `max_length` keeps."""
+        Args:
+            folder: where to.
+            accepted: the inputs that the model's own code takes; None for those of any encoder.
+        """
+        write_tokenizer(folder, self._tokenizer, self._settings, self.max_length, accepted)
+
+    def _rows(self, texts: list[str], pairs: list[str] | None) -> list[_Row]:
+        """The rows of one call's texts."""
+        short = self._cut_long(texts) if pairs is None else {}
+        rest = [index for index in range(len(texts)) if index not in short]
+        found = self._call(
+            [texts[index] for index in rest],
+            None if pairs is None else [pairs[index] for index in rest],
+        )
+        rows = dict(short)
+        for index, one in zip(rest, found):
+            rows[index] = self._cut(one, is_pair=pairs is not None)
+        return [rows[index] for index in range(len(texts))]
+
+    def _cut_long(self, texts: list[str]) -> dict[int, _Row]:
+        """Rows of texts whose end, well behind the last token that is kept, was not tokenized."""
         cut = self.max_length * CHARS_PER_TOKEN
         long = [index for index, text in enumerate(texts) if len(text) > cut]
-        short = list(texts)
-        if not long:
-            return short
-        out = self._call([texts[index][:cut] for index in long], None, offsets=True)
-        for index, offsets in zip(long, out["offset_mapping"]):
-            end = max(stop for _, stop in offsets)
-            if len(offsets) == self.max_length and end <= cut * (1 - _CUT_MARGIN):
-                short[index] = texts[index][:cut]
-        return short
+        if not long or self._settings.truncation_side == "left":
+            return {}
+        rows = {}
+        heads = self._call([texts[index][:cut] for index in long], None, offsets=True)
+        for index, head in zip(long, heads):
+            if len(head) < self.max_length:
+                continue
+            row = self._cut(head, is_pair=False)
+            begin = head.sequence_ids.index(0)
+            kept = len(row.ids) - self._num_special(is_pair=False)
+            end = max((stop for _, stop in head.offsets[begin : begin + kept]), default=0)
+            if end <= cut * (1 - _CUT_MARGIN):
+                behind = round(len(head) * (len(texts[index]) - cut) / cut)
+                rows[index] = row._replace(truncated=row.truncated + behind)
+        return rows
+
+    def _cut(self, one: Any, *, is_pair: bool) -> _Row:
+        """A text's or a pair's ids, without those that are too many.
+
+        As the `tokenizers` package truncates, `longest_first` and before special tokens are added,
+        which stand before, between and behind the texts in every template.
+        """
+        ids: list[int] = one.ids
+        types: list[int] = one.type_ids if self.has_token_types else []
+        excess = len(ids) - self.max_length
+        if excess <= 0:
+            return _Row(ids, types, 0)
+        places: list[int | None] = one.sequence_ids
+        num_special = self._num_special(is_pair=is_pair)
+        budget = max(self.max_length - num_special, 0)
+        lengths, kept = [len(ids) - num_special], [budget]
+        if is_pair:
+            lengths = [places.count(0), places.count(1)]
+            kept = _share(lengths, budget)
+        # From behind, so that what comes before stays where it is.
+        for number in reversed(range(len(lengths))):
+            if not lengths[number]:
+                continue
+            begin = places.index(number)
+            end = begin + lengths[number]
+            is_left = self._settings.truncation_side == "left"
+            gone = slice(begin, end - kept[number]) if is_left else slice(begin + kept[number], end)
+            del ids[gone], types[gone]
+        return _Row(ids, types, excess)
+
+    def _num_special(self, *, is_pair: bool) -> int:
+        return int(self._tokenizer.num_special_tokens_to_add(is_pair))
 
     def _call(
-        self, texts: list[str], pairs: Sequence[str] | None, *, offsets: bool = False
-    ) -> dict[str, Any]:
-        return self._tokenizer(  # type: ignore[no-any-return]
-            texts,
-            list(pairs) if pairs is not None else None,
-            truncation=True,
-            max_length=self.max_length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=self.has_token_types,
-            return_offsets_mapping=offsets,
+        self, texts: list[str], pairs: list[str] | None, *, offsets: bool = False
+    ) -> list[Any]:
+        """The package's own encodings, whole."""
+        inputs: Any = texts if pairs is None else list(zip(texts, pairs))
+        encode: Any = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
+        expected = f"a tokenizer that reads {len(texts)} texts"
+        with as_model_errors(self._where, expected, "Check tokenizer.json."):
+            return list(encode(inputs))
+
+
+def kept_tokenization(
+    begun: Mapping[str, Any], now: Mapping[str, Any], where: Path | str
+) -> dict[str, Any]:
+    """The fields of a begun run's fingerprint that tell how it was tokenized, none before 0.2.
+
+    Args:
+        begun: the fingerprint on disk.
+        now: this run's.
+        where: what the fingerprint is of, for the message.
+
+    Raises:
+        ModelError: texts are tokenized differently now, with the same files.
+    """
+    # Where the files differ too, that is what is to be said.
+    same_files = begun.get("tokenizer_digest") == now.get("tokenizer_digest")
+    if IDS_FIELD in begun and begun[IDS_FIELD] != now.get(IDS_FIELD) and same_files:
+        raise ModelError(
+            f"{where}: the run was begun under another tokenization: golden texts had ids of "
+            f"digest {str(begun[IDS_FIELD])[:12]} with {begun.get(LIBRARY_FIELD)}, now they have "
+            f"{str(now.get(IDS_FIELD))[:12]} with {now.get(LIBRARY_FIELD)}, from the same files. "
+            "Install the version that it was begun with, or begin again in another place."
         )
+    return {name: begun[name] for name in TOKENIZATION_FIELDS if name in begun}
+
+
+def _share(lengths: list[int], budget: int) -> list[int]:
+    """How many tokens each text of a pair keeps of `budget`: the longer one loses first.
+
+    Source: `truncate_encodings` of the `tokenizers` package, strategy LongestFirst.
+    """
+    shorter, longer = sorted(lengths)
+    longer = shorter if shorter > budget else max(shorter, budget - shorter)
+    if shorter + longer > budget:
+        shorter = budget // 2
+        longer = shorter + budget % 2
+    return [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
 
 
 def _flat(rows: Sequence[Sequence[int]]) -> Int64s:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 
 from monox_kit.data import LabelSet, Logits, TokenBatch
+from monox_kit.durable import write_json
 from monox_kit.errors import LabelMismatchError, ModelError, ProviderError
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.folder import ModelFolder, RunPrecision
@@ -167,10 +170,36 @@ def _renew_head(model: Any, folder: ModelFolder, seed: int) -> None:
 
 
 def save_classifier(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the files of a PyTorch bundle into a folder under construction, all but its record."""
+    """Write the files of a PyTorch bundle into a folder under construction, all but its record.
+
+    They load in transformers from 4.57 on, with the same ids and logits.
+    """
     with _quiet():
         model.save_pretrained(str(folder), safe_serialization=True)
-    tokenizer.save(folder)
+    _write_older_names(folder / "config.json")
+    tokenizer.save(folder, inspect.signature(model.forward).parameters.keys())
+
+
+def _write_older_names(path: Path) -> None:
+    """Add what transformers 4 calls the bases of rotary positions, which 5 alone keeps in a group.
+
+    4.57 passes over the group without a word and takes its defaults. Source: `rope_parameters` in
+    transformers 5's configuration_modernbert.py and modeling_rope_utils.py.
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    groups = config.get("rope_parameters") or {}
+    older = {
+        "rope_theta": groups,
+        "global_rope_theta": groups.get("full_attention"),
+        "local_rope_theta": groups.get("sliding_attention"),
+    }
+    added = {
+        name: group["rope_theta"]
+        for name, group in older.items()
+        if isinstance(group, dict) and "rope_theta" in group
+    }
+    if added:
+        write_json(path, {**config, **added})
 
 
 def model_inputs(batch: TokenBatch, device: str) -> dict[str, torch.Tensor]:

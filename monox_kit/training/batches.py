@@ -12,7 +12,9 @@ import numpy as np
 from monox_kit.data import Int64s, TokenBatch
 from monox_kit.errors import CheckpointError, ConfigError
 from monox_kit.models.batching import pad_batch
+from monox_kit.models.scoring import Truncation
 from monox_kit.models.tokenizer import Encoded, Tokenizer
+from monox_kit.models.tokenizer_files import Padding
 from monox_kit.overlap import made_ahead
 from monox_kit.progress import Progress
 from monox_kit.training.config import LoopConfig
@@ -31,7 +33,7 @@ class Window:
         encoded: their tokens.
         targets: what the W rows are to learn.
         batches: places into the window, in the order in which they are trained on.
-        pad_id: the token that fills a batch.
+        padding: how a batch is filled.
     """
 
     at: Position
@@ -39,7 +41,7 @@ class Window:
     encoded: Encoded
     targets: Targets
     batches: list[Int64s]
-    pad_id: int
+    padding: Padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,14 @@ class Batch:
         """What the B rows are to learn."""
         return self.window.targets[self.places]
 
+    @property
+    def truncation(self) -> Truncation:
+        """What the cut took from the B rows."""
+        return Truncation.of(self.window.encoded.truncated[self.places])
+
     def tokens(self) -> TokenBatch:
         """[B, L] token ids, padded to the longest of the B texts."""
-        return pad_batch(self.window.encoded, self.places, self.window.pad_id)
+        return pad_batch(self.window.encoded, self.places, self.window.padding)
 
     def part(self, rank: int, world: int) -> Batch:
         """What process `rank` of `world` computes of it; see `rank_rows`."""
@@ -113,7 +120,8 @@ class Batches:
         texts, pairs, targets = self._rows.batch(rows)
         encoded = self._tokenizer.encode(texts, pairs)
         batches = self._order.batches(encoded.lengths, at.epoch, at.window)
-        return Window(replace(at, batch=0), rows, encoded, targets, batches, self._tokenizer.pad_id)
+        padding = self._tokenizer.padding
+        return Window(replace(at, batch=0), rows, encoded, targets, batches, padding)
 
     def after(self, position: Position) -> Generator[Batch, None, None]:
         """All batches from `position` on, epoch after epoch, without end.

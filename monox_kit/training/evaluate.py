@@ -14,7 +14,7 @@ from monox_kit.corpora.classes import dev_notes
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.data import Classifier, Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError, NotFinite
-from monox_kit.models.scoring import BatchDone, score
+from monox_kit.models.scoring import BatchDone, Truncation, score
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.problem import f1, measure_of, problem_of
 from monox_kit.progress import Progress
@@ -150,6 +150,9 @@ class DevConfig(NamedTuple):
 class Evaluator:
     """Scores a run's dev sets, each process its share of the rows.
 
+    Attributes:
+        truncation: what the cut took from the rows of all sets, by the last evaluation.
+
     Args:
         sets: what to score.
         tokenizer: the run's.
@@ -165,6 +168,7 @@ class Evaluator:
             name: documents[processes.rank :: processes.count]
             for name, documents in sets.documents.items()
         }
+        self.truncation = Truncation()
         self._problem = problem_of(labels)
         self._labels = {
             name: self._problem.encode(documents, f"dev set {name}")
@@ -189,8 +193,14 @@ class Evaluator:
         sums: list[float] = []
         for name, documents in self._mine.items():
             both = either = total_loss = 0.0
+            cut = Truncation()
             if documents:
-                scored = score(classifier, self._tokenizer, documents, on_batch=on_batch)
+                try:
+                    scored = score(classifier, self._tokenizer, documents, on_batch=on_batch)
+                except NotFinite:  # told below, by all processes together
+                    sums += [0.0, 0.0, math.nan, float(len(documents)), 0.0, 0.0]
+                    continue
+                cut = scored.truncation
                 problem, labels = self._problem, self._labels[name]
                 overlap = problem.overlap(labels, problem.decide(scored.logits))
                 both, either = (float(each.sum()) for each in overlap)
@@ -198,12 +208,14 @@ class Evaluator:
                 losses = hard(torch.from_numpy(scored.logits), torch.from_numpy(labels).long())
                 total_loss = losses.sum().item()
             sums += [both, either, total_loss, float(len(documents))]
-        totals = np.reshape(self._processes.sum(sums), (-1, 4)).tolist()
+            sums += [cut.num_truncated_rows, cut.num_truncated_tokens]
+        totals = np.reshape(self._processes.sum(sums), (-1, 6)).tolist()
         measure = self._problem.measure
         results: dict[str, Result] = {
             name: {measure: float(f1(both, either)), "loss": loss / n, "rows": n}
-            for name, (both, either, loss, n) in zip(self._mine, totals)
+            for name, (both, either, loss, n, _, _) in zip(self._mine, totals)
         }
+        self.truncation = Truncation(*(int(sum(each)) for each in list(zip(*totals))[3:]))
         for name, result in results.items():
             if not math.isfinite(result["loss"]):
                 raise NotFinite(

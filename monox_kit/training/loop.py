@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.data import LabelSet
+from monox_kit.data import Classifier, LabelSet
 from monox_kit.errors import ConfigError, MonoxError
-from monox_kit.models.scoring import BatchDone
+from monox_kit.models.padding import EqualLengths
+from monox_kit.models.scoring import BatchDone, Truncation
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import TorchClassifier, fast_bf16
 from monox_kit.problem import shown_measure
@@ -60,6 +61,7 @@ class FitResult:
         best: what the weights to keep were chosen by: step, measure, loss.
         best_sets: their measure, loss and rows by dev set.
         history: every dev evaluation: step, and the measure and loss that choose.
+        truncation: of rows trained on and of dev rows, as plain JSON values; see `Truncation`.
     """
 
     precision: str
@@ -68,6 +70,7 @@ class FitResult:
     best: Result
     best_sets: Mapping[str, Result]
     history: Sequence[Result]
+    truncation: Mapping[str, Mapping[str, int]]
 
 
 class _Stopping(Exception):
@@ -94,6 +97,8 @@ class Trainer:
         config: the run's settings.
         checkpoints: where the run saves to and resumes from.
         progress: one bar for the run.
+        equal_lengths: whether padding would change the model's logits: then a step's rows run
+            through it a length at a time, which has the gradient of all of them together.
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class Trainer:
         config: LoopConfig,
         checkpoints: Checkpoints,
         progress: Progress,
+        equal_lengths: bool = False,
     ) -> None:
         self._precision = resolve_precision(config)
         self._processes = join_processes(config.device)
@@ -115,6 +121,8 @@ class Trainer:
         self._labels, self._config, self._checkpoints = labels, config, checkpoints
         self._progress = progress if self._processes.is_first else Silent()
         self._dev = dev
+        self._equal_lengths, self._max_length = equal_lengths, tokenizer.max_length
+        self._truncation = Truncation()
         self._evaluator = Evaluator(dev, tokenizer, labels, self._processes)
         self._num_steps = planned_steps(config, len(rows))
         self._batches = Batches(rows, tokenizer, config)
@@ -135,6 +143,7 @@ class Trainer:
             num_steps=self._num_steps,
             precision=self._precision,
             processes=self._processes,
+            equal_lengths=equal_lengths,
         )
         self._state = TrainingState()
         self._saved_at = 0  # the step of the newest checkpoint
@@ -171,6 +180,7 @@ class Trainer:
                 for step in self._steps_left():
                     batch = self._processes.together(lambda: next(batches))
                     done = self._stepper.take(step, batch)
+                    self._truncation += batch.truncation
                     self._state.step, self._state.position = step + 1, batch.following
                     losses.append(done.loss)
                     speed.add(time.perf_counter() - started_s, done.rows, done.tokens)
@@ -195,6 +205,7 @@ class Trainer:
         assign(self._trainable, self._state.best)
         restore(self._model)
         self._model.eval()
+        self._truncation.tell(self._progress, self._max_length, "training rows")
         return FitResult(
             precision=self._precision,
             num_steps=self._state.step,
@@ -202,6 +213,10 @@ class Trainer:
             best=self._state.best_result,
             best_sets=self._state.best_sets,
             history=self._state.history,
+            truncation={
+                "train": self._truncation.to_json(),
+                "dev": self._evaluator.truncation.to_json(),
+            },
         )
 
     def _steps_left(self) -> Iterator[int]:
@@ -234,13 +249,14 @@ class Trainer:
         self._log_event("evaluation", sets=results, is_best=is_best)
         return None
 
-    def _classifier(self) -> TorchClassifier:
-        return TorchClassifier(
+    def _classifier(self) -> Classifier:
+        classifier = TorchClassifier(
             self._model,
             self._labels,
             device=self._processes.device,
             precision=self._precision,  # type: ignore[arg-type]
         )
+        return EqualLengths(classifier) if self._equal_lengths else classifier
 
     def _on_dev_batch(self, _done: BatchDone) -> None:
         # Of several processes all must reach the sum at the end; they stop after the next step.

@@ -11,10 +11,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from monox_kit.data import TokenBatch
 from monox_kit.errors import NotFinite
+from monox_kit.models.padding import by_length
 from monox_kit.models.torch_backend import autocast, model_inputs
 from monox_kit.training.batches import Batch
 from monox_kit.training.config import LoopConfig
@@ -57,6 +60,7 @@ class Stepper:
         num_steps: of the whole run, for the learning rate.
         precision: `fp32` or `bf16`.
         processes: among which a step's rows are shared.
+        equal_lengths: whether rows run through the model a length at a time, without padding.
     """
 
     def __init__(
@@ -70,10 +74,12 @@ class Stepper:
         num_steps: int,
         precision: str,
         processes: Processes,
+        equal_lengths: bool = False,
     ) -> None:
         self._model, self._trainable, self._optimizer = model, trainable, optimizer
         self._loss, self._config, self._num_steps = loss, config, num_steps
         self._precision, self._processes = precision, processes
+        self._equal_lengths = equal_lengths
 
     def take(self, step: int, batch: Batch) -> Step:
         """Take step `step`, from 0, with the rows of `batch`.
@@ -114,10 +120,19 @@ class Stepper:
         """
         device, tokens = self._processes.device, part.tokens()
         with autocast(device, self._precision), fast_dropout(device):
-            logits = self._model(**model_inputs(tokens, device)).logits
+            logits = self._logits(tokens, device)
         loss = self._loss(logits, part.targets.to(device)) * share
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item(), tokens.num_tokens
+
+    def _logits(self, tokens: TokenBatch, device: str) -> torch.Tensor:
+        """[B, C] logits of a micro-batch."""
+        if not self._equal_lengths:
+            return self._model(**model_inputs(tokens, device)).logits  # type: ignore[no-any-return]
+        parts = list(by_length(tokens))
+        logits = [self._model(**model_inputs(part, device)).logits for _, part in parts]
+        order = np.argsort(np.concatenate([places for places, _ in parts]))
+        return torch.cat(logits)[torch.from_numpy(order).to(device)]
 
     def _not_finite_loss(self, step: int, loss: float) -> NotFinite:
         name = first_not_finite(dict(self._model.named_parameters()))

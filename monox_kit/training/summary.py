@@ -40,6 +40,8 @@ class TrainingSummary:
             was kept; empty for other methods.
         dev_micro_f1: of the weights that were kept, in [0, 1], on `--dev`, where a row has any
             number of labels; else None.
+        truncation: of the rows that this process trained on, and of those of the dev sets: how many
+            were truncated, and by how many tokens; empty for runs of 0.1.0.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class TrainingSummary:
     classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     rounds: Sequence[Mapping[str, Any]] = ()
     dev_micro_f1: float | None = None
+    truncation: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""

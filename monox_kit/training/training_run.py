@@ -18,8 +18,9 @@ from monox_kit.errors import ConfigError
 from monox_kit.foreign import stored_name, stored_names
 from monox_kit.locks import owned_folder
 from monox_kit.models.folder import BundleRecord, ModelFolder, open_folder, write_record
+from monox_kit.models.load import needs_equal_lengths, open_tokenizer
 from monox_kit.models.tokenizer import Tokenizer
-from monox_kit.models.torch_backend import new_classifier, save_classifier
+from monox_kit.models.torch_backend import TorchClassifier, new_classifier, save_classifier
 from monox_kit.progress import Progress
 from monox_kit.training.card import model_card
 from monox_kit.training.checkpoint import Checkpoints
@@ -44,7 +45,7 @@ class Prepared(NamedTuple):
     dev: DevSets
     folder: ModelFolder
     task: Task
-    max_length: int
+    tokenizer: Tokenizer
     origin: Origin
     fingerprint: dict[str, Any]
 
@@ -82,14 +83,14 @@ class TrainingRun:
                 "--dev, --report-dev: one of them and the training rows has single texts, the "
                 "other pairs. Check the columns of both."
             )
-        max_length = folder.resolve_max_length(self._loop.max_length)
+        tokenizer = open_tokenizer(folder, self._loop.max_length)
         origin = self._origin(dev)
-        fingerprint = self._fingerprint(folder, origin, max_length, task)
-        return Prepared(dev, folder, task, max_length, origin, fingerprint)
+        fingerprint = self._fingerprint(folder, origin, tokenizer, task)
+        return Prepared(dev, folder, task, tokenizer, origin, fingerprint)
 
     def execute(self, progress: Progress) -> TrainingSummary:
         """Train, or return what an earlier equal run left."""
-        dev, folder, task, max_length, origin, fingerprint = self.prepared(progress)
+        dev, folder, task, tokenizer, origin, fingerprint = self.prepared(progress)
         # Of several processes the first alone writes.
         with owned_folder(self._out) if is_first() else nullcontext():
             checkpoints = Checkpoints(
@@ -101,10 +102,10 @@ class TrainingRun:
                     checkpoints.remove(progress)  # a kill between commit and clean-up left them
                 return finished
             started = time.perf_counter()
-            tokenizer = Tokenizer(folder.path, max_length)
             model = new_classifier(
                 folder, self._sources.labels, self._loop.seed, new_head=self._new_head
             )
+            classifier = TorchClassifier(model, self._sources.labels)
             trainer = Trainer(
                 model=model,
                 tokenizer=tokenizer,
@@ -115,6 +116,7 @@ class TrainingRun:
                 config=self._loop,
                 checkpoints=checkpoints,
                 progress=progress,
+                equal_lengths=needs_equal_lengths(folder, classifier, tokenizer, is_fp32=True),
             )
             result = trainer.fit(f"{self._command} ({self._method})")
             summary = self._summary(task, dev, result, time.perf_counter() - started)
@@ -124,7 +126,7 @@ class TrainingRun:
                 save_classifier(model, tokenizer, building)
                 record = BundleRecord(
                     labels=self._sources.labels,
-                    max_length=max_length,
+                    max_length=tokenizer.max_length,
                     backend="torch",
                     precision="fp32",
                     has_pairs=task.rows.has_pairs,
@@ -143,11 +145,11 @@ class TrainingRun:
             return summary
 
     def _fingerprint(
-        self, folder: ModelFolder, origin: Origin, max_length: int, task: Task
+        self, folder: ModelFolder, origin: Origin, tokenizer: Tokenizer, task: Task
     ) -> dict[str, Any]:
         """Everything that the trained weights depend on, flat."""
         loop = asdict(self._loop)
-        loop["max_length"] = max_length
+        loop["max_length"] = tokenizer.max_length
         loop["precision"] = resolve_precision(self._loop)
         loop["device"] = self._loop.device.partition(":")[0]
         loop["embeddings"] = embedding_mode(self._loop)
@@ -159,6 +161,7 @@ class TrainingRun:
             "method": self._method,
             "model_digest": folder.model_digest,
             "tokenizer_digest": folder.tokenizer_digest,
+            **tokenizer.fingerprint(),
             "labels": sources.labels.fingerprint,
             "labelled_digest": origin.labelled_digest,
             **{
@@ -212,6 +215,7 @@ class TrainingRun:
             selected_on=list(dev.select_on),
             dev_sets=result.best_sets,
             classes=task.classes,
+            truncation=result.truncation,
         )
 
 

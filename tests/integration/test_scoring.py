@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from monox_kit.data import Document, LabelSet, Logits, TokenBatch
+from monox_kit.errors import ModelError
 from monox_kit.models.scoring import BatchDone, score, score_texts, tokenize
 from monox_kit.models.tokenizer import CHARS_PER_TOKEN, Tokenizer
 from tests.tiny_models import WORDS, write_tokenizer
@@ -110,7 +111,7 @@ def test_an_error_in_one_batch_starts_no_further_one(folder: Path) -> None:
             raise RuntimeError("session")
 
     classifier = Failing(concurrency=2)
-    with pytest.raises(RuntimeError, match="session"):
+    with pytest.raises(ModelError, match=r"^row \d+: .*RuntimeError: session"):
         score(classifier, Tokenizer(folder, 32), documents(list(WORDS[:24])), batch_tokens=1)
     assert classifier.rows < 24
 

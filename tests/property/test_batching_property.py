@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from monox_kit.models.batching import pad_batch, plan_batches
 from monox_kit.models.tokenizer import Encoded
+from monox_kit.models.tokenizer_files import Padding, Side
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=200).map(lambda x: np.array(x, np.int64))
 
@@ -29,19 +30,26 @@ def test_batches_hold_rows_of_neighbouring_length(lengths: np.ndarray) -> None:
     assert flat == sorted(flat, reverse=True)
 
 
-@given(st.lists(st.lists(st.integers(5, 99), min_size=1, max_size=9), min_size=1, max_size=8))
-def test_padding_keeps_every_token_and_masks_the_rest(ids: list[list[int]]) -> None:
+@given(
+    st.lists(st.lists(st.integers(5, 99), min_size=1, max_size=9), min_size=1, max_size=8),
+    st.sampled_from(["left", "right"]),
+)
+def test_padding_keeps_every_token_and_masks_the_rest(ids: list[list[int]], side: Side) -> None:
     types = [[position % 2 for position in range(len(row))] for row in ids]
     encoded = Encoded(
         np.concatenate([np.array(row, np.int64) for row in ids]),
         np.concatenate([np.array(row, np.int64) for row in types]),
         np.array([len(row) for row in ids], np.int64),
+        np.zeros(len(ids), np.int64),
     )
     rows = np.arange(len(ids), dtype=np.int64)[::-1].copy()
-    batch = pad_batch(encoded, rows, pad_id=0)
+    batch = pad_batch(encoded, rows, Padding(0, side))
+    width = max(map(len, ids))
     for position, row in enumerate(rows):
         real = batch.attention_mask[position] == 1
-        assert batch.input_ids[position][real].tolist() == ids[row]
+        filled = [0] * (width - len(ids[row]))
+        wanted = filled + ids[row] if side == "left" else ids[row] + filled
+        assert batch.input_ids[position].tolist() == wanted
         assert batch.token_type_ids[position][real].tolist() == types[row]
         assert not batch.input_ids[position][~real].any()
     assert batch.num_tokens == sum(map(len, ids))

@@ -18,6 +18,7 @@ from monox_kit.export.graph import FORMS, write_form
 from monox_kit.export.last_layer import slice_last_layer
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Encoded
+from monox_kit.models.tokenizer_files import Padding
 from tests.tiny_models import tokens_seen
 
 MAX_LENGTH = 40
@@ -55,8 +56,8 @@ def model(name: str, form: str) -> torch.nn.Module:
 def sliced(folder: Path, max_length: int = MAX_LENGTH) -> int:
     """How many operators were cut, on texts of tokens below 8."""
     tokens = np.arange(1, 8, dtype=np.int64)
-    encoded = Encoded(tokens, None, np.array([len(tokens)], np.int64))
-    texts = Texts(encoded, np.zeros(1, np.int64), pad_id=0)
+    encoded = Encoded(tokens, None, np.array([len(tokens)], np.int64), np.zeros(1, np.int64))
+    texts = Texts(encoded, np.zeros(1, np.int64), Padding(0), np.arange(1))
     return slice_last_layer(folder, texts, max_length)
 
 

@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from monox_kit.export.last_layer import slice_last_layer
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Encoded
+from monox_kit.models.tokenizer_files import Padding
 
 HIDDEN, NUM_TOKENS = 6, 8
 Dim = int | str  # "B" rows, "L" tokens, or fixed
@@ -169,8 +170,13 @@ def batch(num_rows: int, length: int) -> Feed:
 
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_outputs_stay(seed: int) -> None:
-    encoded = Encoded(np.arange(NUM_TOKENS, dtype=np.int64), None, np.array([NUM_TOKENS], np.int64))
-    texts = Texts(encoded, np.zeros(1, np.int64), pad_id=0)
+    encoded = Encoded(
+        np.arange(NUM_TOKENS, dtype=np.int64),
+        None,
+        np.array([NUM_TOKENS], np.int64),
+        np.zeros(1, np.int64),
+    )
+    texts = Texts(encoded, np.zeros(1, np.int64), Padding(0), np.arange(1))
     feeds = [batch(1, 1), batch(3, 5), batch(2, 20), batch(4, 4)]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"

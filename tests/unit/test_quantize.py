@@ -13,6 +13,7 @@ import pytest
 from monox_kit.export.quantize import Calibration, write_quantized
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Encoded
+from monox_kit.models.tokenizer_files import Padding
 
 
 def one_node() -> Any:
@@ -55,8 +56,10 @@ def test_bars_of_nncf_stay_off_stdout(
     source.mkdir()
     folder.mkdir()
     onnx.save(one_node(), str(source / "model.onnx"))
-    encoded = Encoded(np.array([5, 6, 7]), None, lengths=np.array([2, 1]))
-    texts = Texts(encoded, np.array([0, 1]), pad_id=0)
+    encoded = Encoded(
+        np.array([5, 6, 7]), None, lengths=np.array([2, 1]), truncated=np.zeros(2, np.int64)
+    )
+    texts = Texts(encoded, np.array([0, 1]), Padding(0), np.arange(2))
     write_quantized("int8-nncf", source, folder, Calibration(texts, has_token_types=False))
     assert capsys.readouterr().out == ""
     assert seen == [(2, 0.8, "largest")]

@@ -13,6 +13,7 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import CorpusError
 from monox_kit.labelling.windows import ShardWindow, shard_windows
 from monox_kit.models.tokenizer import Encoded
+from monox_kit.models.tokenizer_files import Padding
 from monox_kit.store import ShardRange
 
 SHARDS = [ShardRange(0, 0, 4), ShardRange(1, 4, 8), ShardRange(2, 8, 10)]
@@ -22,11 +23,11 @@ LINES = [f'{{"id": "{row}", "text": "text {row % 3} of {row}"}}\n' for row in ra
 class OneToken:
     """A tokenizer that takes every text for one token."""
 
-    pad_id = 0
+    padding = Padding(0)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         ones = np.ones(len(texts), np.int64)
-        return Encoded(ones, None, ones)
+        return Encoded(ones, None, ones, 0 * ones)
 
 
 def read(
