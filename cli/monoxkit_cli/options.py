@@ -101,7 +101,10 @@ Quoting = Annotated[
 ]
 LabelNames = Annotated[
     list[str] | None,
-    typer.Option("--label-names", help="What the label column's numbers stand for, from 0."),
+    typer.Option(
+        "--label-names",
+        help="Names of the classes 0, 1, ... that files or the model give as numbers.",
+    ),
 ]
 Language = Annotated[
     list[str] | None,

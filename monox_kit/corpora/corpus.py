@@ -54,23 +54,24 @@ class CorpusConfig(Config):
             `hub:NAME[:CONFIG][@SPLIT]` (split `train` by default), each with `:text=COLUMN` behind
             it where its columns have other names. A path that exists as written is that file,
             whatever its characters.
-        format: of all files; `auto` goes by each file's name, without .gz or .zst.
-        text_column: must exist. Not used for plain text, where a line is the text.
-        pair_column: second text of a pair.
-        label_column: gold label: text, a whole number, true or false (1 or 0); where any number of
-            classes apply, a list of these, in JSONL, Parquet and hub datasets.
-        id_column: document key: text or a whole number; the row number where there is none.
-        lang_column: language tag.
-        pair: `auto`: all rows have a pair or none has; `required`: all have; `none`: pairs are not
-            read.
+        format: input format of all files; auto goes by each file's name, without .gz or .zst.
+        text_column: column that holds the text. Not used for plain text, where a line is the text.
+        pair_column: column that holds the second text of a pair.
+        label_column: column that holds the gold label or labels. A label is text, a whole number,
+            true or false (1 or 0); where any number of classes apply, a list of these.
+        id_column: column that holds a key for each document. Text or a whole number; the row number
+            where there is none.
+        lang_column: column that holds the language tag, such as de.
+        pair: whether rows are text pairs: auto, required, or none to ignore them. With auto, all
+            rows have a pair or none has.
         delimiter: the character between the fields of CSV and TSV, or its name (tab). None takes
             the one under which the header has the text's column.
         encoding: the encoding of CSV, TSV, JSONL and plain text, such as cp1252. None takes UTF-8,
             UTF-16 by its mark, and in CSV and TSV also cp1252 where the bytes look like it.
         quoting: how quotes in CSV and TSV are read: minimal (fields may stand in them), none (as
             any character), or auto (none for TSV, minimal for CSV).
-        label_names: what the whole numbers in the label column stand for, in order from 0. -1 is
-            no label.
+        label_names: names of the classes 0, 1, ... that files or the model give as numbers. -1 is
+            no label; a model's own names stay, and LABEL_0 is none.
         language: the language of a file whose rows do not name one, as FILE=TAG. FILE is a name,
             the end of a path, or a glob.
 

@@ -261,6 +261,7 @@ def _load(config: CompareConfig, reference: str, progress: Progress) -> LoadedMo
     return load_model(
         reference,
         max_length=config.max_length,
+        label_names=config.test.label_names,
         provider="cpu" if is_torch else config.provider,
         device=config.device if is_torch else "cpu",
         progress=progress,

@@ -161,6 +161,7 @@ def evaluate(
         backend=config.backend,
         max_length=config.max_length,
         labels=labels,
+        label_names=config.test.label_names,
         provider=config.provider,
         device=config.device,
         progress=progress,

@@ -135,7 +135,7 @@ class TeacherModel:
         """
         self._config = config
         self._progress = progress
-        self.folder = open_folder(config.model, progress)
+        self.folder = open_folder(config.model, progress).named(config.corpus.label_names)
         self.provider = _provider(config, self.folder)
         require_runnable(config.teacher, self.provider, config.device)
         self.folder.require_backend(config.teacher)

@@ -125,6 +125,7 @@ def load(
     backend: Backend | None = None,
     max_length: int | None = None,
     labels: LabelSet | None = None,
+    label_names: Sequence[str] = (),
     provider: str = "cpu",
     device: str = "cpu",
     progress: Progress | None = None,
@@ -139,6 +140,7 @@ def load(
         backend: `onnx` or `torch`; None takes what the folder is made for.
         max_length: the truncation length in tokens; None takes the bundle's own, else 256.
         labels: names for the logits' columns where the model has none of its own.
+        label_names: the same as names alone, in the order of the logits; a model's own stay.
         provider: ONNX Runtime's execution provider.
         device: PyTorch's device.
         progress: where a download is reported.
@@ -153,6 +155,7 @@ def load(
             backend=backend,
             max_length=max_length,
             labels=labels,
+            label_names=label_names,
             provider=provider,
             device=device,
             progress=progress,

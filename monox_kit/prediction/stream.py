@@ -50,6 +50,7 @@ def predict_stream(config: PredictConfig, lines: IO[bytes] | None, out: IO[bytes
         config.model,
         backend=config.backend,
         max_length=config.max_length,
+        label_names=config.input.label_names,
         provider=config.provider,
         device=config.device,
     )

@@ -232,12 +232,16 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
 
 
 def _labels_for(path: Path | None, corpus: CorpusConfig, progress: Progress) -> LabelSet | None:
-    """The label set at `path`, else beside the corpus's first file; None where there is neither.
+    """The label set at `path`, else of the corpus's `label_names`, else beside its first file.
+
+    None where there is none of these.
 
     Beside what is not a local file it is not looked for, which a note says.
     """
     if path is not None:
         return LabelSet.read(path)
+    if corpus.label_names:
+        return LabelSet(corpus.label_names)
     first = resolve_paths(corpus.paths)[0]
     if isinstance(first, HubDataset) or first.filesystem is not None:
         progress.note(

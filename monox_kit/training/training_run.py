@@ -72,7 +72,7 @@ class TrainingRun:
     def prepared(self, progress: Progress) -> Prepared:
         """The inputs opened and checked, and the run's fingerprint; nothing is written."""
         dev = self._dev_config.read(self._sources.labels, self._sources.labelled, progress)
-        folder = open_folder(self._model, progress)
+        folder = open_folder(self._model, progress).named(self._dev_config.dev.label_names)
         task = build_task(self._method, self._sources)
         if any(
             (document.text_pair is not None) != task.rows.has_pairs
