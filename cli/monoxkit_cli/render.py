@@ -115,7 +115,7 @@ def _plain(table: Table) -> str:
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
-class Meter:
+class Pace:
     """Counts one task's work and says how fast it goes.
 
     The rate covers this run alone: work that an earlier run finished counts as done, not as speed.
@@ -207,10 +207,10 @@ class RichProgress:
 
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> MeteredTask:
         """Open a bar of `total` units (None: unknown), of which an earlier run finished `done`."""
-        meter = Meter(total, unit, done, self._clock)
+        pace = Pace(total, unit, done, self._clock)
         description = shown(description)
         if not self._stream.isatty():
-            return PlainTask(self._stream, description, meter, self._clock)
+            return PlainTask(self._stream, description, pace, self._clock)
         if self._live is None:
             self._live = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -221,7 +221,7 @@ class RichProgress:
             )
             self._live.start()
         self._num_open += 1
-        return BarTask(self._live, description, meter, self._close_bar)
+        return BarTask(self._live, description, pace, self._close_bar)
 
     def note(self, message: str) -> None:
         """Show one line that the user should see."""
@@ -243,8 +243,8 @@ class RichProgress:
 class MeteredTask:
     """One task of `RichProgress`; its two forms differ in what they draw."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self, pace: Pace) -> None:
+        self._meter = pace
 
     def advance(self, amount: int = 1) -> None:
         """Count `amount` more units as done."""
@@ -278,9 +278,9 @@ class PlainTask(MeteredTask):
     """Lines without control codes, for logs and pipes: one in ten seconds, and one at the end."""
 
     def __init__(
-        self, stream: TextIO, description: str, meter: Meter, clock: Callable[[], float]
+        self, stream: TextIO, description: str, pace: Pace, clock: Callable[[], float]
     ) -> None:
-        super().__init__(meter)
+        super().__init__(pace)
         self._stream = stream
         self._description = description
         self._clock = clock
@@ -296,8 +296,8 @@ class PlainTask(MeteredTask):
         self._write("stopped at " if stopped else "done: ")
 
     def _write(self, state: str) -> None:
-        meter = self._meter
-        self._stream.write(f"{self._description}: {state}{meter.counted()}  {meter.speed()}\n")
+        pace = self._meter
+        self._stream.write(f"{self._description}: {state}{pace.counted()}  {pace.speed()}\n")
         self._stream.flush()
 
 
@@ -305,13 +305,13 @@ class BarTask(MeteredTask):
     """One live bar."""
 
     def __init__(
-        self, live: Progress, description: str, meter: Meter, on_end: Callable[[], None]
+        self, live: Progress, description: str, pace: Pace, on_end: Callable[[], None]
     ) -> None:
-        super().__init__(meter)
+        super().__init__(pace)
         self._live = live
         self._on_end = on_end
         self._task: TaskID = live.add_task(
-            description, total=meter.total, completed=meter.done, meter=meter
+            description, total=pace.total, completed=pace.done, pace=pace
         )
 
     def _draw(self) -> None:
@@ -326,11 +326,11 @@ class BarTask(MeteredTask):
 
 
 class _MeterColumn(ProgressColumn):
-    """What the task's meter says, drawn anew at every refresh."""
+    """What the task's pace says, drawn anew at every refresh."""
 
     def render(self, task: Task) -> Text:
-        meter: Meter = task.fields["meter"]
-        return Text(f"{meter.counted()}  {meter.speed()}", overflow="ellipsis", no_wrap=True)
+        pace: Pace = task.fields["pace"]
+        return Text(f"{pace.counted()}  {pace.speed()}", overflow="ellipsis", no_wrap=True)
 
 
 def duration(seconds: float) -> str:

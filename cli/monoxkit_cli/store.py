@@ -182,13 +182,25 @@ def export(
     emit(written, as_json, lambda: _export_table(written))
 
 
-def _info_table(found: StoreInfo) -> Table:
+def _facts(title: str, *rows: tuple[str, str]) -> Table:
+    """A table of what there is, and its value."""
     from rich.table import Table
 
-    table = Table("what", "value", title=found.path)
+    table = Table("what", "value", title=title)
+    for what, value in rows:
+        table.add_row(what, value)
+    return table
+
+
+def _megabytes(num_bytes: int) -> tuple[str, str]:
+    return "size", f"{num_bytes / 1e6:.1f} MB"
+
+
+def _info_table(found: StoreInfo) -> Table:
     state = "complete" if found.complete else "incomplete: run monoxkit label again to finish"
     labels = ", ".join(found.labels[:12]) + (", ..." if len(found.labels) > 12 else "")
-    for what, value in (
+    return _facts(
+        found.path,
         ("state", state),
         ("rows", f"{found.num_rows_done:,} of {found.num_rows:,}"),
         ("shards", f"{found.num_shards_done:,} of {found.num_shards:,}"),
@@ -198,44 +210,40 @@ def _info_table(found: StoreInfo) -> Table:
         ("problem type", found.problem_type.replace("_", " ")),
         ("logits", found.dtype),
         ("texts", "pairs" if found.has_pairs else "single"),
-        ("size", f"{found.num_bytes / 1e6:.1f} MB"),
+        _megabytes(found.num_bytes),
         ("digest", found.digest or "-"),
         *((key.replace("_", " "), str(value)) for key, value in found.fingerprint.items()),
-    ):
-        table.add_row(what, value)
-    return table
+    )
 
 
 def _verify_table(report: VerifyReport) -> Table:
-    from rich.table import Table
-
-    table = Table("what", "value", title=f"{report.path}: every byte read")
-    table.add_row("intact shards", f"{report.num_shards:,}")
-    table.add_row("rows in them", f"{report.num_rows:,}")
-    table.add_row("size", f"{report.num_bytes / 1e6:.1f} MB")
     state = "yes" if report.complete else "no: monoxkit label finishes it"
-    table.add_row("complete", "no: see the problems" if report.problems else state)
-    for problem in report.problems:
-        table.add_row("problem", problem)
-    return table
+    return _facts(
+        f"{report.path}: every byte read",
+        ("intact shards", f"{report.num_shards:,}"),
+        ("rows in them", f"{report.num_rows:,}"),
+        _megabytes(report.num_bytes),
+        ("complete", "no: see the problems" if report.problems else state),
+        *(("problem", problem) for problem in report.problems),
+    )
 
 
 def _stats_tables(found: StoreStats) -> list[Table]:
     from rich.table import Table
 
     rows = max(found.num_rows_done, 1)
-    table = Table("what", "value", title=found.path)
     state = "complete" if found.complete else "incomplete: the rows that are there are counted"
-    table.add_row("state", state)
-    table.add_row("rows", f"{found.num_rows_done:,} of {found.num_rows:,}")
-    table.add_row("rows with a gold label", f"{found.num_labelled:,}")
-    if found.agreement is not None:
-        table.add_row("of these with the gold label predicted", f"{found.agreement:.2%}")
-    for precision, number in found.precision_rows.items():
-        table.add_row(f"rows computed in {precision}", f"{number:,}")
-    table.add_row("rows recomputed by the guard", f"{found.num_recomputed:,}")
-    table.add_row("duplicates of an earlier row", f"{found.num_duplicates:,}")
-
+    gold = [] if found.agreement is None else [f"{found.agreement:.2%}"]
+    table = _facts(
+        found.path,
+        ("state", state),
+        ("rows", f"{found.num_rows_done:,} of {found.num_rows:,}"),
+        ("rows with a gold label", f"{found.num_labelled:,}"),
+        *(("of these with the gold label predicted", share) for share in gold),
+        *((f"rows computed in {name}", f"{n:,}") for name, n in found.precision_rows.items()),
+        ("rows recomputed by the guard", f"{found.num_recomputed:,}"),
+        ("duplicates of an earlier row", f"{found.num_duplicates:,}"),
+    )
     labels = Table("label", "predicted", "of rows", "gold", "both", title="Labels")
     ordered = sorted(found.labels, key=lambda label: -label.predicted)
     for label in ordered[:_SHOWN_LABELS]:
@@ -260,37 +268,34 @@ def _spread_table(spreads: Mapping[str, Spread]) -> Table:
 
 
 def _merge_table(report: MergeReport) -> Table:
-    from rich.table import Table
-
-    table = Table("what", "value", title=report.store)
     kinds = {"shards": "parts of one store", "rows": "stores one after the other"}
-    table.add_row("made from", f"{len(report.parts)} {kinds[report.kind]}")
-    table.add_row("rows", f"{report.num_rows:,}")
-    table.add_row("shards", f"{report.num_shards:,}")
-    table.add_row("rows merged by an earlier run", f"{report.num_resumed_rows:,}")
-    table.add_row("digest", report.store_digest)
-    return table
+    return _facts(
+        report.store,
+        ("made from", f"{len(report.parts)} {kinds[report.kind]}"),
+        ("rows", f"{report.num_rows:,}"),
+        ("shards", f"{report.num_shards:,}"),
+        ("rows merged by an earlier run", f"{report.num_resumed_rows:,}"),
+        ("digest", report.store_digest),
+    )
 
 
 def _fetch_table(report: FetchReport) -> Table:
-    from rich.table import Table
-
-    table = Table("what", "value", title=report.store)
-    table.add_row("fetched from", report.url)
-    table.add_row("rows", f"{report.num_rows:,}")
-    table.add_row("shards", f"{report.num_shards:,}")
-    table.add_row("rows fetched by an earlier run", f"{report.num_resumed_rows:,}")
-    table.add_row("size", f"{report.num_bytes / 1e6:.1f} MB")
-    table.add_row("digest", report.store_digest)
-    return table
+    return _facts(
+        report.store,
+        ("fetched from", report.url),
+        ("rows", f"{report.num_rows:,}"),
+        ("shards", f"{report.num_shards:,}"),
+        ("rows fetched by an earlier run", f"{report.num_resumed_rows:,}"),
+        _megabytes(report.num_bytes),
+        ("digest", report.store_digest),
+    )
 
 
 def _export_table(written: ExportedStore) -> Table:
-    from rich.table import Table
-
-    table = Table("what", "value", title=written.path)
-    table.add_row("format", written.format)
-    table.add_row("rows", f"{written.num_rows:,}")
-    table.add_row("size", f"{written.num_bytes / 1e6:.1f} MB")
-    table.add_row("digest of the store", written.store_digest)
-    return table
+    return _facts(
+        written.path,
+        ("format", written.format),
+        ("rows", f"{written.num_rows:,}"),
+        _megabytes(written.num_bytes),
+        ("digest of the store", written.store_digest),
+    )

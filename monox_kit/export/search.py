@@ -140,7 +140,7 @@ class Search:
             reason = f"expected the {candidate.name} graph to be built, found: {first_line(error)}."
             if self._config.precision != AUTO:
                 raise error if isinstance(error, MonoxError) else ModelError(reason) from error
-            return self._remember(replace(candidate, rejected=reason))
+            return self._note_or_drop(replace(candidate, rejected=reason))
         candidate = replace(candidate, model_bytes=_model_bytes(folder.path))
         self._task.detail(f"checking {candidate.name}")
         try:
@@ -150,10 +150,10 @@ class Search:
             )
             logits = score_texts(graph, self._subject.check).logits
         except MonoxError as error:
-            return self._remember(replace(candidate, rejected=str(error)))
+            return self._note_or_drop(replace(candidate, rejected=str(error)))
         except Exception as error:  # a graph that loads may still fail to run
             reason = f"expected the {candidate.name} graph to run, found: {first_line(error)}."
-            return self._remember(replace(candidate, rejected=reason))
+            return self._note_or_drop(replace(candidate, rejected=reason))
         found = None
         if np.isfinite(logits).all():
             problem = problem_of(self._subject.reference.labels)
@@ -163,7 +163,7 @@ class Search:
             self._graphs[candidate.name] = graph
             if self._config.precision == AUTO:
                 candidate = replace(candidate, tokens_per_s=self._rate(graph))
-        return self._remember(replace(candidate, agreement=found, rejected=reason_or_none))
+        return self._note_or_drop(replace(candidate, agreement=found, rejected=reason_or_none))
 
     def _built(self, candidate: Candidate) -> ModelFolder:
         """The candidate as an openable folder; what is there already is used again."""
@@ -264,7 +264,8 @@ class Search:
                 self._task.detail(f"timing {one.name}, round {number + 1} of {_ROUNDS}")
                 rates[one.name].append(self._rate(self._graphs[one.name]))
         timed = _fastest_first(
-            self._remember(replace(one, tokens_per_s=median(rates[one.name]))) for one in finalists
+            self._note_or_drop(replace(one, tokens_per_s=median(rates[one.name])))
+            for one in finalists
         )
         level = [one for one in timed if _speed(one) >= _TIE * _speed(timed[0])]
         best = max(level, key=lambda one: one.agreement.argmax if one.agreement else 0.0)
@@ -280,9 +281,9 @@ class Search:
         return best
 
     def _reject(self, candidate: Candidate, reason: str) -> None:
-        self._remember(replace(candidate, rejected=reason))
+        self._note_or_drop(replace(candidate, rejected=reason))
 
-    def _remember(self, candidate: Candidate) -> Candidate:
+    def _note_or_drop(self, candidate: Candidate) -> Candidate:
         """Note what is known of a candidate now; a rejected one's session and files go."""
         if candidate.name not in self.found:
             self._task.advance()

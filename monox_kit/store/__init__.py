@@ -2,16 +2,15 @@
 
 from monox_kit.store.address import require_local, store_url
 from monox_kit.store.builder import ShardBuilder
+from monox_kit.store.export import ExportedStore, export_store
 from monox_kit.store.folder import begun_manifest
 from monox_kit.store.folder_writer import FolderWriter, begin_store
 from monox_kit.store.format import CompleteRecord, ShardRange, StoreManifest
-from monox_kit.store.interop import ExportedStore, export_store
 from monox_kit.store.location import StoreLocation, store_location
 from monox_kit.store.merge import MergeReport, merge_stores
 from monox_kit.store.reader import LogitStore, StoreInfo
 from monox_kit.store.remote.fetch import FetchReport, fetch_store, verify_remote
 from monox_kit.store.remote.staging import staging_root
-from monox_kit.store.sampler import RowPermutation
 from monox_kit.store.stats import StoreStats, store_stats
 from monox_kit.store.verify import VerifyReport, verify_store
 from monox_kit.store.writer import StoreWriter
@@ -23,7 +22,6 @@ __all__ = [
     "FolderWriter",
     "LogitStore",
     "MergeReport",
-    "RowPermutation",
     "ShardBuilder",
     "ShardRange",
     "StoreInfo",

@@ -12,7 +12,7 @@ from monox_kit.store.folder import begun_manifest, require_own_folder
 from monox_kit.store.folder_writer import FolderWriter, begin_store
 from monox_kit.store.format import SCAN_FILE, StoreManifest
 from monox_kit.store.reader import LogitStore, StoreInfo
-from monox_kit.store.remote.fetch import remote_info, verify_remote
+from monox_kit.store.remote.fetch import verify_remote
 from monox_kit.store.remote.objects import ObjectFolder
 from monox_kit.store.remote.staging import staging_root
 from monox_kit.store.remote.store import RemoteStore
@@ -116,7 +116,8 @@ class _Url(StoreLocation):
         return RemoteWriter(self._objects, manifest, shards, self._staging or staging_root())
 
     def info(self) -> StoreInfo:
-        return remote_info(self._objects.url)
+        store = RemoteStore.at(self._objects.url)
+        return StoreInfo.of(store, *store.checked_complete())
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         return verify_remote(self._objects.url, progress, self._staging)

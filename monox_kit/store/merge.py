@@ -13,7 +13,7 @@ from monox_kit.store.contents import ShardContents, text_bytes
 from monox_kit.store.folder import begun_manifest
 from monox_kit.store.folder_writer import FolderWriter
 from monox_kit.store.format import STORE_FILE, ShardRange
-from monox_kit.store.parts import Piece, merge_plan
+from monox_kit.store.merge_plan import Piece, merge_plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -106,15 +106,16 @@ class LogitStore:
         self,
         folder: StoreFolder,
         complete: CompleteRecord | None,
-        done: frozenset[int],
+        totals: ShardTotals,
         verify: VerifyMode,
     ) -> None:
-        """Used by `open`, which has checked the records of all shards in `done`."""
+        """Used by `open`, which has checked the records of all shards in `totals`."""
         self.folder = folder.path
         self.manifest = folder.manifest
         self._folder = folder
         self._complete = complete
-        self._done = done
+        self._totals = totals
+        done = frozenset(shard.index for shard in totals.digests)
         self._arrays = MappedArrays(folder, done, check_digests=verify == "read")
         self._bodies = ("text", "text_pair") if self.manifest.has_pairs else ("text",)
 
@@ -148,7 +149,7 @@ class LogitStore:
         complete, totals = store.checked_complete() if allow_incomplete else store.finished()
         if verify == "full":
             verify_store(store.path).require_intact()
-        return cls(store, complete, frozenset(shard.index for shard in totals.digests), verify)
+        return cls(store, complete, totals, verify)
 
     @property
     def labels(self) -> LabelSet:
@@ -185,7 +186,7 @@ class LogitStore:
 
     def shards(self) -> list[ShardRange]:
         """The finished shards, in order."""
-        return [self.manifest.shard(index) for index in sorted(self._done)]
+        return list(self._totals.digests)
 
     def logits(self, rows: Int64s | slice) -> Logits:
         """[n, C] float32 logits of n rows, in the order asked for, as a copy.
@@ -310,8 +311,5 @@ class LogitStore:
         return verify_store(self.folder, progress)
 
     def info(self) -> StoreInfo:
-        """What is in the store; reads the shards' records, not their arrays."""
-        totals = ShardTotals()
-        for shard in self.shards():
-            totals.add(self._folder.read_shard(shard))
-        return StoreInfo.of(self._folder, self._complete, totals)
+        """What is in the store, as its records told when it was opened."""
+        return StoreInfo.of(self._folder, self._complete, self._totals)

@@ -8,7 +8,7 @@ import numpy as np
 
 from monox_kit.data import Int64s
 from monox_kit.models.batching import plan_batches
-from monox_kit.store import RowPermutation
+from monox_kit.training.permutation import RowPermutation
 
 # Rows are sorted by length within groups of this many batches: short texts meet short ones, and
 # the groups stay random. A small set has some groups too: one alone would make the same batches

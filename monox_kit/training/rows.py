@@ -19,7 +19,7 @@ from monox_kit.training.teachers import StoredTeacher
 _BLOCK_ROWS = 65_536
 
 
-class RowSource(Protocol):
+class TargetRows(Protocol):
     """Texts with targets, by position; nothing is read before it is asked for."""
 
     @property
@@ -159,7 +159,7 @@ class PseudoLabelledRows(_StoreRows):
 class TrainingRows:
     """Several sources as one sequence of rows."""
 
-    def __init__(self, sources: Sequence[RowSource]) -> None:
+    def __init__(self, sources: Sequence[TargetRows]) -> None:
         self._sources = [source for source in sources if len(source)]
         if len({source.has_pairs for source in self._sources}) > 1:
             raise ConfigError(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from monoxkit_cli.render import Meter, RichProgress, duration, emit
+from monoxkit_cli.render import Pace, RichProgress, duration, emit
 
 
 class Terminal(io.StringIO):
@@ -126,17 +126,17 @@ def test_a_terminal_gets_live_bars_and_notes_between() -> None:
 
 def test_meter_of_bytes() -> None:
     clock = Clock()
-    meter = Meter(3_000_000, "bytes", clock=clock)
+    pace = Pace(3_000_000, "bytes", clock=clock)
     clock.now_s += 2
-    meter.done = 1_500_000
-    assert meter.counted() == "1.5 MB/3.0 MB"
-    assert meter.speed() == "750.0 kB/s  0:02 elapsed  0:02 left"
+    pace.done = 1_500_000
+    assert pace.counted() == "1.5 MB/3.0 MB"
+    assert pace.speed() == "750.0 kB/s  0:02 elapsed  0:02 left"
 
 
 def test_meter_before_the_first_unit() -> None:
-    meter = Meter(None, "rows", done=5)
-    assert (meter.rate, meter.remaining_s) == (None, None)
-    assert meter.counted() == "5 rows"
+    pace = Pace(None, "rows", done=5)
+    assert (pace.rate, pace.remaining_s) == (None, None)
+    assert pace.counted() == "5 rows"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monox_kit.errors import StoreError
-from monox_kit.store import RowPermutation
+from monox_kit.training.permutation import RowPermutation
 
 SEEDS = st.integers(-(2**70), 2**70)
 EPOCHS = st.integers(0, 2**40)

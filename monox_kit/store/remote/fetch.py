@@ -15,7 +15,6 @@ from monox_kit.store.contents import check_shard
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.folder_writer import FolderWriter
 from monox_kit.store.format import ShardRange
-from monox_kit.store.reader import StoreInfo
 from monox_kit.store.record import corrupt
 from monox_kit.store.remote.shard_object import ShardHead
 from monox_kit.store.remote.staging import staging_folder, staging_root
@@ -134,17 +133,6 @@ def _require_same_shards(out: Path, digests: Mapping[ShardRange, str]) -> None:
                 f"{local.shard_folder(shard)}: expected the digest "
                 f"{expected[:16]}... as at the URL, found {found[:16]}.... Give another --out."
             )
-
-
-def remote_info(url: str) -> StoreInfo:
-    """What is in a store at a URL; reads the shards' records, not their arrays.
-
-    Raises:
-        StoreCorrupt: a record is damaged.
-        StorageError: the service refused.
-    """
-    store = RemoteStore.at(url)
-    return StoreInfo.of(store, *store.checked_complete())
 
 
 def verify_remote(

@@ -16,7 +16,7 @@ import pytest
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, StorageError, StoreCorrupt, StoreIncomplete
-from monox_kit.store import FolderWriter, LogitStore, export_store, interop
+from monox_kit.store import FolderWriter, LogitStore, export, export_store
 from tests.store_samples import FINGERPRINT, LABELS, manifest, shard_arguments, tree, write_store
 
 
@@ -85,7 +85,7 @@ def test_shards_of_much_text_become_large_strings(
 ) -> None:
     folder = write_store(tmp_path / "s")
     # Its shards hold up to 57 bytes of text, and less of ids.
-    monkeypatch.setattr(interop, "_MOST_STRING_BYTES", 128 + 30)
+    monkeypatch.setattr(export, "_MOST_STRING_BYTES", 128 + 30)
     export_store(folder, tmp_path / "s.parquet")
     table = pq.read_table(tmp_path / "s.parquet")
     assert table.schema.field("text").type == pa.large_string()
