@@ -67,7 +67,7 @@ def read_tokenizer(folder: Path, *, is_ours: bool) -> Read:
     if not path.is_file():
         content = _converted(folder)
         tokenizer = parse_tokenizer(content, folder)
-        return Read(tokenizer, read_settings(folder, content, tokenizer))
+        return Read(tokenizer, _settings(folder, content, tokenizer))
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -75,11 +75,18 @@ def read_tokenizer(folder: Path, *, is_ours: bool) -> Read:
             f"{path}: the file cannot be read: {first_line(error)}. Restore it."
         ) from error
     tokenizer = parse_tokenizer(content, path)
-    settings = read_settings(folder, content, tokenizer)
+    settings = _settings(folder, content, tokenizer)
     if is_ours or find_spec("transformers") is None:
         return Read(tokenizer, settings)
-    meant = _compared(folder, tokenizer)
-    return Read(meant, settings)
+    with as_model_errors(path, "a tokenizer that reads golden texts", "Restore the file."):
+        return Read(_compared(folder, tokenizer), settings)
+
+
+def _settings(folder: Path, content: str, tokenizer: RustTokenizer) -> TokenizerSettings:
+    with as_model_errors(
+        folder / TOKENIZER_CONFIG_FILE, "a tokenizer's settings", "Restore the file."
+    ):
+        return read_settings(folder, content, tokenizer)
 
 
 def _converted(folder: Path) -> str:

@@ -254,3 +254,21 @@ def sharded_checkpoint(folder: Path, canary: Canary) -> None:
 def lfs(file: str) -> Callable[[Path, Canary], object]:
     """What Git keeps in place of a large file."""
     return text(file, "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+
+
+def tokenizer(**parts: Any) -> Callable[[Path, Canary], object]:
+    """`tokenizer.json` with other parts; a dict changes the part that is there."""
+
+    def build(folder: Path, _: Canary) -> None:
+        content = json.loads((folder / TOKENIZER).read_text())
+        for name, value in parts.items():
+            is_change = isinstance(value, dict) and isinstance(content.get(name), dict)
+            content[name] = content[name] | value if is_change else value
+        (folder / TOKENIZER).write_text(json.dumps(content))
+
+    return build
+
+
+def secret_key(file: str, *names: str) -> Callable[[Path, Canary], object]:
+    """Keys whose value is the canary's path."""
+    return lambda folder, canary: edit(folder, file, **dict.fromkeys(names, str(canary.secret)))

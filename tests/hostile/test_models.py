@@ -45,14 +45,18 @@ from tests.hostile.models import (
     lfs,
     linked,
     nested_graphs,
+    secret_key,
     sharded_checkpoint,
     text,
+    tokenizer,
     weights,
 )
 from tests.tiny_models import bert_classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 CUSTOM = {"AutoConfig": "evil.Evil", "AutoModelForSequenceClassification": "evil.Evil"}
+# What a saved tokenizer consists of.
+SAVED = {TOKENIZER, SETTINGS, "special_tokens_map.json"}
 BOMB = [helper.make_node("EPContext", ["input_ids"], ["logits"], ep_cache_context="evil.so")]
 NAN = np.full(3, np.nan, np.float32)
 
@@ -98,6 +102,7 @@ KEYS = [
     Case("method", key(CONFIG, to_dict="x"), ""),
     Case("class", key(CONFIG, __class__="x"), CONFIG),
     Case("padding-outside", key(CONFIG, pad_token_id=1 << 40), CONFIG),
+    Case("other-config", key(CONFIG, configuration_files=["config.4.0.0.json"]), None),
     Case("name-or-path", key(CONFIG, _name_or_path="evil/repo"), None),
 ]
 INDEXES = [
@@ -233,7 +238,57 @@ GRAPHS = [
     Case("graph-lfs", lambda folder, _: ((folder / WEIGHTS).unlink(),
          lfs(GRAPH)(folder, _)), GRAPH),
 ]  # fmt: skip
-CASES = [*CODE, *LINKS, *KEYS, *INDEXES, *DAMAGE, *RECORDS, *GRAPHS]
+TOKENIZERS = [
+    Case("settings-vocab-file", secret_key(SETTINGS, "vocab_file", "tokenizer_file", "merges_file",
+         "spm_file", "special_tokens_map_file", "added_tokens_file"), None),
+    Case("map-vocab-file", secret_key("special_tokens_map.json", "vocab_file"), None),
+    Case("settings-gguf", secret_key(SETTINGS, "gguf_file", "name_or_path"), None),
+    Case("settings-inputs", key(SETTINGS, init_inputs=["/etc/hostname"]), None),
+    Case("settings-template", key(SETTINGS, chat_template={"../../evil": "x", "default": "y"}),
+         None),
+    Case("settings-template-list", key(SETTINGS, chat_template=[
+         {"name": "../../evil", "template": "x"}]), None),
+    Case("settings-other-files", key(SETTINGS, fast_tokenizer_files=["tokenizer.4.0.0.json"]),
+         None),
+    Case("settings-class", key(SETTINGS, tokenizer_class="os.system"), None),
+    Case("settings-class-number", key(SETTINGS, tokenizer_class=7), None),
+    Case("settings-side", key(SETTINGS, padding_side="evil"), None),
+    Case("settings-length", key(SETTINGS, model_max_length="evil"), None),
+    Case("settings-inputs-names", key(SETTINGS, model_input_names=7), None),
+    Case("settings-pad-number", key(SETTINGS, pad_token=7), None),
+    Case("settings-pad-unknown", key(SETTINGS, pad_token="[EVIL]"), "embedding"),
+    Case("settings-added", key(SETTINGS, added_tokens_decoder={"x": "y"}), SETTINGS),
+    Case("settings-special", key(SETTINGS, extra_special_tokens=[7]), None),
+    Case("tokenizer-cut", tokenizer(truncation={"direction": "Right", "max_length": 2,
+         "strategy": "LongestFirst", "stride": 5}), None),
+    Case("tokenizer-padding", tokenizer(padding={"strategy": {"Fixed": 1 << 40},
+         "direction": "Right", "pad_to_multiple_of": 0, "pad_id": 0, "pad_type_id": 0,
+         "pad_token": "[PAD]"}), None),
+    Case("tokenizer-regex", tokenizer(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("},
+         "behavior": "Removed", "invert": False}), TOKENIZER),
+    Case("tokenizer-charsmap", tokenizer(normalizer={"type": "Precompiled",
+         "precompiled_charsmap": "AAAA"}), TOKENIZER),
+    Case("tokenizer-replace", tokenizer(normalizer={"type": "Replace", "pattern": {"String": ""},
+         "content": "evil"}), None),
+    Case("tokenizer-ids", tokenizer(added_tokens=[{"id": 1 << 31, "content": "[EVIL]",
+         "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+         "special": True}]), "embedding"),
+    Case("tokenizer-unk", tokenizer(model={"unk_token": "[EVIL]"}), TOKENIZER),
+    Case("tokenizer-template", tokenizer(post_processor={"type": "TemplateProcessing",
+         "single": [{"SpecialToken": {"id": "[EVIL]", "type_id": 0}}], "pair": [],
+         "special_tokens": {}}), None),
+    Case("tokenizer-types", tokenizer(post_processor={"type": "TemplateProcessing",
+         "single": [{"Sequence": {"id": "A", "type_id": 99}}], "pair": [
+         {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+         "special_tokens": {}}), None),
+    Case("tokenizer-unigram", tokenizer(model={"type": "Unigram", "vocab": [], "unk_id": 9}),
+         TOKENIZER),
+    Case("tokenizer-unigram-unk", tokenizer(model={"type": "Unigram", "vocab": [["a", 0.0]],
+         "unk_id": 9}), TOKENIZER),
+    Case("tokenizer-bpe", tokenizer(model={"type": "BPE", "vocab": {"a": 0}, "merges": ["b c"]}),
+         TOKENIZER),
+]  # fmt: skip
+CASES = [*TOKENIZERS, *CODE, *LINKS, *KEYS, *INDEXES, *DAMAGE, *RECORDS, *GRAPHS]
 assert len({case.name for case in CASES}) == len(CASES)
 
 
@@ -259,6 +314,11 @@ def test_a_hostile_folder_is_refused_by_name_or_loads_without_harm(
         model = load_model(str(folder), max_length=16)
         scored = score(model.classifier, model.tokenizer, [Document(0, "1", "game")])
         assert np.isfinite(scored.logits).all()
+        out = folder.parent / "saved" / "tokenizer"
+        out.mkdir(parents=True)
+        model.tokenizer.save(out)
+        assert {path.name for path in out.parent.rglob("*")} <= {"tokenizer", *SAVED}
+        canary.require_untouched(out)
         return
     with pytest.raises(ModelError) as refusal:
         load_model(str(folder), max_length=16)
