@@ -236,16 +236,6 @@ def table(rates: dict[str, float], arguments: argparse.Namespace) -> dict[str, A
         bounds = np.percentile(resampled[method] - resampled[BASELINE], [2.5, 97.5])
         return {**percent(gains), "interval": [round(100 * float(bound), 2) for bound in bounds]}
 
-    selection = {
-        method: {
-            f"{rate:g}": {
-                key: read((method, rate, arguments.seeds[0]), arguments)[key]
-                for key in ("dev_accuracy", "dev_loss", "average")
-            }
-            for rate in arguments.learning_rates
-        }
-        for method in METHODS
-    }
     return {
         "settings": {
             "model": arguments.model,
@@ -269,10 +259,24 @@ def table(rates: dict[str, float], arguments: argparse.Namespace) -> dict[str, A
             for language in runs[BASELINE][0]["accuracy"]
         },
         "dev_accuracy": {m: percent([run["dev_accuracy"] for run in runs[m]]) for m in METHODS},
-        "selection": selection,
+        "selection": _selection(arguments),
         "counts": {m: runs[m][0]["counts"] for m in METHODS},
         "steps": {m: runs[m][0]["steps"] for m in METHODS},
         "self_training_rounds": [run["rounds"] for run in runs["self-training"]],
+    }
+
+
+def _selection(arguments: argparse.Namespace) -> dict[str, Any]:
+    """By method and learning rate, what the rate was chosen by and what it gave."""
+    return {
+        method: {
+            f"{rate:g}": {
+                key: read((method, rate, arguments.seeds[0]), arguments)[key]
+                for key in ("dev_accuracy", "dev_loss", "average")
+            }
+            for rate in arguments.learning_rates
+        }
+        for method in METHODS
     }
 
 

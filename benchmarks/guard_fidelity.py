@@ -11,15 +11,19 @@ alone stands beside it, in fp32 and, where a guard computes in it, in bf16.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness import parser, positive, publish, timed
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.labelling import LabelConfig
+from monox_kit.labelling.guard_learning import guard_sample_rows
+from monox_kit.labelling.kept_scan import SAMPLE_ROWS
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import BF16, FP32, FP32_FILE, RunPrecision, open_folder
 from monox_kit.models.onnx_backend import OnnxClassifier
@@ -77,12 +81,8 @@ def main() -> None:
             logits[f"{precision} alone"] = found.logits
             alone_s[precision] = round(taken_s, 1)
         expected = logits[f"{FP32} alone"]
-        sampled = 2 * runs[arguments.guards[0]]["guard"]["guard_calibration_rows"]
-        # The sample that labelling drew: the same corpus and size give the same rows.
-        drawn = max(512, 2 * (arguments.guard_rows or 2000))
-        sample = Corpus(corpus).scan(sample_rows=drawn).sample[:sampled]
-    unseen = np.ones(len(texts), np.bool_)
-    unseen[[document.row for document in sample]] = False
+        # The ways' last configuration is guarded; all guards draw the same sample.
+        unseen = _unseen(config, runs[arguments.guards[0]]["guard"], len(texts))
     result = {
         "rows": len(texts),
         "unseen_rows": int(unseen.sum()),
@@ -104,6 +104,17 @@ def main() -> None:
         "bundle": {"precision": folder.record.precision if folder.record else None},
     }
     publish(arguments, result)
+
+
+def _unseen(config: LabelConfig, guard: Mapping[str, Any], num_rows: int) -> npt.NDArray[np.bool_]:
+    """[N] whether a row is none that the guard learned or was audited on."""
+    # The sample that labelling drew: the same corpus and size give the same rows.
+    drawn = max(SAMPLE_ROWS, guard_sample_rows(config))
+    sample = Corpus(config.corpus).scan(sample_rows=drawn).sample
+    unseen = np.ones(num_rows, np.bool_)
+    # One half calibrates, as many rows audit.
+    unseen[[each.row for each in sample[: 2 * guard["guard_calibration_rows"]]]] = False
+    return unseen
 
 
 if __name__ == "__main__":

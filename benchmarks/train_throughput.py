@@ -22,9 +22,10 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,10 +42,14 @@ from harness import (
 )
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.hardware import num_threads
+from monox_kit.models.batching import pad_batch
 from monox_kit.models.folder import open_folder
 from monox_kit.models.scoring import score
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.store import LogitStore
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 CONTENDERS = ("trainer-online", "trainer-store", "monoxkit-full", "monoxkit")
 BATCH_ROWS = 16
@@ -150,47 +155,13 @@ def _monoxkit(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Trainer as its documentation shows it, with a loss of its own."""
     import torch
-    from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+    from transformers import AutoModelForSequenceClassification, Trainer
 
-    from monox_kit.models.torch_backend import TorchClassifier, load_classifier, new_classifier
+    from monox_kit.models.torch_backend import TorchClassifier, new_classifier
 
     torch.set_num_threads(num_threads())
     store = LogitStore.open(arguments.store)
-    is_online = arguments.contender == "trainer-online"
     dev = read_labelled(CorpusConfig(paths=(arguments.dev,)), store.labels)
-    started = time.perf_counter()
-    folder = open_folder(arguments.model)
-    tokenizer = Tokenizer(folder.path, arguments.max_length)
-    model = new_classifier(folder, store.labels, arguments.seed)
-    teacher: Any = None
-    if is_online:
-        teacher_folder = open_folder(arguments.teacher)
-        teacher_tokenizer = Tokenizer(teacher_folder.path, arguments.max_length)
-        teacher = load_classifier(teacher_folder).model
-
-    class Rows(torch.utils.data.Dataset[Any]):
-        def __len__(self) -> int:
-            return len(store)
-
-        def __getitem__(self, row: int) -> int:
-            return row
-
-    def padded(tokens: Tokenizer, texts: list[str]) -> dict[str, Any]:
-        from monox_kit.models.batching import pad_batch
-        from monox_kit.models.torch_backend import model_inputs
-
-        batch = pad_batch(tokens.encode(texts, None), np.arange(len(texts)), tokens.padding)
-        return model_inputs(batch, "cpu")
-
-    def collate(rows: list[int]) -> dict[str, Any]:
-        picked = np.asarray(rows, np.int64)
-        texts = store.texts(picked)
-        inputs = padded(tokenizer, texts)
-        if is_online:
-            with torch.inference_mode():
-                logits = teacher(**padded(teacher_tokenizer, texts)).logits
-            return {**inputs, "teacher_logits": logits.clone()}
-        return {**inputs, "teacher_logits": torch.from_numpy(store.logits(picked))}
 
     class Distiller(Trainer):
         def compute_loss(
@@ -205,22 +176,14 @@ def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             loss = torch.nn.functional.cross_entropy(outputs.logits, targets)
             return (loss, outputs) if return_outputs else loss
 
-    options = TrainingArguments(
-        output_dir=str(scratch / "trainer"),
-        per_device_train_batch_size=BATCH_ROWS,
-        max_steps=arguments.steps,
-        learning_rate=LEARNING_RATE,
-        weight_decay=0.01,
-        warmup_steps=round(0.1 * arguments.steps),
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        logging_strategy="no",
-        seed=arguments.seed,
-    )
-    Distiller(model=model, args=options, train_dataset=Rows(), data_collator=collate).train()
+    started = time.perf_counter()
+    folder = open_folder(arguments.model)
+    tokenizer = Tokenizer(folder.path, arguments.max_length)
+    model = new_classifier(folder, store.labels, arguments.seed)
+    collate = _collator(arguments, store, tokenizer)
+    rows: Any = range(len(store))
+    options = _options(arguments, scratch)
+    Distiller(model=model, args=options, train_dataset=rows, data_collator=collate).train()
     classifier = TorchClassifier(model, store.labels)
     logits = score(classifier, tokenizer, dev).logits.astype(np.float64)
     model.save_pretrained(str(scratch / "student"))
@@ -236,6 +199,59 @@ def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "dev_accuracy": float((logits.argmax(axis=1) == gold).mean()),
         "precision": "fp32",
     }
+
+
+def _options(arguments: argparse.Namespace, scratch: Path) -> TrainingArguments:
+    """The Trainer's settings: what a user would write down for such a run."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=str(scratch / "trainer"),
+        per_device_train_batch_size=BATCH_ROWS,
+        max_steps=arguments.steps,
+        learning_rate=LEARNING_RATE,
+        weight_decay=0.01,
+        warmup_steps=round(0.1 * arguments.steps),
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        logging_strategy="no",
+        seed=arguments.seed,
+    )
+
+
+def _collator(
+    arguments: argparse.Namespace, store: LogitStore, tokenizer: Tokenizer
+) -> Callable[[list[int]], dict[str, Any]]:
+    """Rows to a batch with the teacher's logits, computed now or read from the store."""
+    import torch
+
+    from monox_kit.models.torch_backend import load_classifier, model_inputs
+
+    def padded(tokens: Tokenizer, texts: list[str]) -> dict[str, Any]:
+        batch = pad_batch(tokens.encode(texts, None), np.arange(len(texts)), tokens.padding)
+        return model_inputs(batch, "cpu")
+
+    def from_store(rows: list[int]) -> dict[str, Any]:
+        picked = np.asarray(rows, np.int64)
+        inputs = padded(tokenizer, store.texts(picked))
+        return {**inputs, "teacher_logits": torch.from_numpy(store.logits(picked))}
+
+    if arguments.contender != "trainer-online":
+        return from_store
+    teacher_folder = open_folder(arguments.teacher)
+    teacher_tokenizer = Tokenizer(teacher_folder.path, arguments.max_length)
+    teacher = load_classifier(teacher_folder).model
+
+    def online(rows: list[int]) -> dict[str, Any]:
+        texts = store.texts(np.asarray(rows, np.int64))
+        with torch.inference_mode():
+            logits = teacher(**padded(teacher_tokenizer, texts)).logits
+        return {**padded(tokenizer, texts), "teacher_logits": logits.clone()}
+
+    return online
 
 
 if __name__ == "__main__":
