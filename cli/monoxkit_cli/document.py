@@ -19,7 +19,9 @@ def page() -> str:
         "stderr; every command takes `--json`, which shows an error too: "
         '`{"error": {"class", "message", "exit_code"}}`. '
         "Options of several values take them after one name: `--test a.jsonl b.jsonl`; a command's "
-        "argument stands before its options.\n",
+        "argument stands before its options. Before a command's name: `--spin auto`, `on` or `off` "
+        "says whether waiting threads spin "
+        "([beside other work](operations.md#beside-other-work)).\n",
     ]
     for name, command in _commands("", typer.main.get_command(build_app())):
         description, _, example = (command.help or "").strip().rpartition("Example: ")
