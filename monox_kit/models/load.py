@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from monox_kit.data import Classifier, LabelSet
 from monox_kit.errors import ConfigError, ModelError
+from monox_kit.models.batching import pad_batch
 from monox_kit.models.folder import FP32, ONNX_FILE, Backend, ModelFolder, RunPrecision, open_folder
 from monox_kit.models.padding import EqualLengths, padding_changes
+from monox_kit.models.scoring import checked_logits
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.progress import Progress
 
@@ -95,6 +99,7 @@ class OpenModel:
             compiled=compiled,
         )
         if self._needs_equal_lengths is None:
+            require_length(self.folder, self.backend, loaded, self.tokenizer)
             record = self.folder.record
             is_fp32 = precision in (None, FP32) and (record is None or record.precision == FP32)
             self._needs_equal_lengths = needs_equal_lengths(
@@ -122,6 +127,30 @@ def open_tokenizer(folder: ModelFolder, max_length: int | None = None) -> Tokeni
             "tokenizer and save the model again, or restore the tokenizer that belongs to it."
         )
     return tokenizer
+
+
+def require_length(
+    folder: ModelFolder, backend: Backend, classifier: Classifier, tokenizer: Tokenizer
+) -> None:
+    """Check that an ONNX graph takes texts as long as the cut, where no record says that it does.
+
+    How many positions a graph has stands nowhere: one text of that length is scored.
+
+    Raises:
+        ConfigError: it takes only shorter ones.
+    """
+    longest = tokenizer.max_length
+    if backend == "torch" or (folder.record is not None and longest <= folder.record.max_length):
+        return
+    encoded = tokenizer.encode(["a " * longest])
+    rows = np.zeros(1, np.int64)
+    try:
+        checked_logits(classifier, pad_batch(encoded, rows, tokenizer.padding), rows)
+    except ModelError as error:
+        raise ConfigError(
+            f"--max-length: {folder.name} cannot score a text of {longest} tokens. {error} "
+            "Give a smaller --max-length or a model with more positions."
+        ) from error
 
 
 def needs_equal_lengths(

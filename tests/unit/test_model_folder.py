@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from monox_kit.data import Document, LabelSet
@@ -180,3 +182,38 @@ def test_a_folder_says_where_it_is_and_not_where_it_was_read_from(tmp_path: Path
     assert "monoxkit-" not in (tmp_path / "again" / "config.json").read_text()
     shutil.rmtree(path)
     assert "monoxkit-" not in str(model.config.name_or_path)
+
+
+def graph_of_positions(path: Path, rows: int) -> None:
+    """A graph whose position table has so many rows, of which RoBERTa's two are never used."""
+    table = np.random.default_rng(0).normal(size=(rows, 2)).astype(np.float32)
+    constants = {"one": np.int64(1), "first": np.array([0, 0]), "table": table}
+    nodes = [
+        helper.make_node("Shape", ["input_ids"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["length"]),
+        helper.make_node("Add", ["length", "one"], ["last"]),
+        helper.make_node("Gather", ["table", "last"], ["position"]),
+        helper.make_node("Gather", ["input_ids", "first"], ["ids"], axis=1),
+        helper.make_node("Cast", ["ids"], ["words"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["words", "position"], ["logits"]),
+    ]
+    names = ("input_ids", "attention_mask")
+    graph = helper.make_graph(
+        nodes,
+        "positions",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in names],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), str(path))
+
+
+def test_a_graph_is_asked_for_its_longest_input(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model", "roberta", **SMALL | {"max_position_embeddings": 98})
+    (path / "model.safetensors").unlink()
+    graph_of_positions(path / "model.onnx", 98)
+    assert load_model(str(path), max_length=96).tokenizer.max_length == 96
+    for length in (97, 98, 99):
+        with pytest.raises(ConfigError, match=f"max-length.*{length}"):
+            load_model(str(path), max_length=length)
