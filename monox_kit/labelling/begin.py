@@ -12,6 +12,7 @@ from typing import Any
 
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
 from monox_kit.errors import StorageError, StoreCorrupt, StoreNotBegun
+from monox_kit.foreign import stored_name
 from monox_kit.labelling.cluster import require_cluster
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard
@@ -236,4 +237,6 @@ def _teacher_name(config: LabelConfig, model: TeacherModel, begun: StoreManifest
     """
     if begun is not None and begun.fingerprint.get("teacher_digest") == model.folder.model_digest:
         return begun.fingerprint.get("teacher")
-    return model.folder.path.name if Path(config.model).exists() else config.model
+    if Path(config.model).expanduser().exists():  # a folder of this machine, `.` included
+        return stored_name(str(model.folder.path.absolute()))
+    return stored_name(config.model)

@@ -20,7 +20,7 @@ from rich.table import Table
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
 from monox_kit.data import LabelSet
 from monox_kit.errors import CorpusError, MonoxError
-from monox_kit.export.run import ExportSummary, _card_table
+from monox_kit.export.run import ExportSummary, _card_table, _published
 from monox_kit.foreign import (
     markdown_code,
     markdown_text,
@@ -37,7 +37,7 @@ from monox_kit.training.summary import TrainingSummary
 from monoxkit_cli.app import main
 from monoxkit_cli.render import RichProgress, emit
 from tests.store_samples import manifest, write_store
-from tests.tiny_models import bert_encoder, labelled_rows, write_jsonl
+from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 # What each would do to a terminal or to a reader's eye.
 HOSTILE: Mapping[str, str] = {
@@ -485,3 +485,35 @@ def test_a_labels_file_that_is_none_is_named(content: bytes, tmp_path: Path) -> 
         LabelSet.read(path)
     with pytest.raises(CorpusError, match="Is a directory"):
         LabelSet.read(tmp_path)
+
+
+def test_an_export_of_an_older_model_names_no_place_either() -> None:
+    run = {"command": "train-teacher", "dev_digest": "1"}
+    origin = {
+        "labelled_name": f"/home/me/data/train.jsonl, {URLS['s3']}",
+        "dev_names": {"dev": "../me/dev.jsonl"},
+        "num_labelled": 3,
+    }
+    older = {"model": "/home/me/encoder", "origin": origin, "run": run, "source": {"model": "~/x"}}
+    found = _published(older)
+    assert found["model"] == "encoder" and found["source"] == {"model": "x"}
+    assert found["origin"]["labelled_name"] == "train.jsonl, s3://***@bucket/corpus.jsonl"
+    assert found["origin"]["dev_names"] == {"dev": "dev.jsonl"}
+    assert found["run"] == run and found["origin"]["num_labelled"] == 3
+    assert older["model"] == "/home/me/encoder", "the record that was read is changed"
+
+
+@pytest.mark.parametrize("given", [".", "../teacher", "~/teacher"])
+def test_a_teacher_goes_by_its_folders_name(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    folder = bert_classifier(tmp_path / "home of me" / "teacher")
+    monkeypatch.setenv("HOME", str(tmp_path / "home of me"))
+    write_jsonl(folder / "rows.jsonl", labelled_rows(3, seed=1))
+    monkeypatch.chdir(folder)
+    line = ["label", "--teacher", "torch", "--model", given, "--corpus", "rows.jsonl"]
+    assert main([*line, "--store", str(tmp_path / "store")]) == 0
+    capsys.readouterr()
+    assert main(["store", "info", str(tmp_path / "store"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["fingerprint"]
+    assert told["teacher"] == "teacher"
