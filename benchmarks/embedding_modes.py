@@ -139,7 +139,7 @@ def accuracies(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             summary = train_student(config, out)
             tests = CorpusConfig(paths=tuple(str(p) for p in sorted(data.glob("test.*.jsonl"))))
-            report = evaluate(str(out), EvaluateConfig(test=tests))
+            report = evaluate(EvaluateConfig(model=str(out), test=tests))
             found[mode].append(
                 {
                     "seed": seed,

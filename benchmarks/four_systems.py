@@ -188,7 +188,7 @@ def tested(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     from monox_kit.progress import Silent
 
     tests = tuple(str(path) for path in sorted(arguments.data.glob("test.*.jsonl")))
-    config = EvaluateConfig(test=CorpusConfig(paths=tests))
+    config = EvaluateConfig(model="", test=CorpusConfig(paths=tests))
     loaded = load_model(model, progress=Silent())
     labels = loaded.classifier.labels
     documents = read_test(config.test, labels)
@@ -286,7 +286,7 @@ def _teacher(arguments: argparse.Namespace) -> dict[str, Any]:
     from monox_kit.evaluation import EvaluateConfig, evaluate
 
     test = CorpusConfig(paths=(str(arguments.data / "test.en.jsonl"),))
-    report = evaluate(arguments.teacher, EvaluateConfig(test=test))
+    report = evaluate(EvaluateConfig(model=arguments.teacher, test=test))
     return {"en": round(100 * report.languages["en"].accuracy, 2)}
 
 

@@ -22,6 +22,7 @@ silence_dependencies()
 
 # Where each public name lives.
 _HOMES = {
+    "evaluate": "monox_kit.door",
     "label": "monox_kit.door",
     "predict": "monox_kit.door",
     "compare": "monox_kit.door",
@@ -44,6 +45,7 @@ __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # names of `_HOMES`
 if TYPE_CHECKING:
     from monox_kit.data import LabelSet as LabelSet
     from monox_kit.door import compare as compare
+    from monox_kit.door import evaluate as evaluate
     from monox_kit.door import label as label
     from monox_kit.door import predict as predict
     from monox_kit.errors import MonoxError as MonoxError

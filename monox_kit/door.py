@@ -18,6 +18,7 @@ from typing import Any, get_args
 from monox_kit.config import Config, Setting, settings_of
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.evaluation.comparison import CompareConfig
+from monox_kit.evaluation.run import EvaluateConfig
 from monox_kit.extras import missing_extra
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.prediction.config import PredictConfig
@@ -260,6 +261,13 @@ STAGES: Mapping[str, Stage] = {
             positional=("model",),
         ),
         Stage(
+            name="evaluate",
+            summary="Measure a model in every language of some labelled files.",
+            config=EvaluateConfig,
+            function="monox_kit.evaluation.run:evaluate",
+            positional=("model",),
+        ),
+        Stage(
             name="compare",
             summary="Say by language whether one model is better than another on the same rows.",
             config=CompareConfig,
@@ -271,4 +279,5 @@ STAGES: Mapping[str, Stage] = {
 
 label = STAGES["label"].call()
 predict = STAGES["predict"].call()
+evaluate = STAGES["evaluate"].call()
 compare = STAGES["compare"].call()

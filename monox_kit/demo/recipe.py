@@ -229,7 +229,7 @@ class _Demo:
     def _evaluate(self, name: str) -> dict[str, Any]:
         """Per language; the English teacher in English only."""
         files = self._test_files(only="en" if name == "teacher" else None)
-        config = EvaluateConfig(test=CorpusConfig(paths=files), seed=self._config.seed)
+        config = EvaluateConfig(model=name, test=CorpusConfig(paths=files), seed=self._config.seed)
         inputs = {**self._model(name), "tests": [digest_file(Path(path)) for path in files]}
 
         def compute() -> dict[str, Any]:
@@ -247,7 +247,9 @@ class _Demo:
         """The exported student on every test row: per language, and against PyTorch."""
         bundle = f"{best}-onnx"
         files = self._test_files()
-        config = EvaluateConfig(test=CorpusConfig(paths=files), seed=self._config.seed)
+        config = EvaluateConfig(
+            model=bundle, test=CorpusConfig(paths=files), seed=self._config.seed
+        )
         inputs = {**self._model(best), **self._model(bundle), **asdict(config)}
         inputs["tests"] = [digest_file(Path(path)) for path in files]
 

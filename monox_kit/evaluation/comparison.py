@@ -134,6 +134,7 @@ def compare(config: CompareConfig, *, progress: Progress | None = None) -> Compa
     progress = progress or Silent()
     _require_used(config, progress)
     evaluation = EvaluateConfig(
+        model=config.first,
         test=config.test,
         source_language=config.source_language,
         batch_tokens=config.batch_tokens,

@@ -10,8 +10,9 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from annotated_types import Ge, Le, Lt
 
+from monox_kit.config import Config
 from monox_kit.corpora.corpus import CorpusConfig, read_by_file
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
@@ -26,7 +27,6 @@ from monox_kit.models.load import LoadedModel, load_model
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Truncation, score
 from monox_kit.problem import Bools, Labels, Problem, f1, problem_of
 from monox_kit.progress import Progress, Silent
-from monox_kit.validation import checked
 
 UNKNOWN_LANGUAGE = "und"  # BCP 47's tag for an undetermined language
 # Points of accuracy whose proof the report counts rows for.
@@ -36,31 +36,38 @@ _RESAMPLE_CELLS = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig:
+class EvaluateConfig(Config):
     """How a model is evaluated.
 
     Attributes:
-        test: gold-labelled text; the language is the row's `lang`, else the file's, else `und`,
-            which is no part of the target average.
-        source_language: not part of the target-language average.
-        backend: None takes what the model folder is made for.
-        max_length: the cut in tokens; None for the bundle's own.
-        batch_tokens: padded tokens per batch.
-        provider: ONNX Runtime's execution provider.
-        device: PyTorch's device.
+        model: model folder, ONNX bundle, packaged:NAME or hub name.
+        test: gold-labelled files to test on. The language is the row's own, else the file's, else
+            `und`, which is no part of the target average.
+        source_language: language that is left out of the target average.
+        backend: runtime of the model [default: what its folder is made for].
+        labels: file labels.json with the names of the classes, for a model that has none of its
+            own.
+        max_length: truncate texts at this many tokens [default: the model's own].
+        batch_tokens: padded tokens per batch, which change speed and memory only.
+        provider: execution provider of ONNX Runtime: cpu, cuda, tensorrt or openvino.
+        device: PyTorch's device: cpu, cuda or cuda:N.
         num_resamples: bootstrap resamples per language.
-        seed: of the resampling.
+        seed: seed of the resampling.
+        details: folder for results by class, confusions and the wrong rows.
     """
 
+    model: str
     test: CorpusConfig
     source_language: str = "en"
     backend: Backend | None = None
-    max_length: Annotated[int, Field(ge=4)] | None = None
-    batch_tokens: Annotated[int, Field(ge=1)] = DEFAULT_BATCH_TOKENS
+    labels: Path | None = None
+    max_length: Annotated[int, Ge(4)] | None = None
+    batch_tokens: Annotated[int, Ge(1)] = DEFAULT_BATCH_TOKENS
     provider: str = "cpu"
     device: str = "cpu"
-    num_resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    num_resamples: Annotated[int, Ge(100), Le(100_000)] = 1000
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 1
+    details: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,33 +141,18 @@ class LanguageScores(NamedTuple):
     truncation: Truncation
 
 
-def evaluate(
-    model: str,
-    config: EvaluateConfig,
-    *,
-    labels: LabelSet | None = None,
-    details: Path | None = None,
-    progress: Progress | None = None,
-) -> EvalReport:
+def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> EvalReport:
     """Evaluate a model folder or bundle on every language of the test files.
-
-    Args:
-        model: a local folder, `packaged:NAME` or a hub name.
-        config: the test files and how to run them.
-        labels: names for the logits' columns instead of the model's own.
-        details: folder for results by class, confusions and wrong rows; None writes none.
-        progress: where progress is reported.
 
     Raises:
         MonoxError: by kind, see `monox_kit.errors`.
     """
-    checked(config)
     progress = progress or Silent()
     loaded = load_model(
-        model,
+        config.model,
         backend=config.backend,
         max_length=config.max_length,
-        labels=labels,
+        labels=None if config.labels is None else LabelSet.read(config.labels),
         label_names=config.test.label_names,
         provider=config.provider,
         device=config.device,
@@ -170,13 +162,13 @@ def evaluate(
     documents = read_test(config.test, names, progress)
     for language, rows in documents.items():
         has_pairs = rows[0].text_pair is not None
-        loaded.folder.require_pairs(has_pairs, f"--test, language {language}")
+        loaded.folder.require_pairs(has_pairs, f"`test`, language {language}")
     note_languages(documents, config.source_language, progress)
     scores = score_languages(loaded, documents, config, progress)
     scores.truncation.tell(progress, loaded.tokenizer.max_length, "test rows")
-    if details is not None:
-        write_details(details, names, documents, scores.logits)
-    report = report_on(model, names, documents, scores.logits, config)
+    if config.details is not None:
+        write_details(config.details, names, documents, scores.logits)
+    report = report_on(config.model, names, documents, scores.logits, config)
     return replace(report, truncation=scores.truncation.to_json())
 
 
@@ -197,7 +189,7 @@ def note_languages(
 ) -> None:
     """Say what may be missed in a report: rows of no language, and no row of the source's."""
     step = (
-        "Name it in a lang column, with --language FILE=de, or in the file's name (test.de.jsonl)"
+        "Name it in a lang column, with `language` FILE=de, or in the file's name (test.de.jsonl)"
     )
     if UNKNOWN_LANGUAGE in documents:
         progress.note(

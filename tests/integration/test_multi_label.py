@@ -177,7 +177,7 @@ def test_a_student_is_chosen_and_evaluated_by_micro_f1(
     assert main(["evaluate", str(student), "--test", *test]) == 0
     shown = capsys.readouterr().out
     assert "micro-F1" in shown and "subset" in shown
-    report = evaluate(str(student), EvaluateConfig(test=CorpusConfig(paths=tuple(test))))
+    report = evaluate(EvaluateConfig(model=str(student), test=CorpusConfig(paths=tuple(test))))
     assert report.measure == "micro_f1"
     assert report.target_average == report.languages["de"].micro_f1
 

@@ -204,7 +204,7 @@ def test_logits_that_are_not_finite_are_an_error_that_names_the_row(
     )]  # fmt: skip
     corpus = CorpusConfig(paths=(str(write_jsonl(tmp_path / "c.jsonl", rows)),))
     with pytest.raises(NotFinite, match=r"^row 3: expected finite logits, found \[inf"):
-        evaluate(str(folder), EvaluateConfig(test=corpus))
+        evaluate(EvaluateConfig(model=str(folder), test=corpus))
     config = LabelConfig(model=str(folder), corpus=corpus, teacher="onnx")
     with pytest.raises(NotFinite, match=r"^row 3: expected finite logits"):
         label_corpus(config, tmp_path / "store")
@@ -252,7 +252,7 @@ def test_every_command_that_scores_reports_what_it_truncated(tmp_path: Path) -> 
     whole = Tokenizer(folder, 512).encode(texts).lengths
     lost = int(np.maximum(whole - 6, 0).sum())
     notes = Notes()
-    report = evaluate(str(folder), EvaluateConfig(test=corpus, max_length=6), progress=notes)
+    report = evaluate(EvaluateConfig(model=str(folder), test=corpus, max_length=6), progress=notes)
     counted = {"num_rows": 4, "num_truncated_rows": 3, "num_truncated_tokens": lost}
     assert report.to_json()["truncation"] == counted
     config = LabelConfig(model=str(folder), corpus=corpus, teacher="torch", max_length=6)

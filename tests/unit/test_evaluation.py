@@ -77,7 +77,7 @@ def test_the_target_average_leaves_the_source_language_out() -> None:
     }
     right = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], np.float32)
     logits = {"en": right, "de": right, "ja": right[::-1].copy()}
-    config = EvaluateConfig(test=CorpusConfig(paths=("x",)))
+    config = EvaluateConfig(model="M", test=CorpusConfig(paths=("x",)))
     report = report_on("m", labels, documents, logits, config)
     assert list(report.languages) == ["en", "de", "ja"]
     assert [r.accuracy for r in report.languages.values()] == [1.0, 1.0, 0.0]
@@ -87,7 +87,7 @@ def test_the_target_average_leaves_the_source_language_out() -> None:
 
 def test_a_row_without_a_label_is_named() -> None:
     documents = {"de": [Document(row=7, id="seven", text="x")]}
-    config = EvaluateConfig(test=CorpusConfig(paths=("x",)))
+    config = EvaluateConfig(model="M", test=CorpusConfig(paths=("x",)))
     with pytest.raises(CorpusError, match=r"row 7 \(seven\): expected a gold label"):
         report_on(
             "m", LabelSet(("a", "b")), documents, {"de": np.zeros((1, 2), np.float32)}, config
@@ -104,7 +104,7 @@ def documents_of(ids: list[str], gold: list[str]) -> list[Document]:
 def spread_of_average(ids_by_language: dict[str, list[str]], num_rows: int = 200) -> float:
     """The bootstrap's standard deviation of an average of 0.5 over the languages."""
     labels = LabelSet(("a", "b"))
-    config = EvaluateConfig(test=CorpusConfig(paths=("x",)), num_resamples=2000)
+    config = EvaluateConfig(model="M", test=CorpusConfig(paths=("x",)), num_resamples=2000)
     documents = {k: documents_of(v, ["a"] * num_rows) for k, v in ids_by_language.items()}
     half = np.zeros((num_rows, 2), np.float32)
     half[: num_rows // 2, 1] = 1
@@ -125,7 +125,7 @@ def test_languages_that_translate_the_same_documents_vary_together() -> None:
 
 def test_equal_systems_differ_by_nothing_in_every_resample() -> None:
     labels = LabelSet(("a", "b"))
-    config = EvaluateConfig(test=CorpusConfig(paths=("x",)))
+    config = EvaluateConfig(model="M", test=CorpusConfig(paths=("x",)))
     documents = {"de": documents_of(["x", "y", "z"], ["a", "b", "a"])}
     logits = {"de": np.array([[1, 0], [1, 0], [1, 0]], np.float32)}
     first = target_average_resamples(labels, documents, logits, config)
@@ -136,7 +136,7 @@ def test_equal_systems_differ_by_nothing_in_every_resample() -> None:
 
 
 LABELS = LabelSet(("a", "b"))
-CONFIG = EvaluateConfig(test=CorpusConfig(paths=("x",)))
+CONFIG = EvaluateConfig(model="M", test=CorpusConfig(paths=("x",)))
 
 
 def logits_of(names: str, labels: LabelSet = LABELS) -> np.ndarray:

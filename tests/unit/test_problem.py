@@ -271,7 +271,7 @@ def test_languages_are_averaged_by_micro_f1() -> None:
     wrong = np.full((4, 4), -1, np.float32)
     wrong[0, 0] = 1  # 1 of 4 labels, none wrong: F1 = 2 / 5
     right = problem_of(MULTI).encode(rows, "x").astype(np.float32) - 0.5
-    config = EvaluateConfig(test=CorpusConfig(paths=("x",)))
+    config = EvaluateConfig(model="M", test=CorpusConfig(paths=("x",)))
     logits = {"en": wrong, "de": right, "fr": wrong}
     report = report_on("m", MULTI, dict.fromkeys(logits, rows), logits, config)
     assert report.measure == "micro_f1"
