@@ -210,18 +210,14 @@ def copy_shard(
     files: Iterable[tuple[str, bytes]],
     require_own: Callable[[], object],
 ) -> None:
-    """Commit a shard of another copy of the store, byte for byte.
+    """Commit a shard of another copy of the store, byte for byte; see `new_shard`.
 
     Args:
         store: where to.
         shard: which.
         content: the bytes of its `shard.json`.
         files: names of array files with their next bytes, in order.
-        require_own: called last before the commit, and where that fails; raises where the shard is
-            another's by now.
-
-    Raises:
-        StorageError: the disk refused, or gave back other bytes than `content` states.
+        require_own: as in `new_shard`.
     """
     try:
         with new_folder(

@@ -71,18 +71,10 @@ class StoreFolder(BegunStore):
     def finished_shards(
         self, problems: list[str] | None = None, of: range | None = None
     ) -> list[ShardRange]:
-        """The shards whose folders stand in place, in order.
+        """The shards whose folders stand in place; see `BegunStore`.
 
-        A writer's temporary folders are passed over; it may be at work.
-
-        Args:
-            problems: where entries that are no shards are noted; None raises them.
-            of: the only indices to look for; None for all. Each is looked for by its name, where
-                they are not most of the store: listing 100,000 names takes a tenth of a second.
-
-        Raises:
-            StoreCorrupt: `shards/` is lost, or holds an entry that is no shard of this store.
-            StorageError: the system refused to list it.
+        A writer's temporary folders are passed over; it may be at work. A part of the store is
+        looked for by name: listing 100,000 takes a tenth of a second.
         """
         parent = self.path / SHARDS_FOLDER
         require_own_shards(parent)

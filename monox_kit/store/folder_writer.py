@@ -70,14 +70,11 @@ class FolderWriter(StoreWriter):
         self._store: StoreFolder | None = None
 
     def __enter__(self) -> Self:
-        """Claim the shards, and create or resume the store.
+        """Claim the shards, and create or resume the store; see `StoreWriter`.
 
         Raises:
             StoreLocked: another writer has claimed one of them.
-            StoreMismatch: it was begun with other settings; names the first and both values.
-            StoreCorrupt: a finished shard or a record is damaged. Nothing is deleted.
             StoreError: the folder holds something else.
-            StorageError: the disk refused.
         """
         with disk_errors(self.folder):
             require_own_folder(self.folder)

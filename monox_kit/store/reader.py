@@ -117,7 +117,6 @@ class LogitStore:
         self._totals = totals
         done = frozenset(shard.index for shard in totals.digests)
         self._arrays = MappedArrays(folder, done, check_digests=verify == "read")
-        self._bodies = ("text", "text_pair") if self.manifest.has_pairs else ("text",)
 
     @classmethod
     def open(
@@ -278,15 +277,6 @@ class LogitStore:
     def id(self, row: int) -> str:
         """The document's id in the corpus."""
         return self._arrays.text("ids", row)
-
-    def text_bytes(self, row: int) -> int:
-        """The length of the text, and of its pair if there is one, in bytes of UTF-8."""
-        shard = self._arrays.shard_of(row)
-        at, total = row - shard.start, 0
-        for field in self._bodies:
-            offsets = self._arrays.array(shard.index, f"{field}_offsets.npy")
-            total += int(offsets[at + 1] - offsets[at])
-        return total
 
     def documents(self, rows: slice = slice(None)) -> Iterator[Document]:
         """The documents in row order, one shard mapped at a time; `lang` is not kept in a store.

@@ -92,15 +92,9 @@ class RemoteStore(BegunStore):
     def finished_shards(
         self, problems: list[str] | None = None, of: range | None = None
     ) -> dict[ShardRange, int]:
-        """The shards that are there, in order, and their objects' bytes.
+        """The shards that are there, and their objects' bytes; see `BegunStore`.
 
-        Args:
-            problems: where objects that are no shards are noted; None raises them.
-            of: the only indices to look for; None for all. A single one is looked for by name.
-
-        Raises:
-            StoreCorrupt: something else lies among them.
-            StorageError: the service refused.
+        A single one is looked for by name.
         """
         if of is not None and len(of) <= 1:
             shards = [self.manifest.shard(index) for index in of]

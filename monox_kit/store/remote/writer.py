@@ -64,13 +64,7 @@ class RemoteWriter(StoreWriter):
         self._store: RemoteStore | None = None
 
     def __enter__(self) -> Self:
-        """Begin or resume the store.
-
-        Raises:
-            StoreMismatch: it was begun with other settings; names the first and both values.
-            StoreCorrupt: a record of it is damaged.
-            StorageError: the service or the staging's disk refused.
-        """
+        """Begin or resume the store; see `StoreWriter`."""
         store = self._store = begin_remote(self._objects, self.manifest)
         store.manifest.require_equal(self.manifest, self._objects.where(STORE_FILE))
         if store.read_complete() is not None:
