@@ -80,6 +80,8 @@ def test_commands_write_nothing_into_the_home_folder(files: Path, tmp_path: Path
             f"store info {out}/store",
             f"store verify {out}/store",
             f"store stats {out}/store",
+            f"store export {out}/store --out {out}/rows.parquet",
+            f"predict {out}/bundle --input {files}/dev.jsonl --out {out}/predicted.jsonl",
             "doctor",
         ],
         environment(home),
