@@ -14,7 +14,7 @@ from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.extras import missing_extra
 from monox_kit.models.folder import Backend
 from monox_kit.models.load import LoadedModel, load_model
-from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, score
+from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Scored, score
 from monox_kit.problem import Problem, problem_of
 from monox_kit.progress import Progress
 
@@ -78,17 +78,15 @@ class Model:
         documents = _documents(texts)
         if not documents:
             return np.zeros((0, len(self.labels)), np.float32)
-        return self.score(documents, batch_tokens=batch_tokens)
+        return self.score(documents, batch_tokens=batch_tokens).logits
 
     def score(
         self, documents: Sequence[Document], *, batch_tokens: int = DEFAULT_BATCH_TOKENS
-    ) -> Logits:
-        """[N, C] float32 logits of N documents, at least one."""
+    ) -> Scored:
+        """What the model says of N documents, at least one."""
         loaded = self._loaded
         loaded.folder.require_pairs(documents[0].text_pair is not None, "texts")
-        return score(
-            loaded.classifier, loaded.tokenizer, documents, batch_tokens=batch_tokens
-        ).logits
+        return score(loaded.classifier, loaded.tokenizer, documents, batch_tokens=batch_tokens)
 
     def probabilities(
         self, texts: Texts, *, batch_tokens: int = DEFAULT_BATCH_TOKENS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -84,6 +84,8 @@ class PredictSummary:
         labels: rows by the label that was predicted; of several labels a row, rows of each.
         digest: SHA-256 of the output.
         reused: whether the output of the same run was there already.
+        truncation: of the rows that this run predicted, how many were truncated, and by how many
+            tokens.
     """
 
     path: str
@@ -93,6 +95,7 @@ class PredictSummary:
     labels: Mapping[str, int]
     digest: str
     reused: bool = False
+    truncation: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from monox_kit.data import Document, LabelSet
+from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.durable import new_file
 from monox_kit.models.predict import Model, predictions
 from monox_kit.prediction.config import OutputFormat, PredictConfig
@@ -19,15 +19,26 @@ _BY_CLASS = ("probabilities", "logits")
 
 
 def predicted_table(
-    model: Model, documents: Sequence[Document], config: PredictConfig, *, has_pairs: bool
+    model: Model,
+    documents: Sequence[Document],
+    logits: Logits,
+    config: PredictConfig,
+    *,
+    has_pairs: bool,
 ) -> Any:
     """The predictions for N documents, at least one, as a `pyarrow.Table` of N rows.
 
     Columns: id, lang, label, probability; then text, text_pair, probabilities and logits as asked.
+
+    Args:
+        model: what predicted.
+        documents: all single texts or all pairs.
+        logits: [N, C], what the model says of them.
+        config: which columns are asked for.
+        has_pairs: whether the documents are pairs.
     """
     import pyarrow as pa
 
-    logits = model.score(documents, batch_tokens=config.batch_tokens)
     found = predictions(model.problem, logits)
     many = model.labels.is_multi
     columns = {

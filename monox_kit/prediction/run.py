@@ -30,6 +30,7 @@ from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.locks import owned_folder
 from monox_kit.models.folder import require_same_run
 from monox_kit.models.predict import Model, load
+from monox_kit.models.scoring import Truncation
 from monox_kit.prediction.config import PredictConfig, PredictSummary
 from monox_kit.prediction.rows import predicted_table, write_tables
 from monox_kit.progress import Progress, Silent
@@ -98,6 +99,7 @@ class _Run:
             "command": "predict",
             "model_digest": folder.model_digest,
             "tokenizer_digest": folder.tokenizer_digest,
+            **model.loaded.tokenizer.fingerprint(),
             "backend": model.loaded.backend,
             "provider": config.provider,
             "max_length": model.loaded.tokenizer.max_length,
@@ -156,15 +158,23 @@ class _Run:
         num_parts, num_rows = len(self._scan.marks), self._scan.num_rows
         missing = [at for at in range(num_parts) if not self._part(at).is_file()]
         resumed = num_rows - sum(map(self._part_rows, missing))
+        truncation = Truncation()
         with progress.task("predicting", num_rows, "rows", done=resumed) as task:
             for at in missing:
                 documents = self._read_part(at)
+                scored = self._model.score(documents, batch_tokens=self._config.batch_tokens)
+                truncation += scored.truncation
                 table = predicted_table(
-                    self._model, documents, self._config, has_pairs=self._scan.has_pairs
+                    self._model,
+                    documents,
+                    scored.logits,
+                    self._config,
+                    has_pairs=self._scan.has_pairs,
                 )
                 with new_file(self._part(at)) as stream:
                     pq.write_table(table, stream)
                 task.advance(len(documents))
+        truncation.tell(progress, self._model.loaded.tokenizer.max_length)
         counts: Counter[str] = Counter()
         tables = self._tables(num_parts, counts)
         write_tables(tables, self._out, self._format, self._model.labels)
@@ -175,6 +185,7 @@ class _Run:
             num_resumed_rows=resumed,
             labels=dict(counts.most_common()),
             digest=digest_file(self._out),
+            truncation=truncation.to_json(),
         )
         write_json(self._record, {"run": self._fingerprint, "summary": asdict(summary)})
         remove_folder(self._parts)

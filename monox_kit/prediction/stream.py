@@ -57,7 +57,8 @@ def predict_stream(config: PredictConfig, lines: IO[bytes] | None, out: IO[bytes
     num_rows = 0
     for documents in _windows(config.input) if lines is None else _reads(config.input, lines):
         has_pairs = documents[0].text_pair is not None
-        table = predicted_table(model, documents, config, has_pairs=has_pairs)
+        logits = model.score(documents, batch_tokens=config.batch_tokens).logits
+        table = predicted_table(model, documents, logits, config, has_pairs=has_pairs)
         out.write(json_lines(table, model.labels))
         out.flush()
         num_rows += len(documents)

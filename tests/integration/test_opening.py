@@ -28,6 +28,7 @@ from monox_kit.models.load import load_model
 from monox_kit.models.padding import EqualLengths, by_length
 from monox_kit.models.scoring import checked_logits, score
 from monox_kit.models.tokenizer import Tokenizer, kept_tokenization
+from monox_kit.prediction import PredictConfig, predict
 from monox_kit.store import LogitStore
 from tests.notes import Notes
 from tests.tiny_families import FAMILIES, PADDING_SENSITIVE, write_family
@@ -259,6 +260,10 @@ def test_every_command_that_scores_reports_what_it_truncated(tmp_path: Path) -> 
     summary = label_corpus(config, tmp_path / "store", progress=notes).to_json()
     assert (summary["num_truncated_rows"], summary["num_truncated_tokens"]) == (3, lost)
     assert sum("were truncated to 6 tokens" in note for note in notes.notes) == 2
+    predicted = predict(
+        PredictConfig(model=str(folder), input=corpus, max_length=6), tmp_path / "p.jsonl"
+    )
+    assert predicted.truncation == counted
     exported = export_model(
         ExportConfig(model=str(folder), max_length=6, check=corpus, calibration_rows=1),
         tmp_path / "bundle",
