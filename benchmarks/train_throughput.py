@@ -180,7 +180,7 @@ def _trainer(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     folder = open_folder(arguments.model)
     tokenizer = Tokenizer(folder.path, arguments.max_length)
     model = new_classifier(folder, store.labels, arguments.seed)
-    collate = _collator(arguments, store, tokenizer)
+    collate = _collator(arguments, store, tokenizer, model)
     rows: Any = range(len(store))
     options = _options(arguments, scratch)
     Distiller(model=model, args=options, train_dataset=rows, data_collator=collate).train()
@@ -223,20 +223,20 @@ def _options(arguments: argparse.Namespace, scratch: Path) -> TrainingArguments:
 
 
 def _collator(
-    arguments: argparse.Namespace, store: LogitStore, tokenizer: Tokenizer
+    arguments: argparse.Namespace, store: LogitStore, tokenizer: Tokenizer, model: Any
 ) -> Callable[[list[int]], dict[str, Any]]:
     """Rows to a batch with the teacher's logits, computed now or read from the store."""
     import torch
 
     from monox_kit.models.torch_backend import load_classifier, model_inputs
 
-    def padded(tokens: Tokenizer, texts: list[str]) -> dict[str, Any]:
+    def padded(of: Any, tokens: Tokenizer, texts: list[str]) -> dict[str, Any]:
         batch = pad_batch(tokens.encode(texts, None), np.arange(len(texts)), tokens.padding)
-        return model_inputs(batch, "cpu")
+        return model_inputs(of, batch, "cpu")
 
     def from_store(rows: list[int]) -> dict[str, Any]:
         picked = np.asarray(rows, np.int64)
-        inputs = padded(tokenizer, store.texts(picked))
+        inputs = padded(model, tokenizer, store.texts(picked))
         return {**inputs, "teacher_logits": torch.from_numpy(store.logits(picked))}
 
     if arguments.contender != "trainer-online":
@@ -248,8 +248,8 @@ def _collator(
     def online(rows: list[int]) -> dict[str, Any]:
         texts = store.texts(np.asarray(rows, np.int64))
         with torch.inference_mode():
-            logits = teacher(**padded(teacher_tokenizer, texts)).logits
-        return {**padded(tokenizer, texts), "teacher_logits": logits.clone()}
+            logits = teacher(**padded(teacher, teacher_tokenizer, texts)).logits
+        return {**padded(model, tokenizer, texts), "teacher_logits": logits.clone()}
 
     return online
 

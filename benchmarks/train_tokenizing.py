@@ -94,7 +94,7 @@ def student_step(model: Any, config: LoopConfig, mark: Callable[[], object] = la
     def step(batch: Batch) -> None:
         mark()
         with autocast("cpu", precision):
-            logits = model(**model_inputs(batch.tokens(), "cpu")).logits
+            logits = model(**model_inputs(model, batch.tokens(), "cpu")).logits
         loss: Any = cross_entropy(logits, batch.targets.labels).mean()
         mark()
         loss.backward()

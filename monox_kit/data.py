@@ -263,13 +263,21 @@ class TokenBatch:
         rows: [B] int64, positions in the sequence that was tokenized.
         input_ids: [B, L] int64.
         attention_mask: [B, L] int64, 1 for real tokens.
-        token_type_ids: [B, L] int64, or None where the model has no segment embedding.
+        token_type_ids: [B, L] int64, or None where the tokenizer makes none.
     """
 
     rows: Int64s
     input_ids: Int64s
     attention_mask: Int64s
     token_type_ids: Int64s | None = None
+
+    @property
+    def arrays(self) -> dict[str, Int64s]:
+        """All that there is to feed, by the names that models and graphs take it under."""
+        arrays = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        if self.token_type_ids is not None:
+            arrays["token_type_ids"] = self.token_type_ids
+        return arrays
 
     @property
     def num_tokens(self) -> int:

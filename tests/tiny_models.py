@@ -31,7 +31,7 @@ WORDS = (
 LABELS = ("games", "mail", "text")
 
 
-def write_tokenizer(folder: Path, *, token_types: bool) -> int:
+def write_tokenizer(folder: Path, *, token_types: bool, padding_side: str = "right") -> int:
     """A WordPiece tokenizer over `WORDS`; returns the size of its vocabulary."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -49,6 +49,7 @@ def write_tokenizer(folder: Path, *, token_types: bool) -> int:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        padding_side=padding_side,
         model_input_names=names if token_types else ["input_ids", "attention_mask"],
     )
     fast.save_pretrained(str(folder))

@@ -41,49 +41,68 @@ def export(
         typer.Option(
             "--precision",
             help="fp32, bf16, fp16, int8, int8-tensor, int8-smooth, int8-static, "
-            "int8-static-smooth, int8-nncf, int8-block, or auto: the fastest that agrees.",
+            "int8-static-smooth, int8-nncf, int8-block, or auto: the fastest one that agrees with "
+            "PyTorch.",
         ),
     ] = "fp32",
     graph: Annotated[
         str | None,
         typer.Option(
             "--graph",
-            help="opset23, opset23-eager, opset17-eager or opset17-fused [default: opset23; with "
-            "auto: all].",
+            help="Form of the graph: opset23, opset23-eager, opset17-eager or opset17-fused "
+            "[default: the first that works; with auto: all are tried].",
         ),
     ] = None,
     candidates: Annotated[
         str | None,
-        typer.Option("--candidates", help="With auto: int8-smooth,... to try [default: all]."),
+        typer.Option(
+            "--candidates",
+            help="Reduced precisions that auto tries, such as int8,int8-smooth [default: all].",
+        ),
     ] = None,
     max_length: MaxLength = None,
     check: Annotated[
         list[str] | None,
-        typer.Option("--check", help="Real text to check on [default: built-in sentences]."),
+        typer.Option(
+            "--check", help="Files of real text to check graphs on [default: built-in sentences]."
+        ),
     ] = None,
     check_rows: Annotated[
-        int, typer.Option("--check-rows", help="At most so many rows of --check to compare on.")
+        int, typer.Option("--check-rows", help="Most rows of --check that graphs are checked on.")
     ] = 200,
     calibration_rows: Annotated[
-        int, typer.Option("--calibration-rows", help="At most so many others to calibrate on.")
+        int,
+        typer.Option(
+            "--calibration-rows", help="Most other rows of --check that quantizers learn from."
+        ),
     ] = 256,
     min_agreement: Annotated[
         float,
-        typer.Option("--min-agreement", help="Least part of texts with PyTorch's label."),
+        typer.Option(
+            "--min-agreement",
+            help="Least share of the checked texts that must get PyTorch's label.",
+        ),
     ] = 0.95,
     provider: Annotated[
         str,
         typer.Option(
             "--provider",
-            help="Execution provider: cpu, cuda, tensorrt or openvino; auto: all installed.",
+            help="Execution provider: cpu, cuda, tensorrt or openvino; auto tries all there are.",
         ),
     ] = "cpu",
     exporter: Annotated[
-        str, typer.Option("--exporter", help="dynamo, or optimum where optimum-onnx is installed.")
+        str,
+        typer.Option(
+            "--exporter",
+            help="dynamo is the only one: optimum-onnx does not run beside transformers 5.",
+        ),
     ] = "dynamo",
     keep_fp32: Annotated[
         bool,
-        typer.Option("--keep-fp32/--drop-fp32", help="Bring the fp32 graph for label --guard."),
+        typer.Option(
+            "--keep-fp32/--drop-fp32",
+            help="Keep the fp32 graph beside a reduced one, for label --guard.",
+        ),
     ] = True,
     format: Format = "auto",
     text_column: TextColumn = "text",
@@ -98,9 +117,10 @@ def export(
     """Write an ONNX bundle, once it agrees with PyTorch.
 
     The fp32 graph must give PyTorch's logits up to rounding, a reduced precision PyTorch's label
-    on --min-agreement of the check texts; otherwise nothing is written. With --precision auto,
-    every graph form and precision is built, checked and timed on the lengths of the check texts,
-    and the fastest one that passes is kept.
+    on --min-agreement of the check texts; otherwise nothing is written. A form in which the graph
+    cannot be built makes room for the next one. With --precision auto, every form and precision is
+    built, checked and timed on the lengths of the check texts. The fastest that passes is kept; of
+    those within a tenth of its speed, the one that agrees best.
 
     Example: monoxkit export runs/teacher --out runs/teacher-onnx --check data/dev.jsonl
     """

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Classifier, Int64s, Logits
 from monox_kit.errors import ConfigError
-from monox_kit.export.graph import DEFAULT_FORM, FORMS, Exporter
-from monox_kit.export.quantize import PRECISIONS, Calibration
+from monox_kit.export.graph import DEFAULT_FORM, FORMS
+from monox_kit.export.quantize import PRECISIONS
 from monox_kit.models.agreement import Agreement
 from monox_kit.models.folder import BF16, FP32, ModelFolder, RunPrecision
 from monox_kit.models.onnx_backend import PROVIDERS
@@ -33,7 +33,8 @@ class ExportConfig:
         model: a fine-tuned PyTorch folder.
         precision: `fp32`; `bf16`, the same graph multiplied in it; one of `PRECISIONS`; or `auto`:
             of everything that is built, the fastest on this machine that agrees with PyTorch.
-        graph: the form of the graph, one of `FORMS`; None for `opset23`, and with `auto` for all.
+        graph: the form of the graph, one of `FORMS`; None for the first of them that works, and
+            with `auto` for all.
         candidates: with `auto`, the reduced precisions to try; None for all that are worth it on
             the provider.
         max_length: the cut in tokens that the bundle declares; None for the model's own.
@@ -45,7 +46,7 @@ class ExportConfig:
             PyTorch's label.
         provider: the execution provider to check and time on; `auto`, with `precision` `auto`,
             tries every one that is installed.
-        exporter: `dynamo` is ours on torch.onnx.export, `optimum` needs optimum-onnx.
+        exporter: the one there is. optimum-onnx 0.1 fails to import beside transformers 5.
         keep_fp32: whether a quantized graph brings its fp32 graph along, for the guard of
             `monoxkit label`.
     """
@@ -60,7 +61,7 @@ class ExportConfig:
     calibration_rows: Annotated[int, Field(ge=1)] = 256
     min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.95
     provider: str = "cpu"
-    exporter: Exporter = get_args(Exporter)[0]
+    exporter: Literal["dynamo"] = "dynamo"
     keep_fp32: bool = True
 
     def require_known(self) -> None:
@@ -76,25 +77,19 @@ class ExportConfig:
         ):
             if value not in allowed:
                 raise ConfigError(
-                    f"{option}: expected one of {', '.join(allowed)}, found {value!r}. "
-                    "Choose one of them."
+                    f"{option} {value!r}: this name is not known. Give one of {', '.join(allowed)}."
                 )
         for name in self.candidates or ():
             if name not in _REDUCED or self.precision != AUTO:
                 raise ConfigError(
-                    f"--candidates {name}: expected with --precision auto, and some of "
-                    f"{', '.join(_REDUCED)}, found --precision {self.precision}. "
-                    "Correct the list or leave it out."
+                    f"--candidates {name}: this option goes with --precision auto (found "
+                    f"{self.precision}) and takes some of {', '.join(_REDUCED)}. Correct the list "
+                    "or leave it out."
                 )
         if self.provider == AUTO and self.precision != AUTO:
             raise ConfigError(
-                f"--provider auto: expected --precision auto, which measures them, found "
-                f"--precision {self.precision}. Name one provider."
-            )
-        if self.exporter == "optimum" and self.graph is not None:
-            raise ConfigError(
-                f"--graph {self.graph}: expected with --exporter dynamo only, found --exporter "
-                "optimum, which chooses its own. Leave --graph out."
+                "--provider auto: only --precision auto measures providers (found --precision "
+                f"{self.precision}). Name one provider."
             )
 
 
@@ -104,21 +99,24 @@ class Candidate:
 
     Attributes:
         precision: `fp32`, `bf16` or one of `PRECISIONS`.
-        graph: its form, one of `FORMS`; None where optimum chose it.
+        graph: its form, one of `FORMS`.
         provider: the execution provider that it was run on.
         agreement: with PyTorch on the check texts; None where it was not compared.
         model_bytes: size of graph and weights.
         tokens_per_s: real tokens per second on the timing texts; None where it was not timed.
-        rejected: why it was not kept; None for the one that was.
+        rejected: why it was not kept, as a sentence; None for the one that was.
+        cause: where it could not be built or run in this form, what a package raised; another form
+            may do.
     """
 
     precision: str
-    graph: str | None
+    graph: str
     provider: str
     agreement: Agreement | None = None
     model_bytes: int = 0
     tokens_per_s: float | None = None
     rejected: str | None = None
+    cause: str | None = None
 
     @property
     def run_precision(self) -> RunPrecision:
@@ -128,7 +126,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """Such as `int8-smooth:opset17-eager@openvino`; defaults are left out."""
-        form = f":{self.graph}" if self.graph not in (None, DEFAULT_FORM) else ""
+        form = f":{self.graph}" if self.graph != DEFAULT_FORM else ""
         provider = f"@{self.provider}" if self.provider != "cpu" else ""
         return f"{self.precision}{form}{provider}"
 
@@ -153,7 +151,7 @@ class Subject:
     reference: TorchClassifier
     check: Texts
     timed_rows: Int64s
-    calibration: Calibration
+    calibration: Texts
     expected: Logits
     equal_lengths: bool
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
 
-from monox_kit.errors import ModelError, ProviderError, first_line
-from monox_kit.models.folder import ONNX_DATA_FILE, ONNX_FILE, ModelFolder
+from monox_kit.data import TokenBatch
+from monox_kit.errors import MonoxError, first_line
+from monox_kit.models.folder import ONNX_DATA_FILE, ONNX_FILE
+from monox_kit.models.torch_backend import model_inputs
 
 # protobuf refuses messages of 2 GiB; weights go into a file beside the graph well before that.
 _EXTERNAL_DATA_BYTES = 1_500_000_000
@@ -24,7 +29,9 @@ GRAPHS_VERSION = 2
 
 CONTRIB_DOMAIN = "com.microsoft"  # onnxruntime's own operators
 
-Exporter = Literal["dynamo", "optimum"]
+# Shape [B, L] of the batch that a model is followed on; neither is special to any model.
+_EXAMPLE = (2, 16)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +67,34 @@ def write_form(model: Any, folder: Path, form: GraphForm, *, token_types: bool) 
             attention.
         folder: a folder under construction.
         form: how to write it.
-        token_types: whether the graph takes `token_type_ids`.
+        token_types: whether the tokenizer makes `token_type_ids`, for models that take them.
 
     Raises:
-        ModelError: the model cannot be expressed as such a graph.
+        Exception: the model cannot be written so; the exporters raise whatever they meet.
     """
-    inputs = {"input_ids": torch.ones(2, 16, dtype=torch.int64)}
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    if token_types:
-        inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    ones = np.ones(_EXAMPLE, np.int64)
+    example = TokenBatch(
+        np.arange(len(ones)), ones, ones, np.zeros_like(ones) if token_types else None
+    )
+    inputs = model_inputs(model, example, "cpu")
+    model.config.use_cache = (
+        False  # of keys and values, for text to come; no exporter can return it
+    )
     with quiet_exporter():
-        try:
-            # PyTorch's newer exporter starts at opset 18; the older one still writes 17.
-            if form.opset >= 18:
-                _export_dynamo(model, folder, inputs, form.opset)
-            else:
-                _export_torchscript(model, folder, inputs, form.opset)
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError) as error:
-            raise ModelError(
-                f"{type(model).__name__}: expected a model that torch.onnx.export expresses, "
-                f"found: {first_line(error)}. Try --exporter optimum."
-            ) from error
+        # PyTorch's newer exporter starts at opset 18; the older one still writes 17.
+        write = _export_dynamo if form.opset >= 18 else _export_torchscript
+        write(model, folder, inputs, form.opset)
     gather_weights(folder)
+
+
+def cause_of(error: BaseException) -> str:
+    """The first line of what an exporter, a quantizer or a runtime met, without colours.
+
+    PyTorch's exporter raises a page of advice, and what it met as that page's cause.
+    """
+    while error.__cause__ is not None and not isinstance(error, MonoxError):
+        error = error.__cause__
+    return _COLOURS.sub("", first_line(error))
 
 
 def save_graph(graph: Any, folder: Path, name: str = ONNX_FILE) -> None:
@@ -112,9 +125,9 @@ def read_names(node: Any) -> list[str]:
 
 
 def gather_weights(folder: Path) -> None:
-    """Put weights that an exporter left in files of its own naming where the bundle expects them.
+    """Put weights that PyTorch's older exporter left in a file each where the bundle expects them.
 
-    Beyond 2 GB PyTorch's older exporter writes a file per weight, and optimum `model.onnx_data`.
+    It does so beyond 2 GB.
     """
     import onnx
 
@@ -133,24 +146,6 @@ def gather_weights(folder: Path) -> None:
         (folder / name).unlink()
 
 
-def write_fp32_with_optimum(source: ModelFolder, folder: Path) -> None:
-    """Write `model.onnx` with optimum-onnx's exporter.
-
-    Raises:
-        ProviderError: optimum-onnx is not installed.
-    """
-    try:
-        from optimum.exporters.onnx import main_export
-    except ImportError as error:
-        raise ProviderError(
-            "--exporter optimum: expected optimum-onnx to be installed, found none. Run in an "
-            'environment of its own: pip install "optimum-onnx[onnxruntime]" "transformers<4.58"'
-        ) from error
-    main_export(
-        str(source.path), output=str(folder), task="text-classification", do_validation=False
-    )
-
-
 def _export_dynamo(model: Any, folder: Path, inputs: dict[str, torch.Tensor], opset: int) -> None:
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     program = torch.onnx.export(
@@ -163,8 +158,7 @@ def _export_dynamo(model: Any, folder: Path, inputs: dict[str, torch.Tensor], op
         dynamic_shapes=dict.fromkeys(inputs, axes),
         verbose=False,
     )
-    if program is None:
-        raise ModelError("torch.onnx.export: expected a program, found none.")
+    assert program is not None  # with `dynamo` it returns one, or raises
     # Each node names the lines of code that it is from, by paths of this machine.
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
@@ -206,9 +200,9 @@ def fuse_graph(config: Any, folder: Path) -> None:
     from onnx.helper import make_opsetid
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
-    from optimum.utils import NormalizedConfigManager
+    from optimum.utils import NormalizedTextConfig
 
-    shape = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    shape = NormalizedTextConfig(config)
     options = FusionOptions("bert")
     # Fused embeddings have fixed inputs, and only integers of 32 bits.
     options.enable_embed_layer_norm = False
@@ -229,7 +223,7 @@ def fuse_graph(config: Any, folder: Path) -> None:
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Silence the exporters' remarks about packages that a text model does not need."""
+    """Silence what exporters and quantizers say beside their errors, on standard output too."""
     loggers = [
         logging.getLogger(name)
         for name in ("torch.onnx", "onnxscript", "root", "onnxruntime", "fusion_base", "nncf")
@@ -240,7 +234,7 @@ def quiet_exporter() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # onnxruntime's tools log as their own modules
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

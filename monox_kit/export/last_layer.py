@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.data import Int64s
+from monox_kit.data import Int64s, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.export.token_slices import TOKENS, Dims, TokenSlices, attribute_of
 from monox_kit.models.agreement import FP32_TOLERANCE
@@ -104,14 +104,11 @@ class _Batches:
         mask = np.ones(size, np.int64)
         mask[0, size[1] // 3 + 1 :] = 0
         tokens = np.resize(self.texts.encoded.input_ids, size).astype(np.int64)
-        known = {
-            "input_ids": np.where(mask == 1, tokens, self.texts.pad_id),
-            "attention_mask": mask,
-            "token_type_ids": np.zeros(size, np.int64),
-        }
+        input_ids = np.where(mask == 1, tokens, self.texts.pad_id)
+        known = TokenBatch(np.arange(size[0]), input_ids, mask, np.zeros(size, np.int64)).arrays
         names = [value.name for value in session.get_inputs()]
-        if not known.keys() >= set(names):
-            raise ModelError(f"expected inputs among {', '.join(known)}, found {', '.join(names)}.")
+        if unknown := [name for name in names if name not in known]:
+            raise ModelError(f"the graph takes {', '.join(unknown)} beside {', '.join(known)}.")
         return {name: known[name] for name in names}
 
 
@@ -127,13 +124,13 @@ def _require_equal(whole: Path, cut: Path, batches: _Batches) -> None:
         for one, other in zip(expected, found):
             if one.shape != other.shape:
                 raise ModelError(
-                    f"expected an output of {one.shape} of the cut graph, found {other.shape}."
+                    f"the cut graph's output is {other.shape}, the whole one's {one.shape}."
                 )
             most = FP32_TOLERANCE * max(1.0, float(np.abs(one).max(initial=0)))
             if not np.allclose(one, other, rtol=0, atol=most, equal_nan=True):
                 raise ModelError(
-                    f"expected the cut graph's outputs within {most:.1e} of the whole one's, found "
-                    f"{np.abs(one - other).max():.1e} at {size[0]} x {size[1]} tokens."
+                    f"the cut graph's output differs by {np.abs(one - other).max():.1e} from the "
+                    f"whole one's at {size[0]} x {size[1]} tokens; rounding explains {most:.1e}."
                 )
 
 

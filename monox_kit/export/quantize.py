@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -30,36 +27,27 @@ _NNCF_ALPHA = 0.8
 _BLOCK_SIZE = 128  # of inputs that share a weight scale; 32 is slower, 256 agrees less
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Real text that a quantizer may look at: never the text that its graph is checked on.
+def calibration_feeds(graph: Path, texts: Texts) -> Iterator[dict[str, Int64s]]:
+    """What a graph takes of every text alone: padding would stretch the ranges.
 
-    Attributes:
-        texts: N tokenized documents.
-        has_token_types: whether the graph takes `token_type_ids`.
+    Exporters drop an input that changes nothing, so the graph itself is asked.
     """
+    import onnx
 
-    texts: Texts
-    has_token_types: bool
-
-    def feeds(self) -> Iterator[dict[str, Int64s]]:
-        """The inputs of every document alone: padding would stretch the ranges."""
-        for row in range(len(self.texts.encoded.lengths)):
-            batch = pad_batch(self.texts.encoded, np.array([row]), self.texts.padding)
-            feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-            if self.has_token_types and batch.token_type_ids is not None:
-                feed["token_type_ids"] = batch.token_type_ids
-            yield feed
+    inputs = [one.name for one in onnx.load(str(graph), load_external_data=False).graph.input]
+    for row in range(len(texts.encoded.lengths)):
+        arrays = pad_batch(texts.encoded, np.array([row]), texts.padding).arrays
+        yield {name: arrays[name] for name in inputs}
 
 
-def write_quantized(precision: str, source: Path, folder: Path, calibration: Calibration) -> None:
+def write_quantized(precision: str, source: Path, folder: Path, calibration: Texts) -> None:
     """Write `model.onnx` into `folder`, a scratch folder, from the fp32 one in `source`.
 
     Args:
         precision: one of `PRECISIONS`.
         source: folder of the fp32 graph.
         folder: a folder under construction.
-        calibration: text to learn ranges from.
+        calibration: real text to learn ranges from: never what the graph is checked on.
 
     Raises:
         ProviderError: the precision needs a package that is not installed.
@@ -81,9 +69,7 @@ def write_quantized(precision: str, source: Path, folder: Path, calibration: Cal
             raise ValueError(f"precision: expected one of {PRECISIONS}, found {precision!r}")
 
 
-def _dynamic(
-    source: Path, folder: Path, smooth_on: Calibration | None, *, per_channel: bool
-) -> None:
+def _dynamic(source: Path, folder: Path, smooth_on: Texts | None, *, per_channel: bool) -> None:
     """Weights to int8; the range of the activations is taken from every batch while it runs."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -104,7 +90,7 @@ def _dynamic(
         )
 
 
-def _static(source: Path, folder: Path, calibration: Calibration, *, smooth: bool) -> None:
+def _static(source: Path, folder: Path, calibration: Texts, *, smooth: bool) -> None:
     """Weights and activations to int8 with ranges from the calibration text, as QDQ nodes."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -113,7 +99,7 @@ def _static(source: Path, folder: Path, calibration: Calibration, *, smooth: boo
         quantize_static(
             str(start),
             str(folder / ONNX_FILE),
-            _Reader(calibration.feeds()),
+            _Reader(calibration_feeds(source / ONNX_FILE, calibration)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_PRODUCTS,
             per_channel=True,
@@ -130,7 +116,7 @@ def _static(source: Path, folder: Path, calibration: Calibration, *, smooth: boo
         )
 
 
-def _nncf(source: Path, folder: Path, calibration: Calibration) -> None:
+def _nncf(source: Path, folder: Path, calibration: Texts) -> None:
     """Static int8 by NNCF, which smooths and corrects biases by itself."""
     try:
         with quiet_exporter():
@@ -143,9 +129,8 @@ def _nncf(source: Path, folder: Path, calibration: Calibration) -> None:
         ) from error
     import onnx
 
-    feeds = list(calibration.feeds())
-    # Its bars go to stdout, which belongs to the command's result.
-    with quiet_exporter(), redirect_stdout(StringIO()):
+    feeds = list(calibration_feeds(source / ONNX_FILE, calibration))
+    with quiet_exporter():
         quantized = nncf.quantize(
             onnx.load(str(source / ONNX_FILE)),
             nncf.Dataset(feeds),
@@ -246,10 +231,11 @@ def _reduce_range() -> bool:
     return not has_vnni()
 
 
-def _smoothed_file(source: Path, folder: Path, calibration: Calibration) -> Path:
+def _smoothed_file(source: Path, folder: Path, calibration: Texts) -> Path:
     """The smoothed fp32 graph, beside the one to write: its name is no part of the bundle."""
     import onnx
 
-    graph: Any = smoothed(onnx.load(str(source / ONNX_FILE)), calibration.feeds(), folder)
+    feeds = calibration_feeds(source / ONNX_FILE, calibration)
+    graph: Any = smoothed(onnx.load(str(source / ONNX_FILE)), feeds, folder)
     save_graph(graph, folder, "smoothed.onnx")
     return folder / "smoothed.onnx"

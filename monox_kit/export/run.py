@@ -14,10 +14,9 @@ from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.durable import is_free, new_folder, write_json
-from monox_kit.errors import ConfigError
+from monox_kit.errors import ConfigError, NotFinite
 from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
 from monox_kit.export.graph import FORMS, GRAPHS_VERSION, save_graph
-from monox_kit.export.quantize import Calibration
 from monox_kit.export.sample_texts import check_documents
 from monox_kit.export.search import Search
 from monox_kit.foreign import (
@@ -65,7 +64,7 @@ class ExportSummary:
         path: the bundle's folder.
         precision: of the graph in it.
         chosen: its name among the candidates.
-        opset: of the graph in it; None where optimum chose it.
+        opset: of the graph in it; None in bundles of 0.1.0 whose graph optimum-onnx wrote.
         provider: the execution provider that it was checked on.
         candidates: everything that was built or could not be, by name; see `Candidate`.
         truncation: of the check texts, how many were truncated, and by how many tokens; empty for
@@ -94,7 +93,8 @@ def export_model(
 
     Raises:
         GateError: a reduced precision gives other labels too often.
-        ModelError: the fp32 graph differs from PyTorch by more than rounding.
+        ModelError: the model cannot be written as a graph that gives PyTorch's logits.
+        NotFinite: PyTorch's own logits are not.
         ProviderError: the provider is not installed, or does not compute in bf16 as asked.
         MonoxError: by kind, see `monox_kit.errors`.
     """
@@ -124,18 +124,29 @@ def export_model(
 def _subject(
     source: ModelFolder, tokenizer: Tokenizer, check: Texts, calibration: Texts
 ) -> Subject:
-    """The model in PyTorch, opened and scored on the check texts."""
+    """The model in PyTorch, opened and scored on the check texts.
+
+    Raises:
+        NotFinite: its own logits are not, so there is nothing to compare a graph with.
+    """
     reference = load_classifier(source)
-    equal_lengths = needs_equal_lengths(source, reference, tokenizer, is_fp32=True)
-    runner = EqualLengths(reference) if equal_lengths else reference
+    try:
+        equal_lengths = needs_equal_lengths(source, reference, tokenizer, is_fp32=True)
+        runner = EqualLengths(reference) if equal_lengths else reference
+        expected = score_texts(runner, check).logits
+    except NotFinite as error:
+        raise NotFinite(
+            f"{source.name}: PyTorch's own logits are not finite, before anything is exported: "
+            f"{error}"
+        ) from error
     return Subject(
         folder=source,
         tokenizer=tokenizer,
         reference=reference,
         check=check,
         timed_rows=along_lengths(check.document_lengths, _TIMING_ROWS),
-        calibration=Calibration(calibration, tokenizer.has_token_types),
-        expected=score_texts(runner, check).logits,
+        calibration=calibration,
+        expected=expected,
         equal_lengths=equal_lengths,
     )
 
@@ -154,7 +165,7 @@ def _export(
         work = building / "candidates"
         search = Search(config, subject, work, task=task, progress=progress)
         best = search.keep_best()
-        graph, fp32 = search.graph_folder(best), search.fp32_folder(best)
+        graph, fp32 = search.builder.graph_folder(best), search.builder.fp32_folder(best)
         _move_graph(graph, building)
         if graph != fp32 and config.keep_fp32:
             _keep_fp32(fp32, building)
@@ -163,7 +174,7 @@ def _export(
             path=out,
             precision=best.precision,
             chosen=best.name,
-            opset=FORMS[best.graph].opset if best.graph is not None else None,
+            opset=FORMS[best.graph].opset,
             provider=best.provider,
             candidates={name: asdict(value) for name, value in search.found.items()},
             truncation=subject.check.truncation.to_json(),
@@ -281,8 +292,8 @@ def _documents(
     wanted = config.check_rows + config.calibration_rows
     if config.check is None:
         progress.note(
-            "no --check text given: calibrating, checking and timing on built-in sentences in many "
-            "languages"
+            "no --check text is given: quantizers learn from, and graphs are checked and timed on, "
+            "built-in sentences in many languages"
         )
         found = check_documents(max_length)
         # Every fourth: both parts have all languages and lengths.
@@ -294,15 +305,16 @@ def _documents(
     found = list(islice(rows, wanted))
     if len(found) < 2:
         raise ConfigError(
-            f"--check: expected at least 2 rows, to calibrate on one and check on the other, found "
-            f"{len(found)}. Give more text."
+            f"--check: {' '.join(config.check.paths)}: at least 2 rows are needed, one for "
+            f"quantizers to learn from and one to check on, and there is {len(found)}. Give more "
+            "text."
         )
     count = config.calibration_rows
     if len(found) < wanted:
         count = min(count, max(1, len(found) // 4))
         progress.note(
-            f"--check: {len(found)} rows: calibrating on {count}, checking on "
-            f"{min(len(found) - count, config.check_rows)}"
+            f"--check has {len(found)} rows: quantizers learn from {count}, graphs are checked on "
+            f"{min(len(found) - count, config.check_rows)} others"
         )
     return found[:-count][: config.check_rows], found[-count:]
 
@@ -341,8 +353,7 @@ def _finished(out: Path, run: Mapping[str, Any]) -> ExportSummary:
     """
     if not (out / RECORD_FILE).is_file():
         raise ConfigError(
-            f"--out {out}: expected no folder or a finished export, found something else. "
-            "Give another --out."
+            f"{out}: the folder is there and holds no finished export. Give another --out."
         )
     record = BundleRecord.read(out / RECORD_FILE)
     require_same_run(record.provenance.get("run", {}), run, out)

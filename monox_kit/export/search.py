@@ -1,7 +1,8 @@
 """Building graphs, checking each against PyTorch and timing it here; all but one are rejected.
 
-The order saves time: every form in fp32 first, each checked before anything is made from it; then
-the reduced precisions on the form that runs fastest, and the best of those on the other forms.
+With `auto`, the order saves time: every form in fp32 first, each checked before anything is made
+from it; then the reduced precisions on the form that runs fastest, or on the next where they cannot
+be built; then the best of those on the other forms.
 """
 
 from __future__ import annotations
@@ -12,42 +13,32 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-
-import numpy as np
+from typing import Any
 
 from monox_kit.data import Classifier
-from monox_kit.errors import GateError, ModelError, MonoxError, StorageError, first_line
+from monox_kit.errors import GateError, ModelError, NotFinite, ProviderError, StorageError
+from monox_kit.export.build import Builder, graph_bytes
 from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
-from monox_kit.export.graph import (
-    DEFAULT_FORM,
-    FORMS,
-    GraphForm,
-    fuse_graph,
-    gather_weights,
-    write_form,
-    write_fp32_with_optimum,
-)
-from monox_kit.export.last_layer import slice_last_layer
-from monox_kit.export.quantize import CANDIDATE_PRECISIONS, write_quantized
-from monox_kit.models.agreement import Agreement, agreement
-from monox_kit.models.folder import BF16, FP32, ONNX_DATA_FILE, ONNX_FILE, ModelFolder
+from monox_kit.export.choice import best_of, is_hopeless, leader_of, lost_to, speed
+from monox_kit.export.graph import DEFAULT_FORM, FORMS, cause_of
+from monox_kit.export.quantize import CANDIDATE_PRECISIONS
+from monox_kit.models.agreement import FP32_TOLERANCE, agreement
+from monox_kit.models.folder import FP32, ModelFolder
 from monox_kit.models.onnx_backend import OnnxClassifier, installed_providers
 from monox_kit.models.scoring import score_texts
-from monox_kit.models.torch_backend import load_classifier
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask
 
-# A candidate that is this much slower than the fastest one so far is not timed again.
-_HOPELESS = 1.5
-# Among candidates that are as fast as the fastest but for this, the one that agrees best is kept.
-_TIE = 0.95
 _ROUNDS = 3
+# No fault of a candidate.
+_OURS = (OSError, StorageError, MemoryError)
 
 
 class Search:
-    """Builds candidates below `work` and keeps one.
+    """Tries candidates and keeps one.
 
     Attributes:
+        builder: where their graphs are.
         found: every candidate by name, in the order of trying.
     """
 
@@ -60,228 +51,190 @@ class Search:
         task: ProgressTask,
         progress: Progress,
     ) -> None:
+        self.builder = Builder(subject, work, progress)
+        self.found: dict[str, Candidate] = {}
         self._config = config
         self._subject = subject
-        self._work = work
         self._task = task
         self._progress = progress
         self._graphs: dict[str, Classifier] = {}
-        self.found: dict[str, Candidate] = {}
 
     def keep_best(self) -> Candidate:
         """The candidate to keep; all others are rejected with their reason.
 
         Raises:
-            ModelError: no fp32 graph, the source of the others, agrees with PyTorch.
+            ModelError: no fp32 graph, the source of the others, agrees with PyTorch, or the
+                precision that was asked for cannot be built from any.
             GateError: the precision that was asked for must not be released.
         """
-        if self._config.precision == AUTO:
-            return self._keep(self._search())
-        return self._keep([self._asked()])
-
-    def graph_folder(self, candidate: Candidate) -> Path:
-        """Where the candidate's `model.onnx` lies; bf16 is a way to run the fp32 one."""
-        stored = FP32 if candidate.precision == BF16 else candidate.precision
-        return self._work / (candidate.graph or "optimum") / stored
-
-    def fp32_folder(self, candidate: Candidate) -> Path:
-        """Where the fp32 graph lies that the candidate is, or was made from."""
-        return self.graph_folder(replace(candidate, precision=FP32))
+        best = self._fastest() if self._config.precision == AUTO else self._asked()
+        self._graphs.clear()
+        return best
 
     def _asked(self) -> Candidate:
-        """Exactly the precision and form that were asked for."""
-        config = self._config
-        form = None if config.exporter == "optimum" else config.graph or DEFAULT_FORM
-        source = self._try(FP32, form, config.provider)
-        if source.rejected is not None:
-            raise ModelError(f"{self._subject.folder.name}: {source.rejected}")
-        if config.precision == FP32:
-            return source
-        asked = self._try(config.precision, form, config.provider)
-        if asked.rejected is not None:
-            raise GateError(f"{self._subject.folder.name}: {asked.rejected}")
-        self._reject(source, f"--precision {config.precision} was asked for")
-        return asked
+        """The precision that was asked for, in the first form that works."""
+        config, forms = self._config, self._forms()
+        for form in forms:
+            source = self._try(FP32, form, config.provider)
+            asked = source
+            if source.rejected is None and config.precision != FP32:
+                asked = self._try(config.precision, form, config.provider)
+            if asked.rejected is None:
+                self._reject_others(asked, f"--precision {config.precision} was asked for")
+                return asked
+            if asked is not source and asked.cause is None:
+                raise GateError(
+                    f"{self._subject.folder.name}: {asked.rejected} Use --precision fp32, or a "
+                    "smaller --min-agreement."
+                )
+            if form != forms[-1]:
+                self._progress.note(f"{asked.name}: {asked.rejected} Trying the next graph form.")
+        raise self._refusal()
 
-    def _search(self) -> list[Candidate]:
-        """Everything worth trying on the providers asked for; those that passed."""
-        config = self._config
-        chosen = config.provider
-        providers = installed_providers() if chosen == AUTO else [chosen]
-        forms: list[str | None] = [config.graph] if config.graph else list(FORMS)
-        if config.exporter == "optimum":
-            forms = [None]
-        for provider in providers:
-            sources = [self._try(FP32, form, provider) for form in forms]
-            passed = self._drop_hopeless(one for one in sources if one.rejected is None)
-            if not passed:
-                continue
-            best = passed[0]
-            names = config.candidates or CANDIDATE_PRECISIONS[provider]
-            made = [self._try(name, best.graph, provider) for name in names]
-            reduced = self._drop_hopeless(one for one in made if one.rejected is None)
-            for other in passed[1:] if reduced else []:
-                self._try(reduced[0].precision, other.graph, provider)
+    def _fastest(self) -> Candidate:
+        """Of everything worth trying on the providers asked for, the best that agrees."""
+        chosen = self._config.provider
+        for provider in installed_providers() if chosen == AUTO else [chosen]:
+            tried = [self._try(FP32, form, provider) for form in self._forms()]
+            sources = self._timed_in_turn(tried)
+            names = self._config.candidates or CANDIDATE_PRECISIONS[provider]
+            made = [self._on_first_form(name, sources) for name in names] if sources else []
+            reduced = [one for one in self._timed_in_turn(made) if one.rejected is None]
+            for source in sources if reduced else []:
+                if self.found[source.name].rejected is None:
+                    self._try(reduced[0].precision, source.graph, provider)
         survivors = [one for one in self.found.values() if one.rejected is None]
-        if not survivors:  # nothing is made from an fp32 graph that differs: none agreed
-            first = next(iter(self.found.values()))
-            raise ModelError(f"{self._subject.folder.name}: {first.rejected}")
-        return self._final_race(self._drop_hopeless(survivors))
+        if not survivors:
+            raise self._refusal()
+        best = best_of([one for one in self._timed_in_turn(survivors) if one.rejected is None])
+        for one in list(self.found.values()):
+            if one.rejected is None and one.name != best.name:
+                self._note_or_drop(replace(one, rejected=lost_to(one, best)))
+        return best
 
-    def _try(self, precision: str, form: str | None, provider: str) -> Candidate:
-        """Build, load, check and time one candidate; its reason to be rejected is part of it."""
+    def _forms(self) -> list[str]:
+        """The forms to try, in order."""
+        if self._config.graph is not None:
+            return [self._config.graph]
+        own: Any = self._subject.reference.model.config
+        # A form that asks for the attention that the model has anyway is the default's graph again.
+        repeats = replace(FORMS[DEFAULT_FORM], attention=own._attn_implementation)
+        return [name for name, form in FORMS.items() if name == DEFAULT_FORM or form != repeats]
+
+    def _on_first_form(self, precision: str, sources: Iterable[Candidate]) -> Candidate:
+        """The precision on the first of the sources' forms that it can be built and run on."""
+        for source in sources:
+            tried = self._try(precision, source.graph, source.provider)
+            if tried.cause is None:
+                break
+        return tried
+
+    def _try(self, precision: str, form: str, provider: str) -> Candidate:
+        """Build, open, score and judge one candidate; what is known already is not done again."""
         candidate = Candidate(precision=precision, graph=form, provider=provider)
+        if candidate.name in self.found:
+            return self.found[candidate.name]
         self._task.detail(f"building {candidate.name}")
         try:
-            folder = self._built(candidate)
-        except (OSError, StorageError, MemoryError):
-            raise  # no fault of the candidate
-        except Exception as error:  # quantizers raise whatever they meet; the rest must not be lost
-            reason = f"expected the {candidate.name} graph to be built, found: {first_line(error)}."
-            if self._config.precision != AUTO:
-                raise error if isinstance(error, MonoxError) else ModelError(reason) from error
-            return self._note_or_drop(replace(candidate, rejected=reason))
-        candidate = replace(candidate, model_bytes=_model_bytes(folder.path))
+            folder = self.builder.built(candidate)
+        except Exception as error:  # exporters and quantizers raise whatever they meet
+            return self._failed(candidate, error, "It cannot be built in this form.")
+        candidate = replace(candidate, model_bytes=graph_bytes(folder.path))
         self._task.detail(f"checking {candidate.name}")
         try:
-            labels = self._subject.reference.labels
-            graph = self._subject.runner(
-                OnnxClassifier(folder, labels, provider=provider, precision=candidate.run_precision)
-            )
-            logits = score_texts(graph, self._subject.check).logits
-        except MonoxError as error:
-            return self._note_or_drop(replace(candidate, rejected=str(error)))
+            return self._judged(candidate, folder)
         except Exception as error:  # a graph that loads may still fail to run
-            reason = f"expected the {candidate.name} graph to run, found: {first_line(error)}."
-            return self._note_or_drop(replace(candidate, rejected=reason))
-        found = None
-        if np.isfinite(logits).all():
-            problem = problem_of(self._subject.reference.labels)
-            found = agreement(self._subject.expected, logits, problem)
-        reason_or_none = self._reason(candidate, found)
-        if reason_or_none is None:
-            self._graphs[candidate.name] = graph
-            if self._config.precision == AUTO:
-                candidate = replace(candidate, tokens_per_s=self._rate(graph))
-        return self._note_or_drop(replace(candidate, agreement=found, rejected=reason_or_none))
+            return self._failed(candidate, error, "onnxruntime cannot run it in this form.")
 
-    def _built(self, candidate: Candidate) -> ModelFolder:
-        """The candidate as an openable folder; what is there already is used again."""
-        source, folder = self._subject.folder, self.graph_folder(candidate)
-        if not (folder / ONNX_FILE).is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                self._write(candidate, folder)
-            except BaseException:
-                shutil.rmtree(folder)  # half-built, it would be taken for the whole later
-                raise
-        return ModelFolder(
-            path=folder,
-            name=f"{source.name} ({candidate.name})",
-            config=source.config,
-            record=source.record,
+    def _failed(self, candidate: Candidate, error: Exception, reason: str) -> Candidate:
+        if isinstance(error, _OURS):
+            raise error
+        if isinstance(error, ProviderError):  # what is missing here is missing for every form
+            if self._config.precision != AUTO:
+                raise error
+            return self._note_or_drop(replace(candidate, rejected=str(error)))
+        return self._note_or_drop(replace(candidate, rejected=reason, cause=cause_of(error)))
+
+    def _judged(self, candidate: Candidate, folder: ModelFolder) -> Candidate:
+        """The candidate with its agreement, and rejected where that is too little."""
+        labels = self._subject.reference.labels
+        session = OnnxClassifier(
+            folder, labels, provider=candidate.provider, precision=candidate.run_precision
         )
-
-    def _write(self, candidate: Candidate, folder: Path) -> None:
-        """Write the candidate's graph into an empty folder."""
-        if self.graph_folder(candidate) != self.fp32_folder(candidate):
-            source = self.fp32_folder(candidate)
-            write_quantized(candidate.precision, source, folder, self._subject.calibration)
-        elif candidate.graph is None:
-            write_fp32_with_optimum(self._subject.folder, folder)
-            gather_weights(folder)
-            self._slice_last_layer(candidate, folder)
-        else:
-            self._write_fp32(candidate, FORMS[candidate.graph], folder)
-
-    def _write_fp32(self, candidate: Candidate, form: GraphForm, folder: Path) -> None:
-        model = self._subject.reference.model
-        if form.attention is not None:
-            default = getattr(model.config, "_attn_implementation", None)
-            is_same = default == form.attention and form.opset == FORMS[DEFAULT_FORM].opset
-            if is_same and self._config.graph is None:
-                raise ModelError(
-                    f"expected another attention than the model's own, found {default} in both: "
-                    f"the graph is that of {DEFAULT_FORM}"
-                )
-            model = load_classifier(self._subject.folder, attention=form.attention).model
-        write_form(model, folder, form, token_types=self._subject.tokenizer.has_token_types)
-        self._slice_last_layer(candidate, folder)
-        if form.fused:
-            fuse_graph(model.config, folder)
-
-    def _slice_last_layer(self, candidate: Candidate, folder: Path) -> None:
-        """Compute the last layer for the first token alone, or say why not."""
-        texts = self._subject.calibration.texts
+        graph = self._subject.runner(session)
         try:
-            slice_last_layer(folder, texts, self._subject.tokenizer.max_length)
-        except ModelError as error:
-            self._progress.note(f"{candidate.name}: {error}")
-
-    def _reason(self, candidate: Candidate, found: Agreement | None) -> str | None:
-        """Why a candidate must not be released; None where it may."""
-        name, least = candidate.name, self._config.min_agreement
-        if found is None:
-            return (
-                f"expected finite logits of the {name} graph, found others. Use another precision."
-            )
+            logits = score_texts(graph, self._subject.check).logits
+        except NotFinite:
+            reason = "Its logits are not finite; PyTorch's are."
+            return self._note_or_drop(replace(candidate, rejected=reason))
+        found = agreement(self._subject.expected, logits, problem_of(labels))
+        candidate, reason_or_none = replace(candidate, agreement=found), None
+        least = self._config.min_agreement
         if candidate.precision == FP32 and not found.within_fp32:
-            return (
-                "expected the fp32 graph's logits within rounding of PyTorch's, found a difference "
-                f"of {found.max_delta:.2e} on {found.num_texts} texts. Try another --exporter."
+            reason_or_none = (
+                f"Its logits differ from PyTorch's by up to {found.max_delta:.1e} on "
+                f"{found.num_texts} texts; rounding explains "
+                f"{FP32_TOLERANCE * max(1.0, found.max_logit):.1e}."
             )
         if candidate.precision != FP32 and found.argmax < least:
-            return (
-                f"expected {name} to give PyTorch's label on at least {least:.1%} of "
-                f"{found.num_texts} texts (--min-agreement), found {found.argmax:.1%}. "
-                "Use --precision fp32, or allow less."
+            reason_or_none = (
+                f"It gives PyTorch's label on {found.argmax:.1%} of {found.num_texts} texts; "
+                f"--min-agreement asks for {least:.1%}."
             )
-        return None
+        if reason_or_none is None and self._config.precision == AUTO:
+            self._graphs[candidate.name] = graph  # to be timed
+        return self._note_or_drop(replace(candidate, rejected=reason_or_none))
+
+    def _timed_in_turn(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Those that agree, timed in turn, fastest first; the hopeless are rejected, and listed."""
+        runners = {one.name: one for one in candidates if one.rejected is None}
+        rates: dict[str, list[float]] = {name: [] for name in runners}
+        running = list(runners)
+        for number in range(_ROUNDS):
+            for name in running:
+                self._task.detail(f"timing {name}, round {number + 1} of {_ROUNDS}")
+                rates[name].append(self._rate(self._graphs[name]))
+            if number > 0:
+                running = [name for name in running if not is_hopeless(name, rates)]
+        timed = {
+            name: replace(one, tokens_per_s=round(median(rates[name]), 1))
+            for name, one in runners.items()
+        }
+        for name, one in timed.items():
+            if is_hopeless(name, rates):
+                timed[name] = replace(one, rejected=lost_to(one, timed[leader_of(rates)]))
+            self._note_or_drop(timed[name])
+        return sorted(timed.values(), key=speed, reverse=True)
 
     def _rate(self, graph: Classifier) -> float:
         started = time.perf_counter()
         scored = score_texts(graph, self._subject.check, rows=self._subject.timed_rows)
-        return round(scored.num_tokens / (time.perf_counter() - started), 1)
+        return scored.num_tokens / (time.perf_counter() - started)
 
-    def _drop_hopeless(self, passed: Iterable[Candidate]) -> list[Candidate]:
-        """Those that can still win, fastest first; the rest is rejected, its session closed."""
-        ranked = _fastest_first(passed)
-        hopeful = []
-        for one in ranked:
-            if _speed(one) * _HOPELESS < _speed(ranked[0]):
-                self._reject(one, f"slower than {ranked[0].name} here")
-            else:
-                hopeful.append(one)
-        return hopeful
+    def _reject_others(self, kept: Candidate, reason: str) -> None:
+        for one in list(self.found.values()):
+            if one.rejected is None and one is not kept:
+                self._note_or_drop(replace(one, rejected=reason))
 
-    def _final_race(self, finalists: list[Candidate]) -> list[Candidate]:
-        """The finalists, timed in turn, the one to keep first."""
-        if len(finalists) == 1:
-            return finalists
-        rates: dict[str, list[float]] = {one.name: [] for one in finalists}
-        for number in range(_ROUNDS):
-            for one in finalists:
-                self._task.detail(f"timing {one.name}, round {number + 1} of {_ROUNDS}")
-                rates[one.name].append(self._rate(self._graphs[one.name]))
-        timed = _fastest_first(
-            self._note_or_drop(replace(one, tokens_per_s=median(rates[one.name])))
-            for one in finalists
+    def _refusal(self) -> ModelError:
+        """Why nothing can be released, form by form."""
+        model, graph = self._subject.reference.model, self._config.graph
+        names: dict[str, list[str]] = {}  # by reason: most forms fail alike
+        for one in self.found.values():
+            if one.rejected is not None:
+                reason = f"{one.rejected} {one.cause or ''}".strip().rstrip(".")
+                names.setdefault(reason, []).append(one.name)
+        reasons = ". ".join(f"{', '.join(which)}: {reason}" for reason, which in names.items())
+        step = (
+            "docs/models.md lists the families that can be exported; a PyTorch folder is labelled "
+            "with and evaluated as it is."
+            if graph is None
+            else "Leave --graph out, to let the other forms be tried."
         )
-        level = [one for one in timed if _speed(one) >= _TIE * _speed(timed[0])]
-        best = max(level, key=lambda one: one.agreement.argmax if one.agreement else 0.0)
-        return [best, *(one for one in timed if one is not best)]
-
-    def _keep(self, ranked: list[Candidate]) -> Candidate:
-        best = ranked[0]
-        for one in ranked[1:]:
-            is_faster = _speed(one) > _speed(best)
-            reason = "hardly faster and agrees less than" if is_faster else "slower than"
-            self._reject(one, f"{reason} {best.name} here")
-        self._graphs.clear()
-        return best
-
-    def _reject(self, candidate: Candidate, reason: str) -> None:
-        self._note_or_drop(replace(candidate, rejected=reason))
+        return ModelError(
+            f"{self._subject.folder.name}: {type(model).__name__} cannot be exported as "
+            f"{self._config.precision}. {reasons}. {step}"
+        )
 
     def _note_or_drop(self, candidate: Candidate) -> Candidate:
         """Note what is known of a candidate now; a rejected one's session and files go."""
@@ -291,25 +244,11 @@ class Search:
         if candidate.rejected is not None:
             self._graphs.pop(candidate.name, None)
             # Their weights add up. An fp32 graph may still be the source of another.
-            folder = self.graph_folder(candidate)
-            is_wanted = folder == self.fp32_folder(candidate) or any(
-                one.rejected is None and self.graph_folder(one) == folder
+            folder = self.builder.graph_folder(candidate)
+            is_wanted = folder == self.builder.fp32_folder(candidate) or any(
+                one.rejected is None and self.builder.graph_folder(one) == folder
                 for one in self.found.values()
             )
             if not is_wanted:
                 shutil.rmtree(folder, ignore_errors=True)
         return candidate
-
-
-def _speed(candidate: Candidate) -> float:
-    """Real tokens per second; 0 where it was not timed."""
-    return candidate.tokens_per_s or 0.0
-
-
-def _fastest_first(candidates: Iterable[Candidate]) -> list[Candidate]:
-    return sorted(candidates, key=_speed, reverse=True)
-
-
-def _model_bytes(folder: Path) -> int:
-    files = (folder / ONNX_FILE, folder / ONNX_DATA_FILE)
-    return sum(path.stat().st_size for path in files if path.is_file())

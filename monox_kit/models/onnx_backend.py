@@ -30,6 +30,7 @@ PROVIDERS = {
 _OPENVINO_PRECISIONS: dict[RunPrecision, str] = {FP32: "f32", BF16: "bf16"}
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _LOGIT_TYPES = {"tensor(float)", "tensor(float16)", "tensor(double)"}
+_FATAL = 4  # of onnxruntime's levels of severity, the highest
 _EXTRAS = {"cpu": "cpu", "cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 
 
@@ -130,11 +131,8 @@ class OnnxClassifier:
 
         May be called from any number of threads; more than `concurrency` of them wait.
         """
-        arrays = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "token_type_ids": batch.token_type_ids,
-        }
+        # A graph may take segments where the tokenizer makes none: there is one.
+        arrays = {"token_type_ids": np.zeros_like(batch.input_ids), **batch.arrays}
         feed = {name: arrays[name] for name in self._inputs}
         session = self._idle.get()
         try:
@@ -229,7 +227,6 @@ def open_session(
     options.intra_op_num_threads = threads
     if not may_spin():
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only: warnings of graph fusion are no news to a user
     settings: dict[str, str] = {}
     if provider == "openvino":
         # Said for fp32 too: OpenVINO itself takes bf16 by default where the CPU has it.
@@ -327,4 +324,6 @@ def require_runtime() -> ModuleType:
             'onnxruntime: expected it to be installed, found none. Run: pip install "monoxkit[cpu]"'
             " (or [gpu], or [openvino]; only one of the three at a time)."
         ) from error
+    # What it logs as an error it raises too, and we say it: its own coloured lines go.
+    onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime  # type: ignore[no-any-return]

@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ class TorchClassifier:
 
     def logits(self, batch: TokenBatch) -> Logits:
         """[B, C] float32 logits in the order of the batch."""
-        inputs = model_inputs(batch, self._device)
+        inputs = model_inputs(self._model, batch, self._device)
         with torch.inference_mode(), autocast(self._device, self._precision):
             logits: torch.Tensor = self._forward(**inputs).logits
         return logits.float().cpu().numpy()
@@ -202,12 +204,20 @@ def _write_older_names(path: Path) -> None:
         write_json(path, {**config, **added})
 
 
-def model_inputs(batch: TokenBatch, device: str) -> dict[str, torch.Tensor]:
-    """The batch as keyword arguments of a transformers model, [B, L] int64 each."""
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if batch.token_type_ids is not None:
-        inputs["token_type_ids"] = batch.token_type_ids
-    return {name: torch.from_numpy(value).to(device) for name, value in inputs.items()}
+def model_inputs(model: Any, batch: TokenBatch, device: str) -> dict[str, torch.Tensor]:
+    """What a transformers model takes of the batch, as keyword arguments, [B, L] int64 each.
+
+    The model decides: DistilBERT takes no segment ids, whatever its tokenizer makes, FNet no mask.
+    """
+    taken = _parameters_of(type(model))  # type: ignore[arg-type]  # classes are hashable
+    arrays = batch.arrays
+    return {name: torch.from_numpy(arrays[name]).to(device) for name in arrays if name in taken}
+
+
+@cache
+def _parameters_of(model: type) -> frozenset[str]:
+    """The names that the class's `forward` declares."""
+    return frozenset(signature(model.forward).parameters)  # type: ignore[attr-defined]
 
 
 def autocast(device: str, precision: str) -> torch.autocast:

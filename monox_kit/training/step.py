@@ -128,11 +128,15 @@ class Stepper:
     def _logits(self, tokens: TokenBatch, device: str) -> torch.Tensor:
         """[B, C] logits of a micro-batch."""
         if not self._equal_lengths:
-            return self._model(**model_inputs(tokens, device)).logits  # type: ignore[no-any-return]
+            return self._of(tokens, device)
         parts = list(by_length(tokens))
-        logits = [self._model(**model_inputs(part, device)).logits for _, part in parts]
+        logits = [self._of(part, device) for _, part in parts]
         order = np.argsort(np.concatenate([places for places, _ in parts]))
         return torch.cat(logits)[torch.from_numpy(order).to(device)]
+
+    def _of(self, tokens: TokenBatch, device: str) -> torch.Tensor:
+        inputs = model_inputs(self._model, tokens, device)
+        return self._model(**inputs).logits  # type: ignore[no-any-return]
 
     def _not_finite_loss(self, step: int, loss: float) -> NotFinite:
         name = first_not_finite(dict(self._model.named_parameters()))

@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet
-from monox_kit.errors import ConfigError, GateError, ModelError, ProviderError
-from monox_kit.export import ExportConfig, export_model, run, search
+from monox_kit.errors import ConfigError, GateError, ModelError, NotFinite, ProviderError
+from monox_kit.export import ExportConfig, build, export_model, run
 from monox_kit.export.graph import FORMS
-from monox_kit.export.quantize import CANDIDATE_PRECISIONS, PRECISIONS, Calibration
+from monox_kit.export.quantize import CANDIDATE_PRECISIONS, PRECISIONS, calibration_feeds
 from monox_kit.export.smooth import smoothed
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import BundleRecord, open_folder
@@ -28,6 +31,7 @@ from monox_kit.models.scoring import score, tokenize
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.problem import problem_of
 from monox_kit.progress import Silent
+from tests.family_zoo import family_classifier
 from tests.notes import Notes
 from tests.tiny_models import (
     bert_classifier,
@@ -116,10 +120,10 @@ def test_smoothing_changes_the_weights_and_not_the_function(model: Path, tmp_pat
     folder = open_folder(str(tmp_path / "bundle"))
     tokenizer = Tokenizer(folder.path, 32)
     rows = [Document(row=0, id="0", text="alpha game mu"), Document(row=1, id="1", text="font")]
-    calibration = Calibration(tokenize(tokenizer, rows), tokenizer.has_token_types)
+    feeds = calibration_feeds(tmp_path / "bundle" / "model.onnx", tokenize(tokenizer, rows))
     graph = onnx.load(str(tmp_path / "bundle" / "model.onnx"))
     before = [onnx.numpy_helper.to_array(value) for value in graph.graph.initializer]
-    changed = smoothed(copy.deepcopy(graph), calibration.feeds(), tmp_path)
+    changed = smoothed(copy.deepcopy(graph), feeds, tmp_path)
     (tmp_path / "smooth").mkdir()
     onnx.save(changed, str(tmp_path / "smooth" / "model.onnx"))
     assert sum("/smooth" in value.name for value in changed.graph.initializer) >= 12
@@ -151,10 +155,19 @@ def test_other_tools_read_the_bundles_configuration_and_tokenizer(
     assert AutoTokenizer.from_pretrained(str(tmp_path / "bundle"))("game")["input_ids"]
 
 
+def copy_that_overflows(model: Path, folder: Path) -> Path:
+    """Finite weights whose logits are not."""
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"].fill_(3e38)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
 def test_a_graph_that_differs_is_not_released(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = search.write_form
+    write = build.write_form
 
     def write_other(model: torch.nn.Module, folder: Path, form: object, **kwargs: bool) -> None:
         opposite = copy.deepcopy(model)
@@ -163,11 +176,11 @@ def test_a_graph_that_differs_is_not_released(
                 parameter.neg_()
         write(opposite, folder, form, **kwargs)
 
-    monkeypatch.setattr(search, "write_form", write_other)
+    monkeypatch.setattr(build, "write_form", write_other)
     # int8 is made from the fp32 graph: a wrong one is refused whatever was asked for.
     for precision in ("fp32", "int8", "auto"):
         config = ExportConfig(model=str(model), precision=precision)
-        with pytest.raises(ModelError, match="within rounding of PyTorch's, found a difference"):
+        with pytest.raises(ModelError, match="logits differ from PyTorch's by up to"):
             export_model(config, tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("bundle")] == []
 
@@ -188,7 +201,7 @@ def test_a_bad_int8_graph_is_rejected_and_fp32_kept(
         graph.graph.node.append(onnx.helper.make_node("Mul", ["before", "factor"], [output]))
         onnx.save(graph, str(folder / "model.onnx"))
 
-    monkeypatch.setattr(search, "write_quantized", bad)
+    monkeypatch.setattr(build, "write_quantized", bad)
     config = ExportConfig(model=str(model), precision="auto", graph="opset23", candidates=("int8",))
     summary = export_model(config, tmp_path / "auto")
     expected = {
@@ -197,11 +210,78 @@ def test_a_bad_int8_graph_is_rejected_and_fp32_kept(
         "cannot be built": "no kernel",
     }
     assert summary.precision == "fp32"
-    assert expected[fault] in summary.candidates["int8"]["rejected"]
+    found = summary.candidates["int8"]
+    assert expected[fault] in f"{found['rejected']} {found['cause']}"
+    # What a quantizer met is for the record: the table says what it means.
+    assert "no kernel" not in found["rejected"]
     error = ModelError if fault == "cannot be built" else GateError
     with pytest.raises(error, match=expected[fault]):
         export_model(ExportConfig(model=str(model), precision="int8"), tmp_path / "int8")
     assert not (tmp_path / "int8").exists()
+
+
+@pytest.mark.parametrize("precision", ["int8-static", "auto"])
+def test_a_precision_that_one_form_does_not_take_is_built_on_another(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    write, tried = build.write_quantized, []
+
+    def choosy(precision: str, source: Path, folder: Path, calibration: Any) -> None:
+        tried.append(folder.parent.name)
+        if len(tried) == 1:
+            raise RuntimeError("Unable to find data type for weight_name='x'")
+        write(precision, source, folder, calibration)
+
+    monkeypatch.setattr(build, "write_quantized", choosy)
+    progress = Notes()
+    config = ExportConfig(
+        model=str(model), precision=precision, candidates=("int8-static",), min_agreement=0.5
+    )
+    if precision != "auto":
+        config = dataclasses.replace(config, candidates=None)
+    summary = export_model(config, tmp_path / "bundle", progress=progress)
+    made = [one for one in summary.candidates.values() if one["precision"] == "int8-static"]
+    assert [one["graph"] for one in made] == tried[: len(made)]
+    assert made[0]["rejected"] == "It cannot be built in this form."
+    assert made[0]["cause"] == "Unable to find data type for weight_name='x'"
+    assert made[1]["agreement"] is not None
+    if precision != "auto":
+        assert summary.precision == precision
+        assert any("Trying the next graph form." in note for note in progress.notes)
+
+
+def test_a_model_that_is_not_finite_itself_is_said_to_be(model: Path, tmp_path: Path) -> None:
+    broken = copy_that_overflows(model, tmp_path / "model")
+    with pytest.raises(NotFinite, match=f"{broken}: PyTorch's own logits"):
+        export_model(ExportConfig(model=str(broken)), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_without_a_form_names_each_cause_and_nothing_else_is_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    t5 = family_classifier(tmp_path / "t5", "t5")
+    capfd.readouterr()
+    with pytest.raises(ModelError, match=r"docs/models\.md") as caught:
+        export_model(ExportConfig(model=str(t5)), tmp_path / "bundle")
+    message = str(caught.value)
+    # Neither the banner of PyTorch's exporter nor its colours; of each exporter the cause.
+    assert "T5ForSequenceClassification cannot be exported" in message
+    assert "Expected cond to be True" in message
+    assert all(word not in message for word in ("x1b", "Next steps", "step 1/3"))
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ModelError, match="Leave --graph out"):
+        export_model(ExportConfig(model=str(t5), graph="opset17-eager"), tmp_path / "bundle")
+
+
+def test_a_graph_that_does_not_run_leaves_no_line_of_onnxruntimes(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    funnel = family_classifier(tmp_path / "funnel", "funnel")
+    capfd.readouterr()
+    with pytest.raises(ModelError, match="fp32:opset17-eager: onnxruntime cannot run it"):
+        export_model(ExportConfig(model=str(funnel), graph="opset17-eager"), tmp_path / "bundle")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_check_texts_come_from_every_file_in_turn(model: Path, tmp_path: Path) -> None:
@@ -243,7 +323,7 @@ def test_a_last_layer_that_stays_whole_is_said(
     def refuse(*_: object) -> int:
         raise ModelError("the last layer is computed for all tokens: it is round.")
 
-    monkeypatch.setattr(search, "slice_last_layer", refuse)
+    monkeypatch.setattr(build, "slice_last_layer", refuse)
     progress = Notes()
     summary = export_model(ExportConfig(model=str(model)), tmp_path / "bundle", progress=progress)
     assert summary.candidates["fp32"]["rejected"] is None
@@ -263,17 +343,18 @@ def test_it_checks_on_the_users_text(model: Path, tmp_path: Path) -> None:
     progress = Notes()
     summary = export_model(config, tmp_path / "bundle", progress=progress)
     assert summary.candidates["fp32"]["agreement"]["num_texts"] == 20
-    assert progress.notes == ["--check: 30 rows: calibrating on 7, checking on 20"]
+    (note,) = progress.notes
+    assert all(part in note for part in ("30 rows", "from 7", "on 20"))
 
 
 def test_what_cannot_be_exported_is_named(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected a fine-tuned classifier"):
         export_model(ExportConfig(model=str(bert_encoder(tmp_path / "e"))), tmp_path / "b")
-    with pytest.raises(ConfigError, match="--precision: expected one of fp32, bf16, fp16, int8"):
+    with pytest.raises(ConfigError, match=r"--precision 'int4'.*fp32, bf16, fp16, int8"):
         export_model(ExportConfig(model=str(model), precision="int4"), tmp_path / "b")
     with pytest.raises(ProviderError, match="--provider cuda"):
         export_model(ExportConfig(model=str(model), provider="cuda"), tmp_path / "b")
-    with pytest.raises(ProviderError, match="optimum-onnx"):
+    with pytest.raises(ConfigError, match=r"--exporter.*'optimum'"):
         export_model(ExportConfig(model=str(model), exporter="optimum"), tmp_path / "b")
 
 

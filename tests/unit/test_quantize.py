@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monox_kit.export.quantize import Calibration, write_quantized
+from monox_kit.export.quantize import write_quantized
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Encoded
 from monox_kit.models.tokenizer_files import Padding
@@ -20,8 +20,9 @@ def one_node() -> Any:
     """A graph that gives its input back."""
     from onnx import TensorProto, helper
 
-    ends = [helper.make_tensor_value_info(name, TensorProto.INT64, [1, None]) for name in "ab"]
-    node = helper.make_node("Identity", ["a"], ["b"])
+    names = ("input_ids", "b")
+    ends = [helper.make_tensor_value_info(name, TensorProto.INT64, [1, None]) for name in names]
+    node = helper.make_node("Identity", names[:1], names[1:])
     return helper.make_model(helper.make_graph([node], "one", ends[:1], ends[1:]))
 
 
@@ -60,7 +61,7 @@ def test_bars_of_nncf_stay_off_stdout(
         np.array([5, 6, 7]), None, lengths=np.array([2, 1]), truncated=np.zeros(2, np.int64)
     )
     texts = Texts(encoded, np.array([0, 1]), Padding(0), np.arange(2))
-    write_quantized("int8-nncf", source, folder, Calibration(texts, has_token_types=False))
+    write_quantized("int8-nncf", source, folder, texts)
     assert capsys.readouterr().out == ""
     assert seen == [(2, 0.8, "largest")]
     assert (folder / "model.onnx").is_file()
