@@ -83,6 +83,6 @@ class BadRows:
             more = ", ..." if total > len(shown) else ""
             parts.append(f"{kind} ({total:,}): {', '.join(shown)}{more}")
         return CorpusError(
-            f"{self.count:,} rows cannot be used. {'. '.join(parts)}{ending}. Correct these rows "
-            "or leave them out."
+            f"{self.count:,} row{'s' * (self.count > 1)} cannot be used. "
+            f"{'. '.join(parts)}{ending}. Correct them or leave them out."
         )

@@ -33,12 +33,12 @@ def class_counts(documents: Sequence[Document], labels: LabelSet) -> dict[str, i
 def class_notes(documents: Sequence[Document], labels: LabelSet, where: str) -> Iterator[str]:
     """What a user should see of the classes of labelled text before anything is learned from it."""
     counts = class_counts(documents, labels)
-    yield f"{where}: {_listed(counts)}"
+    yield f"{where}: {listed_counts(counts)}"
     few = {name: count for name, count in counts.items() if count < _FEW_ROWS}
     if few:
         yield (
             f"{where}: classes with fewer than {_FEW_ROWS} rows, of which little can be learned: "
-            f"{_listed(few)}"
+            f"{listed_counts(few)}"
         )
     pairs = near_names(counts)
     if pairs:
@@ -125,7 +125,7 @@ def _distance(one: str, other: str, most: int) -> int:
     return last[-1]
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def listed_counts(counts: Mapping[str, int]) -> str:
     """Classes with their rows, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda each: -each[1])
     shown = ", ".join(f"{name} {count:,}" for name, count in ordered[:_MOST_LISTED])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -9,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from monox_kit.config import Config
 from monox_kit.corpora.bad_rows import BadRows
 from monox_kit.corpora.checks import DocumentCheck
+from monox_kit.corpora.classes import listed_counts
 from monox_kit.corpora.detection import known_encoding
 from monox_kit.corpora.formats import FormatName, row_source
 from monox_kit.corpora.languages import language_of, require_used, told_languages
@@ -121,7 +123,10 @@ class CorpusConfig(Config):
                 "; or the word tab."
             )
         if self.label_names:
-            LabelSet(self.label_names, origin="`label_names`")
+            try:
+                LabelSet(self.label_names, origin="`label_names`")
+            except CorpusError as error:
+                raise ConfigError(str(error)) from None
         told_languages(self.language)
 
     def dialect(self) -> Dialect:
@@ -273,7 +278,7 @@ class Corpus:
         marker = Marker(mark_every)
         sample = Sample(sample_rows)
         meter = self._meter(progress)
-        names: set[str] | None = set()
+        counts: Counter[str] | None = Counter()
         num_rows = num_labelled = 0
         has_pairs = False
         total = self._total_bytes()
@@ -291,20 +296,24 @@ class Corpus:
                 label = document.label
                 if label is not None:
                     num_labelled += 1
-                    if names is not None and label not in names:
-                        names.update((label,) if isinstance(label, str) else label)
-                        names = names if len(names) <= MAX_LABEL_NAMES else None
+                    if counts is not None:
+                        counts.update((label,) if isinstance(label, str) else label)
+                        counts = counts if len(counts) <= MAX_LABEL_NAMES else None
                 num_rows += 1
                 if num_rows % _ROWS_PER_REPORT == 0:
                     report.at(meter, num_rows)
             report.at(meter, num_rows)
         marker.end_block()
+        if num_labelled and counts and progress is not None:
+            progress.note(
+                f"{num_labelled:,} of {num_rows:,} rows have gold labels: {listed_counts(counts)}"
+            )
         return CorpusSummary(
             num_rows=num_rows,
             digest=marker.digest.hexdigest(),
             has_pairs=has_pairs,
             num_labelled=num_labelled,
-            label_names=None if names is None else tuple(sorted(names)),
+            label_names=None if counts is None else tuple(sorted(counts)),
             text_bytes=marker.text_bytes,
             marks=marker.marks,
             sample=sample.documents(),

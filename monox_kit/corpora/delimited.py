@@ -51,7 +51,7 @@ def read_delimited(
     """
     # The module's only limit is for the whole process (131,072 characters at first); it is only
     # ever raised, to where a longer record is refused anyway.
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_VALUE_BYTES))
+    csv.field_size_limit(max(csv.field_size_limit(), 2 * MAX_VALUE_BYTES))
     start = meter.start
     # Where reading begins inside, the header stands above, in a pass of its own.
     header_lines = _Lines(file, Meter() if start.offset else meter, Start())

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from annotated_types import Ge, Le, Lt
 
 from monox_kit.config import Config
+from monox_kit.corpora.classes import class_counts, listed_counts
 from monox_kit.corpora.corpus import CorpusConfig, read_by_file
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
@@ -164,6 +165,8 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
         has_pairs = rows[0].text_pair is not None
         loaded.folder.require_pairs(has_pairs, f"`test`, language {language}")
     note_languages(documents, config.source_language, progress)
+    rows = [document for found in documents.values() for document in found]
+    progress.note(f"test rows: {listed_counts(class_counts(rows, names))}")
     scores = score_languages(loaded, documents, config, progress)
     scores.truncation.tell(progress, loaded.tokenizer.max_length, "test rows")
     if config.details is not None:

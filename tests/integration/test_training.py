@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -237,11 +238,14 @@ def test_labels_beside_files_of_a_glob_count_and_beside_urls_are_said_not_to(
 ) -> None:
     write_jsonl(tmp_path / "text" / "train.jsonl", labelled_rows(24, seed=1))
     (tmp_path / "text" / "labels.json").write_text('{"names": ["text", "mail", "games"]}')
+    content = (tmp_path / "text" / "train.jsonl").read_bytes()
+    fsspec.filesystem("memory").pipe("/labels/train.jsonl", content)
     settings = replace(LOOP, max_steps=1)
     for number, (path, first, told) in enumerate(
         (
             (f"{tmp_path}/t*t/train.jsonl", "text", False),
-            (f"file://{tmp_path}/text/train.jsonl", "games", True),
+            (f"file://{tmp_path}/text/train.jsonl", "text", False),
+            ("memory://labels/train.jsonl", "games", True),
         )
     ):
         config = replace(teacher_config(files, settings), train=CorpusConfig(paths=(path,)))
@@ -250,6 +254,7 @@ def test_labels_beside_files_of_a_glob_count_and_beside_urls_are_said_not_to(
         labels = BundleRecord.read(tmp_path / f"{number}" / "monoxkit.json").labels
         assert labels.names[0] == first
         assert any("labels.json is looked for" in note for note in progress.notes) == told
+        assert any("stands beside" in note for note in progress.notes) == (not told)
 
 
 def test_a_store_of_other_labels_is_refused(files: Path, store: Path, tmp_path: Path) -> None:
