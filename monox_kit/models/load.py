@@ -116,9 +116,12 @@ def open_tokenizer(folder: ModelFolder, max_length: int | None = None) -> Tokeni
         max_length: the cut in tokens; None takes the bundle's own, else 256.
 
     Raises:
-        ModelError: it is not usable, or has ids beyond the embedding.
+        ModelError: it is not usable, has ids beyond the embedding, or changed since the folder was
+            opened.
     """
     tokenizer = Tokenizer(folder.path, folder.resolve_max_length(max_length))
+    for file in folder.files.values():
+        file.require_unchanged()  # what was read is what `tokenizer_digest` is of
     rows = folder.config.get("vocab_size")
     if isinstance(rows, int) and tokenizer.num_ids > rows:
         raise ModelError(

@@ -19,7 +19,7 @@ from monox_kit.data import Document
 from monox_kit.digest import digest_files
 from monox_kit.errors import ModelError
 from monox_kit.models.folder import open_folder
-from monox_kit.models.load import load_backend, load_model
+from monox_kit.models.load import load_backend, load_model, open_tokenizer
 from monox_kit.models.scoring import score
 from monoxkit_cli.app import main
 from tests.hostile.canary import Canary
@@ -377,6 +377,30 @@ def test_a_file_that_is_exchanged_after_its_digest_is_not_used(folder: Path) -> 
     weights(classifier__bias=np.ones(3, np.float32))(folder, None)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="changed"):
         load_backend(opened, "torch")
+
+
+def test_a_tokenizer_that_is_exchanged_after_its_digest_is_not_used(folder: Path) -> None:
+    opened = open_folder(str(folder))
+    assert opened.tokenizer_digest
+    tokenizer(normalizer={"lowercase": False})(folder, None)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"tokenizer\.json.*changed"):
+        open_tokenizer(opened)
+
+
+def test_digests_of_sharded_folders_are_those_of_0_1_0(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    names = {
+        name: f"model-{number % 2 + 1:05}-of-00002.safetensors"
+        for number, name in enumerate(tensors)
+    }
+    for shard in set(names.values()):
+        part = {name: tensors[name] for name in names if names[name] == shard}
+        save_file(part, folder / shard, {"format": "pt"})
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    assert np.isfinite(logits(folder)).all()
+    expected = digest_files(folder, [CONFIG, INDEX, *set(names.values())])
+    assert open_folder(str(folder)).model_digest == expected
 
 
 def test_digests_of_plain_folders_are_those_of_0_1_0(folder: Path, canary: Canary) -> None:
