@@ -6,6 +6,7 @@ alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -44,6 +45,15 @@ def made_cache() -> Path:
         return make_folder(path, mode=0o700)
     except (ConfigError, StorageError) as error:
         raise StorageError(f"{error} {_STEP}") from error
+
+
+def keep_fonts() -> None:
+    """Let matplotlib keep in the cache what it knows of fonts, not in folders of its own at home.
+
+    For commands, before it is imported: a program's own settings of it would be lost.
+    """
+    with contextlib.suppress(StorageError):  # it then makes a temporary folder
+        os.environ.setdefault("MPLCONFIGDIR", str(made_cache() / "matplotlib"))
 
 
 def is_own(status: os.stat_result) -> bool:

@@ -8,6 +8,7 @@ passes `stored_name` or `publishable`, and what a Markdown page quotes `markdown
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -138,7 +139,7 @@ def _stored(reference: str) -> str:
     parts = Path(path).parts
     if Path(path).is_absolute() or path.startswith("~") or ".." in parts or not parts:
         name = Path(path).name
-        return name if name not in ("", "..") else Path(path).expanduser().resolve().name
+        return name if name not in ("", "..") else Path(os.path.expanduser(path)).resolve().name
     return path
 
 

@@ -110,11 +110,13 @@ def demo(
     """
     from pathlib import Path
 
+    from monox_kit.cache import keep_fonts
     from monox_kit.demo import DemoConfig, run_demo
     from monox_kit.demo.config import TARGET_LANGUAGES
     from monox_kit.report import write_report
     from monoxkit_cli.render import RichProgress, emit
 
+    keep_fonts()
     config = DemoConfig(
         data=Path(data) if data else None,
         teacher_model=teacher_model,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 import re
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monox_kit.errors import ModelError, first_line
+from monox_kit.errors import ModelError, StorageError, first_line
 from monox_kit.models.files import find_file
 from monox_kit.models.graph_file import external_data
 from monox_kit.models.record import RECORD_FILE
@@ -44,7 +45,7 @@ def local_folder(reference: str, progress: Progress) -> Path | None:
         return packaged_folder(reference.removeprefix(PACKAGED_SCHEME), progress=progress)
     if reference.startswith(HUB_SCHEME):
         return None
-    path = Path(reference).expanduser()
+    path = Path(os.path.expanduser(reference))  # without a home folder, as it is
     if path.is_dir():
         return path
     if path.exists():
@@ -97,9 +98,14 @@ def from_hub(reference: str, progress: Progress) -> Path:
 
 def _download(name: str, patterns: list[str], revision: str | None = None) -> Path:
     """A hub model's files of some names; what is there already is not fetched again."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if constants.HF_HUB_CACHE.startswith("~"):  # a folder of that name would be made here
+        raise StorageError(
+            "HF_HOME: there is no folder for downloads, because this user has no home folder. Set "
+            "HF_HOME to a folder of your own."
+        )
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from monox_kit.cache import default_cache, made_cache, read_own
-from monox_kit.errors import StorageError
+from monox_kit.cache import default_cache, keep_fonts, made_cache, read_own
+from monox_kit.errors import ModelError, StorageError
+from monox_kit.models import hub
+from monox_kit.progress import Silent
 
 
 @pytest.fixture
@@ -175,3 +180,30 @@ def test_a_file_of_another_user_is_not_read(
         os.chown(tmp_path / "plan", 4711, 4711)
     with pytest.raises(PermissionError):
         read_own(tmp_path / "plan", 100)
+
+
+def test_matplotlib_keeps_its_fonts_in_the_cache(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bare.setenv("MPLCONFIGDIR", "")
+    bare.delenv("MPLCONFIGDIR")
+    keep_fonts()  # without a home folder
+    assert "MPLCONFIGDIR" not in os.environ
+    bare.setenv("HOME", str(tmp_path))
+    keep_fonts()
+    program = "import matplotlib.font_manager; print(matplotlib.get_cachedir())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(tmp_path / ".cache" / "monoxkit" / "matplotlib")
+    assert {path.name for path in tmp_path.iterdir()} == {".cache"}
+    assert {path.name for path in (tmp_path / ".cache").iterdir()} == {"monoxkit"}
+
+
+def test_without_a_home_folder_downloads_name_the_variable(bare: pytest.MonkeyPatch) -> None:
+    bare.setattr(constants, "HF_HUB_CACHE", os.path.expanduser("~/.cache/huggingface/hub"))
+    with pytest.raises(StorageError, match=r"no home folder\. Set HF_HOME"):
+        hub.from_hub("owner/name", Silent())
+
+
+def test_without_a_home_folder_a_path_into_it_is_not_found(bare: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"~/models/mine: expected a model folder, found nothing"):
+        hub.local_folder("~/models/mine", Silent())
