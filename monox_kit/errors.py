@@ -30,6 +30,10 @@ class ConfigError(MonoxError):
     exit_code = 2
 
 
+class OtherRun(ConfigError):
+    """What stands at the output was made by another run: with other inputs or settings."""
+
+
 class CorpusError(MonoxError):
     """Input text or labels that cannot be read as documented.
 

@@ -126,7 +126,7 @@ class _Demo:
         if config.data is not None:
             tests = [Path(path).name for path in self._test_files()]
             digests = self._digests(*REQUIRED_FILES, *tests)
-            return self._stages.run("data", digests, lambda: count_rows(self._data, digests))
+            return self._stages.compute("data", digests, lambda: count_rows(self._data, digests))
         debian = DebianConfig(
             labelled=config.labelled,
             unlabelled=config.unlabelled,
@@ -135,11 +135,10 @@ class _Demo:
             languages=config.languages,
             seed=config.seed,
         )
-        return self._stages.run(
+        return self._stages.write(
             "data",
-            asdict(debian),
-            lambda: prepare_debian(debian, self._data, progress=self._progress).to_json(),
             self._data,
+            lambda: prepare_debian(debian, self._data, progress=self._progress),
         )
 
     def _teacher(self) -> dict[str, Any]:
@@ -153,12 +152,9 @@ class _Demo:
                 embeddings="frozen",
             ),
         )
-        inputs = {**self._digests("labelled.jsonl", "dev.jsonl", "labels.json"), **asdict(config)}
-        return self._stages.run(
-            "train-teacher",
-            inputs,
-            lambda: train_teacher(config, self._out / "teacher", progress=self._progress).to_json(),
-            self._out / "teacher",
+        out = self._out / "teacher"
+        return self._stages.write(
+            "train-teacher", out, lambda: train_teacher(config, out, progress=self._progress)
         )
 
     def _export(self, name: str, precision: str) -> dict[str, Any]:
@@ -174,11 +170,10 @@ class _Demo:
             check_rows=_CHECK_ROWS,
             min_agreement=_MIN_AGREEMENT,
         )
-        return self._stages.run(
+        return self._stages.write(
             "export-teacher" if name == "teacher" else "export-student",
-            {**self._model(name), **asdict(config), "model": name},
-            lambda: export_model(config, bundle, progress=self._progress).to_json(),
             bundle,
+            lambda: export_model(config, bundle, progress=self._progress),
         )
 
     def _label(self) -> dict[str, Any]:
@@ -189,13 +184,9 @@ class _Demo:
             corpus=self._files("labelled.jsonl", "unlabelled.jsonl"),
             shard_rows=1024,  # small, so that an interrupted demo loses little
         )
-        inputs = {**self._model("teacher-onnx"), **asdict(config), "model": "teacher-onnx"}
-        inputs |= self._digests("labelled.jsonl", "unlabelled.jsonl")
-        return self._stages.run(
-            "label",
-            inputs,
-            lambda: label_corpus(config, self._out / "store", progress=self._progress).to_json(),
-            self._out / "store",
+        store = self._out / "store"
+        return self._stages.write(
+            "label", store, lambda: label_corpus(config, store, progress=self._progress)
         )
 
     def _student(self, method: str) -> dict[str, Any]:
@@ -209,13 +200,11 @@ class _Demo:
             objective=self._objective(method),
             loop=replace(loop, embeddings="frozen", freeze_layers=self._config.freeze_layers),
         )
-        inputs = {**self._digests("labelled.jsonl", "dev.jsonl"), **_plain(asdict(config))}
-        inputs["store"] = digest_file(self._out / "store" / "complete.json")
-        return self._stages.run(
+        out = self._out / method
+        return self._stages.write(
             f"train-student-{method}",
-            inputs,
-            lambda: train_student(config, self._out / method, progress=self._progress).to_json(),
-            self._out / method,
+            out,
+            lambda: train_student(config, out, progress=self._progress),
         )
 
     def _objective(self, method: str) -> ObjectiveConfig:
@@ -241,7 +230,7 @@ class _Demo:
             report = report_on(name, labels, documents, logits, config)
             return {"report": report.to_json(), "target_average_resamples": resampled.tolist()}
 
-        return self._stages.run(f"evaluate-{name}", {**inputs, **asdict(config)}, compute)
+        return self._stages.compute(f"evaluate-{name}", {**inputs, **asdict(config)}, compute)
 
     def _exported(self, best: str) -> dict[str, Any]:
         """The exported student on every test row: per language, and against PyTorch."""
@@ -271,7 +260,7 @@ class _Demo:
                 "agreement": compared.to_json(),
             }
 
-        return self._stages.run("check-exported", inputs, compute)
+        return self._stages.compute("check-exported", inputs, compute)
 
     def _race_labelling(self) -> dict[str, Any]:
         """The teacher in PyTorch and in ONNX Runtime on the same unlabelled texts."""
@@ -282,7 +271,7 @@ class _Demo:
             texts = list(Corpus(self._files("unlabelled.jsonl")).documents())[:_RACE_ROWS]
             return self._race("teacher", "teacher-onnx", texts)
 
-        return self._stages.run("time-labelling", inputs, compute)
+        return self._stages.compute("time-labelling", inputs, compute)
 
     def _race_inference(self, best: str) -> dict[str, Any]:
         """The best student in PyTorch and as exported, per language."""
@@ -302,7 +291,7 @@ class _Demo:
                     task.advance()
             return results
 
-        return self._stages.run("time-inference", inputs, compute)
+        return self._stages.compute("time-inference", inputs, compute)
 
     def _race(self, model: str, bundle: str, documents: list[Document]) -> dict[str, Any]:
         graph = load_model(str(self._home / bundle))
@@ -365,8 +354,3 @@ def _difference(system: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[
 
 def _precision(record: Any) -> str:
     return record.precision if record is not None else "fp32"
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with paths as text."""
-    return {key: [str(p) for p in v] if key == "stores" else v for key, v in values.items()}

@@ -1,4 +1,4 @@
-"""Stages of a demo run: each result records the digest of what it was made from."""
+"""Stages of a demo run: what each gave and how long it took, kept beside what it wrote."""
 
 from __future__ import annotations
 
@@ -6,14 +6,43 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from monox_kit.digest import digest_json
 from monox_kit.durable import remove_folder, write_json
-from monox_kit.errors import ConfigError
+from monox_kit.errors import ConfigError, OtherRun, StoreMismatch
 from monox_kit.progress import Progress
 
 SETTINGS_FILE = "settings.json"
+# What a summary tells of the run that gave it and of the place, and not of what the run left.
+_OF_THE_RUN = frozenset(
+    {
+        "folder",
+        "path",
+        "store",
+        "cluster",
+        "guard",
+        "labelled_s",
+        "num_repeated_rows",
+        "num_resumed_rows",
+        "padding_fraction",
+        "plan",
+        "reused",
+        "rows_per_s",
+        "tokens_per_s",
+    }
+)
+
+
+class Summary(Protocol):
+    """What a stage that writes a folder returns."""
+
+    @property
+    def reused(self) -> bool:
+        """Whether an earlier run had finished the folder."""
+
+    def to_json(self) -> Mapping[str, Any]:
+        """The summary as plain JSON values."""
 
 
 class Stages:
@@ -32,57 +61,79 @@ class Stages:
         self._started = 0
         self.seconds: dict[str, float] = {}
 
-    def run(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        compute: Callable[[], Mapping[str, Any]],
-        output: Path | None = None,
-    ) -> dict[str, Any]:
-        """The result of a stage: the one on disk where its inputs are equal, else a new one.
+    def write(self, name: str, output: Path, stage: Callable[[], Summary]) -> dict[str, Any]:
+        """The result of a stage that writes a folder, and knows by itself whether it is finished.
 
-        What an earlier run of the stage left is removed where it was made from other inputs, and
-        continued where it was made from the same and was interrupted.
+        What another run left there is removed, for the folder is the demo's own; what an
+        interrupted run left is continued.
+
+        Args:
+            name: the stage.
+            output: the folder that it writes.
+            stage: runs it.
+        """
+        kept = self._start(name)
+        started_s = time.perf_counter()
+        try:
+            summary = stage()
+        except (OtherRun, StoreMismatch):
+            self._progress.note(f"{name}: made from other inputs before, running again")
+            remove_folder(output)
+            remove_folder(output.parent / f"{output.name}.checkpoints")
+            summary = stage()
+        result = _plain(summary.to_json())
+        if summary.reused and _tells_of(kept.get("result"), result):
+            return self._reused(name, kept)
+        return self._noted(name, started_s, result)
+
+    def compute(
+        self, name: str, inputs: Mapping[str, Any], stage: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The result of a stage that writes no folder: the kept one where its inputs are equal.
 
         Args:
             name: the stage.
             inputs: everything that the result depends on, with digests of files.
-            compute: runs the stage; what it returns must be plain JSON values.
-            output: the folder that the stage writes; None where it writes none.
+            stage: runs it; what it returns must be plain JSON values.
         """
-        self._started += 1
-        path = self._folder / f"{name}.json"
+        kept = self._start(name)
         digest = digest_json(inputs)
-        title = f"[{self._started}/{self._count}] {name}"
-        found = _read(path) or {}
-        is_same = found.get("inputs_digest") == digest
-        if is_same and found.get("result") is not None and (output is None or output.is_dir()):
-            self._progress.note(f"{title}: finished earlier, reused")
-            self.seconds[name] = found["seconds"]
-            return dict(found["result"])
-        if found and not is_same and output is not None:
-            self._progress.note(f"{title}: made from other inputs before, running again")
-            remove_folder(output)
-            remove_folder(output.parent / f"{output.name}.checkpoints")
-        else:
-            self._progress.note(title)
-        record = {
-            "stage": name,
-            "inputs_digest": digest,
-            "inputs": json.loads(json.dumps(inputs)),
-            # Time that interrupted runs of the same stage took counts too.
-            "seconds": float(found.get("seconds", 0.0)) if is_same else 0.0,
-            "result": None,
-        }
-        write_json(path, record)
-        before, started = float(record["seconds"]), time.perf_counter()
-        try:
-            record["result"] = json.loads(json.dumps(compute()))
-        finally:
-            record["seconds"] = round(before + time.perf_counter() - started, 2)
-            write_json(path, record)
-        self.seconds[name] = record["seconds"]
-        return dict(record["result"])
+        if kept.get("inputs_digest") == digest and kept.get("result") is not None:
+            return self._reused(name, kept)
+        started_s = time.perf_counter()
+        result = _plain(stage())
+        return self._noted(name, started_s, result, inputs_digest=digest, inputs=_plain(inputs))
+
+    def _start(self, name: str) -> dict[str, Any]:
+        """Number the stage; its record of an earlier run, empty where there is none."""
+        self._started += 1
+        self._progress.note(f"[{self._started}/{self._count}] {name}")
+        return _read(self._folder / f"{name}.json")
+
+    def _reused(self, name: str, kept: Mapping[str, Any]) -> dict[str, Any]:
+        self._progress.note(f"{name}: finished earlier, reused")
+        self.seconds[name] = kept["seconds"]
+        return dict(kept["result"])
+
+    def _noted(
+        self, name: str, started_s: float, result: dict[str, Any], **more: Any
+    ) -> dict[str, Any]:
+        seconds = self.seconds[name] = round(time.perf_counter() - started_s, 2)
+        record = {"stage": name, **more, "seconds": seconds, "result": result}
+        write_json(self._folder / f"{name}.json", record)
+        return result
+
+
+def _tells_of(kept: Any, result: Mapping[str, Any]) -> bool:
+    """Whether a kept result is of the output that `result` describes now."""
+    return isinstance(kept, dict) and all(
+        kept.get(key) == value for key, value in result.items() if key not in _OF_THE_RUN
+    )
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they read from a file."""
+    return dict(json.loads(json.dumps(values)))
 
 
 def own_folder(out: Path, settings: Mapping[str, Any]) -> None:
@@ -99,17 +150,17 @@ def own_folder(out: Path, settings: Mapping[str, Any]) -> None:
                 f"--out {out}: expected an empty folder or a demo run, found other files "
                 f"({others[0]}). Give another --out."
             )
-    write_json(path, json.loads(json.dumps(settings)))
+    write_json(path, _plain(settings))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
+        return {}
     except ValueError as error:
         raise ConfigError(
             f"{path}: expected a stage's record, found: {error}. Delete the file to run the "
             "stage again."
         ) from error
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}

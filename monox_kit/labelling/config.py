@@ -145,6 +145,11 @@ class LabelSummary:
     complete: bool
     store_digest: str | None
 
+    @property
+    def reused(self) -> bool:
+        """Whether earlier runs had finished the store."""
+        return self.complete and self.rows_per_s is None
+
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON values."""
         return {**asdict(self), "store": str(self.store)}

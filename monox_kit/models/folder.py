@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_json
 from monox_kit.durable import linked_folder
-from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError, ModelError
+from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError, ModelError, OtherRun
 from monox_kit.models.class_names import are_named, declared_labels
 from monox_kit.models.files import ModelFile, find_file, read_json
 from monox_kit.models.graph_file import external_data
@@ -443,7 +443,7 @@ def require_same_run(found: Mapping[str, Any], given: Mapping[str, Any], where: 
         where: the folder, for the message.
 
     Raises:
-        ConfigError: a field differs; the message names it and both values.
+        OtherRun: a field differs; the message names it and both values.
         ModelError: texts are tokenized differently now.
     """
     # Runs of 0.1.0 do not say how they were tokenized, and another version may do it alike.
@@ -455,7 +455,7 @@ def require_same_run(found: Mapping[str, Any], given: Mapping[str, Any], where: 
     for key in (*first, *sorted({*found, *asked} - {*first})):
         before, now = found.get(key), asked.get(key)
         if before != now:
-            raise ConfigError(
+            raise OtherRun(
                 f"{where}: an earlier run is there, and {_RUN_WORDS.get(key, f'`{key}`')} differs: "
                 f"{_shown_value(before)} then, {_shown_value(now)} now. Give another --out, or "
                 "delete the folder to start again."

@@ -26,6 +26,7 @@ EXIT_CODES = {
     "MonoxError": 1,
     "ClusterError": 8,
     "ConfigError": 2,
+    "OtherRun": 2,
     "CorpusError": 3,
     "CorpusUnreadable": 3,
     "StoreError": 4,

@@ -10,8 +10,11 @@ import pytest
 
 from monox_kit.demo import DemoConfig, recipe, run_demo
 from monox_kit.demo.stages import Stages
-from monox_kit.errors import ConfigError, CorpusError, ModelError
+from monox_kit.errors import ConfigError, CorpusError, ModelError, OtherRun
+from monox_kit.export.search import Search
+from monox_kit.labelling import run as labelling
 from monox_kit.report import accuracy_rows, write_report
+from monox_kit.training.loop import Trainer
 from tests.tiny_models import LABELS, bert_encoder, labelled_rows, write_jsonl
 
 
@@ -67,24 +70,32 @@ def test_a_second_run_computes_nothing(
     config: DemoConfig, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run_demo(config, run)
-    for name in ("train_teacher", "export_model", "label_corpus", "train_student", "load_model"):
-        monkeypatch.setattr(recipe, name, lambda *_, **__: pytest.fail("computed again"))
+    written = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    for place, name in (
+        (Trainer, "fit"),
+        (Search, "keep_best"),
+        (labelling, "label_shards"),
+        (recipe, "load_model"),
+    ):
+        monkeypatch.setattr(place, name, lambda *_, **__: pytest.fail("computed again"))
     assert run_demo(config, run).to_json() == first.to_json()
+    again = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert {path for path in again if again[path] != written.get(path)} <= {run / "settings.json"}
 
 
 @pytest.mark.parametrize("stage", [2, 6, 13])
 def test_a_run_that_was_stopped_continues(
     config: DemoConfig, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int
 ) -> None:
-    run_stage = Stages.run
+    start = Stages._start
 
-    def stop(self: Stages, *args: object) -> object:
+    def stop(self: Stages, name: str) -> object:
         if self._started == stage - 1:
             raise Killed
-        return run_stage(self, *args)  # type: ignore[arg-type]
+        return start(self, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stages, "run", stop)
+        patch.setattr(Stages, "_start", stop)
         with pytest.raises(Killed):
             run_demo(config, tmp_path / "run")
     assert len(list((tmp_path / "run" / "stages").glob("*.json"))) == stage - 1
@@ -133,6 +144,44 @@ def test_a_stage_whose_folder_is_gone_runs_again(config: DemoConfig, tmp_path: P
     second = run_demo(config, tmp_path / "run")
     assert second.training["teacher"]["history"] == first.training["teacher"]["history"]
     assert (tmp_path / "run" / "teacher" / "model.safetensors").is_file()
+
+
+def test_a_stage_is_believed_before_the_demos_own_record_of_it(
+    config: DemoConfig, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    whole = run_demo(config, run)
+    shutil.copytree(run, tmp_path / "run")
+    stages = tmp_path / "run" / "stages"
+    # Killed after a model was there and before it was noted; a note of another model is left.
+    (stages / "train-student-kd.json").unlink()
+    other = json.loads((stages / "train-student-pl.json").read_text())
+    other["result"]["dev_accuracy"] = 0.999
+    (stages / "train-student-pl.json").write_text(json.dumps(other))
+    monkeypatch.setattr(Trainer, "fit", lambda *_, **__: pytest.fail("trained again"))
+    found = run_demo(config, tmp_path / "run")
+    for method, is_kept in (("ce", True), ("pl", False), ("kd", False)):
+        ours, theirs = found.training[method], whole.training[method]
+        assert ours["dev_accuracy"] == theirs["dev_accuracy"]
+        assert ours["history"] == theirs["history"]
+        assert ours["reused"] is not is_kept
+
+
+def test_what_is_no_run_of_ours_is_not_removed(
+    config: DemoConfig, run: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "ce")
+    (tmp_path / "run" / "ce").mkdir()
+    (tmp_path / "run" / "ce" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError) as refused:
+        run_demo(config, tmp_path / "run")
+    assert not isinstance(refused.value, OtherRun)
+    assert str(tmp_path / "run" / "ce") in str(refused.value)
+    assert (tmp_path / "run" / "ce" / "thesis.tex").read_text() == "years of work"
 
 
 def test_bad_data_is_found_before_any_training(
