@@ -46,11 +46,11 @@ from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import new_classifier
 from monox_kit.progress import Silent
 from monox_kit.training.batches import Batches
-from monox_kit.training.config import EmbeddingMode, LoopConfig
+from monox_kit.training.config import EmbeddingMode, LoopConfig, StudentConfig
 from monox_kit.training.embeddings import install
 from monox_kit.training.loop import resolve_precision
 from monox_kit.training.order import Position
-from monox_kit.training.run import StudentConfig, train_student
+from monox_kit.training.run import train_student
 from train_tokenizing import LABELS, student_step, training_rows
 
 MODES: tuple[EmbeddingMode, ...] = get_args(EmbeddingMode)
@@ -131,7 +131,7 @@ def accuracies(arguments: argparse.Namespace) -> dict[str, Any]:
             config = StudentConfig(
                 model=arguments.model,
                 method="kd" if arguments.store else "ce",
-                stores=tuple(arguments.store),
+                store=tuple(arguments.store),
                 labelled=CorpusConfig(paths=(str(data / "labelled.jsonl"),)),
                 dev=CorpusConfig(paths=(str(data / "dev.jsonl"),)),
                 labels=data / "labels.json",

@@ -123,8 +123,8 @@ def take(run: Run, arguments: argparse.Namespace) -> None:
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
     # After the cores are set: PyTorch and the tokenizers size their threads at import.
     from monox_kit.corpora.corpus import CorpusConfig
-    from monox_kit.training.config import LoopConfig
-    from monox_kit.training.run import StudentConfig, train_student
+    from monox_kit.training.config import LoopConfig, StudentConfig
+    from monox_kit.training.run import train_student
 
     method, rate, seed = run
     data = arguments.data
@@ -136,7 +136,7 @@ def take(run: Run, arguments: argparse.Namespace) -> None:
     config = StudentConfig(
         model=arguments.model,
         method=method,  # type: ignore[arg-type]  # one of METHODS
-        stores=() if method in ("ce", "self-training") else tuple(arguments.store),
+        store=() if method in ("ce", "self-training") else tuple(arguments.store),
         labelled=None if method == "kd" else corpus("labelled.jsonl"),
         unlabelled=corpus("unlabelled.jsonl") if method == "self-training" else None,
         rounds=1 if method == "self-training" else None,

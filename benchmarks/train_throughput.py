@@ -119,14 +119,14 @@ def _step_ends() -> list[float]:
 
 
 def _monoxkit(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    from monox_kit.training.config import LoopConfig, ObjectiveConfig
-    from monox_kit.training.run import StudentConfig, train_student
+    from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig
+    from monox_kit.training.run import train_student
 
     is_full = arguments.contender == "monoxkit-full"
     config = StudentConfig(
         model=arguments.model,
         method="kd",
-        stores=(Path(arguments.store),),
+        store=(Path(arguments.store),),
         dev=CorpusConfig(paths=(arguments.dev,)),
         objective=ObjectiveConfig(temperature=TEMPERATURE),
         loop=LoopConfig(

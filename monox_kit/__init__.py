@@ -24,6 +24,8 @@ silence_dependencies()
 _HOMES = {
     "evaluate": "monox_kit.door",
     "label": "monox_kit.door",
+    "train_student": "monox_kit.door",
+    "train_teacher": "monox_kit.door",
     "predict": "monox_kit.door",
     "compare": "monox_kit.door",
     "load": "monox_kit.models.predict",
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from monox_kit.door import evaluate as evaluate
     from monox_kit.door import label as label
     from monox_kit.door import predict as predict
+    from monox_kit.door import train_student as train_student
+    from monox_kit.door import train_teacher as train_teacher
     from monox_kit.errors import MonoxError as MonoxError
     from monox_kit.evaluation import Comparison as Comparison
     from monox_kit.evaluation import EvalReport as EvalReport

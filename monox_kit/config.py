@@ -67,9 +67,10 @@ class Needs:
             return
         for name in self.settings:
             if config.is_given(name):
+                value = _shown(getattr(config, name))
                 raise ConfigError(
-                    f"`{name}` {getattr(config, name)}: it needs `{self.other}`, which is not "
-                    f"given. Give `{self.other}` {self.example}, or leave `{name}` out."
+                    f"`{name}` {value}: it needs `{self.other}`, which is not given. Give "
+                    f"`{self.other}` {self.example}, or leave `{name}` out."
                 )
 
 
@@ -81,22 +82,26 @@ class OnlyWith:
         settings: their names.
         other: that other setting.
         values: its values that use them.
+        of: the nested configuration that the settings are of; None for those beside `other`.
     """
 
     settings: tuple[str, ...]
     other: str
     values: tuple[Any, ...]
+    of: str | None = None
 
     def check(self, config: Config) -> None:
         """Raise the ConfigError of the first setting that would be ignored."""
         found = getattr(config, self.other)
         if found in self.values:
             return
+        owner: Config = config if self.of is None else getattr(config, self.of)
         for name in self.settings:
-            if config.is_given(name):
+            if owner.is_given(name):
                 wanted = " or ".join(map(str, self.values))
+                value = _shown(getattr(owner, name))
                 raise ConfigError(
-                    f"`{name}` {getattr(config, name)}: it is used with `{self.other}` {wanted} "
+                    f"`{name}` {value}: it is used with `{self.other}` {wanted} "
                     f"alone, and `{self.other}` is {found}. Leave it out, or change "
                     f"`{self.other}`."
                 )
@@ -161,6 +166,15 @@ def attribute_texts(owner: type) -> dict[str, str]:
             elif name and line.strip():
                 texts[name] += " " + line.strip()
     return texts
+
+
+def _shown(value: Any) -> str:
+    """A setting's value in a message: several as a list, a nested configuration not at all."""
+    if isinstance(value, Config):
+        return "(given)"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return str(value)
 
 
 def _first_sentence(text: str) -> str:

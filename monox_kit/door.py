@@ -23,6 +23,7 @@ from monox_kit.extras import missing_extra
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.prediction.config import PredictConfig
 from monox_kit.progress import Progress
+from monox_kit.training.config import StudentConfig, TeacherConfig
 
 _PATHS = "paths"
 
@@ -244,6 +245,24 @@ STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(
+            name="train_teacher",
+            summary="Fine-tune an English encoder on gold labels with cross-entropy.",
+            config=TeacherConfig,
+            function="monox_kit.training.run:train_teacher",
+            output="out",
+            output_help="Folder to write the model to.",
+        ),
+        Stage(
+            name="train_student",
+            summary="Train a multilingual student from stores and gold labels.",
+            config=StudentConfig,
+            function="monox_kit.training.run:train_student",
+            output="out",
+            output_help="Folder to write the model to.",
+            # A student keeps the languages that the labels do not show.
+            defaults={"embeddings": "frozen"},
+        ),
+        Stage(
             name="label",
             summary="Write a teacher's logits for every row of a corpus to a store.",
             config=LabelConfig,
@@ -277,6 +296,8 @@ STAGES: Mapping[str, Stage] = {
     )
 }
 
+train_teacher = STAGES["train_teacher"].call()
+train_student = STAGES["train_student"].call()
 label = STAGES["label"].call()
 predict = STAGES["predict"].call()
 evaluate = STAGES["evaluate"].call()

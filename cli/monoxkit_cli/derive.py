@@ -69,6 +69,8 @@ class Command:
         from monoxkit_cli.render import RichProgress, emit
 
         as_json = given.pop(JSON)
+        # What was not typed has the setting's own default.
+        given = {name: value for name, value in given.items() if value is not None}
         if self.run is not None:
             result = self.run(stage, given)
         else:
@@ -126,6 +128,8 @@ def _metavar(one: Parameter, kind: Any) -> str | None:
         return "|".join(map(str, get_args(choices[0])))
     if one.is_files:
         return "FILE..."
+    if get_origin(kind) is list:
+        kind = get_args(kind)[0]
     if kind is bool:
         return None
     if _is_range(one.type):

@@ -38,8 +38,8 @@ from monox_kit.models.load import load_model
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian
-from monox_kit.training.config import LoopConfig, ObjectiveConfig
-from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
+from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig, TeacherConfig
+from monox_kit.training.run import train_student, train_teacher
 from monox_kit.validation import checked
 
 METHODS = ("ce", "pl", "kd")
@@ -194,7 +194,7 @@ class _Demo:
         config = StudentConfig(
             model=self._config.student_model,
             method=method,  # type: ignore[arg-type]  # one of METHODS
-            stores=() if method == "ce" else (self._out / "store",),
+            store=() if method == "ce" else (self._out / "store",),
             labelled=self._files("labelled.jsonl"),
             dev=self._files("dev.jsonl"),
             objective=self._objective(method),

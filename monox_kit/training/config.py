@@ -1,20 +1,24 @@
-"""Settings of a training run."""
+"""What teachers and students are trained from, and how."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from annotated_types import Ge, Gt, Le, Lt
 
-from monox_kit.errors import ConfigError
+from monox_kit.config import Config, Needs, OnlyWith, Rule
+from monox_kit.corpora.corpus import CorpusConfig
 
 Method = Literal["ce", "pl", "kd", "self-training"]
+# The name of the dev set that `dev` gives.
+DEV = "dev"
 EmbeddingMode = Literal["frozen", "sparse", "full"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LoopConfig:
+class LoopConfig(Config):
     """How a model is trained, whatever it is trained on.
 
     Attributes:
@@ -50,39 +54,35 @@ class LoopConfig:
         tensorboard: folder to write TensorBoard events to; None for none.
     """
 
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    head_factor: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    batch_tokens: Annotated[int, Field(ge=1)] | None = None
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    epochs: Annotated[int, Field(ge=1)] = 3
+    # How many steps an epoch has then depends on its texts, and the schedule must know its end.
+    RULES: ClassVar[tuple[Rule, ...]] = (Needs(("batch_tokens",), "max_steps", 1000),)
+
+    learning_rate: Annotated[float, Gt(0), Lt(1)] = 1e-4
+    head_factor: Annotated[float, Gt(0), Le(1000)] = 1.0
+    batch_size: Annotated[int, Ge(1)] = 16
+    batch_tokens: Annotated[int, Ge(1)] | None = None
+    accumulate: Annotated[int, Ge(1)] = 1
+    max_steps: Annotated[int, Ge(1)] | None = None
+    epochs: Annotated[int, Ge(1)] = 3
     schedule: Literal["linear", "constant"] = "linear"
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    patience: Annotated[int, Field(ge=1)] | None = None
-    max_length: Annotated[int, Field(ge=4)] | None = None
+    warmup_fraction: Annotated[float, Ge(0), Lt(1)] = 0.1
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    max_grad_norm: Annotated[float, Gt(0)] = 1.0
+    patience: Annotated[int, Ge(1)] | None = None
+    max_length: Annotated[int, Ge(4)] | None = None
     embeddings: EmbeddingMode = "full"
-    freeze_layers: Annotated[int, Field(ge=0)] = 0
-    eval_every: Annotated[int, Field(ge=1)] | None = None
-    checkpoint_every: Annotated[int, Field(ge=1)] = 200
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    freeze_layers: Annotated[int, Ge(0)] = 0
+    eval_every: Annotated[int, Ge(1)] | None = None
+    checkpoint_every: Annotated[int, Ge(1)] = 200
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "cpu"
-    workers: Annotated[int, Field(ge=0, le=64)] = 0
+    workers: Annotated[int, Ge(0), Le(64)] = 0
     tensorboard: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_tokens is not None and self.max_steps is None:
-            raise ConfigError(
-                "--batch-tokens: it needs --max-steps. How many steps an epoch has depends on its "
-                "texts, and the schedule must know its end: give --max-steps."
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ObjectiveConfig:
+class ObjectiveConfig(Config):
     """What a student's objective asks of its targets; the formulas are in `objectives`.
 
     Attributes:
@@ -94,35 +94,100 @@ class ObjectiveConfig:
         alpha: weight of the stores' gold labels in kd. The teacher has the rest, and rows without
             a gold label for itself.
         min_confidence: leave out rows of kd of which the teacher is less confident, at T = 1
-            (`Problem.confidence`).
+           .
         threshold: leave out pseudo-labels of which the teacher is less confident, in pl and
             self-training. The paper keeps everything: 0.
     """
 
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 0.1
+    # The squared error compares logits as they are.
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        OnlyWith(("temperature", "temperature_on"), "kd_loss", ("ce", "kl")),
+    )
+
+    temperature: Annotated[float, Gt(0), Le(1000)] = 0.1
     temperature_on: Literal["teacher", "both"] = "teacher"
     kd_loss: Literal["ce", "kl", "mse"] = "ce"
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.0
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    alpha: Annotated[float, Ge(0), Le(1)] = 0.0
+    min_confidence: Annotated[float, Ge(0), Le(1)] = 0.0
+    threshold: Annotated[float, Ge(0), Le(1)] = 0.0
 
-    def require_used(self, method: Method) -> None:
-        """Check that nothing was asked for that `method` would ignore.
 
-        Raises:
-            ConfigError: something was.
-        """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            users = ("pl", "self-training") if field.name == "threshold" else ("kd",)
-            option = f"--{field.name.replace('_', '-')}"
-            if value != field.default and method not in users:
-                raise ConfigError(
-                    f"{option} {value}: --method {method} does not use it; --method "
-                    f"{' or '.join(users)} does. Leave it out or change the method."
-                )
-            if value != field.default and self.kd_loss == "mse" and "temperature" in field.name:
-                raise ConfigError(
-                    f"{option} {value}: --kd-loss mse compares logits and has no temperature. "
-                    "Leave it out, or give --kd-loss ce or kl."
-                )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherConfig(Config):
+    """What an English teacher is trained from.
+
+    Attributes:
+        model: encoder to fine-tune: a folder, packaged:NAME or a hub name.
+        train: gold-labelled files to train on.
+        dev: gold-labelled files that choose the weights to keep.
+        report_dev: gold-labelled files, in any languages, whose results are reported only.
+        select_on: sets that choose the weights: dev, and languages of `report_dev`.
+        labels: file labels.json: class names in their order, and the problem type [default: the one
+            beside the training file, else the labels that occur in it].
+        new_head: start with a new classification head, where the model has one of another task.
+        loop: how it is trained.
+    """
+
+    model: str
+    train: CorpusConfig
+    dev: CorpusConfig
+    report_dev: CorpusConfig | None = None
+    select_on: tuple[str, ...] = (DEV,)
+    labels: Path | None = None
+    new_head: bool = False
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentConfig(Config):
+    """What a multilingual student is trained from.
+
+    Attributes:
+        model: multilingual encoder to fine-tune: a folder, packaged:NAME or a hub name.
+        method: what the student learns from: ce, pl, kd or self-training.
+        dev: gold-labelled files in the source language that choose the weights to keep.
+        report_dev: gold-labelled files, in any languages, whose results are reported only.
+        select_on: sets that choose the weights: dev, and languages of `report_dev`.
+            Only dev alone is zero-shot.
+        store: finished logit stores to learn from, in pl and kd.
+        combine: how several stores are combined: concatenate them, or average those of one corpus.
+        store_weight: weight of each store in the average, in any scale [default: equal].
+        labelled: gold-labelled files for ce, pl and self-training.
+        unlabelled: files that self-training labels with the student of the round before.
+        rounds: self-training rounds after the first [default: 2]. Each trains for the full number
+            of steps; the first learns from gold labels alone.
+        labels: file labels.json: class names in their order, and the problem type [default: the
+            stores' labels, else as for a teacher].
+        new_head: start with a new classification head, where the model has one of another task.
+        objective: temperatures, weights and thresholds.
+        loop: how it is trained; in self-training, each round.
+    """
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        OnlyWith(
+            ("temperature", "temperature_on", "kd_loss", "alpha", "min_confidence"),
+            "method",
+            ("kd",),
+            of="objective",
+        ),
+        OnlyWith(("threshold",), "method", ("pl", "self-training"), of="objective"),
+        OnlyWith(("store", "combine"), "method", ("pl", "kd")),
+        OnlyWith(("store_weight",), "combine", ("average",)),
+        OnlyWith(("unlabelled", "rounds"), "method", ("self-training",)),
+    )
+
+    model: str
+    method: Method
+    dev: CorpusConfig
+    report_dev: CorpusConfig | None = None
+    select_on: tuple[str, ...] = (DEV,)
+    store: tuple[Path, ...] = ()
+    combine: Literal["concatenate", "average"] = "concatenate"
+    store_weight: tuple[Annotated[float, Gt(0)], ...] | None = None
+    labelled: CorpusConfig | None = None
+    unlabelled: CorpusConfig | None = None
+    rounds: Annotated[int, Ge(1), Le(99)] | None = None
+    labels: Path | None = None
+    new_head: bool = False
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)

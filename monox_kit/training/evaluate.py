@@ -18,10 +18,9 @@ from monox_kit.models.scoring import BatchDone, Truncation, score
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.problem import f1, measure_of, problem_of
 from monox_kit.progress import Progress
+from monox_kit.training.config import DEV
 from monox_kit.training.processes import Processes
 from monox_kit.training.state import Result
-
-DEV = "dev"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from monox_kit.foreign import markdown_code, markdown_text
 from monox_kit.store import LogitStore
-from monox_kit.training.evaluate import DEV
+from monox_kit.training.config import DEV
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,11 +49,11 @@ from monox_kit.models.folder import (
 from monox_kit.problem import measure_of
 from monox_kit.progress import Progress
 from monox_kit.training.card import model_card
-from monox_kit.training.config import ObjectiveConfig
-from monox_kit.training.evaluate import DEV, mean_result, rank
+from monox_kit.training.config import DEV, ObjectiveConfig, StudentConfig
+from monox_kit.training.evaluate import mean_result, rank
 from monox_kit.training.origin import Origin
 from monox_kit.training.processes import num_started
-from monox_kit.training.run import StudentConfig, student_run, train_student
+from monox_kit.training.student import student_run, train_objective
 from monox_kit.training.summary import TrainingSummary, finished_run
 from monox_kit.training.training_run import Prepared
 
@@ -72,14 +72,14 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
     """
     if num_started() > 1:
         raise ConfigError(
-            f"--method self-training: it runs in one process, and {num_started()} were started: "
+            f"`method` self-training: it runs in one process, and {num_started()} were started: "
             "labelling between the rounds is not shared. Start it without torchrun or accelerate "
             "launch."
         )
     out = resolved(out)
     text = _required_text(config)
     num_rounds = config.rounds or DEFAULT_ROUNDS
-    ours = replace(config, method="pl", stores=(), unlabelled=None, rounds=None)
+    ours = replace(config, method="pl", unlabelled=None, rounds=None)
     gold = replace(ours, method="ce", objective=ObjectiveConfig())
     inputs = student_run(gold, out, progress).prepared(progress)
     fingerprint = _fingerprint(config, inputs, text, num_rounds, progress)
@@ -90,15 +90,15 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
         rounds = _own_folder(out.parent / f"{out.name}.rounds", fingerprint)
         progress.note(f"round 0 of {num_rounds}: gold labels")
         gold = _with_own_board(gold, 0)
-        trained = [train_student(gold, rounds / "round-00" / "model", progress=progress)]
+        trained = [train_objective(gold, rounds / "round-00" / "model", progress=progress)]
         labelled: list[LabelSummary] = []
         for number in range(1, num_rounds + 1):
             folder = rounds / f"round-{number:02d}"
             progress.note(f"round {number} of {num_rounds}: gold labels, and round {number - 1}'s")
             labelling = _labelling(text, trained[-1], config.loop.device)
             labelled.append(label_corpus(labelling, folder / "store", progress=progress))
-            of_round = _with_own_board(replace(ours, stores=(folder / "store",)), number)
-            trained.append(train_student(of_round, folder / "model", progress=progress))
+            of_round = _with_own_board(replace(ours, store=(folder / "store",)), number)
+            trained.append(train_objective(of_round, folder / "model", progress=progress))
         kept = _best_round(trained)
         summary = _summary(out, trained, labelled, kept)
         _commit(trained[kept].path, summary, config.model, fingerprint)

@@ -24,8 +24,8 @@ from monox_kit.models.torch_backend import TorchClassifier, new_classifier, save
 from monox_kit.progress import Progress
 from monox_kit.training.card import model_card
 from monox_kit.training.checkpoint import Checkpoints
-from monox_kit.training.config import LoopConfig
-from monox_kit.training.evaluate import DEV, DevConfig, DevSets
+from monox_kit.training.config import DEV, LoopConfig
+from monox_kit.training.evaluate import DevConfig, DevSets
 from monox_kit.training.log import LOG_FILE
 from monox_kit.training.loop import FitResult, Trainer, resolve_precision
 from monox_kit.training.methods import Sources, Task, build_task

@@ -15,9 +15,7 @@ from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.demo import DemoConfig
 from monox_kit.export import ExportConfig
 from monox_kit.tasks.debian.prepare import DebianConfig
-from monox_kit.training.config import LoopConfig, ObjectiveConfig
-from monox_kit.training.run import StudentConfig
-from monoxkit_cli import data, demo, export, train_student, train_teacher
+from monoxkit_cli import data, demo, export
 from monoxkit_cli.app import main
 from monoxkit_cli.options import spread
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
@@ -298,15 +296,6 @@ def test_options_of_several_values_take_them_after_one_name() -> None:
     [
         (data.debian, (DebianConfig(),)),
         (export.export, (ExportConfig(model=""),)),
-        (train_teacher.train_teacher, (LoopConfig(),)),
-        (
-            train_student.train_student,
-            (
-                LoopConfig(embeddings="frozen"),
-                StudentConfig(model="", method="kd", dev=CorpusConfig(paths=("x",))),
-                ObjectiveConfig(),
-            ),
-        ),
         (demo.demo, (DemoConfig(),)),
     ],
 )

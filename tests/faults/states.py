@@ -16,7 +16,7 @@ from tests.store_samples import manifest
 
 if TYPE_CHECKING:
     from monox_kit.labelling import LabelConfig
-    from monox_kit.training.run import TeacherConfig
+    from monox_kit.training.config import TeacherConfig
 
 # 23 rows in six shards, five of four rows and one of three.
 SIX_SHARDS = manifest(num_rows=23)
@@ -50,8 +50,7 @@ def teacher_config(
 ) -> TeacherConfig:
     """Steps over the labelled rows in `files`, with dropout, from the tiny encoder there."""
     from monox_kit.corpora.corpus import CorpusConfig
-    from monox_kit.training.config import LoopConfig
-    from monox_kit.training.run import TeacherConfig
+    from monox_kit.training.config import LoopConfig, TeacherConfig
 
     return TeacherConfig(
         model=str(files / "encoder"),

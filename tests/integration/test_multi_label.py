@@ -20,8 +20,8 @@ from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.models.folder import open_folder
 from monox_kit.store import LogitStore
-from monox_kit.training.config import LoopConfig, ObjectiveConfig
-from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
+from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig, TeacherConfig
+from monox_kit.training.run import train_student, train_teacher
 from monoxkit_cli.app import main
 from tests.tiny_models import LABELS, WORDS, bert_encoder, write_jsonl
 
@@ -84,7 +84,7 @@ def student_config(files: Path, method: str, **changes: Any) -> StudentConfig:
     config = StudentConfig(
         model=str(files / "encoder"),
         method=method,  # type: ignore[arg-type]
-        stores=(files / "store",) if method in ("pl", "kd") else (),
+        store=(files / "store",) if method in ("pl", "kd") else (),
         labelled=None if method == "kd" else corpus_of(files / "train.jsonl"),
         dev=corpus_of(files / "dev.jsonl"),
         loop=LOOP,
@@ -150,7 +150,7 @@ def test_every_objective_trains_a_student(
 
 def test_averaged_teachers_and_self_training(files: Path, tmp_path: Path) -> None:
     store = files / "store"
-    both = student_config(files, "kd", stores=(store, store), combine="average")
+    both = student_config(files, "kd", store=(store, store), combine="average")
     one = train_student(student_config(files, "kd"), tmp_path / "one")
     assert train_student(both, tmp_path / "both").dev_loss == pytest.approx(one.dev_loss, abs=1e-4)
     config = student_config(
@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_refused_by_name(files: Path, tmp_path: Path) -> No
         tmp_path / "store",
     )
     mixed = student_config(
-        files, "kd", stores=(tmp_path / "store",), objective=ObjectiveConfig(alpha=0.5)
+        files, "kd", store=(tmp_path / "store",), objective=ObjectiveConfig(alpha=0.5)
     )
     with pytest.raises(ConfigError, match="--alpha: "):
         train_student(mixed, tmp_path / "e")

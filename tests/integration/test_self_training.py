@@ -18,8 +18,8 @@ from monox_kit.errors import ConfigError, ModelError, StorageError
 from monox_kit.models.folder import BundleRecord
 from monox_kit.store import LogitStore
 from monox_kit.training import log, self_training
-from monox_kit.training.config import LoopConfig, ObjectiveConfig
-from monox_kit.training.run import StudentConfig, train_student
+from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig
+from monox_kit.training.run import train_student
 from monox_kit.training.step import Stepper
 from monox_kit.training.summary import TrainingSummary
 from tests.stopped_training import Killed
@@ -240,7 +240,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[int]
     [
         (Stepper, "take", 3, 10),  # in round 0, behind its checkpoint at step 2
         (self_training, "label_corpus", 0, 8),  # between training and labelling
-        (self_training, "train_student", 1, 8),  # between labelling and training
+        (self_training, "train_objective", 1, 8),  # between labelling and training
         (Stepper, "take", 7, 6),  # in round 1
         (self_training, "_commit", 0, 0),
     ],
@@ -284,7 +284,7 @@ def test_several_processes_are_refused(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"--method self-training: .* 2 were started"):
+    with pytest.raises(ConfigError, match=r"`method` self-training: .* 2 were started"):
         train_student(config_of(files), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -301,7 +301,7 @@ def test_the_sets_that_choose_the_weights_choose_the_round(
             for accuracy, loss in ((0.2, 0.5), (0.4, 1.1), (0.4, 1.0))
         )
     ]
-    original = train_student
+    original = self_training.train_objective
 
     def with_results(config: StudentConfig, out: Path, **options: Any) -> TrainingSummary:
         found = results[int(out.parent.name.removeprefix("round-"))]
@@ -312,7 +312,7 @@ def test_the_sets_that_choose_the_weights_choose_the_round(
             dev_sets=found,
         )
 
-    monkeypatch.setattr(self_training, "train_student", with_results)
+    monkeypatch.setattr(self_training, "train_objective", with_results)
     config = config_of(files, report_dev=corpus_of(tmp_path / "dev.de.jsonl"), select_on=("de",))
     summary = train_student(config, tmp_path / "out")
     assert [each["kept"] for each in summary.rounds] == [False, False, True]
@@ -340,15 +340,15 @@ def test_what_self_training_needs_and_does_not_get_is_named(files: Path, tmp_pat
         "--unlabelled: .* text to label": {"unlabelled": None},
         "--labelled: ": {"labelled": None},
         "--unlabelled: .*pairs": {"unlabelled": corpus_of(pairs)},
-        "--unlabelled: --method ce .* --method self-training": {"method": "ce"},
-        "--rounds: --method ce .* --method self-training": {
+        "`unlabelled` .*: .* `method` self-training": {"method": "ce"},
+        "`rounds` 3: .* `method` self-training": {
             "method": "ce",
             "unlabelled": None,
             "rounds": 3,
         },
-        "--alpha 0.5: .* --method kd": {"objective": ObjectiveConfig(alpha=0.5)},
-        "--combine average: .* --method pl or kd": {"combine": "average"},
-        "--store-weight: .*--combine average": {"store_weight": (1.0,)},
+        "`alpha` 0.5: .* `method` kd": {"objective": ObjectiveConfig(alpha=0.5)},
+        "`combine` average: .* `method` pl or kd": {"combine": "average"},
+        "`store_weight` 1.0: .*`combine` average": {"store_weight": (1.0,)},
     }.items():
         with pytest.raises(ConfigError, match=message):
             train_student(config_of(files, **changes), tmp_path / "out")

@@ -21,8 +21,8 @@ from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.models.folder import BundleRecord
 from monox_kit.training import checkpoint
-from monox_kit.training.config import LoopConfig, ObjectiveConfig
-from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
+from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig, TeacherConfig
+from monox_kit.training.run import train_student, train_teacher
 from tests.notes import Notes
 from tests.stopped_training import Killed, before_step, kill
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
@@ -69,7 +69,7 @@ def student_config(files: Path, method: str, **changes: object) -> StudentConfig
     config = StudentConfig(
         model=str(files / "encoder"),
         method=method,  # type: ignore[arg-type]
-        stores=() if method == "ce" else (files / "store",),
+        store=() if method == "ce" else (files / "store",),
         labelled=corpus_of(files / "train.jsonl"),
         dev=corpus_of(files / "dev.jsonl"),
         loop=replace(LOOP, embeddings="frozen"),
@@ -218,7 +218,7 @@ def test_a_flipped_bit_in_a_store_is_found(files: Path, store: Path, tmp_path: P
     content[-3] ^= 1
     path.write_bytes(content)
     with pytest.raises(StoreCorrupt, match=r"logits\.npy"):
-        train_student(student_config(files, "kd", stores=(damaged,)), tmp_path / "student")
+        train_student(student_config(files, "kd", store=(damaged,)), tmp_path / "student")
 
 
 def test_a_folder_of_other_files_beside_the_output_is_kept(files: Path, tmp_path: Path) -> None:
@@ -269,19 +269,13 @@ def test_a_store_of_other_labels_is_refused(files: Path, store: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("ce", {"labelled": None, "stores": ()}, "--labelled"),
-        ("pl", {"labelled": None}, "--labelled"),
-        ("pl", {"stores": ()}, "--store"),
-        ("kd", {"stores": ()}, "--store"),
-        (
-            "kd",
-            {"objective": ObjectiveConfig(temperature=0.0)},
-            "--temperature: expected greater than 0",
-        ),
-        ("pl", {"objective": ObjectiveConfig(threshold=1.5)}, "--threshold"),
-        ("ce", {"stores": (Path("store"),)}, "--store: --method .* --method pl or kd"),
-        ("self-training", {"stores": (Path("store"),)}, "--store: --method .* --method pl or kd"),
-        ("kd", {"combine": "average"}, "--combine average: expected at least 2 stores, found 1"),
+        ("ce", {"labelled": None, "store": ()}, "labelled"),
+        ("pl", {"labelled": None}, "labelled"),
+        ("pl", {"store": ()}, "store"),
+        ("kd", {"store": ()}, "store"),
+        ("ce", {"store": (Path("store"),)}, "`store` store: .* `method` pl or kd"),
+        ("self-training", {"store": (Path("store"),)}, "`store` store: .* `method` pl or kd"),
+        ("kd", {"combine": "average"}, "`combine` average: expected at least 2 stores, found 1"),
     ],
 )
 def test_what_a_method_needs_and_does_not_get_is_named(

@@ -15,8 +15,8 @@ from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError
 from monox_kit.models.load import load_model
 from monox_kit.models.scoring import score
-from monox_kit.training.config import LoopConfig
-from monox_kit.training.run import TeacherConfig, train_teacher
+from monox_kit.training.config import LoopConfig, TeacherConfig
+from monox_kit.training.run import train_teacher
 from monox_kit.training.summary import TrainingSummary
 from tests.stopped_training import Killed, before_step, kill
 from tests.tiny_models import WORDS, bert_encoder, labelled_rows, write_jsonl
@@ -130,7 +130,7 @@ def test_workers_are_no_part_of_what_a_run_is(files: Path, tmp_path: Path) -> No
 
 
 def test_batches_by_tokens_need_a_number_of_steps(files: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--batch-tokens: .*--max-steps"):
+    with pytest.raises(ConfigError, match=r"`batch_tokens` 64: .*`max_steps`"):
         train(files, tmp_path / "model", batch_tokens=64, max_steps=None)
 
 

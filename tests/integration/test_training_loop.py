@@ -34,10 +34,10 @@ from monox_kit.store import LogitStore
 from monox_kit.training import training_run
 from monox_kit.training.batches import Batch, Batches
 from monox_kit.training.checkpoint import Checkpoints
-from monox_kit.training.config import LoopConfig
+from monox_kit.training.config import LoopConfig, StudentConfig, TeacherConfig
 from monox_kit.training.evaluate import Evaluator
 from monox_kit.training.log import TrainingLog
-from monox_kit.training.run import StudentConfig, TeacherConfig, train_student, train_teacher
+from monox_kit.training.run import train_student, train_teacher
 from monox_kit.training.step import Stepper
 from monoxkit_cli.app import main
 from tests.notes import Notes
@@ -96,7 +96,7 @@ def student_of(files: Path, **changes: Any) -> StudentConfig:
     config = StudentConfig(
         model=str(files / "encoder"),
         method="kd",
-        stores=(files / "store",),
+        store=(files / "store",),
         dev=corpus_of(files / "dev.jsonl"),
         loop=LOOP,
     )

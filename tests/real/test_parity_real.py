@@ -14,8 +14,8 @@ from monox_kit.export import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.store import LogitStore
 from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian
-from monox_kit.training.config import LoopConfig
-from monox_kit.training.run import TeacherConfig, train_teacher
+from monox_kit.training.config import LoopConfig, TeacherConfig
+from monox_kit.training.run import train_teacher
 
 pytestmark = [
     pytest.mark.real,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, StoreError, StoreMismatch
 from monox_kit.store import FolderWriter, LogitStore, StoreManifest
-from monox_kit.training.config import LoopConfig, ObjectiveConfig
+from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig
 from monox_kit.training.methods import Sources, Task, build_task
 from monox_kit.training.optimizer import freeze
 from monox_kit.training.rows import select_rows
@@ -284,18 +284,19 @@ def test_stores_of_other_rows_are_not_averaged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("ce", {"temperature": 1.0}, "--temperature 1.0: .*--method kd"),
-        ("pl", {"alpha": 0.5}, "--alpha 0.5: --method pl .*--method kd"),
-        ("kd", {"threshold": 0.5}, "--threshold 0.5: .*--method pl or self-training"),
-        ("kd", {"kd_loss": "mse", "temperature": 1.0}, "--temperature 1.0: --kd-loss mse"),
-        ("kd", {"kd_loss": "mse", "temperature_on": "both"}, "--temperature-on both"),
+        ("ce", {"temperature": 1.0}, "`temperature` 1.0: .*`method` kd"),
+        ("pl", {"alpha": 0.5}, "`alpha` 0.5: .*`method` kd"),
+        ("kd", {"threshold": 0.5}, "`threshold` 0.5: .*`method` pl or self-training"),
+        ("kd", {"kd_loss": "mse", "temperature": 1.0}, "`temperature` 1.0: .*`kd_loss`"),
+        ("kd", {"kd_loss": "mse", "temperature_on": "both"}, "`temperature_on` both: .*`kd_loss`"),
     ],
 )
-def test_an_option_that_the_objective_would_ignore_is_refused(
+def test_a_setting_that_the_objective_would_ignore_is_refused(
     method: Any, changes: dict[str, Any], message: str
 ) -> None:
+    dev = CorpusConfig(paths=("dev.jsonl",))
     with pytest.raises(ConfigError) as caught:
-        replace(ObjectiveConfig(), **changes).require_used(method)
+        StudentConfig(model="M", dev=dev, method=method, objective=ObjectiveConfig(**changes))
     assert re.match(message, str(caught.value))
 
 
