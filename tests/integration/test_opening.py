@@ -30,6 +30,8 @@ from monox_kit.models.scoring import checked_logits, score
 from monox_kit.models.tokenizer import Tokenizer, kept_tokenization
 from monox_kit.prediction import PredictConfig, predict
 from monox_kit.store import LogitStore
+from monox_kit.training.config import LoopConfig
+from monox_kit.training.run import TeacherConfig, train_teacher
 from tests.notes import Notes
 from tests.tiny_families import FAMILIES, PADDING_SENSITIVE, write_family
 from tests.tiny_models import LABELS, WORDS, bert_classifier, labelled_rows, write_jsonl
@@ -345,3 +347,35 @@ def test_a_folder_of_the_same_run_is_told_by_its_tokenization(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="tokenizer"):  # of other files: the nearer reason
         other = {**now, "tokenizer_ids": "b" * 64, "tokenizer_digest": "e"}
         require_same_run(other, now, tmp_path)
+
+
+def test_a_model_that_sees_padding_is_trained_and_saved_with_its_truncation(
+    tmp_path: Path,
+) -> None:
+    write_family(tmp_path / "fnet", "fnet")
+    rows = labelled_rows(12, seed=1)
+    train = CorpusConfig(paths=(str(write_jsonl(tmp_path / "train.jsonl", rows)),))
+    dev = CorpusConfig(paths=(str(write_jsonl(tmp_path / "dev.jsonl", labelled_rows(6, seed=2))),))
+    config = TeacherConfig(
+        model=str(tmp_path / "fnet"),
+        train=train,
+        dev=dev,
+        loop=LoopConfig(max_steps=6, batch_size=4, max_length=8, precision="fp32"),
+    )
+    summary = train_teacher(config, tmp_path / "teacher")
+    lengths = Tokenizer(tmp_path / "fnet", 512).encode([row["text"] for row in rows]).lengths
+    lost = np.maximum(lengths - 8, 0)
+    # Two epochs of all rows.
+    assert summary.truncation["train"] == {
+        "num_rows": 24,
+        "num_truncated_rows": 2 * int((lost > 0).sum()),
+        "num_truncated_tokens": 2 * int(lost.sum()),
+    }
+    assert summary.truncation["dev"]["num_rows"] == 6
+    saved = json.loads((tmp_path / "teacher" / "tokenizer_config.json").read_text())
+    assert saved["model_max_length"] == 8
+    assert isinstance(load_model(str(tmp_path / "teacher")).classifier, EqualLengths)
+    record = json.loads((tmp_path / "teacher" / "monoxkit.json").read_text())
+    digest = Tokenizer(tmp_path / "teacher", 8).ids_digest
+    assert record["provenance"]["run"]["tokenizer_ids"] == digest
+    assert train_teacher(config, tmp_path / "teacher").reused
