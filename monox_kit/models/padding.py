@@ -18,7 +18,7 @@ from monox_kit.models.scoring import checked_logits
 from monox_kit.models.tokenizer import Encoded, Tokenizer
 
 # Lengths in tokens of the texts that are scored alone and padded: the nearest that there are.
-_LENGTHS = (4, 8, 16, 32)
+_LENGTHS = (4, 8, 24)
 # Differences of logits, as a share of the largest, that arithmetic in another order explains: in
 # float32, and in a reduced precision, where a value near a step's edge falls on its other side.
 _FP32_ROUNDING = 2e-4
@@ -92,13 +92,15 @@ def padding_changes(classifier: Classifier, tokenizer: Tokenizer, *, is_fp32: bo
     """
     encoded = _golden(tokenizer)
     rows = np.arange(len(encoded.lengths), dtype=np.int64)
-    alone = np.concatenate([_score(classifier, encoded, rows[[row]], tokenizer) for row in rows])
-    padded = _score(classifier, encoded, rows, tokenizer)
-    middle = rows[[len(rows) // 2]]
-    company = _with_company(encoded, int(middle[0]), tokenizer)
-    beside = checked_logits(classifier, company, np.repeat(middle, len(company.rows)))[:1]
+    # All but the longest, which is not padded; where all are of one length, one of them.
+    short = rows[: max(len(rows) - 1, 1)]
+    alone = np.concatenate([_score(classifier, encoded, short[[row]], tokenizer) for row in short])
+    padded = _score(classifier, encoded, rows, tokenizer)[short]
+    last = short[-1:]
+    company = _with_company(encoded, int(last[0]), tokenizer)
+    beside = checked_logits(classifier, company, np.repeat(last, len(company.rows)))[:1]
     scale = float(np.abs(alone).max()) or 1.0
-    noise = float(np.abs(beside - alone[middle]).max()) / scale
+    noise = float(np.abs(beside - alone[last]).max()) / scale
     is_exact = is_fp32 or noise <= _FP32_NOISE
     rounding = _FP32_ROUNDING if is_exact else _REDUCED_ROUNDING
     moved = float(np.abs(padded - alone).max()) / scale
@@ -109,7 +111,7 @@ def _golden(tokenizer: Tokenizer) -> Encoded:
     """Golden texts of different lengths, without special tokens among their words."""
     encoded = tokenizer.encode([text for text in GOLDEN_TEXTS if "<" not in text])
     near = [int(np.abs(encoded.lengths - wanted).argmin()) for wanted in _LENGTHS]
-    rows = sorted(set(near))
+    rows = list(dict.fromkeys(near))  # the shortest first
     pieces = [
         slice(encoded.starts[row], encoded.starts[row] + encoded.lengths[row]) for row in rows
     ]
