@@ -19,7 +19,7 @@ import pytest
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, ProviderError, StoreMismatch
-from monox_kit.export import ExportConfig, export_model, search
+from monox_kit.export import ExportConfig, build, export_model
 from monox_kit.hardware import has_bf16
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.models import onnx_backend
@@ -87,7 +87,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         stand_in_for_openvino(patch)
         export_model(asked(folder), folder / "bundle")
-        patch.setattr(search, "write_quantized", off_by_a_little)
+        patch.setattr(build, "write_quantized", off_by_a_little)
         export_model(asked(folder, precision="int8"), folder / "coarse")
     return folder
 

@@ -31,7 +31,7 @@ from monox_kit.errors import (
     StoreMismatch,
     StoreNotBegun,
 )
-from monox_kit.export import ExportConfig, export_model, search
+from monox_kit.export import ExportConfig, build, export_model
 from monox_kit.labelling import (
     LabelConfig,
     LabelSummary,
@@ -475,7 +475,7 @@ def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(folder / "corpus.jsonl", rows)
     balanced_classifier(folder / "model", rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "write_quantized", off_by_a_little)
+        patch.setattr(build, "write_quantized", off_by_a_little)
         config = ExportConfig(
             model=str(folder / "model"), precision="int8", max_length=32, min_agreement=0.5
         )
