@@ -123,12 +123,7 @@ def learn_guard(
         ConfigError: `again` alone has a larger mean divergence than `max_kl`.
     """
     again = reference if again is None else again
-    for name, logits in (("fast", fast), ("fp32", reference), (precision, again)):
-        if not np.isfinite(logits).all():
-            raise ModelError(
-                f"--guard: expected finite logits of the {name} graph, found others. "
-                "Export the model again."
-            )
+    _require_finite({"fast": fast, "fp32": reference, precision: again})
     margin = margins(fast, problem)
     shifts = _shifts(margin, fast, reference, problem)
     half = len(fast) // 2
@@ -136,18 +131,13 @@ def learn_guard(
     own = [_threshold(margin[rows], shifts[rows], target) for rows in halves]
     if max_kl is not None:
         of_fast, of_again = (problem.divergence(reference, each) for each in (fast, again))
-        if of_again.mean() > max_kl:
-            raise ConfigError(
-                f"--guard-kl: expected at least {of_again.mean():.1e}, which {precision} alone has "
-                f"on the sample, found {max_kl:g}. Give that, or --guard-precision fp32."
-            )
-        within = [_kl_threshold(margin[i], of_fast[i], of_again[i], max_kl) for i in halves]
-        own = [max(both) for both in zip(own, within)]
+        _require_within_reach(max_kl, float(of_again.mean()), precision)
+        for number, rows in enumerate(halves):
+            within = _kl_threshold(margin[rows], of_fast[rows], of_again[rows], max_kl)
+            own[number] = max(own[number], within)
     threshold = _round_up(max(own))
     # Every row is judged by the threshold of the half that it is not in.
     distrusted = margin < np.repeat(own[::-1], (half, len(fast) - half))
-    guarded = np.where(distrusted[:, None], again, fast)
-    found, plain = (agreement(reference, each, problem) for each in (guarded, fast))
     trusted = margin >= threshold
     settled = margins(again, problem)
     settled_risk = _flip_risk(settled, _shifts(settled, again, reference, problem))
@@ -161,12 +151,42 @@ def learn_guard(
         estimated_agreement=float(1 - risk.mean()),
         estimated_recomputed=float(1 - trusted.mean()),
         audit_rows=len(fast),
-        audit_agreement=found.argmax,
-        audit_plain_agreement=plain.argmax,
-        audit_mean_kl=found.mean_kl,
-        audit_plain_mean_kl=plain.mean_kl,
-        audit_recomputed=float(distrusted.mean()),
+        **_audit(fast, again, reference, distrusted, problem),
     )
+
+
+def _audit(
+    fast: Logits, again: Logits, reference: Logits, distrusted: Bools, problem: Problem
+) -> dict[str, float]:
+    """What the reference says of all rows, with those that are distrusted replaced and without."""
+    guarded = np.where(distrusted[:, None], again, fast)
+    found, plain = (agreement(reference, each, problem) for each in (guarded, fast))
+    return {
+        "audit_agreement": found.argmax,
+        "audit_plain_agreement": plain.argmax,
+        "audit_mean_kl": found.mean_kl,
+        "audit_plain_mean_kl": plain.mean_kl,
+        "audit_recomputed": float(distrusted.mean()),
+    }
+
+
+def _require_finite(logits: Mapping[str, Logits]) -> None:
+    """Check the logits of every graph, by its name."""
+    for name, values in logits.items():
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"--guard: expected finite logits of the {name} graph, found others. "
+                "Export the model again."
+            )
+
+
+def _require_within_reach(max_kl: float, alone: float, precision: RunPrecision) -> None:
+    """Check that a mean divergence can be kept: what computes again has one of its own."""
+    if alone > max_kl:
+        raise ConfigError(
+            f"--guard-kl: expected at least {alone:.1e}, which {precision} alone has on the "
+            f"sample, found {max_kl:g}. Give that, or --guard-precision fp32."
+        )
 
 
 def margins(logits: Logits, problem: Problem) -> Floats:

@@ -10,7 +10,7 @@ from typing import Any
 from monox_kit.labelling.begin import Begun, LabelJob, begin, read_begun
 from monox_kit.labelling.cluster import label_on_cluster
 from monox_kit.labelling.config import LabelConfig, LabelSummary
-from monox_kit.labelling.teacher import Totals
+from monox_kit.labelling.totals import Totals
 from monox_kit.labelling.worker import Assignment, label_shards
 from monox_kit.progress import Progress, Silent
 from monox_kit.store import StoreManifest, StoreWriter

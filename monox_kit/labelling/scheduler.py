@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from monox_kit import __version__
 from monox_kit.corpora.marks import MarksByIndex
 from monox_kit.errors import ClusterError, MonoxError, StoreLocked
-from monox_kit.labelling.teacher import Totals
+from monox_kit.labelling.totals import Totals
 from monox_kit.labelling.worker import ShardDone
 from monox_kit.progress import ProgressTask
 from monox_kit.store import ShardRange

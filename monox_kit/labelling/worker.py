@@ -20,7 +20,8 @@ from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, ModelError
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard
-from monox_kit.labelling.teacher import Labeller, TeacherModel, Totals
+from monox_kit.labelling.teacher import Labeller, TeacherModel
+from monox_kit.labelling.totals import Totals
 from monox_kit.labelling.windows import ShardWindow, shard_windows
 from monox_kit.models.run_plan import RunPlan
 from monox_kit.models.tokenizer import Tokenizer, kept_tokenization

@@ -12,7 +12,7 @@ from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.store.contents import ShardContents, text_bytes
 from monox_kit.store.folder import begun_manifest
 from monox_kit.store.folder_writer import FolderWriter
-from monox_kit.store.format import STORE_FILE, ShardRange
+from monox_kit.store.format import STORE_FILE, ShardRange, StoreManifest
 from monox_kit.store.merge_plan import Piece, merge_plan
 
 
@@ -75,24 +75,9 @@ def merge_stores(
         StoreLocked: another process is writing to `out`.
         StorageError: the disk refused.
     """
-    if len(parts) < 2:
-        raise ConfigError(
-            f"store merge: expected at least 2 parts, found {len(parts)}. Give the folders of the "
-            "stores to put together."
-        )
-    for part in parts:
-        if part.resolve() == out.resolve():
-            raise ConfigError(
-                f"--out {out}: it is one of the parts, which are only read. Give a new folder."
-            )
+    _require_parts(parts, out)
     plan = merge_plan(parts, shard_rows)
-    begun = begun_manifest(out)
-    if begun is not None and (differing := begun.differences(plan.manifest)):
-        key, here, there = differing[0]
-        raise StoreMismatch(
-            f"{out / STORE_FILE}: expected {key} {here} as this store was begun with, found "
-            f"{there} for these parts. Give another --out, or the parts it was begun from."
-        )
+    _require_same_begun(out, plan.manifest)
     plan.check(out)
     with FolderWriter(out, plan.manifest) as writer:
         missing = writer.missing
@@ -114,6 +99,31 @@ def merge_stores(
         num_resumed_rows=resumed,
         store_digest=record.digest,
     )
+
+
+def _require_parts(parts: Sequence[Path], out: Path) -> None:
+    """Check that there are some, and that `out` is none of them."""
+    if len(parts) < 2:
+        raise ConfigError(
+            f"store merge: expected at least 2 parts, found {len(parts)}. Give the folders of the "
+            "stores to put together."
+        )
+    for part in parts:
+        if part.resolve() == out.resolve():
+            raise ConfigError(
+                f"--out {out}: it is one of the parts, which are only read. Give a new folder."
+            )
+
+
+def _require_same_begun(out: Path, manifest: StoreManifest) -> None:
+    """Check that a store which stands in `out` was begun as the merged one."""
+    begun = begun_manifest(out)
+    if begun is not None and (differing := begun.differences(manifest)):
+        key, here, there = differing[0]
+        raise StoreMismatch(
+            f"{out / STORE_FILE}: expected {key} {here} as this store was begun with, found "
+            f"{there} for these parts. Give another --out, or the parts it was begun from."
+        )
 
 
 class _Copier:

@@ -203,8 +203,8 @@ MUTANTS = (
     Mutant(
         name="logits stand in the order of the batches",
         file=SCORING,
-        old="        logits[batch_rows] = classifier.logits(batch)\n",
-        new="        logits[np.sort(batch_rows)] = classifier.logits(batch)\n",
+        old="        logits[batch_rows] = checked_logits(",
+        new="        logits[np.sort(batch_rows)] = checked_logits(",
         test=OWN_LOGITS,
     ),
     Mutant(

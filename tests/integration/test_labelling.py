@@ -40,7 +40,8 @@ from monox_kit.labelling import (
     teacher,
     windows,
 )
-from monox_kit.labelling.teacher import TeacherModel, Totals
+from monox_kit.labelling.teacher import TeacherModel
+from monox_kit.labelling.totals import Totals
 from monox_kit.models import run_plan
 from monox_kit.store import FolderWriter, LogitStore, merge_stores
 from tests.notes import Notes

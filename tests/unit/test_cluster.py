@@ -19,7 +19,7 @@ from monox_kit.errors import ClusterError, ConfigError, CorpusError, StoreLocked
 from monox_kit.labelling import LabelConfig, cluster, scheduler
 from monox_kit.labelling.ray_privacy import clusters_here
 from monox_kit.labelling.scheduler import ClusterRun, Scheduler
-from monox_kit.labelling.teacher import Totals
+from monox_kit.labelling.totals import Totals
 from monox_kit.labelling.worker import ShardDone
 from monox_kit.progress import Silent
 from monox_kit.store import ShardRange
