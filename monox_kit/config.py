@@ -110,6 +110,17 @@ class OnlyWith:
 Rule: TypeAlias = Needs | OnlyWith
 
 
+@dataclass(frozen=True, slots=True)
+class Separated:
+    """Marks a setting of several values that are written as one, such as de,fr.
+
+    Attributes:
+        by: what stands between them.
+    """
+
+    by: str = ","
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
     """One setting of a configuration.
@@ -120,6 +131,7 @@ class Setting:
         default: its default; `inspect.Parameter.empty` where it must be given.
         help: the first sentence of what the docstring says.
         owner: the configuration that it is a field of.
+        separated: what stands between its values where they may be written as one; else None.
     """
 
     name: str
@@ -127,6 +139,7 @@ class Setting:
     default: Any
     help: str
     owner: type[Config]
+    separated: str | None = None
 
     @property
     def is_required(self) -> bool:
@@ -137,6 +150,7 @@ class Setting:
 def settings_of(config: type[Any]) -> tuple[Setting, ...]:
     """The settings of a configuration in the order of its fields."""
     hints = get_type_hints(config)
+    marked = get_type_hints(config, include_extras=True)
     texts = attribute_texts(config)
     return tuple(
         Setting(
@@ -145,9 +159,16 @@ def settings_of(config: type[Any]) -> tuple[Setting, ...]:
             default=_default(field),
             help=_first_sentence(texts.get(field.name, "")),
             owner=config,
+            separated=_separator(marked[field.name]),
         )
         for field in _fields(config)
     )
+
+
+def _separator(hint: Any) -> str | None:
+    """The separator that a type is marked with."""
+    marks = getattr(hint, "__metadata__", ())
+    return next((mark.by for mark in marks if isinstance(mark, Separated)), None)
 
 
 def attribute_texts(owner: type) -> dict[str, str]:

@@ -17,12 +17,14 @@ from typing import Any, get_args
 
 from monox_kit.config import Config, Setting, settings_of
 from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.demo.config import DemoConfig
 from monox_kit.evaluation.comparison import CompareConfig
 from monox_kit.evaluation.run import EvaluateConfig
 from monox_kit.extras import missing_extra
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.prediction.config import PredictConfig
 from monox_kit.progress import Progress
+from monox_kit.tasks.debian.prepare import DebianConfig
 from monox_kit.training.config import StudentConfig, TeacherConfig
 
 _PATHS = "paths"
@@ -72,7 +74,13 @@ class Stage:
         for setting in settings_of(config):
             nested = nested_config(setting.type)
             if nested is None:
-                yield Parameter(setting.name, setting.type, setting.default, setting.help)
+                yield Parameter(
+                    setting.name,
+                    setting.type,
+                    setting.default,
+                    setting.help,
+                    separated=setting.separated,
+                )
             elif issubclass(nested, CorpusConfig):
                 has_files = True
                 yield Parameter(
@@ -108,6 +116,8 @@ class Stage:
                 values[setting.name] = self._filled(nested, given)
             elif setting.name in given:
                 value = given[setting.name]
+                if setting.separated is not None and isinstance(value, str):
+                    value = tuple(value.split(setting.separated))
                 if nested is not None:
                     value = _files(value, given, setting)
                 values[setting.name] = _as_declared(value, setting.type)
@@ -181,6 +191,7 @@ class Parameter:
         default: `inspect.Parameter.empty` where it must be given.
         help: one sentence.
         is_files: whether it names input files: one path, or several.
+        separated: what stands between its values where they may be written as one; else None.
     """
 
     name: str
@@ -188,6 +199,7 @@ class Parameter:
     default: Any
     help: str
     is_files: bool = False
+    separated: str | None = None
 
     @property
     def is_required(self) -> bool:
@@ -244,6 +256,22 @@ def _path(value: str | Path) -> str | Path:
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
+        Stage(
+            name="demo",
+            summary="Run the whole pipeline on real text.",
+            config=DemoConfig,
+            function="monox_kit.demo.recipe:run_demo",
+            output="out",
+            output_help="Folder to write the run to.",
+        ),
+        Stage(
+            name="data_debian",
+            summary="Prepare Debian's package descriptions as a corpus.",
+            config=DebianConfig,
+            function="monox_kit.tasks.debian.prepare:prepare_debian",
+            output="out",
+            output_help="Folder to write the corpus to.",
+        ),
         Stage(
             name="train_teacher",
             summary="Fine-tune an English encoder on gold labels with cross-entropy.",

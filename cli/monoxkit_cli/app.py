@@ -127,14 +127,10 @@ def build_app(only: Sequence[str] | None = None) -> typer.Typer:
     for module in COMMANDS:
         derived = getattr(module, "COMMAND", None)
         if derived is not None and only is not None and derived.name not in only:
-            app.command(derived.name, help=derived.help)(_nothing)
+            derived.list_in(app)
         else:
             module.register(app)
     return app
-
-
-def _nothing() -> None:
-    """A command that is listed, and does not run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

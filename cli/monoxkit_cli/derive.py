@@ -65,6 +65,10 @@ class Command:
         command.__annotations__ = {one.name: one.annotation for one in shown}
         app.command(self.name, cls=ArgumentsFirst)(command)
 
+    def list_in(self, app: typer.Typer) -> None:
+        """Add the command's line on the help page to `app`, and no more."""
+        app.command(self.name, help=self.help)(nothing)
+
     def _execute(self, stage: Stage, given: dict[str, Any]) -> None:
         from monoxkit_cli.render import RichProgress, emit
 
@@ -79,6 +83,39 @@ class Command:
             emit(result, as_json, lambda: self.show(result), notes=self.notes(result))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """A command with commands of its own.
+
+    Attributes:
+        name: as it is typed.
+        help: the help page's text.
+        commands: in the order of the help page.
+    """
+
+    name: str
+    help: str
+    commands: tuple[Command, ...]
+
+    def register(self, app: typer.Typer) -> None:
+        """Add the group with all its commands and their options to `app`."""
+        group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+        group.callback(help=self.help)(nothing)
+        for command in self.commands:
+            command.register(group)
+        app.add_typer(group, name=self.name)
+
+    def list_in(self, app: typer.Typer) -> None:
+        """Add the group's line on the help page to `app`, and no more."""
+        group = typer.Typer(rich_markup_mode=None)
+        group.callback(help=self.help)(nothing)
+        app.add_typer(group, name=self.name)
+
+
+def nothing() -> None:
+    """The body of what is listed, or groups others, and does not run."""
+
+
 _JSON_OPTION = inspect.Parameter(
     JSON,
     inspect.Parameter.KEYWORD_ONLY,
@@ -91,6 +128,8 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
     """A parameter of a call as one of Typer's."""
     kind, parser = _typed(one)
     default = defaults.get(one.name, one.default)
+    if one.separated is not None and isinstance(default, tuple):
+        default = one.separated.join(default)
     is_argument = one.name in stage.positional
     metavar = one.name.upper() if is_argument else _metavar(one, kind)
     names = {each.name for each in stage.parameters()}
@@ -112,6 +151,8 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
 
 def _typed(one: Parameter) -> tuple[Any, Callable[[str], Any] | None]:
     """The type that Typer reads a parameter as, and a reader of its own where it has none."""
+    if one.separated is not None:
+        return str, None
     kinds = [one.type] if get_origin(one.type) not in (Union, UnionType) else get_args(one.type)
     kind = next(each for each in kinds if each is not type(None))
     if get_origin(kind) is tuple:
@@ -128,6 +169,8 @@ def _metavar(one: Parameter, kind: Any) -> str | None:
         return "|".join(map(str, get_args(choices[0])))
     if one.is_files:
         return "FILE..."
+    if one.separated is not None:
+        return f"A{one.separated}B{one.separated}..."
     if get_origin(kind) is list:
         kind = get_args(kind)[0]
     if kind is bool:

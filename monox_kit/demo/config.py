@@ -6,54 +6,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from annotated_types import Ge, Gt, Le, Lt
+
+from monox_kit.config import Config, Separated
 
 TARGET_LANGUAGES = ("da", "de", "es", "fr", "it", "ja", "ko", "pl", "pt-BR", "ru")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DemoConfig:
+class DemoConfig(Config):
     """What the demo runs on; the defaults are chosen in benchmarks/LOG.md.
 
     Attributes:
-        data: folder with labelled.jsonl, unlabelled.jsonl, dev.jsonl, test.LANG.jsonl and
-            labels.json; None prepares Debian's package descriptions with apt.
-        teacher_model: English encoder.
-        student_model: multilingual encoder.
-        labelled: labelled English rows; not used with `data`, nor are the next four.
-        unlabelled: English rows without labels.
-        dev: labelled English rows for choosing checkpoints.
-        test_rows: rows of each test set, at most.
+        data: folder of your own corpus: labelled.jsonl, unlabelled.jsonl, dev.jsonl,
+            test.LANG.jsonl and labels.json [default: Debian's texts, fetched with apt].
+        teacher_model: English encoder: a folder, packaged:NAME or a hub name.
+        student_model: multilingual encoder: a folder, packaged:NAME or a hub name.
+        labelled: number of labelled English rows. Not used with `data`, nor are the next four.
+        unlabelled: number of English rows without labels.
+        dev: number of English rows that choose the weights.
+        test_rows: largest number of rows of each test set.
         languages: target languages.
-        teacher_max_length: the teacher's cut in tokens: it runs once, so it may read more.
-        max_length: the student's cut in tokens.
-        teacher_steps: of 16 rows.
-        student_steps: of 16 rows, the same for every objective.
-        teacher_learning_rate: peak rate.
-        student_learning_rate: peak rate, the same for every objective.
-        head_factor: the fresh heads' rates are so many times those of the encoders.
-        freeze_layers: the student's lowest layers that stay as pretrained.
-        temperature: of kd's soft targets.
-        threshold: least confidence of pl's pseudo-labels.
-        seed: of everything random.
+        teacher_max_length: truncate the teacher's texts at this many tokens. It runs once, so it
+            may read more.
+        max_length: truncate the students' texts at this many tokens.
+        teacher_steps: steps of 16 rows that the teacher trains for.
+        student_steps: steps of 16 rows that each student trains for.
+        teacher_learning_rate: peak learning rate of the teacher.
+        student_learning_rate: peak learning rate of the students.
+        head_factor: learning rate of the new heads, as a multiple of the encoder's.
+        freeze_layers: keep this many of the students' lowest layers as they are.
+        temperature: temperature of the soft targets in kd.
+        threshold: leave out pseudo-labels of which the teacher is less confident.
+        seed: seed of everything that is random.
     """
 
     data: Path | None = None
     teacher_model: str = "packaged:minilm-l6"
     student_model: str = "packaged:e5-small"
-    labelled: Annotated[int, Field(ge=1)] = 1000
-    unlabelled: Annotated[int, Field(ge=1)] = 4000
-    dev: Annotated[int, Field(ge=1)] = 300
-    test_rows: Annotated[int, Field(ge=20)] = 200
-    languages: tuple[str, ...] = TARGET_LANGUAGES
-    teacher_max_length: Annotated[int, Field(ge=8)] = 32
-    max_length: Annotated[int, Field(ge=8)] = 32
-    teacher_steps: Annotated[int, Field(ge=1)] = 360
-    student_steps: Annotated[int, Field(ge=1)] = 280
-    teacher_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    student_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
-    head_factor: Annotated[float, Field(gt=0, le=1000)] = 10.0
-    freeze_layers: Annotated[int, Field(ge=0)] = 8
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 0.1
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    labelled: Annotated[int, Ge(1)] = 1000
+    unlabelled: Annotated[int, Ge(1)] = 4000
+    dev: Annotated[int, Ge(1)] = 300
+    test_rows: Annotated[int, Ge(20)] = 200
+    languages: Annotated[tuple[str, ...], Separated()] = TARGET_LANGUAGES
+    teacher_max_length: Annotated[int, Ge(8)] = 32
+    max_length: Annotated[int, Ge(8)] = 32
+    teacher_steps: Annotated[int, Ge(1)] = 360
+    student_steps: Annotated[int, Ge(1)] = 280
+    teacher_learning_rate: Annotated[float, Gt(0), Lt(1)] = 1e-4
+    student_learning_rate: Annotated[float, Gt(0), Lt(1)] = 2e-4
+    head_factor: Annotated[float, Gt(0), Le(1000)] = 10.0
+    freeze_layers: Annotated[int, Ge(0)] = 8
+    temperature: Annotated[float, Gt(0), Le(1000)] = 0.1
+    threshold: Annotated[float, Ge(0), Le(1)] = 0.0
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 1

@@ -40,7 +40,6 @@ from monox_kit.progress import Progress, Silent
 from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian
 from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig, TeacherConfig
 from monox_kit.training.run import train_student, train_teacher
-from monox_kit.validation import checked
 
 METHODS = ("ce", "pl", "kd")
 # data, teacher, its export, label, 3 students, 4 evaluations, export, parity, 2 races
@@ -60,14 +59,13 @@ def run_demo(config: DemoConfig, out: Path, *, progress: Progress | None = None)
     Raises:
         MonoxError: by kind, see `monox_kit.errors`.
     """
-    checked(config)
     progress = progress or Silent()
     # Everything that can be wrong with the options is found before the first stage.
     if config.data is not None:
         require_files(config.data)
         progress.note(
-            "--data: your corpus has its own sizes; --labelled, --unlabelled, --dev, --test-rows "
-            "and --languages are not used"
+            "`data`: your corpus has its own sizes; `labelled`, `unlabelled`, `dev`, `test_rows` "
+            "and `languages` are not used"
         )
     for model in (config.teacher_model, config.student_model):
         open_folder(model, progress)

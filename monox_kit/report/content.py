@@ -32,7 +32,7 @@ from monox_kit.report.systems import (
 )
 
 if TYPE_CHECKING:
-    from monox_kit.demo import DemoReport
+    from monox_kit.demo.result import DemoReport
 
 # Of a training record's counts, those of rows that were trained on.
 _LEARNED = {

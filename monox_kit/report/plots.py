@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from monox_kit.demo import DemoReport
+    from monox_kit.demo.result import DemoReport
 
 
 @dataclass(frozen=True, slots=True)

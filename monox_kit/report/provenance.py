@@ -10,7 +10,7 @@ from monox_kit.report.blocks import Block, Command, Paragraph, Section, Table
 from monox_kit.report.rows import duration, hardware
 
 if TYPE_CHECKING:
-    from monox_kit.demo import DemoReport
+    from monox_kit.demo.result import DemoReport
 
 # They shape Debian's corpus only; a corpus of the user's own has its own sizes.
 _DEBIAN_SETTINGS = ("labelled", "unlabelled", "dev", "test_rows", "languages")

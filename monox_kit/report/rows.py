@@ -21,7 +21,7 @@ from monox_kit.report.systems import (
 )
 
 if TYPE_CHECKING:
-    from monox_kit.demo import DemoReport
+    from monox_kit.demo.result import DemoReport
 
 ABSENT = "-"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monox_kit.demo import DemoReport
+    from monox_kit.demo.result import DemoReport
 
 # In the order of every table and plot.
 SYSTEMS = ("teacher", "ce", "pl", "kd", "exported")

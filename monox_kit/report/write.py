@@ -15,7 +15,7 @@ from monox_kit.report.page import page
 from monox_kit.report.plots import draw_plots
 
 if TYPE_CHECKING:
-    from monox_kit.demo import DemoReport
+    from monox_kit.demo.result import DemoReport
 
 TITLE = "monoxkit demo: an English classifier made multilingual"
 

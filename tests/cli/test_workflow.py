@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.demo import DemoConfig
 from monox_kit.export import ExportConfig
-from monox_kit.tasks.debian.prepare import DebianConfig
-from monoxkit_cli import data, demo, export
+from monoxkit_cli import export
 from monoxkit_cli.app import main
 from monoxkit_cli.options import spread
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
@@ -294,9 +292,7 @@ def test_options_of_several_values_take_them_after_one_name() -> None:
 @pytest.mark.parametrize(
     ("command", "configs"),
     [
-        (data.debian, (DebianConfig(),)),
         (export.export, (ExportConfig(model=""),)),
-        (demo.demo, (DemoConfig(),)),
     ],
 )
 def test_defaults_of_options_are_those_of_the_library(command: Any, configs: Any) -> None:

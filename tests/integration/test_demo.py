@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from monox_kit.demo import DemoConfig, recipe, run_demo
+from monox_kit.demo import recipe
+from monox_kit.demo.config import DemoConfig
+from monox_kit.demo.recipe import run_demo
 from monox_kit.demo.stages import Stages
 from monox_kit.errors import ConfigError, CorpusError, ModelError, OtherRun
 from monox_kit.export.search import Search

@@ -216,14 +216,14 @@ def test_too_few_texts_are_refused_with_both_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labelled": 0}, "--labelled: expected at least 1, found 0"),
-        ({"test_rows": 0}, "--test-rows: expected at least 1"),
-        ({"unlabelled": -1}, "--unlabelled: expected 0 or more"),
-        ({"languages": ("de", "de")}, "--languages: expected each name once, found de repeated"),
-        ({"languages": ("de", "en")}, "--languages: expected languages other than English"),
-        ({"languages": ("de fr",)}, "--languages: expected tags such as de"),
-        ({"languages": ()}, "--languages: expected at least 1"),
-        ({"sections": ("games",)}, "--sections: expected at least 2"),
+        ({"labelled": 0}, "`labelled`: expected .* 1, found 0"),
+        ({"test_rows": 0}, "`test_rows`: expected .* 1"),
+        ({"unlabelled": -1}, "`unlabelled`: expected .* 0"),
+        ({"languages": ("de", "de")}, "`languages`: expected each name once, found de repeated"),
+        ({"languages": ("de", "en")}, "`languages`: expected languages other than English"),
+        ({"languages": ("de fr",)}, "`languages`: expected tags such as de"),
+        ({"languages": ()}, "`languages`: expected at least 1"),
+        ({"sections": ("games",)}, "`sections`: expected at least 2"),
     ],
 )
 def test_options_that_cannot_work_are_named(changes: dict[str, object], message: str) -> None:

@@ -14,8 +14,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
+
+from monox_kit.config import Config, Separated
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_bytes, digest_file
 from monox_kit.durable import is_free, new_folder, write_file, write_json
@@ -59,31 +62,29 @@ _TAG = re.compile(r"[a-z]{2,3}([_-][A-Za-z]{2,8})?(@[a-z]+)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DebianConfig:
+class DebianConfig(Config):
     """What to prepare; equal configurations and equal lists give equal bytes.
 
     Attributes:
-        labelled: rows of labelled English training text.
-        unlabelled: rows of English text without labels, disjoint from the labelled.
-        dev: rows of labelled English text for choosing checkpoints.
-        test_rows: most rows of each test set; a language may offer fewer.
-        languages: target languages, `pt-BR` or `pt_BR`; English is written in any case.
-        sections: Debian sections that become the labels, in the order of the label set.
-        seed: chooses which source packages are held out and which rows are taken.
+        labelled: number of labelled English rows.
+        unlabelled: number of English rows without labels, other ones than the labelled.
+        dev: number of labelled English rows that choose the weights.
+        test_rows: largest number of rows of each test set; a language may offer fewer.
+        languages: target languages, such as pt-BR; English is written in any case.
+        sections: sections of Debian that become the labels, in their order.
+        seed: seed of which packages are held out and which rows are taken.
     """
 
-    labelled: int = 1000
-    unlabelled: int = 4000
-    dev: int = 500
-    test_rows: int = 200
-    languages: tuple[str, ...] = LANGUAGES
-    sections: tuple[str, ...] = TOPICS
+    labelled: Annotated[int, Ge(1)] = 1000
+    unlabelled: Annotated[int, Ge(0)] = 4000
+    dev: Annotated[int, Ge(1)] = 500
+    test_rows: Annotated[int, Ge(1)] = 200
+    languages: Annotated[tuple[str, ...], Separated()] = LANGUAGES
+    sections: Annotated[tuple[str, ...], Separated()] = TOPICS
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for option in ("labelled", "dev", "test_rows"):
-            _require(getattr(self, option) >= 1, option, "at least 1", getattr(self, option))
-        _require(self.unlabelled >= 0, "unlabelled", "0 or more", self.unlabelled)
+        Config.__post_init__(self)
         tags = tuple(tag.replace("_", "-") for tag in self.languages)
         object.__setattr__(self, "languages", tags)
         for option, names in (("languages", tags), ("sections", self.sections)):
@@ -299,9 +300,7 @@ def _require_enough(option: str, wanted: int, found: int, config: DebianConfig) 
 
 def _require(holds: bool, option: str, expected: str, found: object) -> None:
     if not holds:
-        raise ConfigError(
-            f"--{option.replace('_', '-')}: expected {expected}, found {found}. Correct the option."
-        )
+        raise ConfigError(f"`{option}`: expected {expected}, found {found}. Correct it.")
 
 
 def _provenance(out: Path) -> dict[str, Any] | None:
