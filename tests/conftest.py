@@ -1,4 +1,4 @@
-"""What every test runs under: no network, no model hub, few threads."""
+"""What every test runs under: no network, no model hub, few threads, no waiting for the disk."""
 
 from __future__ import annotations
 
@@ -59,3 +59,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket.socket, "connect", connect_here)
     monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
     yield
+
+
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the disk: no test loses power, and those of its loss trace what is synced themselves.
+
+    A descriptor must be open nevertheless. Processes that tests start sync as users' do.
+    """
+    monkeypatch.setattr(os, "fsync", os.fstat)

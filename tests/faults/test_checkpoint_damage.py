@@ -30,12 +30,6 @@ STATE = "state.json"
 Act = Callable[[Path], Any]
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: no power is lost here."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 # Damage
 
 

@@ -42,12 +42,6 @@ KINDS = {**OPENED, **READ, **FORGED}
 MIB = 1 << 20
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: no power is lost here."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete store that nothing happened to."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,9 @@ SAMPLED = [0, 9, 10, 12, 31, 58]
 
 
 @pytest.fixture(autouse=True)
-def small_windows_and_no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have shards of several windows; spare the disk."""
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have shards of several windows."""
     monkeypatch.setattr(windows, "WINDOW_ROWS", 4)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,6 @@ from tests.store_samples import write_store
 KILL = "signal=SIGKILL"
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: a killed process loses no page cache."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete store of six shards that nothing happened to."""

@@ -30,12 +30,6 @@ FIRST, SECOND = range(3), range(3, 6)
 BEGINS = "the other writer begins"
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: what fsync would have done is the model's business."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 def arguments(shard: ShardRange) -> dict[str, Any]:
     """What `append` takes for a shard: texts of some disk blocks each, with their row in them."""
     values = shard_arguments(MANIFEST, shard)

@@ -36,12 +36,6 @@ from tests.store_samples import (
 CODES = ["ENOSPC", "EIO", "EDQUOT"]
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk in this process; runs in others sync."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete store of six shards that nothing happened to."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -16,12 +15,6 @@ from tests.checkpoint_samples import expect_equal, newest, write
 from tests.faults.runs import RunServer, needs_strace
 from tests.faults.states import COMPLETE, EPOCH_STEPS, TRAINING_STEPS, some
 from tests.tiny_models import bert_encoder, labelled_rows, write_jsonl
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: a killed process loses no page cache."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")

@@ -26,12 +26,6 @@ ALL = range(7)
 LOCKED = 3  # a writer's exit status
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: a killed process loses no page cache."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store that one writer makes alone."""

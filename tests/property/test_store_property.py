@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -21,12 +19,6 @@ from tests.store_samples import LABELS, manifest, part, shard_arguments, text_by
 
 # Any text that UTF-8 can hold: empty, NUL, line ends, beyond the basic plane.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: what reaches it when is the subject of tests/faults."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @st.composite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from tests.object_store import DiskObjects, object_store
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[DiskObjects]]:
     """What answers at `objects://` and `memory://`."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # spares the disk
     with object_store() as service:
         yield service
 

@@ -28,12 +28,6 @@ from tests.tiny_models import labelled_rows, write_jsonl
 NUM_ROWS, SHARD_ROWS = 23, 4
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: what reaches it when is the subject of tests/faults."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """Two files of pairs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,12 +25,6 @@ from tests.store_samples import (
 )
 
 SHARD = ShardRange(1, 4, 8)
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: what reaches it when is the subject of tests/faults."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.mark.parametrize("has_pairs", [False, True])

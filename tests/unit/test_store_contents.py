@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from tests.store_samples import FINGERPRINT, manifest, write_store
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 4 rows are read in two parts."""
     monkeypatch.setattr(contents, "_PART_ROWS", 3)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # spare the disk
 
 
 def put(index: int, value: Any) -> Callable[[Any], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,6 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, StorageError, StoreCorrupt, StoreIncomplete
 from monox_kit.store import FolderWriter, LogitStore, export, export_store
 from tests.store_samples import FINGERPRINT, LABELS, manifest, shard_arguments, tree, write_store
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def expected_rows(store: LogitStore) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,6 @@ from monox_kit.store.record import (
     read_record,
 )
 from tests.store_samples import FINGERPRINT, LABELS, manifest, tree, write_store
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: what reaches it when is the subject of tests/faults."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.mark.parametrize("descr", ["<f4", "<f2", "<i8", "<i4", "|u1"])

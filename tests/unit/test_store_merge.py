@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import fields
@@ -46,7 +45,6 @@ from tests.store_samples import (
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few rows at once that shards are copied in several parts."""
     monkeypatch.setattr(contents, "_PART_ROWS", 3)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # spare the disk
 
 
 def write_part(folder: Path, shards: Sequence[int], store: StoreManifest | None = None) -> Path:

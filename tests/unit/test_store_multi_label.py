@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,6 @@ GOLD = GENERATOR.integers(0, 2, (NUM_ROWS, 3)).astype(np.int8)
 GOLD[::4] = -1
 GOLD[1] = 0
 GOLD[2] = LOGITS[2] > 0
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def names_of(row: np.ndarray) -> tuple[str, ...] | None:

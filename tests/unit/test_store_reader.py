@@ -27,12 +27,6 @@ from tests.store_samples import (
 ROWS = np.arange(11, dtype=np.int64)
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: what reaches it when is the subject of tests/faults."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 @pytest.fixture(params=["float32", "float16"])
 def dtype(request: pytest.FixtureRequest) -> Any:
     return request.param

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,6 @@ from monox_kit.store import LogitStore
 from monox_kit.store import shard as shard_module
 from monox_kit.store.folder import StoreFolder
 from tests.store_samples import manifest, write_store
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk: what reaches it when is the subject of tests/faults."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def refuse(*arguments: Any) -> Any:
