@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import parser, positive, publish
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig
 from monox_kit.models.agreement import agreement
 from monox_kit.models.tokenizer import Tokenizer

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ROOT, environment, note, parser, positive, publish, save, styled
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.hardware import num_threads
 
 SIZES = (20_000, 200_000, 2_000_000)

@@ -18,9 +18,10 @@ from typing import Any
 
 from harness import each_round, medians, parser, positive, publish, ratios, seconds, take_turns
 from monox_kit.data import Document
-from monox_kit.export.graph import FORMS, fuse_graph, write_form
-from monox_kit.export.last_layer import slice_last_layer
-from monox_kit.export.quantize import write_quantized
+from monox_kit.exporting.config import FORMS
+from monox_kit.exporting.graph import fuse_graph, write_form
+from monox_kit.exporting.last_layer import slice_last_layer
+from monox_kit.exporting.quantize import write_quantized
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import FP32, ONNX_FILE, ModelFolder, open_folder
 from monox_kit.models.onnx_backend import OnnxClassifier, runtime_version

@@ -23,6 +23,7 @@ silence_dependencies()
 # Where each public name lives.
 _HOMES = {
     "evaluate": "monox_kit.door",
+    "export": "monox_kit.door",
     "label": "monox_kit.door",
     "train_student": "monox_kit.door",
     "train_teacher": "monox_kit.door",
@@ -36,7 +37,7 @@ _HOMES = {
     "MonoxError": "monox_kit.errors",
     "Comparison": "monox_kit.evaluation",
     "EvalReport": "monox_kit.evaluation",
-    "ExportSummary": "monox_kit.export.run",
+    "ExportSummary": "monox_kit.exporting.run",
     "LabelSummary": "monox_kit.labelling.config",
     "PredictSummary": "monox_kit.prediction",
     "TrainingSummary": "monox_kit.training.summary",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from monox_kit.data import LabelSet as LabelSet
     from monox_kit.door import compare as compare
     from monox_kit.door import evaluate as evaluate
+    from monox_kit.door import export as export
     from monox_kit.door import label as label
     from monox_kit.door import predict as predict
     from monox_kit.door import train_student as train_student
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from monox_kit.errors import MonoxError as MonoxError
     from monox_kit.evaluation import Comparison as Comparison
     from monox_kit.evaluation import EvalReport as EvalReport
-    from monox_kit.export.run import ExportSummary as ExportSummary
+    from monox_kit.exporting.run import ExportSummary as ExportSummary
     from monox_kit.labelling.config import LabelSummary as LabelSummary
     from monox_kit.models.predict import Model as Model
     from monox_kit.models.predict import Prediction as Prediction

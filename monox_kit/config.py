@@ -17,9 +17,11 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, get_type_hints
+from typing import Any, ClassVar, TypeAlias, TypeVar, get_type_hints
 
 from monox_kit.errors import ConfigError
+
+T = TypeVar("T")
 
 
 class Config:
@@ -121,6 +123,17 @@ class Separated:
     by: str = ","
 
 
+@dataclass(frozen=True, slots=True)
+class Opposite:
+    """Marks a setting that is on by default with the name of what turns it off.
+
+    Attributes:
+        name: such as drop_fp32.
+    """
+
+    name: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
     """One setting of a configuration.
@@ -131,7 +144,7 @@ class Setting:
         default: its default; `inspect.Parameter.empty` where it must be given.
         help: the first sentence of what the docstring says.
         owner: the configuration that it is a field of.
-        separated: what stands between its values where they may be written as one; else None.
+        marks: what its type is marked with: `Separated`, `Opposite` and ranges.
     """
 
     name: str
@@ -139,7 +152,7 @@ class Setting:
     default: Any
     help: str
     owner: type[Config]
-    separated: str | None = None
+    marks: tuple[Any, ...] = ()
 
     @property
     def is_required(self) -> bool:
@@ -159,16 +172,15 @@ def settings_of(config: type[Any]) -> tuple[Setting, ...]:
             default=_default(field),
             help=_first_sentence(texts.get(field.name, "")),
             owner=config,
-            separated=_separator(marked[field.name]),
+            marks=tuple(getattr(marked[field.name], "__metadata__", ())),
         )
         for field in _fields(config)
     )
 
 
-def _separator(hint: Any) -> str | None:
-    """The separator that a type is marked with."""
-    marks = getattr(hint, "__metadata__", ())
-    return next((mark.by for mark in marks if isinstance(mark, Separated)), None)
+def mark_of(marks: tuple[Any, ...], kind: type[T]) -> T | None:
+    """The mark of a kind among a setting's; None where it has none."""
+    return next((mark for mark in marks if isinstance(mark, kind)), None)
 
 
 def attribute_texts(owner: type) -> dict[str, str]:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from monox_kit.config import Config, Setting, settings_of
+from monox_kit.config import Config, Separated, Setting, mark_of, settings_of
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.demo.config import DemoConfig
 from monox_kit.evaluation.comparison import CompareConfig
 from monox_kit.evaluation.run import EvaluateConfig
+from monox_kit.exporting.config import ExportConfig
 from monox_kit.extras import missing_extra
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.prediction.config import PredictConfig
@@ -79,7 +80,7 @@ class Stage:
                     setting.type,
                     setting.default,
                     setting.help,
-                    separated=setting.separated,
+                    marks=setting.marks,
                 )
             elif issubclass(nested, CorpusConfig):
                 has_files = True
@@ -116,8 +117,9 @@ class Stage:
                 values[setting.name] = self._filled(nested, given)
             elif setting.name in given:
                 value = given[setting.name]
-                if setting.separated is not None and isinstance(value, str):
-                    value = tuple(value.split(setting.separated))
+                separated = mark_of(setting.marks, Separated)
+                if separated is not None and isinstance(value, str):
+                    value = tuple(value.split(separated.by))
                 if nested is not None:
                     value = _files(value, given, setting)
                 values[setting.name] = _as_declared(value, setting.type)
@@ -191,7 +193,7 @@ class Parameter:
         default: `inspect.Parameter.empty` where it must be given.
         help: one sentence.
         is_files: whether it names input files: one path, or several.
-        separated: what stands between its values where they may be written as one; else None.
+        marks: what its type is marked with.
     """
 
     name: str
@@ -199,7 +201,7 @@ class Parameter:
     default: Any
     help: str
     is_files: bool = False
-    separated: str | None = None
+    marks: tuple[Any, ...] = ()
 
     @property
     def is_required(self) -> bool:
@@ -291,6 +293,15 @@ STAGES: Mapping[str, Stage] = {
             defaults={"embeddings": "frozen"},
         ),
         Stage(
+            name="export",
+            summary="Write the ONNX bundle of a fine-tuned model, once it agrees with PyTorch.",
+            config=ExportConfig,
+            function="monox_kit.exporting.run:export_model",
+            output="out",
+            output_help="Bundle folder to write.",
+            positional=("model",),
+        ),
+        Stage(
             name="label",
             summary="Write a teacher's logits for every row of a corpus to a store.",
             config=LabelConfig,
@@ -326,6 +337,7 @@ STAGES: Mapping[str, Stage] = {
 
 train_teacher = STAGES["train_teacher"].call()
 train_student = STAGES["train_student"].call()
+export = STAGES["export"].call()
 label = STAGES["label"].call()
 predict = STAGES["predict"].call()
 evaluate = STAGES["evaluate"].call()

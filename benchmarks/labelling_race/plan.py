@@ -15,8 +15,9 @@ from monox_kit.data import Document
 from monox_kit.digest import digest_bytes, digest_file
 from monox_kit.durable import is_free, new_folder, remove_folder, write_file
 from monox_kit.errors import ConfigError, CorpusError
-from monox_kit.export import ExportConfig, export_model
-from monox_kit.export.graph import DEFAULT_FORM, FORMS, GRAPHS_VERSION, write_form
+from monox_kit.exporting import ExportConfig, export_model
+from monox_kit.exporting.config import DEFAULT_FORM, FORMS
+from monox_kit.exporting.graph import GRAPHS_VERSION, write_form
 from monox_kit.hardware import num_threads
 from monox_kit.models.folder import ONNX_FILE, ModelFolder, open_folder
 from monox_kit.models.tokenizer import Tokenizer

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
+from monox_kit.config import Opposite, Separated, mark_of
 from monoxkit_cli.options import ArgumentsFirst, as_options, option_name
 
 if TYPE_CHECKING:
@@ -128,19 +129,20 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
     """A parameter of a call as one of Typer's."""
     kind, parser = _typed(one)
     default = defaults.get(one.name, one.default)
-    if one.separated is not None and isinstance(default, tuple):
-        default = one.separated.join(default)
+    separated = mark_of(one.marks, Separated)
+    if separated is not None and isinstance(default, tuple):
+        default = separated.by.join(default)
     is_argument = one.name in stage.positional
     metavar = one.name.upper() if is_argument else _metavar(one, kind)
     names = {each.name for each in stage.parameters()}
     settings: dict[str, Any] = {"help": as_options(one.help, names), "metavar": metavar}
     if parser is not None:
         settings["parser"] = parser
-    about = (
-        typer.Argument(**settings)
-        if is_argument
-        else typer.Option(option_name(one.name), **settings)
-    )
+    opposite = mark_of(one.marks, Opposite)
+    name = option_name(one.name)
+    if opposite is not None:
+        name += f"/{option_name(opposite.name)}"
+    about = typer.Argument(**settings) if is_argument else typer.Option(name, **settings)
     return inspect.Parameter(
         one.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -151,7 +153,7 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
 
 def _typed(one: Parameter) -> tuple[Any, Callable[[str], Any] | None]:
     """The type that Typer reads a parameter as, and a reader of its own where it has none."""
-    if one.separated is not None:
+    if mark_of(one.marks, Separated) is not None:
         return str, None
     kinds = [one.type] if get_origin(one.type) not in (Union, UnionType) else get_args(one.type)
     kind = next(each for each in kinds if each is not type(None))
@@ -169,8 +171,9 @@ def _metavar(one: Parameter, kind: Any) -> str | None:
         return "|".join(map(str, get_args(choices[0])))
     if one.is_files:
         return "FILE..."
-    if one.separated is not None:
-        return f"A{one.separated}B{one.separated}..."
+    separated = mark_of(one.marks, Separated)
+    if separated is not None:
+        return f"A{separated.by}B{separated.by}..."
     if get_origin(kind) is list:
         kind = get_args(kind)[0]
     if kind is bool:

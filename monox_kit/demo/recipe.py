@@ -28,9 +28,8 @@ from monox_kit.evaluation import (
     score_languages,
     target_average_resamples,
 )
-from monox_kit.export import ExportConfig, export_model
-from monox_kit.export.candidates import AUTO
-from monox_kit.export.graph import DEFAULT_FORM
+from monox_kit.exporting import ExportConfig, export_model
+from monox_kit.exporting.config import AUTO, DEFAULT_FORM
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import open_folder

@@ -15,7 +15,7 @@ import pytest
 
 import harness
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from tests.tiny_models import LABELS, bert_classifier, bert_encoder, labelled_rows, write_jsonl
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
-import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.export import ExportConfig
-from monoxkit_cli import export
 from monoxkit_cli.app import main
 from monoxkit_cli.options import spread
 from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
@@ -287,26 +282,3 @@ def test_options_of_several_values_take_them_after_one_name() -> None:
     stores = ["train-student", "--store", "a", "b", "--json"]
     assert spread(stores) == ["train-student", "--store", "a", "--store", "b", "--json"]
     assert spread(["label", "--store", "a", "b"]) == ["label", "--store", "a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("command", "configs"),
-    [
-        (export.export, (ExportConfig(model=""),)),
-    ],
-)
-def test_defaults_of_options_are_those_of_the_library(command: Any, configs: Any) -> None:
-    library = {
-        field.name: getattr(config, field.name)
-        for config in (CorpusConfig(paths=("x",)), *configs)
-        for field in dataclasses.fields(config)
-    }
-    parameters = inspect.signature(command).parameters
-    defaults = {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        # Required here, or None: the library's own default stands for it.
-        if name in library and parameter.default not in (inspect.Parameter.empty, None)
-    }
-    assert len(defaults) >= 4
-    assert defaults == {name: library[name] for name in defaults}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.labelling.scheduler import Scheduler
 from monox_kit.store import LogitStore

@@ -20,7 +20,7 @@ from rich.table import Table
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
 from monox_kit.data import LabelSet
 from monox_kit.errors import CorpusError, MonoxError
-from monox_kit.export.run import ExportSummary, _card_table, _published
+from monox_kit.exporting.run import ExportSummary, _card_table, _published
 from monox_kit.foreign import (
     markdown_code,
     markdown_text,

@@ -19,7 +19,7 @@ import pytest
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, ProviderError, StoreMismatch
-from monox_kit.export import ExportConfig, build, export_model
+from monox_kit.exporting import ExportConfig, build, export_model
 from monox_kit.hardware import has_bf16
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.models import onnx_backend

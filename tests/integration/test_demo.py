@@ -13,7 +13,7 @@ from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.recipe import run_demo
 from monox_kit.demo.stages import Stages
 from monox_kit.errors import ConfigError, CorpusError, ModelError, OtherRun
-from monox_kit.export.search import Search
+from monox_kit.exporting.search import Search
 from monox_kit.labelling import run as labelling
 from monox_kit.report import accuracy_rows, write_report
 from monox_kit.training.loop import Trainer

@@ -19,10 +19,10 @@ from transformers import AutoConfig, AutoTokenizer
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, GateError, ModelError, NotFinite, ProviderError
-from monox_kit.export import ExportConfig, build, export_model, run
-from monox_kit.export.graph import FORMS
-from monox_kit.export.quantize import CANDIDATE_PRECISIONS, PRECISIONS, calibration_feeds
-from monox_kit.export.smooth import smoothed
+from monox_kit.exporting import ExportConfig, build, export_model, run
+from monox_kit.exporting.config import FORMS, PRECISIONS
+from monox_kit.exporting.quantize import CANDIDATE_PRECISIONS, calibration_feeds
+from monox_kit.exporting.smooth import smoothed
 from monox_kit.foreign import publishable
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import BundleRecord, open_folder

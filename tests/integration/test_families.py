@@ -20,8 +20,8 @@ from transformers.utils import logging
 
 from monox_kit.data import Document, Logits
 from monox_kit.errors import ModelError
-from monox_kit.export import ExportConfig, export_model
-from monox_kit.export.graph import FORMS
+from monox_kit.exporting import ExportConfig, export_model
+from monox_kit.exporting.config import FORMS
 from monox_kit.models.load import load_model
 from monox_kit.models.scoring import score
 from tests.family_zoo import FAMILIES, family_classifier

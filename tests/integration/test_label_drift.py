@@ -18,7 +18,7 @@ import pytest
 
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import StoreMismatch
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus, teacher
 from monox_kit.store import LogitStore
 from tests.store_samples import tree

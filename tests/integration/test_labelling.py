@@ -31,7 +31,7 @@ from monox_kit.errors import (
     StoreMismatch,
     StoreNotBegun,
 )
-from monox_kit.export import ExportConfig, build, export_model
+from monox_kit.exporting import ExportConfig, build, export_model
 from monox_kit.labelling import (
     LabelConfig,
     LabelSummary,

@@ -16,7 +16,7 @@ from monox_kit.data import MULTI_LABEL, SINGLE_LABEL, LabelSet
 from monox_kit.demo.own_data import count_rows
 from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError
 from monox_kit.evaluation import EvaluateConfig, evaluate
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.models.folder import open_folder
 from monox_kit.store import LogitStore

@@ -18,8 +18,8 @@ from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet, Logits, TokenBatch
 from monox_kit.errors import ConfigError, ModelError, NotFinite
 from monox_kit.evaluation import EvaluateConfig, evaluate
-from monox_kit.export.candidates import ExportConfig
-from monox_kit.export.run import export_model
+from monox_kit.exporting.config import ExportConfig
+from monox_kit.exporting.run import export_model
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.run import label_corpus
 from monox_kit.models.folder import require_same_run

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import monox_kit as mk
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ConfigError, CorpusError
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.models.predict import Model
 from monox_kit.prediction import PredictConfig, predict, predict_stream, run
 from monoxkit_cli.app import main

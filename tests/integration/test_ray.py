@@ -21,7 +21,7 @@ import pytest
 
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ClusterError, ConfigError, CorpusError, ModelError, StoreLocked
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus, run, scheduler
 from monox_kit.labelling.scheduler import Scheduler
 from monox_kit.store import FolderWriter, LogitStore, begun_manifest

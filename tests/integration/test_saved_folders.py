@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from monox_kit.data import Document
-from monox_kit.export.candidates import ExportConfig
-from monox_kit.export.run import export_model
+from monox_kit.exporting.config import ExportConfig
+from monox_kit.exporting.run import export_model
 from monox_kit.locks import owned_folder
 from monox_kit.models.golden import GOLDEN_TEXTS
 from monox_kit.models.load import load_model

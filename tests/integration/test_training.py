@@ -17,7 +17,7 @@ from monox_kit.errors import (
     LabelMismatchError,
     StoreCorrupt,
 )
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.models.folder import BundleRecord
 from monox_kit.training import checkpoint

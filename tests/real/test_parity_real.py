@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.export import ExportConfig, export_model
+from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.store import LogitStore
 from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian

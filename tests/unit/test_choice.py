@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from monox_kit.export.candidates import Candidate
-from monox_kit.export.choice import best_of, is_hopeless, leader_of, lost_to
+from monox_kit.exporting.candidates import Candidate
+from monox_kit.exporting.choice import best_of, is_hopeless, leader_of, lost_to
 from monox_kit.models.agreement import Agreement
 
 

@@ -14,8 +14,9 @@ import torch
 import transformers
 
 from monox_kit.errors import ModelError
-from monox_kit.export.graph import FORMS, write_form
-from monox_kit.export.last_layer import slice_last_layer
+from monox_kit.exporting.config import FORMS
+from monox_kit.exporting.graph import write_form
+from monox_kit.exporting.last_layer import slice_last_layer
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Encoded
 from monox_kit.models.tokenizer_files import Padding

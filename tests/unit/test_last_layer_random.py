@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from monox_kit.export.last_layer import slice_last_layer
+from monox_kit.exporting.last_layer import slice_last_layer
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Encoded
 from monox_kit.models.tokenizer_files import Padding

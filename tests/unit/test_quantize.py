@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monox_kit.export.quantize import write_quantized
+from monox_kit.exporting.quantize import write_quantized
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Encoded
 from monox_kit.models.tokenizer_files import Padding

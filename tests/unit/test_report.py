@@ -20,8 +20,8 @@ from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.race import RaceResult
 from monox_kit.demo.result import DemoReport
 from monox_kit.evaluation import EvalReport, LanguageResult
-from monox_kit.export.candidates import Candidate
-from monox_kit.export.run import ExportSummary
+from monox_kit.exporting.candidates import Candidate
+from monox_kit.exporting.run import ExportSummary
 from monox_kit.foreign import markdown_text
 from monox_kit.labelling import LabelSummary
 from monox_kit.models.agreement import Agreement

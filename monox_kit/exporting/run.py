@@ -15,10 +15,11 @@ from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.durable import is_free, new_folder, write_json
 from monox_kit.errors import ConfigError, NotFinite
-from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
-from monox_kit.export.graph import FORMS, GRAPHS_VERSION, save_graph
-from monox_kit.export.sample_texts import check_documents
-from monox_kit.export.search import Search
+from monox_kit.exporting.candidates import Candidate, Subject
+from monox_kit.exporting.config import AUTO, FORMS, ExportConfig
+from monox_kit.exporting.graph import GRAPHS_VERSION, save_graph
+from monox_kit.exporting.sample_texts import check_documents
+from monox_kit.exporting.search import Search
 from monox_kit.foreign import (
     markdown_code,
     markdown_text,
@@ -50,7 +51,6 @@ from monox_kit.models.shown_config import shown_config
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
 from monox_kit.progress import Progress, ProgressTask, Silent
-from monox_kit.validation import checked
 
 # Texts that every candidate is timed on, along the lengths of the check texts.
 _TIMING_ROWS = 48
@@ -98,8 +98,6 @@ def export_model(
         ProviderError: the provider is not installed, or does not compute in bf16 as asked.
         MonoxError: by kind, see `monox_kit.errors`.
     """
-    checked(config)
-    config.require_known()
     progress = progress or Silent()
     if config.provider != AUTO:
         require_provider(config.provider)

@@ -17,11 +17,12 @@ from typing import Any
 
 from monox_kit.data import Classifier
 from monox_kit.errors import GateError, ModelError, NotFinite, ProviderError, StorageError
-from monox_kit.export.build import Builder, graph_bytes
-from monox_kit.export.candidates import AUTO, Candidate, ExportConfig, Subject
-from monox_kit.export.choice import best_of, is_hopeless, leader_of, lost_to, speed
-from monox_kit.export.graph import DEFAULT_FORM, FORMS, cause_of
-from monox_kit.export.quantize import CANDIDATE_PRECISIONS
+from monox_kit.exporting.build import Builder, graph_bytes
+from monox_kit.exporting.candidates import Candidate, Subject
+from monox_kit.exporting.choice import best_of, is_hopeless, leader_of, lost_to, speed
+from monox_kit.exporting.config import AUTO, DEFAULT_FORM, FORMS, ExportConfig
+from monox_kit.exporting.graph import cause_of
+from monox_kit.exporting.quantize import CANDIDATE_PRECISIONS
 from monox_kit.models.agreement import FP32_TOLERANCE, agreement
 from monox_kit.models.folder import FP32, ModelFolder
 from monox_kit.models.onnx_backend import OnnxClassifier, installed_providers

@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 
 from monox_kit.data import TokenBatch
 from monox_kit.errors import MonoxError, first_line
+from monox_kit.exporting.config import GraphForm
 from monox_kit.models.folder import ONNX_DATA_FILE, ONNX_FILE
 from monox_kit.models.torch_backend import model_inputs
 
@@ -32,31 +32,6 @@ CONTRIB_DOMAIN = "com.microsoft"  # onnxruntime's own operators
 # Shape [B, L] of the batch that a model is followed on; neither is special to any model.
 _EXAMPLE = (2, 16)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True, slots=True)
-class GraphForm:
-    """One way to write the same model as a graph.
-
-    Attributes:
-        opset: of the ONNX operators. 23 is the first with an Attention operator: where the model
-            uses PyTorch's own attention, it stays one node instead of a dozen.
-        attention: transformers' implementation; None for the model's default.
-        fused: whether onnxruntime.transformers fuses attention, GELU and layer norm beforehand.
-    """
-
-    opset: int
-    attention: str | None = None
-    fused: bool = False
-
-
-FORMS = {
-    "opset23": GraphForm(23),
-    "opset23-eager": GraphForm(23, "eager"),
-    "opset17-eager": GraphForm(17, "eager"),
-    "opset17-fused": GraphForm(17, "eager", fused=True),
-}
-DEFAULT_FORM = "opset23"
 
 
 def write_form(model: Any, folder: Path, form: GraphForm, *, token_types: bool) -> None:

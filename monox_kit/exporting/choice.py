@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from monox_kit.export.candidates import Candidate
+from monox_kit.exporting.candidates import Candidate
 
 # One that is this much slower than the fastest in every round is not timed again.
 _HOPELESS = 1.5

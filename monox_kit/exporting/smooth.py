@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monox_kit.data import Int64s
-from monox_kit.export.graph import drop_unused_weights, save_graph
+from monox_kit.exporting.graph import drop_unused_weights, save_graph
 from monox_kit.models.onnx_backend import open_session
 
 # How much of the difficulty moves into the weights. The paper's 0.5 is for weights with one scale;

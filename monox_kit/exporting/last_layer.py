@@ -20,7 +20,7 @@ import numpy as np
 
 from monox_kit.data import Int64s, TokenBatch
 from monox_kit.errors import ModelError, ProviderError, first_line
-from monox_kit.export.token_slices import TOKENS, Dims, TokenSlices, attribute_of
+from monox_kit.exporting.token_slices import TOKENS, Dims, TokenSlices, attribute_of
 from monox_kit.models.agreement import FP32_TOLERANCE
 from monox_kit.models.folder import ONNX_FILE
 from monox_kit.models.onnx_backend import open_session

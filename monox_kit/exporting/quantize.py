@@ -10,8 +10,9 @@ import numpy as np
 
 from monox_kit.data import Int64s
 from monox_kit.errors import ProviderError
-from monox_kit.export.graph import CONTRIB_DOMAIN, quiet_exporter, save_graph
-from monox_kit.export.smooth import smoothed
+from monox_kit.exporting.config import PRECISIONS
+from monox_kit.exporting.graph import CONTRIB_DOMAIN, quiet_exporter, save_graph
+from monox_kit.exporting.smooth import smoothed
 from monox_kit.hardware import has_vnni
 from monox_kit.models.batching import pad_batch
 from monox_kit.models.folder import BF16, ONNX_DATA_FILE, ONNX_FILE
@@ -173,16 +174,6 @@ def _fp16(source: Path, folder: Path) -> None:
 
 
 # Every reduced precision by the name that `--precision` takes; `write_quantized` makes them.
-PRECISIONS = (
-    "fp16",
-    "int8",
-    "int8-tensor",
-    "int8-smooth",
-    "int8-static",
-    "int8-static-smooth",
-    "int8-nncf",
-    "int8-block",
-)
 # What is worth trying where. The OpenVINO provider runs static graphs in int8, dynamic ones in
 # fp32, and alone the fp32 graph in bf16; on GPUs int8 needs TensorRT's own calibration.
 CANDIDATE_PRECISIONS: dict[str, Sequence[str]] = {

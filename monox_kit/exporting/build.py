@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monox_kit.errors import ModelError
-from monox_kit.export.candidates import Candidate, Subject
-from monox_kit.export.graph import FORMS, fuse_graph, write_form
-from monox_kit.export.last_layer import slice_last_layer
-from monox_kit.export.quantize import write_quantized
+from monox_kit.exporting.candidates import Candidate, Subject
+from monox_kit.exporting.config import FORMS
+from monox_kit.exporting.graph import fuse_graph, write_form
+from monox_kit.exporting.last_layer import slice_last_layer
+from monox_kit.exporting.quantize import write_quantized
 from monox_kit.models.folder import BF16, FP32, ONNX_DATA_FILE, ONNX_FILE, ModelFolder
 from monox_kit.models.torch_backend import load_classifier
 from monox_kit.progress import Progress

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.export.graph import drop_unused_weights, read_names
+from monox_kit.exporting.graph import drop_unused_weights, read_names
 
 TOKENS = 1  # the axis of the tokens in [B, L, H]
 # Below this opset Softmax takes all axes from its own on together.

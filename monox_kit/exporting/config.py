@@ -1,0 +1,118 @@
+"""How a model is exported: the forms of a graph, the precisions, and what a user asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Le
+
+from monox_kit.config import Config, OnlyWith, Opposite, Rule, Separated
+from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.errors import ConfigError
+from monox_kit.models.folder import BF16, FP32
+from monox_kit.models.onnx_backend import PROVIDERS
+
+AUTO: Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphForm:
+    """One way to write the same model as a graph.
+
+    Attributes:
+        opset: of the ONNX operators. 23 is the first with an Attention operator: where the model
+            uses PyTorch's own attention, it stays one node instead of a dozen.
+        attention: transformers' implementation; None for the model's default.
+        fused: whether onnxruntime.transformers fuses attention, GELU and layer norm beforehand.
+    """
+
+    opset: int
+    attention: str | None = None
+    fused: bool = False
+
+
+FORMS = {
+    "opset23": GraphForm(23),
+    "opset23-eager": GraphForm(23, "eager"),
+    "opset17-eager": GraphForm(17, "eager"),
+    "opset17-fused": GraphForm(17, "eager", fused=True),
+}
+DEFAULT_FORM = "opset23"
+
+
+# What graphs are made of the fp32 graph; see `quantize`.
+PRECISIONS = (
+    "fp16",
+    "int8",
+    "int8-tensor",
+    "int8-smooth",
+    "int8-static",
+    "int8-static-smooth",
+    "int8-nncf",
+    "int8-block",
+)
+# The fp32 graph multiplied in bf16, and the graphs that are made from it.
+REDUCED = (BF16, *PRECISIONS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig(Config):
+    """How a model is exported.
+
+    Attributes:
+        model: fine-tuned PyTorch model folder or hub name.
+        precision: fp32, bf16, fp16, int8, int8-tensor, int8-smooth, int8-static,
+            int8-static-smooth, int8-nncf, int8-block, or auto: the fastest one that agrees with
+            PyTorch. bf16 is the fp32 graph multiplied in it.
+        graph: form of the graph: opset23, opset23-eager, opset17-eager or opset17-fused [default:
+            the first that works; with auto, all are tried].
+        candidates: reduced precisions that auto tries, such as int8,int8-smooth [default: all that
+            are worth it on the provider].
+        max_length: truncate texts at this many tokens, in every program that reads the bundle
+            [default: the model's own].
+        check: files of real text to check, calibrate and time graphs on [default: built-in
+            sentences in many languages].
+        check_rows: most rows of `check` that graphs are checked on.
+        calibration_rows: most other rows of `check` that quantizers learn from.
+        min_agreement: least share of the checked texts that must get PyTorch's label.
+        provider: execution provider to check and time on: cpu, cuda, tensorrt or openvino; auto
+            tries all there are.
+        exporter: dynamo is the only one: optimum-onnx does not run beside transformers 5.
+        keep_fp32: keep the fp32 graph beside a reduced one, for the guard of label.
+    """
+
+    RULES: ClassVar[tuple[Rule, ...]] = (OnlyWith(("candidates",), "precision", (AUTO,)),)
+
+    model: str
+    precision: str = FP32
+    graph: str | None = None
+    candidates: Annotated[tuple[str, ...] | None, Separated()] = None
+    max_length: Annotated[int, Ge(4)] | None = None
+    check: CorpusConfig | None = None
+    check_rows: Annotated[int, Ge(1)] = 200
+    calibration_rows: Annotated[int, Ge(1)] = 256
+    min_agreement: Annotated[float, Ge(0), Le(1)] = 0.95
+    provider: str = "cpu"
+    exporter: Literal["dynamo"] = "dynamo"
+    keep_fp32: Annotated[bool, Opposite("drop_fp32")] = True
+
+    def __post_init__(self) -> None:
+        Config.__post_init__(self)
+        _require_known("precision", self.precision, (FP32, *REDUCED, AUTO))
+        _require_known("graph", self.graph or DEFAULT_FORM, tuple(FORMS))
+        _require_known("provider", self.provider, (*PROVIDERS, AUTO))
+        for name in self.candidates or ():
+            _require_known("candidates", name, REDUCED)
+        if self.provider == AUTO and self.precision != AUTO:
+            raise ConfigError(
+                f"`provider` auto: providers are measured with `precision` auto alone (found "
+                f"{self.precision}). Name one provider."
+            )
+
+
+def _require_known(setting: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            f"`{setting}` {value!r}: this name is not known. Give one of {', '.join(allowed)}."
+        )
