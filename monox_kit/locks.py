@@ -61,23 +61,6 @@ class RangeLocks:
         """Whether this process, and not its parent, is in the block."""
         return self._descriptor is not None
 
-    @property
-    def is_current(self) -> bool:
-        """Whether the file is still the one at its path, which others lock.
-
-        Raises:
-            StorageError: the system does not tell.
-        """
-        try:
-            return os.path.samestat(os.fstat(self._open_descriptor()), os.lstat(self._path))
-        except OSError as error:
-            if error.errno in _GONE:
-                return False
-            raise StorageError(
-                f"{self._path}: expected to find out about the lock file, found: "
-                f"{error.strerror}. Check the disk, then run the same command again."
-            ) from error
-
     def require_current(self) -> None:
         """Check that the file is still the one at its path, which others lock.
 
@@ -85,7 +68,16 @@ class RangeLocks:
             StoreLockLost: it is not.
             StorageError: the system does not tell.
         """
-        if not self.is_current:
+        try:
+            opened, found = os.fstat(self._open_descriptor()), os.lstat(self._path)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise self._lost() from error
+            raise StorageError(
+                f"{self._path}: expected to find out about the lock file, found: "
+                f"{error.strerror}. Check the disk, then run the same command again."
+            ) from error
+        if not os.path.samestat(opened, found):
             raise self._lost()
 
     def let_go(self) -> None:
@@ -155,19 +147,15 @@ class RangeLocks:
                 return False
             if error.errno in _GONE and kind == fcntl.F_UNLCK:
                 return True  # with the file
-            raise self._refused(error) from error
+            if error.errno in _GONE:
+                raise self._lost() from error
+            raise StorageError(
+                f"{self._path}: expected a file system with locks, found: {error.strerror}. "
+                f"Give a folder on one that has them{self._advice}."
+            ) from error
         if kind != fcntl.F_UNLCK:
             self.require_current()  # it may have been removed since it was opened
         return True
-
-    def _refused(self, error: OSError) -> StorageError | StoreLockLost:
-        """What a failed call about a lock means."""
-        if error.errno in _GONE:
-            return self._lost()
-        return StorageError(
-            f"{self._path}: expected a file system with locks, found: {error.strerror}. "
-            f"Give a folder on one that has them{self._advice}."
-        )
 
     def _lost(self) -> StoreLockLost:
         return StoreLockLost(

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from types import TracebackType
 from typing import Final, Self, TypeVar
 
 S = TypeVar("S")
@@ -80,15 +79,10 @@ class Behind:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         # Work that was handed over is done in any case; of two errors the caller's is the first.
         try:
-            with suppress(Exception) if exc_type is not None else nullcontext():
+            with suppress(Exception) if error[0] is not None else nullcontext():
                 self.wait()
         finally:
             self._pool.shutdown(wait=True)

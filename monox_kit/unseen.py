@@ -1,4 +1,4 @@
-"""Characters that nobody sees: texts of nothing else, and names that only they tell apart."""
+"""Texts that nobody sees, names that only such characters tell apart, and slips of the pen."""
 
 from __future__ import annotations
 
@@ -28,6 +28,27 @@ _LOOKALIKES = str.maketrans(
 def is_blank(text: str) -> bool:
     """Whether no character of the text can be seen; so of the empty text."""
     return _VISIBLE.search(text) is None
+
+
+def edits(one: str, other: str, most: int) -> int:
+    """Edits between two words, exchanged neighbours being one; above `most` some larger number.
+
+    Source: optimal string alignment; Damerau, "A technique for computer detection and correction of
+    spelling errors" (1964).
+    """
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, left in enumerate(one, 1):
+        row = [i]
+        for j, right in enumerate(other, 1):
+            best = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (left != right))
+            if i > 1 and j > 1 and left == other[j - 2] and one[i - 2] == right:
+                best = min(best, before[j - 2] + 1)
+            row.append(best)
+        if min(row) > most:
+            return most + 1
+        before, last = last, row
+    return last[-1]
 
 
 def look(name: str) -> str:

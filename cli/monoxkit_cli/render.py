@@ -10,7 +10,6 @@ import io
 import sys
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Protocol, Self, TextIO, TypeVar
 
 from rich.console import Console
@@ -258,14 +257,9 @@ class MeteredTask:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._meter.end()
-        self._draw_end(stopped=exc_type is not None)
+        self._draw_end(stopped=error[0] is not None)
 
     def _draw(self) -> None:
         raise NotImplementedError

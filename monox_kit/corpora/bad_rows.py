@@ -13,18 +13,17 @@ _MOST_ROWS = 1_000_000
 
 
 class BadRows:
-    """Collects the bad rows of a pass, and raises one error for all of them."""
+    """Collects the bad rows of a pass, and raises one error for all of them.
+
+    Attributes:
+        count: the bad rows so far.
+    """
 
     def __init__(self) -> None:
         self._by_kind: dict[str, list[CorpusError]] = {}
-        self._counts: dict[str, int] = {}
+        self.count = 0
         self._rows_since = 0
         self._has_ended = False
-
-    @property
-    def count(self) -> int:
-        """The bad rows so far."""
-        return sum(self._counts.values())
 
     def add(self, error: CorpusError) -> None:
         """Remember one more, or end the pass where there are too many.
@@ -32,10 +31,8 @@ class BadRows:
         Raises:
             CorpusError: there are.
         """
-        shown = self._by_kind.setdefault(error.kind, [])
-        if len(shown) < _MOST_SHOWN:
-            shown.append(error)
-        self._counts[error.kind] = self._counts.get(error.kind, 0) + 1
+        self._by_kind.setdefault(error.kind, []).append(error)
+        self.count += 1
         if self.count >= _MOST_BAD:
             self._has_ended = True
             raise self._error("; reading ended here")
@@ -75,13 +72,12 @@ class BadRows:
         most = max(1, _MOST_SHOWN // len(self._by_kind))
         parts = []
         for kind, errors in self._by_kind.items():
-            total = self._counts[kind]
             shown = [
                 error.where + (f" ({error.found})" if error.found else "")
                 for error in errors[: max(most, _MOST_SHOWN - (len(self._by_kind) - 1) * most)]
             ]
-            more = ", ..." if total > len(shown) else ""
-            parts.append(f"{kind} ({total:,}): {', '.join(shown)}{more}")
+            more = ", ..." if len(errors) > len(shown) else ""
+            parts.append(f"{kind} ({len(errors):,}): {', '.join(shown)}{more}")
         return CorpusError(
             f"{self.count:,} row{'s' * (self.count > 1)} cannot be used. "
             f"{'. '.join(parts)}{ending}. Correct them or leave them out."

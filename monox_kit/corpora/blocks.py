@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from monox_kit.corpora.detection import HEAD_BYTES, UTF_8, encoding_of, refuse_other_content
 from monox_kit.corpora.paths import SourceFile
-from monox_kit.corpora.rows import MAX_VALUE_BYTES, Meter, Start
-from monox_kit.errors import CorpusError, CorpusUnreadable, MonoxError
+from monox_kit.corpora.rows import MAX_VALUE_BYTES, Meter, Start, package
+from monox_kit.errors import CorpusError, MonoxError
 
 BLOCK_BYTES = 1 << 18
 # Fed to the decompressor at once. A zstd block of 4 bytes can hold 128 KiB, so that this bounds
@@ -72,14 +72,7 @@ def _unzstd(raw: BinaryIO, file: SourceFile) -> Iterator[bytes]:
     Written around `decompressobj` because zstandard's stream reader takes a cut file for a
     finished one (seen with 0.25).
     """
-    try:
-        import zstandard  # needed by zstd files alone
-    except ImportError as error:
-        raise CorpusUnreadable(
-            f"{file.name}: expected the package zstandard for zstd input, found none. "
-            "Run `pip install zstandard`."
-        ) from error
-
+    zstandard = package("zstandard", file.name, "zstd input", "zstandard")
     decompressor = zstandard.ZstdDecompressor()
     frame = None
     pending = bytearray()
@@ -178,11 +171,7 @@ def _examined(
 
 
 def _transcoded(blocks: Iterator[bytes], encoding: str, name: str) -> Iterator[bytes]:
-    """Blocks of another encoding in UTF-8, none of them empty.
-
-    Raises:
-        CorpusError: bytes are not of that encoding.
-    """
+    """Blocks of another encoding in UTF-8, none of them empty."""
     decoder = codecs.getincrementaldecoder(encoding)()
     num_bytes = num_lines = 0
     for block in chain(blocks, [b""]):

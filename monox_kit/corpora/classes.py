@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from monox_kit.data import Document, LabelSet
+from monox_kit.unseen import edits
 
 # Classes that are listed by name, and pairs of near names.
 _MOST_LISTED = 30
@@ -101,28 +102,7 @@ def _is_slip(one: str, other: str) -> bool:
     if one == other:
         return bool(one)
     most = 2 if length >= 9 else 1 if length >= 5 else 0
-    return abs(len(one) - len(other)) <= most and _distance(one, other, most) <= most
-
-
-def _distance(one: str, other: str, most: int) -> int:
-    """Edits between two words, exchanged neighbours being one; above `most` some larger number.
-
-    Source: optimal string alignment; Damerau, "A technique for computer detection and correction of
-    spelling errors" (1964).
-    """
-    before: list[int] = []
-    last = list(range(len(other) + 1))
-    for i, left in enumerate(one, 1):
-        row = [i]
-        for j, right in enumerate(other, 1):
-            best = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (left != right))
-            if i > 1 and j > 1 and left == other[j - 2] and one[i - 2] == right:
-                best = min(best, before[j - 2] + 1)
-            row.append(best)
-        if min(row) > most:
-            return most + 1
-        before, last = last, row
-    return last[-1]
+    return abs(len(one) - len(other)) <= most and edits(one, other, most) <= most
 
 
 def listed_counts(counts: Mapping[str, int]) -> str:

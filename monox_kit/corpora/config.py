@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias
+
+from annotated_types import MinLen
 
 from monox_kit.config import Config
 from monox_kit.corpora.detection import known_encoding
@@ -14,13 +16,8 @@ from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, CorpusError
 
 PairMode: TypeAlias = Literal["auto", "required", "none"]
+Column: TypeAlias = Annotated[str, MinLen(1)]
 
-_OPTIONAL_COLUMNS = {
-    "pair_column": "text_pair",
-    "label_column": "label",
-    "id_column": "id",
-    "lang_column": "lang",
-}
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 
 
@@ -60,11 +57,11 @@ class CorpusConfig(Config):
 
     paths: tuple[str, ...]
     format: FormatName = "auto"
-    text_column: str = "text"
-    pair_column: str = "text_pair"
-    label_column: str = "label"
-    id_column: str = "id"
-    lang_column: str = "lang"
+    text_column: Column = "text"
+    pair_column: Column = "text_pair"
+    label_column: Column = "label"
+    id_column: Column = "id"
+    lang_column: Column = "lang"
     pair: PairMode = "auto"
     delimiter: str | None = None
     encoding: str | None = None
@@ -73,22 +70,7 @@ class CorpusConfig(Config):
     language: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("format", get_args(FormatName)),
-            ("pair", get_args(PairMode)),
-            ("quoting", get_args(Quoting)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"`{name}`: expected one of {', '.join(allowed)}, found "
-                    f"{getattr(self, name)!r}. Choose one of them."
-                )
-        for name in ("text_column", *_OPTIONAL_COLUMNS):
-            if not getattr(self, name):
-                raise ConfigError(
-                    f"`{name}`: expected a column name, found an empty one. "
-                    "Give the column's name or leave the option out."
-                )
+        Config.__post_init__(self)
         if self.encoding is not None:
             known_encoding(self.encoding)
         delimiter = self.dialect().delimiter
@@ -115,12 +97,10 @@ class CorpusConfig(Config):
     def columns(self) -> Columns:
         """What readers pick; named columns and the pair of `required` must exist."""
         required = []
-        for name, default in _OPTIONAL_COLUMNS.items():
-            column = getattr(self, name)
-            is_pair = name == "pair_column"
-            must_exist = column != default or (is_pair and self.pair == "required")
-            if must_exist and not (is_pair and self.pair == "none"):
-                required.append((f"`{name}`", column))
+        for name in ("pair_column", "label_column", "id_column", "lang_column"):
+            mode = self.pair if name == "pair_column" else "auto"
+            if mode == "required" or (mode == "auto" and self.is_given(name)):
+                required.append((f"`{name}`", getattr(self, name)))
         return Columns(
             text=self.text_column,
             pair=None if self.pair == "none" else self.pair_column,

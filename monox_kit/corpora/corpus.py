@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from monox_kit.corpora.bad_rows import BadRows
 from monox_kit.corpora.checks import DocumentCheck
 from monox_kit.corpora.classes import listed_counts
-from monox_kit.corpora.config import CorpusConfig, PairMode
+from monox_kit.corpora.config import CorpusConfig
 from monox_kit.corpora.formats import row_source
 from monox_kit.corpora.languages import language_of, require_used, told_languages
 from monox_kit.corpora.marks import Marker, Marks, Place
@@ -22,17 +22,7 @@ from monox_kit.data import Document, LabelSet
 from monox_kit.errors import CorpusError
 from monox_kit.progress import Progress, ProgressTask, Silent
 
-__all__ = [
-    "MAX_LABEL_NAMES",
-    "Corpus",
-    "CorpusConfig",
-    "CorpusSummary",
-    "FileRows",
-    "PairMode",
-    "read_by_file",
-    "read_labelled",
-]
-
+__all__ = ["Corpus", "CorpusConfig", "CorpusSummary", "read_by_file", "read_labelled"]
 
 # Distinct label names that a scan keeps. More are no classes, and would grow with the corpus.
 MAX_LABEL_NAMES = 10_000

@@ -238,14 +238,7 @@ def _wrong_quoting(name: str, line: int, delimiter: str, error: csv.Error) -> Co
 def _positions(header: list[str], columns: Columns, name: str) -> list[int]:
     """The positions of text, pair, label, id and lang; `len(header)` for an absent one."""
     columns.check(header, f"{name}, line 1")
-    for column in columns.names:
-        if header.count(column) > 1:
-            raise CorpusError(
-                f"{name}, line 1: expected one column {column!r}, found {header.count(column)}. "
-                "Give each column another name."
-            )
-    wanted = (columns.text, columns.pair, columns.label, columns.id, columns.lang)
-    return [header.index(c) if c is not None and c in header else len(header) for c in wanted]
+    return [header.index(c) if c in header else len(header) for c in columns.fields]
 
 
 def _listed(label: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from monox_kit.corpora.class_names import named
 from monox_kit.corpora.paths import HUB_PREFIX, one_line
-from monox_kit.corpora.rows import Columns, Meter, ReadRow
+from monox_kit.corpora.rows import Columns, Meter, ReadRow, package
 from monox_kit.errors import CorpusError, CorpusUnreadable, MonoxError
 
 DEFAULT_SPLIT = "train"
@@ -22,14 +22,7 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[ReadRow]:
         CorpusUnreadable: `datasets` is not installed, or the dataset cannot be read.
         CorpusError: a needed column is missing.
     """
-    try:
-        import datasets  # an extra
-    except ImportError as error:
-        raise CorpusUnreadable(
-            f"{name}: expected the package datasets for hub datasets, found none. "
-            'Run `pip install "monoxkit[hub]"`.'
-        ) from error
-
+    datasets = package("datasets", name, "hub datasets", '"monoxkit[hub]"')
     key, _, split = name.removeprefix(HUB_PREFIX).partition("@")
     dataset_name, _, config = key.partition(":")
     row = 0
@@ -41,11 +34,9 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[ReadRow]:
         for record in dataset:
             if row == 0:
                 columns.check(record.keys(), name)
-            get = record.get
-            pair = None if columns.pair is None else get(columns.pair)
+            text, pair, label, key, lang = map(record.get, columns.fields)
             try:
-                label = named(get(columns.label), class_names, f"{name}, row {row}")
-                yield row, get(columns.text), pair, label, get(columns.id), get(columns.lang)
+                yield row, text, pair, named(label, class_names, f"{name}, row {row}"), key, lang
             except CorpusError as error:
                 yield error
             row += 1

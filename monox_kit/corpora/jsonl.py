@@ -70,25 +70,23 @@ class _Picker:
     _MOST_KEYS = 1000
 
     def __init__(self, columns: Columns, name: str) -> None:
-        self._columns, self._name = columns, name
+        self._columns, self._fields, self._name = columns, columns.fields, name
         self._passed: set[tuple[str, ...]] = set()
 
     def row(self, record: Any, number: int, line: str) -> ReadRow:
         """The row of an object at a line, or what is wrong with it."""
         if type(record) is not dict:
             return _not_an_object(record, line, self._name, number)
-        columns, get = self._columns, record.get
         keys = tuple(record)
         if keys not in self._passed:
             try:
-                columns.check(record.keys(), f"{self._name}, line {number}")
+                self._columns.check(record.keys(), f"{self._name}, line {number}")
             except CorpusError as error:
                 return error
             if len(self._passed) < self._MOST_KEYS:
                 self._passed.add(keys)
-        pair = None if columns.pair is None else get(columns.pair)
-        label, key, lang = get(columns.label), get(columns.id), get(columns.lang)
-        return number, record[columns.text], pair, label, key, lang
+        text, pair, label, key, lang = map(record.get, self._fields)
+        return number, text, pair, label, key, lang
 
 
 def _begins_array(lines: list[str]) -> bool:
@@ -100,11 +98,7 @@ def _begins_array(lines: list[str]) -> bool:
 def _of_array(
     first: int, lines: list[str], blocks: Iterator[_Block], name: str
 ) -> Iterator[tuple[int, Any]]:
-    """The values of a JSON array in several blocks, each with the number of its line.
-
-    Raises:
-        CorpusError: it is broken, or one value exceeds `MAX_VALUE_BYTES`.
-    """
+    """The values of a JSON array in several blocks, each with the number of its line."""
     scan = json.JSONDecoder().raw_decode
     text, at, line, is_first = "\n".join(lines), 0, first, True
     _require_few(text, name, line)
@@ -167,11 +161,7 @@ def _is_unfinished(error: ValueError, text: str) -> bool:
 
 
 def _require_few(text: str, name: str, line: int) -> None:
-    """Check that what is held of an array is no more than a row may be.
-
-    Raises:
-        CorpusError: it is.
-    """
+    """Check that what is held of an array is no more than a row may be."""
     if len(text) > 2 * MAX_VALUE_BYTES or (
         len(text) > _LONG_CHARS and _num_values(text) > _MOST_VALUES
     ):

@@ -11,7 +11,7 @@ from monox_kit.corpora.class_names import named, names_in_schema
 from monox_kit.corpora.detection import refuse_other_content
 from monox_kit.corpora.parquet_pages import column_pages
 from monox_kit.corpora.paths import SourceFile, one_line
-from monox_kit.corpora.rows import MAX_LABELS, Columns, Meter, ReadRow, Start
+from monox_kit.corpora.rows import MAX_LABELS, Columns, Meter, ReadRow, Start, package
 from monox_kit.durable import scratch_file
 from monox_kit.errors import CorpusError, CorpusUnreadable, MonoxError
 
@@ -41,14 +41,7 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
         CorpusError: a needed column is missing, or a page takes more memory than is meant for it.
         StorageError: no space for the scratch file.
     """
-    try:
-        import pyarrow.parquet as pq  # other formats need no pyarrow
-    except ImportError as error:
-        raise CorpusUnreadable(
-            f"{file.name}: expected the package pyarrow for Parquet input, found none. "
-            "Run `pip install pyarrow`."
-        ) from error
-
+    pq = package("pyarrow.parquet", file.name, "Parquet input", "pyarrow")
     with _seekable(file) as stream:
         row = meter.start.row
         try:
@@ -56,7 +49,8 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
             # Without these two the column chunks of a whole row group are held in memory.
             parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
             schema = parquet.schema_arrow
-            names = _present(schema.names, columns, file.name)
+            columns.check(schema.names, file.name)
+            names = [column for column in columns.names if column in schema.names]
             if lists := _text_lists(parquet, columns.label):  # their elements as numbers
                 parquet = pq.ParquetFile(
                     stream, pre_buffer=False, buffer_size=_BUFFER_BYTES, read_dictionary=lists
@@ -107,12 +101,7 @@ def _groups_from(metadata: Any, row: int) -> Iterator[tuple[int, int]]:
 
 
 def _batch_rows(parquet: Any, stream: BinaryIO, group: int, names: Sequence[str], name: str) -> int:
-    """Rows of a row group that may be decoded at once.
-
-    Raises:
-        CorpusError: a single row may already be too much.
-        ValueError: a page's header is damaged.
-    """
+    """Rows of a row group that may be decoded at once."""
     metadata = parquet.metadata.row_group(group)
     row_bytes = page_bytes = 0.0
     for index in range(metadata.num_columns):
@@ -169,30 +158,16 @@ def _seekable(file: SourceFile) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _present(found: list[str], columns: Columns, name: str) -> list[str]:
-    """Those of the wanted columns that the file has."""
-    columns.check(found, name)
-    present = [column for column in columns.names if column in found]
-    for column in present:
-        if found.count(column) > 1:
-            raise CorpusError(
-                f"{name}: expected one column {column!r}, found {found.count(column)}. "
-                "Give each column another name."
-            )
-    return present
-
-
 def _rows(
     batch: Any, first: int, columns: Columns, classes: Sequence[str], name: str
 ) -> Iterator[ReadRow]:
     """The rows of one batch, the first of which has this position in the file."""
-    wanted = (columns.text, columns.pair, columns.label, columns.id, columns.lang)
-    values = []
-    for column in wanted:
-        if column is None or column not in batch.schema.names:
-            values.append([None] * batch.num_rows)
-        else:
-            values.append(_values(batch.column(column), column, first, name))
+    values = [
+        _values(batch.column(column), column, first, name)
+        if column is not None and column in batch.schema.names
+        else [None] * batch.num_rows
+        for column in columns.fields
+    ]
     rows = zip(range(first, first + batch.num_rows), *values)
     if not classes:
         yield from rows

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
 from monox_kit.corpora.patterns import has_pattern, matching_files
-from monox_kit.corpora.rows import Dialect
+from monox_kit.corpora.rows import Dialect, package
 from monox_kit.errors import ConfigError, CorpusError, CorpusUnreadable
 
 COMPRESSION_SUFFIXES = {".gz": "gz", ".zst": "zst"}
@@ -24,7 +24,6 @@ PROTOCOLS = (
     *("hf", "hdfs", "webhdfs", "sftp", "ftp", "oss", "oci", "memory"),
 )
 _LOCAL = ("file", "local")
-_WEB = ("http", "https")
 # `FILE:text=message,label=queue`: other columns for one path.
 _OWN_COLUMNS = re.compile(
     r"(?s)(?P<path>.+?):(?P<columns>(?:text|pair|label|id|lang)=[^,=]+"
@@ -242,12 +241,6 @@ def _local_file(path: str) -> SourceFile:
 
 
 def _of_url(url: str) -> Iterator[SourceFile | HubDataset]:
-    """The files of a URL.
-
-    Raises:
-        ConfigError: its protocol is not one of `PROTOCOLS`.
-        CorpusError: there is nothing to read.
-    """
     protocol, _, path = url.partition("://")
     # `zip://a::https://b` is a chain: what it opens is said by each of its links.
     if protocol.lower() not in PROTOCOLS or "::" in url:
@@ -265,18 +258,14 @@ def _of_url(url: str) -> Iterator[SourceFile | HubDataset]:
 def _remote_files(url: str, protocol: str) -> Iterator[SourceFile]:
     filesystem, location = _filesystem(url)
     try:
-        if protocol in _WEB:
-            # To fsspec a web address is a folder where its page has links: it would read it whole.
-            if filesystem.exists(location):
-                yield _remote_file(url, filesystem, location)
-                return
-            raise _not_found(url)
-        if filesystem.isdir(location):
+        # To fsspec a web address is a folder where its page has links: it would read it whole.
+        is_web = protocol in ("http", "https")
+        if not is_web and filesystem.isdir(location):
             raise _folder(url)
         if filesystem.exists(location):
             yield _remote_file(url, filesystem, location)
             return
-        found = filesystem.glob(location) if has_pattern(location) else []
+        found = filesystem.glob(location) if has_pattern(location) and not is_web else []
         locations = sorted(str(name) for name in found if not filesystem.isdir(name))
     except CorpusError:
         raise
@@ -299,13 +288,7 @@ def _remote_file(name: str, filesystem: Any, location: str) -> SourceFile:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path in it."""
-    try:
-        import fsspec  # local files need no fsspec
-    except ImportError as error:
-        raise CorpusUnreadable(
-            f"{url}: expected the package fsspec for URLs, found none. Run `pip install fsspec`."
-        ) from error
-
+    fsspec = package("fsspec", url, "URLs", "fsspec")
     protocol = url.split("://", 1)[0]
     try:
         filesystem, location = fsspec.core.url_to_fs(url)

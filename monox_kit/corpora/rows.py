@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from monox_kit.errors import CorpusError
+from monox_kit.errors import CorpusError, CorpusUnreadable
 from monox_kit.unseen import look
 
 # The largest line, record or value that is held in memory, in every format.
@@ -63,20 +64,30 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """All columns that are read."""
-        pair = () if self.pair is None else (self.pair,)
-        return (self.text, *pair, self.label, self.id, self.lang)
+        return tuple(column for column in self.fields if column is not None)
+
+    @property
+    def fields(self) -> tuple[str, str | None, str, str, str]:
+        """The columns in the order of a raw row's values."""
+        return self.text, self.pair, self.label, self.id, self.lang
 
     def check(self, found: Collection[str], where: str) -> None:
-        """Check that the needed columns are among those of a file or a row.
+        """Check that the needed columns are among those of a file or a row, each once.
 
         Raises:
-            CorpusError: one is missing, and the message lists those that exist; or one that is read
-                looks like another that is there, and would be lost without a word.
+            CorpusError: one is missing, and the message lists those that exist; or there twice; or
+                one that is read looks like another that is there, and would be lost without a word.
         """
         _refuse_lookalikes(self.names, found, where)
         for option, column in (("`text_column`", self.text), *self.required):
             if column not in found:
-                raise missing_column(where, column, option, found)
+                raise _missing_column(where, column, option, found)
+        for column in self.names:
+            if (count := sum(name == column for name in found)) > 1:
+                raise CorpusError(
+                    f"{where}: expected one column {column!r}, found {count}. Give each column "
+                    "another name."
+                )
 
     def renamed(self, columns: Sequence[tuple[str, str]]) -> Columns:
         """These columns with others for one file, by `text`, `pair`, `label`, `id` and `lang`."""
@@ -171,7 +182,22 @@ class RowSource:
         return f"{self.name}, {self.unit} {position}"
 
 
-def missing_column(where: str, column: str, option: str, found: Collection[str]) -> CorpusError:
+def package(module: str, where: str, use: str, install: str) -> Any:
+    """A module that only some input needs.
+
+    Raises:
+        CorpusUnreadable: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise CorpusUnreadable(
+            f"{where}: expected the package {module.partition('.')[0]} for {use}, found none. "
+            f"Run `pip install {install}`."
+        ) from error
+
+
+def _missing_column(where: str, column: str, option: str, found: Collection[str]) -> CorpusError:
     """The error for a column that is not there."""
     listed = ", ".join(shown(name) if not name.isprintable() else name for name in [*found][:30])
     more = f", ... ({len(found) - 30} more)" if len(found) > 30 else ""
@@ -185,11 +211,7 @@ def missing_column(where: str, column: str, option: str, found: Collection[str])
 
 
 def _refuse_lookalikes(wanted: Sequence[str], found: Collection[str], where: str) -> None:
-    """Refuse a column that differs from one that is read by nothing that can be seen.
-
-    Raises:
-        CorpusError: there is one.
-    """
+    """Refuse a column that differs from one that is read by nothing that can be seen."""
     looks = {look(name): name for name in wanted}
     for name in found:
         column = looks.get(look(name), name)

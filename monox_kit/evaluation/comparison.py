@@ -23,6 +23,7 @@ from monox_kit.evaluation.run import (
     is_target,
     measure_resamples,
     note_languages,
+    num_documents,
     read_test,
     report_on,
     right_rows,
@@ -197,19 +198,16 @@ def compared(
         for language in reports[0].languages
     }
     targets = [name for name in documents if is_target(name, config.source_language)]
-    averages = [report.target_average for report in reports]
-    difference = None
-    if averages[0] is not None and averages[1] is not None:
-        difference = averages[1] - averages[0]
+    before, after = (report.target_average for report in reports)
     return Comparison(
         first=first,
         second=second,
         source_language=config.source_language,
         measure=measure,
         languages=languages,
-        target_difference=difference,
+        target_difference=None if before is None or after is None else after - before,
         target_difference_interval=(
-            None if not targets else _difference_interval(documents, sides, targets, config)
+            _difference_interval(documents, sides, targets, config) if targets else None
         ),
     )
 
@@ -252,8 +250,7 @@ def _difference_interval(
     if differences.any():
         return interval(differences)
     # No resample differs: of how many rows may the two differ all the same?
-    num_documents = len({document.id for name in languages for document in documents[name]})
-    most = wilson(0, num_documents)[1]
+    most = wilson(0, num_documents(documents, languages))[1]
     return -most, most
 
 
@@ -282,11 +279,7 @@ def _scored(
 
 
 def _require_used(config: CompareConfig, progress: Progress) -> None:
-    """Check that `provider` and `device` are of use to one of the models.
-
-    Raises:
-        ConfigError: one of them is not.
-    """
+    """Check that `provider` and `device` are of use to one of the models."""
     backends = {open_folder(name, progress).backend for name in (config.first, config.second)}
     for name, backend, kind in (("provider", "onnx", "bundle"), ("device", "torch", "PyTorch")):
         if config.is_given(name) and backend not in backends:
@@ -297,11 +290,7 @@ def _require_used(config: CompareConfig, progress: Progress) -> None:
 
 
 def _require_same_labels(config: CompareConfig, first: LabelSet, second: LabelSet) -> None:
-    """Check that both models score the same classes; their order may differ.
-
-    Raises:
-        LabelMismatchError: they do not.
-    """
+    """Check that both models score the same classes; their order may differ."""
     if first.problem_type == second.problem_type and {*first.names} == {*second.names}:
         return
     only = [sorted({*first.names} - {*second.names}), sorted({*second.names} - {*first.names})]

@@ -18,11 +18,7 @@ from monox_kit.corpora.corpus import CorpusConfig, read_by_file
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
 from monox_kit.evaluation.details import write_details
-from monox_kit.evaluation.statistics import (
-    macro_f1,
-    measure_interval,
-    rows_to_show,
-)
+from monox_kit.evaluation.statistics import macro_f1, measure_interval, rows_to_show
 from monox_kit.models.folder import Backend
 from monox_kit.models.load import LoadedModel, load_model
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Truncation, score
@@ -277,29 +273,25 @@ def report_on(
             generator=generator,
         )
     measure = problem.measure
-    targets = [
-        getattr(found, measure) for name, found in results.items() if is_target(name, source)
-    ]
-    average = float(np.mean(targets)) if targets else None
-    resampled = target_average_resamples(labels, documents, logits, config)
+    targets = [name for name in results if is_target(name, source)]
+    average, average_interval = None, None
+    if targets:
+        average = float(np.mean([getattr(results[name], measure) for name in targets]))
+        resampled = target_average_resamples(labels, documents, logits, config)
+        average_interval = measure_interval(resampled, average, num_documents(documents, targets))
     return EvalReport(
         model=name,
         source_language=source,
         languages=results,
         target_average=average,
-        target_average_interval=(
-            None
-            if average is None
-            else measure_interval(resampled, average, _num_target_documents(documents, source))
-        ),
+        target_average_interval=average_interval,
         measure=measure,
     )
 
 
-def _num_target_documents(documents: Mapping[str, Sequence[Document]], source: str) -> int:
-    """Documents of the target languages; translations of one are not documents of their own."""
-    targets = [rows for name, rows in documents.items() if is_target(name, source)]
-    return len({document.id for rows in targets for document in rows})
+def num_documents(documents: Mapping[str, Sequence[Document]], languages: Sequence[str]) -> int:
+    """Documents of some languages; translations of one are not documents of their own."""
+    return len({document.id for name in languages for document in documents[name]})
 
 
 def right_rows(problem: Problem, documents: Sequence[Document], logits: Logits) -> Bools:
@@ -383,17 +375,10 @@ def language_result(
     num_resamples: int,
     generator: np.random.Generator,
 ) -> LanguageResult:
-    """The result of one language.
+    """The result of one language, from the gold labels and the decisions of its N rows.
 
     A resample of N rows with replacement is a multinomial draw over the cells of the confusion
     matrix (the distinct pairs of gold label and decision), which the measures depend on alone.
-
-    Args:
-        problem: what labels mean.
-        gold: of N rows.
-        predicted: of N rows.
-        num_resamples: R.
-        generator: draws the resamples.
     """
     num_rows = len(gold)
     # Only the cells that occur: there are at most N of them, however many classes.

@@ -113,11 +113,7 @@ class _Batches:
 
 
 def _require_equal(whole: Path, cut: Path, batches: _Batches) -> None:
-    """Compare the outputs of both graphs.
-
-    Raises:
-        ModelError: they differ by more than rounding.
-    """
+    """Compare the outputs of both graphs."""
     sessions = [open_session(path, "cpu") for path in (whole, cut)]
     for size in batches.checked():
         expected, found = (one.run(None, batches.feed(one, size)) for one in sessions)

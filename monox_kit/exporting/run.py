@@ -344,11 +344,7 @@ def _fingerprint(
 
 
 def _finished(out: Path, run: Mapping[str, Any]) -> ExportSummary:
-    """The summary of the equal run that already stands at `out`.
-
-    Raises:
-        ConfigError: something else stands there.
-    """
+    """The summary of the equal run that already stands at `out`."""
     if not (out / RECORD_FILE).is_file():
         raise ConfigError(
             f"{out}: the folder is there and holds no finished export. Give another --out."

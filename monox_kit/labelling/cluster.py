@@ -186,11 +186,7 @@ def _own_cluster(ray: ModuleType) -> Iterator[int]:
 
 
 def _require_loopback(ray: ModuleType) -> None:
-    """Check that Ray did as it was told, which is no promise of its makers.
-
-    Raises:
-        ClusterError: it listens to others.
-    """
+    """Check that Ray did as it was told, which is no promise of its makers."""
     address = ray.get_runtime_context().gcs_address
     if not address.startswith(f"{LOOPBACK}:"):
         raise ClusterError(
@@ -281,11 +277,7 @@ def _no_cluster(address: str, error: Exception, logs: Path | None = None) -> Clu
 
 
 def _require_same(ray: ModuleType, asked: str | None) -> None:
-    """Check that the cluster at hand is the one asked for.
-
-    Raises:
-        ClusterError: it is another.
-    """
+    """Check that the cluster at hand is the one asked for."""
     found = ray.get_runtime_context().gcs_address
     if asked not in (None, _AUTO, found):
         raise ClusterError(
@@ -314,11 +306,7 @@ class _WithoutRay:
 
 
 def _require_ray() -> ModuleType:
-    """The `ray` module.
-
-    Raises:
-        ClusterError: it is not installed.
-    """
+    """The `ray` module."""
     try:
         import ray
         import ray.exceptions

@@ -94,11 +94,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _decoded(content: bytes) -> tuple[Mapping[str, Any], Marks]:
-    """The values and marks of a file.
-
-    Raises:
-        ValueError: the bytes are not those that were written.
-    """
+    """The values and marks of a file."""
     body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if not body.startswith(_FORM):
         raise ValueError("not a scan of this form")

@@ -212,11 +212,7 @@ class Scheduler:
             self._show()
 
     def _try_again(self, shard: ShardRange, error: Exception) -> None:
-        """Put a shard back whose worker was lost.
-
-        Raises:
-            ClusterError: it was lost too often.
-        """
+        """Put a shard back whose worker was lost."""
         self._attempts[shard] += 1
         if self._attempts[shard] >= _MOST_ATTEMPTS:
             raise ClusterError(
@@ -267,11 +263,7 @@ class Scheduler:
             ) from error
 
     def _require_workers(self) -> None:
-        """Check that there is a worker, or that one may yet come.
-
-        Raises:
-            ClusterError: there was none for long.
-        """
+        """Check that there is a worker, or that one may yet come."""
         now = time.monotonic()
         if self._idle or self._busy:
             self._nobody_since = now

@@ -6,7 +6,6 @@ import difflib
 import glob
 import os
 import re
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from monox_kit.models.graph_file import external_data
 from monox_kit.models.record import RECORD_FILE
 from monox_kit.models.tokenizer_parts import OLDER_TOKENIZER_FILES, TOKENIZER_FILES
 from monox_kit.models.weights import WEIGHTS_FILE, WEIGHTS_INDEX_FILE, shard_names
+from monox_kit.unseen import edits
 
 if TYPE_CHECKING:
     from monox_kit.progress import Progress
@@ -129,16 +129,6 @@ def _nearly_named(reference: str) -> str | None:
 
 def _is_near(one: str, other: str) -> bool:
     """Whether two names differ by one letter, by two that changed places, or by little."""
-    same = _num_shared(one, other)
-    ends = one[same:][::-1], other[same:][::-1]
-    same += _num_shared(*ends)
-    longest = max(len(one), len(other))
-    are_swapped = longest - same == 2 and sorted(one) == sorted(other)
-    if longest >= 3 and (longest - same <= 1 or are_swapped):
+    if max(len(one), len(other)) >= 3 and edits(one, other, 1) <= 1:
         return True
     return difflib.SequenceMatcher(None, one, other).ratio() >= _MISTYPED
-
-
-def _num_shared(one: str, other: str) -> int:
-    """How many letters two names begin with alike."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other)))

@@ -273,11 +273,7 @@ def _checked_inputs(session: Any, graph: Path) -> list[str]:
 
 
 def _require_logits(session: Any, graph: Path, num_labels: int) -> None:
-    """Check that a graph's output is logits for so many labels.
-
-    Raises:
-        ModelError: it is not.
-    """
+    """Check that a graph's output is logits for so many labels."""
     outputs = {value.name: value for value in session.get_outputs()}
     logits = outputs.get("logits")
     if logits is None or len(logits.shape) != 2 or logits.type not in _LOGIT_TYPES:

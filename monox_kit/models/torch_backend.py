@@ -144,11 +144,7 @@ def new_classifier(
 
 
 def _require_same_head(folder: ModelFolder, labels: LabelSet) -> None:
-    """Check that the folder's head is for the labels.
-
-    Raises:
-        LabelMismatchError: it is not.
-    """
+    """Check that the folder's head is for the labels."""
     try:
         folder.labels.require_equal(labels, folder.name, "the training data")
     except LabelMismatchError as error:

@@ -136,11 +136,7 @@ class ShardContents:
         ]
 
     def _decode(self, part: RowsPart, field: str, read: Callable[[Array, Int64s], Any]) -> Any:
-        """What `read` makes of a field's texts.
-
-        Raises:
-            StoreCorrupt: one is not UTF-8.
-        """
+        """What `read` makes of a field's texts."""
         block = part.texts[field]
         try:
             return read(block.content, block.offsets)

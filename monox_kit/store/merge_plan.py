@@ -236,11 +236,7 @@ def _require_other_corpus(corpora: dict[object, Source], source: Source) -> None
 
 
 def _require_same_teacher(first: Source, source: Source) -> None:
-    """Check that nothing that decides logits differs.
-
-    Raises:
-        StoreMismatch: something does; names the first field and both values.
-    """
+    """Check that nothing that decides logits differs."""
     differing = [
         each for each in first.manifest.differences(source.manifest) if each[0] not in _MAY_DIFFER
     ]
@@ -255,11 +251,7 @@ def _require_same_teacher(first: Source, source: Source) -> None:
 
 
 def _completed(source: Source) -> CompleteRecord:
-    """The store's completion record.
-
-    Raises:
-        StoreIncomplete: it has none.
-    """
+    """The store's completion record."""
     if source.complete is None:
         raise StoreIncomplete(
             f"{source.path}: expected a complete store, as the parts are of different corpora, "

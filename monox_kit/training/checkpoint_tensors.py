@@ -81,9 +81,6 @@ def _require_moments(path: Path, tensors: Tensors, shapes: Mapping[str, tuple[in
     """Check that AdamW's state is whole for every parameter that it has one of, and has some.
 
     A parameter without any is one that no step had a gradient of, such as an unused pooler.
-
-    Raises:
-        CheckpointError: it is not.
     """
     owners = {name.rpartition("/")[0] for name in tensors}
     unknown = sorted(owners - shapes.keys())
@@ -104,11 +101,7 @@ def _require_moments(path: Path, tensors: Tensors, shapes: Mapping[str, tuple[in
 
 
 def _require_generators(path: Path, tensors: Tensors) -> None:
-    """Check that the generators' states are ones that PyTorch takes.
-
-    Raises:
-        CheckpointError: they are not.
-    """
+    """Check that the generators' states are ones that PyTorch takes."""
     lengths = {"cpu": torch.get_rng_state().numel(), "cuda": _CUDA_STATE_BYTES}
     for name, tensor in tensors.items():
         rank, _, kind = name.partition("/")

@@ -19,7 +19,6 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from monox_kit.durable import AppendedFile, disk_errors, make_folder, write_file
@@ -51,14 +50,9 @@ class TrainingLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
-            self._file.__exit__(kind, error, traceback)
+            self._file.__exit__(*error)
         if self._board is not None:
             self._board.close()
 

@@ -72,11 +72,7 @@ def _finite_logits(store: LogitStore, rows: Int64s) -> Logits:
 
 
 def _require_same_rows(store: LogitStore, first: LogitStore) -> None:
-    """Check that two stores hold the same rows, which the digest of their corpus says.
-
-    Raises:
-        StoreMismatch: they do not, or do not say.
-    """
+    """Check that two stores hold the same rows, which the digest of their corpus says."""
     for name, here, there in (
         ("num_rows", len(store), len(first)),
         ("corpus_digest", _corpus_digest(store), _corpus_digest(first)),

@@ -1,6 +1,5 @@
 """What paths, globs, URLs and hub names stand for, and what is said where nothing is there."""
 
-import builtins
 import json
 import os
 import sys
@@ -197,16 +196,9 @@ class TestUrls:
     [("zstandard", "a.txt.zst"), ("pyarrow.parquet", "a.parquet"), ("fsspec", "memory://a.txt")],
 )
 def test_a_missing_package_becomes_its_pip_command(tmp_path, monkeypatch, package, name):
-    real = builtins.__import__
-
-    def without(module, *args, **kwargs):
-        if module == package:
-            raise ImportError(f"No module named {module}")
-        return real(module, *args, **kwargs)
-
     (tmp_path / "a.txt.zst").write_bytes(b"x")
     (tmp_path / "a.parquet").write_bytes(b"x")
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, package, None)
     path = name if "://" in name else str(tmp_path / name)
     with pytest.raises(CorpusError, match=f"pip install {package.split('.')[0]}`"):
         texts(path)

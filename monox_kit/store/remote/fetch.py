@@ -120,11 +120,7 @@ def _gone(store: RemoteStore, shard: ShardRange) -> StoreCorrupt:
 
 
 def _require_same_shards(out: Path, digests: Mapping[ShardRange, str]) -> None:
-    """Check that shards which stand in `out` have the digests of those at the URL.
-
-    Raises:
-        StoreMismatch: one differs.
-    """
+    """Check that shards which stand in `out` have the digests of those at the URL."""
     local = StoreFolder(out)
     for shard, expected in digests.items():
         found = local.read_shard(shard).digest

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from monox_kit.durable import remove_folder
@@ -84,13 +83,8 @@ class RemoteWriter(StoreWriter):
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(exc_type, exc, traceback)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
         self._store = None
 
     @contextmanager
@@ -205,11 +199,7 @@ def require_same_record(store: RemoteStore, local: FolderWriter, folder: Path) -
 
 
 def _require_same_rows(ours: ShardRecord, there: ShardHead, where: str) -> None:
-    """Check that the shard which is there holds the rows, texts and gold labels of ours.
-
-    Raises:
-        StoreMismatch: it holds others.
-    """
+    """Check that the shard which is there holds the rows, texts and gold labels of ours."""
     for name, file in ours.files.items():
         found = there.record.files[name]
         if name not in _COMPUTED and found != file:
