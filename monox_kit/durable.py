@@ -131,10 +131,6 @@ def _require(is_ours: bool, parent: str, name: str) -> None:
 def make_folder(folder: Path, mode: int = 0o777) -> Path:
     """Create `folder` and its parents where absent, durably: the name of each in the one above.
 
-    Args:
-        folder: the path.
-        mode: permissions of what is created, less the umask's.
-
     Raises:
         ConfigError: a file stands at the path.
         StorageError: the disk refused.

@@ -107,10 +107,6 @@ class RangeLocks:
     def took(self, start: int, stop: int) -> bool:
         """Hold bytes [start, stop) until the end of the block; False where another has one.
 
-        Args:
-            start: first byte.
-            stop: behind the last; nothing is locked where it is not greater.
-
         Raises:
             StoreLockLost: another removed the file.
             StorageError: the file system has no locks.
@@ -168,10 +164,6 @@ class RangeLocks:
 @contextlib.contextmanager
 def exclusive_lock(path: Path, folder: Path) -> Iterator[None]:
     """Hold the one lock of the file at `path` for the block, as `RangeLocks` holds a byte.
-
-    Args:
-        path: the lock file.
-        folder: what only its holder writes to, for the message.
 
     Raises:
         FolderBusy: another process, or another part of this one, holds it, or removed the file.

@@ -47,11 +47,6 @@ class DocumentCheck:
     def document(self, row: int, raw: RawRow, source: RowSource) -> Document:
         """The document of a raw row.
 
-        Args:
-            row: its position in the corpus.
-            raw: what the reader yielded.
-            source: where it was read.
-
         Raises:
             CorpusError: a value has another type, no content or too much, is not encodable, an
                 unknown label or one that looks like another, or a pair where the rows before have

@@ -37,10 +37,6 @@ class Page(NamedTuple):
 def column_pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
     """The pages of a column of a row group, in order; only their headers are read.
 
-    Args:
-        stream: over the file.
-        chunk: its metadata, a `pyarrow.parquet.ColumnChunkMetaData`.
-
     Raises:
         ValueError: a header is damaged.
     """

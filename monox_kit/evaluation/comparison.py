@@ -173,15 +173,7 @@ def compared(
     sides: Sequence[Scored],
     config: EvaluateConfig,
 ) -> Comparison:
-    """The comparison of logits that are already there.
-
-    Args:
-        first: name of the first model.
-        second: name of the second model.
-        documents: gold-labelled, by language.
-        sides: the two models' logits, each in the order of its own labels.
-        config: source language, resamples and seed.
-    """
+    """The comparison of logits that are already there."""
     reports = [
         report_on(name, side.labels, documents, side.logits, config)
         for name, side in zip((first, second), sides)

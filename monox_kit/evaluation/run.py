@@ -208,11 +208,6 @@ def read_test(
 ) -> dict[str, list[Document]]:
     """Gold-labelled documents by language, files in their order.
 
-    Args:
-        config: the files.
-        labels: every gold label must be one of these.
-        progress: told what is guessed about a file.
-
     Raises:
         CorpusError: a row cannot be used, or has no label.
     """

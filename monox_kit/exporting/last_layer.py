@@ -40,11 +40,6 @@ def slice_last_layer(folder: Path, texts: Texts, max_length: int) -> int:
 
     A graph that does not take the first token by a constant index is left as it is, with 0.
 
-    Args:
-        folder: of the graph, whose weights may lie beside it.
-        texts: real text; the graph is tried on batches of its tokens.
-        max_length: of the longest text that the graph will see, in tokens.
-
     Raises:
         ModelError: the graph is left as it was, because it does not run, cannot be followed, or
             gives something else when it is cut.

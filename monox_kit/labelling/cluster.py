@@ -200,12 +200,6 @@ def _connect(
 ) -> None:
     """Connect, quietly.
 
-    Args:
-        ray: the module.
-        address: as Ray takes it.
-        options: more for `ray.init`.
-        logs: where Ray writes them, for the message.
-
     Raises:
         ClusterError: Ray cannot.
     """

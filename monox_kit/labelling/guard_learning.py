@@ -46,14 +46,6 @@ def learn_on_sample(
 ) -> LearnedGuard:
     """The guard of the corpus's sample, learned with the run's own plan.
 
-    Args:
-        labeller: has the graph that is to be trusted.
-        model: gives the fp32 graph, in fp32 and in what it is to compute again in.
-        plan: how batches are run.
-        scan: of the corpus, with a sample.
-        config: asks for a guard.
-        progress: told what was learned, and where it is not what was asked for.
-
     Raises:
         ConfigError: the corpus is too small to learn on.
     """

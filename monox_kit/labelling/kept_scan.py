@@ -58,11 +58,6 @@ def encode_scan(scan: CorpusSummary, key: str) -> bytes:
 def read_scan(path: Path, key: str, manifest: StoreManifest) -> CorpusSummary | None:
     """What the file holds; None where there is none.
 
-    Args:
-        path: the file.
-        key: `scan_key` now.
-        manifest: of the store that it lies in.
-
     Raises:
         ValueError, KeyError, TypeError, OSError, StoreCorrupt, StorageError: the file is damaged,
             cannot be read, or is of another store, of other files or of other settings.

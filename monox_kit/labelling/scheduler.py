@@ -86,14 +86,7 @@ class Scheduler:
         most_workers: int,
         task: ProgressTask,
     ) -> None:
-        """Starts nothing yet.
-
-        Args:
-            ray: the module, connected.
-            hire: starts a worker and gives its handle back.
-            most_workers: at once.
-            task: told the rows of every committed shard.
-        """
+        """Starts nothing yet."""
         self._ray = ray
         self._hire = hire
         self._most = most_workers
@@ -113,11 +106,6 @@ class Scheduler:
         self, missing: Sequence[ShardRange], assignment: Any, marks: MarksByIndex
     ) -> ClusterRun:
         """Have all of them committed.
-
-        Args:
-            missing: the shards to label.
-            assignment: Ray's reference to the `Assignment` of all of them.
-            marks: what the scan found of each one's rows, by index.
 
         Raises:
             ClusterError: workers are lost again and again, or never come.

@@ -81,11 +81,7 @@ class TeacherModel:
             ) from error
 
     def plan(self, scan: CorpusSummary) -> RunPlan:
-        """How batches are run: as asked for; else, for ONNX Runtime, what is fastest here.
-
-        Args:
-            scan: of the corpus, with a sample.
-        """
+        """How batches are run: as asked for; else, for ONNX Runtime, what is fastest here."""
         plan = self._default_plan()
         if self._config.teacher == "torch" or plan.chosen_by == "asked":
             return plan

@@ -56,13 +56,6 @@ def shard_windows(
 ) -> Iterator[ShardWindow]:
     """The rows of every missing shard; a shard's last window comes only if all is as scanned.
 
-    Args:
-        corpus: read from a place before each shard, and on where the next one follows.
-        missing: shards in any order.
-        marks: what the scan found, by the index of each of these shards.
-        num_rows: of the corpus, as scanned.
-        tokenizer: the teacher's.
-
     Raises:
         CorpusError: the corpus has changed since the scan; shards before the change are kept.
     """

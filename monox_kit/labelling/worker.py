@@ -79,17 +79,7 @@ def label_shards(
     task: ProgressTask,
     totals: Totals,
 ) -> None:
-    """Label what `writer` misses; the next window is read and the last one written meanwhile.
-
-    Args:
-        assignment: what is labelled.
-        writer: has claimed the shards.
-        corpus: the assignment's.
-        tokenizer: the teacher's.
-        labeller: the teacher at work.
-        task: told the rows.
-        totals: counted up.
-    """
+    """Label what `writer` misses; the next window is read and the last one written meanwhile."""
     started = time.perf_counter()
     num_rows = assignment.manifest.num_rows
     stream = ahead(shard_windows(corpus, writer.missing, assignment.marks, num_rows, tokenizer))

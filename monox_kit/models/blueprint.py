@@ -50,11 +50,6 @@ def read_blueprint(
 ) -> Blueprint:
     """The classifier that a configuration describes.
 
-    Args:
-        config: as `shown_config` leaves it.
-        path: of `config.json`, for messages.
-        tensors: the shapes of the weights beside it.
-
     Raises:
         ModelError: transformers knows no such model, or the weights cannot fill it.
     """
@@ -78,10 +73,6 @@ def read_blueprint(
 
 def require_own_classes(config: Mapping[str, Any], path: Path) -> None:
     """Check that transformers itself has the classes that a configuration names.
-
-    Args:
-        config: the parsed `config.json`, as it stands.
-        path: of that file, for messages.
 
     Raises:
         ModelError: the model needs code of its own, which is never run.

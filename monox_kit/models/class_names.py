@@ -16,11 +16,6 @@ _MAX_CLASSES = 1 << 20
 def declared_labels(config: Mapping[str, Any], path: Path, count: Callable[[], int]) -> LabelSet:
     """The classes that a configuration declares.
 
-    Args:
-        config: the parsed `config.json`.
-        path: of that file, for messages.
-        count: how many classes the model has where the configuration does not say it.
-
     Raises:
         ModelError: they cannot be read, or are no classes.
     """

@@ -437,11 +437,6 @@ def _checked(config: dict[str, Any], file: ModelFile) -> dict[str, Any]:
 def require_same_run(found: Mapping[str, Any], given: Mapping[str, Any], where: Path) -> None:
     """Check that what stands in a folder was made by the run that is asked for now.
 
-    Args:
-        found: the fingerprint on disk.
-        given: this run's.
-        where: the folder, for the message.
-
     Raises:
         OtherRun: a field differs; the message names it and both values.
         ModelError: texts are tokenized differently now.

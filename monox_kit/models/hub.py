@@ -67,10 +67,6 @@ def local_folder(reference: str, progress: Progress) -> Path | None:
 def from_hub(reference: str, progress: Progress) -> Path:
     """The local snapshot of a hub model, with the files that its index and its graphs name.
 
-    Args:
-        reference: one that `local_folder` knows no folder of.
-        progress: where the download is reported.
-
     Raises:
         ModelError: it is no name of the hub, the hub has no such model, or cannot be reached.
     """

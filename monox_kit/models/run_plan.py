@@ -232,14 +232,7 @@ def _plan_folder(cache: Path | None, progress: Progress) -> Path | None:
 def _read(
     path: Path, key: Mapping[str, Any], sessions: Sequence[SessionPlan], sizes: Sequence[int]
 ) -> RunPlan | None:
-    """The kept plan; None where there is none. What was not measured here is measured anew.
-
-    Args:
-        path: the plan's file.
-        key: what it must have been measured for.
-        sessions: the ways to share the cores that are measured.
-        sizes: the batch sizes that are measured.
-    """
+    """The kept plan; None where there is none. What was not measured here is measured anew."""
     try:
         value = json.loads(read_own(path, _MAX_PLAN_BYTES))
         plan = value["plan"]

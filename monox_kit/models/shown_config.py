@@ -35,10 +35,6 @@ _LIMITS = (
 def shown_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The configuration without the keys that name files, code or implementations.
 
-    Args:
-        config: the parsed `config.json`.
-        path: of that file, for messages.
-
     Raises:
         ModelError: it asks for something that cannot be left out, or that no memory holds.
     """

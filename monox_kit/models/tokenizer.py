@@ -238,11 +238,6 @@ def kept_tokenization(
 ) -> dict[str, Any]:
     """The fields of a begun run's fingerprint that tell how it was tokenized, none before 0.2.
 
-    Args:
-        begun: the fingerprint on disk.
-        now: this run's.
-        where: what the fingerprint is of, for the message.
-
     Raises:
         ModelError: texts are tokenized differently now, with the same files.
     """

@@ -105,11 +105,6 @@ def parse_tokenizer(content: str, where: Path) -> RustTokenizer:
 def read_settings(folder: Path, content: str, tokenizer: RustTokenizer) -> TokenizerSettings:
     """The settings of a folder; special tokens that `tokenizer.json` lacks are added to it.
 
-    Args:
-        folder: a model folder.
-        content: of its `tokenizer.json`.
-        tokenizer: the same, parsed.
-
     Raises:
         ModelError: a file cannot be read, or no file names a padding token.
     """

@@ -55,10 +55,6 @@ def decode_run(content: Array, offsets: Int64s) -> list[str]:
 def require_utf8(content: Array, offsets: Int64s) -> None:
     """Check the texts of consecutive rows, each by itself, without making them.
 
-    Args:
-        content: as in `decode_run`.
-        offsets: as in `decode_run`.
-
     Raises:
         ValueError: as in `decode_text`.
     """

@@ -17,14 +17,7 @@ _FRONT = "---\nlibrary_name: transformers\npipeline_tag: text-classification\n--
 def model_card(
     model: str, summary: TrainingSummary, origin: Origin, fingerprint: Mapping[str, Any]
 ) -> str:
-    """The model card: what it was made from, how, and how it did on the dev sets.
-
-    Args:
-        model: the pretrained encoder, as the user named it.
-        summary: what the training did.
-        origin: data and teachers.
-        fingerprint: every setting of the run.
-    """
+    """The model card: what it was made from, how, and how it did on the dev sets."""
     settings = [[key, str(value)] for key, value in fingerprint.items()]
     lines = (
         *(_FRONT, *_head(model, summary), *origin.card_lines()),

@@ -131,10 +131,6 @@ class Checkpoints:
     ) -> TrainingState | None:
         """The newest checkpoint that is whole; None where the run has not saved one.
 
-        Args:
-            parameters: the model's trainable ones.
-            progress: where the damaged ones that are passed over are told of.
-
         Raises:
             ConfigError: it belongs to a run with other settings or data.
             CheckpointError: there are some, and all are damaged.

@@ -182,10 +182,6 @@ class Evaluator:
         The measure is the problem's: the accuracy or the micro-averaged F1, 0 where no class of any
         row is gold or decided for.
 
-        Args:
-            classifier: the model as it is now.
-            on_batch: called after every batch.
-
         Raises:
             NotFinite: a loss is NaN or infinite.
         """

@@ -15,13 +15,7 @@ from monox_kit.training.embeddings import embedding_parameters
 def new_optimizer(
     trainable: Mapping[str, torch.nn.Parameter], config: LoopConfig, model: Any
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters.
-
-    Args:
-        trainable: parameters by name.
-        config: the rates and the decay.
-        model: the transformers model that they are of.
-    """
+    """AdamW over the trainable parameters."""
     # fused: one pass over the parameters, a tenth of the default's time on a CPU.
     groups = _parameter_groups(trainable, config, model)
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)

@@ -111,10 +111,6 @@ class Stepper:
     def _backward(self, part: Batch, share: float) -> tuple[float, int]:
         """Add the gradient of a micro-batch.
 
-        Args:
-            part: its rows.
-            share: these, of all the rows of the step.
-
         Returns:
             Its part of the step's loss, and its real tokens.
         """
