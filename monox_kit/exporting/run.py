@@ -30,6 +30,7 @@ from monox_kit.foreign import (
 from monox_kit.hardware import read_hardware
 from monox_kit.locks import owned_folder
 from monox_kit.models.batching import along_lengths
+from monox_kit.models.blueprint import shown_config
 from monox_kit.models.folder import (
     BF16,
     CONFIG_FILE,
@@ -47,7 +48,6 @@ from monox_kit.models.load import EQUAL_LENGTHS, needs_equal_lengths, open_token
 from monox_kit.models.onnx_backend import require_bf16, require_provider, runtime_version
 from monox_kit.models.padding import EqualLengths
 from monox_kit.models.scoring import Texts, score_texts, tokenize
-from monox_kit.models.shown_config import shown_config
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
 from monox_kit.progress import Progress, ProgressTask, Silent

@@ -1,15 +1,16 @@
 """A PyTorch model as its configuration describes it: every parameter's shape, and no memory.
 
-transformers builds the model's modules on the `meta` device. They say, for every architecture and
-without a list of names, how many positions there are, which parameters are the head's, and whether
-the weights of a folder can fill the model.
+transformers is shown nothing of `config.json` that names files, code or kernels. It builds the
+model's modules on the `meta` device, which say, for every architecture and without a list of names,
+how many positions there are, which parameters are the head's, and whether the weights of a folder
+can fill the model.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,27 @@ _POSITION_TABLE = re.compile(r"pos(ition)?s?_?embed|embed\w*_pos|\bwpe$")
 # New heads, poolers and tables that a folder may lack; beyond, weights and configuration differ.
 _MAX_EXCESS = 1 << 24
 _MAX_NEW = 100
+# Where to find the model, code of its own, how it is run and what it returns: all ours to say.
+_DROPPED = {
+    "auto_map", "chat_template", "configuration_files", "custom_pipelines", "device_map",
+    "distributed_config", "fusion_config", "init_inputs", "kernel_config", "name_or_path",
+    "_name_or_path", "return_dict", "torchscript", "use_kernels", "use_return_dict",
+}  # fmt: skip
+_DROPPED_FORM = re.compile(r".*(_implementation|_implementation_internal)")
+# Dropped where the value is a text: `drop_path` is a number.
+_PLACE_FORM = re.compile(r"(.*_)?(file|files|path|paths|dir|folder|url|repo|repo_id)")
+_REFUSED = {
+    "transformers_weights": "names the file of the weights. Rename that file to model.safetensors "
+    "and remove the key.",
+    "quantization_config": "asks for weights of another package's form. Save the model with "
+    "plain weights.",
+}
+# What is built for each of these takes time and memory before any weight is read.
+_LIMITS = (
+    (re.compile(r".*(position|n_ctx).*"), 1 << 24),
+    (re.compile(r"num_(labels|classes)"), 1 << 20),
+    (re.compile(r"(num|n)_.*(layer|block|group|expert).*|.*_layers|depths?|block_\w*s"), 1024),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +65,25 @@ class Blueprint:
     def head(self) -> frozenset[str]:
         """The names of the parameters that are not the encoder's."""
         return frozenset(name for name in self.shapes if not name.startswith(self.prefix))
+
+
+def shown_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The configuration without the keys that name files, code or implementations.
+
+    Raises:
+        ModelError: it asks for something that cannot be left out, or that no memory holds.
+    """
+    for key, reason in _REFUSED.items():
+        if config.get(key) is not None:
+            raise ModelError(f"{path}: the key {key} {reason}")
+    for key, number in _numbers(config):
+        limit = next((limit for form, limit in _LIMITS if form.fullmatch(key)), None)
+        if limit is not None and number > limit:
+            raise ModelError(
+                f"{path}: expected {key} of at most {limit}, found {number}. Restore the file."
+            )
+    shown: dict[str, Any] = _without_places(config)
+    return shown
 
 
 def read_blueprint(
@@ -115,6 +156,32 @@ def require_own_classes(config: Mapping[str, Any], path: Path) -> None:
                 f"{path}: the model is a {name!r}, a class that transformers does not have. Code "
                 "of a model's folder is never run: use a model that transformers has."
             )
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without_places(part) for key, part in value.items() if not _is_dropped(key, part)
+        }
+    return [_without_places(part) for part in value] if isinstance(value, list) else value
+
+
+def _is_dropped(key: str, value: Any) -> bool:
+    if key in _DROPPED or _DROPPED_FORM.fullmatch(key):
+        return True
+    return bool(_PLACE_FORM.fullmatch(key)) and isinstance(value, str | list | dict)
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
+    """(key, number) of every number, in lists and objects too."""
+    if isinstance(value, dict):
+        for inner, part in value.items():
+            yield from _numbers(part, inner)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _numbers(part, key)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield key, value
 
 
 def _max_positions(model: Any) -> int | None:

@@ -20,12 +20,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_json
 from monox_kit.durable import linked_folder
 from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError, ModelError, OtherRun
+from monox_kit.models.blueprint import (
+    Blueprint,
+    read_blueprint,
+    require_own_classes,
+    shown_config,
+)
 from monox_kit.models.class_names import are_named, declared_labels
 from monox_kit.models.files import ModelFile, find_file, read_json
 from monox_kit.models.graph_file import external_data
@@ -44,14 +50,10 @@ from monox_kit.models.record import (
     BundleRecord,
     write_record,
 )
-from monox_kit.models.shown_config import shown_config
 from monox_kit.models.tokenizer import TOKENIZATION_FIELDS, kept_tokenization
-from monox_kit.models.tokenizer_parts import digested_names, find_tokenizer
+from monox_kit.models.tokenizer_files import digested_names, find_tokenizer
 from monox_kit.models.weights import WEIGHTS_FILE, find_weights, tensor_shapes
 from monox_kit.progress import Progress, Silent
-
-if TYPE_CHECKING:
-    from monox_kit.models.blueprint import Blueprint
 
 __all__ = [
     "CARD_FILE", "CONFIG_FILE", "FP32_FILE", "ONNX_FILE", "RECORD_FILE", "Backend", "BundleRecord",
@@ -197,8 +199,6 @@ class ModelFolder:
         Raises:
             ModelError: it needs code of its own, or its weights cannot fill it.
         """
-        from monox_kit.models.blueprint import read_blueprint, require_own_classes
-
         path = self.path / CONFIG_FILE
         require_own_classes(self.config, path)
         return read_blueprint(shown_config(self.config, path), path, self._tensors)

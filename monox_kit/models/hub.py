@@ -13,7 +13,7 @@ from monox_kit.errors import ModelError, StorageError, first_line
 from monox_kit.models.files import find_file
 from monox_kit.models.graph_file import external_data
 from monox_kit.models.record import RECORD_FILE
-from monox_kit.models.tokenizer_parts import OLDER_TOKENIZER_FILES, TOKENIZER_FILES
+from monox_kit.models.tokenizer_files import OLDER_TOKENIZER_FILES, TOKENIZER_FILES
 from monox_kit.models.weights import WEIGHTS_FILE, WEIGHTS_INDEX_FILE, shard_names
 from monox_kit.unseen import edits
 

@@ -59,7 +59,7 @@ class BundleRecord:
         file = find_file(path.parent, path.name)
         if file is None:
             raise ModelError(f"{path}: there is no such record. Export the model again.")
-        value = read_json(file)
+        value = {"provenance": {}, "checks": {}} | read_json(file)
         version = value.get("format_version")
         if version != FORMAT_VERSION:
             raise ModelError(
@@ -77,15 +77,7 @@ class BundleRecord:
             labels = LabelSet.from_json(value["labels"], str(path))
         except CorpusError as error:
             raise ModelError(f"{path}: the record's labels are damaged: {error}") from error
-        return cls(
-            labels=labels,
-            max_length=value["max_length"],
-            backend=value["backend"],
-            precision=value["precision"],
-            has_pairs=value["has_pairs"],
-            provenance=_mapping(value, "provenance", path),
-            checks=_mapping(value, "checks", path),
-        )
+        return cls(**{name: value[name] for name in _FIELDS} | {"labels": labels})
 
 
 def write_record(folder: Path, record: BundleRecord, card: str) -> None:
@@ -100,14 +92,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "backend": lambda value: value in get_args(Backend),
     "precision": lambda value: isinstance(value, str),
     "has_pairs": lambda value: value is None or isinstance(value, bool),
+    "provenance": lambda value: isinstance(value, dict),
+    "checks": lambda value: isinstance(value, dict),
 }
-
-
-def _mapping(value: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
-    found = value.get(name, {})
-    if not isinstance(found, dict):
-        raise ModelError(
-            f"{path}: expected {name} as a JSON object, found {type(found).__name__}. Export "
-            "the model again."
-        )
-    return found

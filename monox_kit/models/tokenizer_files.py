@@ -16,12 +16,24 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from monox_kit.durable import write_file, write_json
-from monox_kit.errors import ModelError, first_line
-from monox_kit.models.files import as_model_errors
+from monox_kit.errors import ModelError
+from monox_kit.models.files import ModelFile, as_model_errors, find_file, read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+# What the tokenizer before there was a tokenizer.json was saved as.
+WORD_PIECES = "vocab.txt"
+BYTE_PAIRS = ("vocab.json", "merges.txt")
+SENTENCE_PIECES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+# What a tokenizer may consist of, across the families that transformers loads.
+TOKENIZER_FILES = (
+    *(TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, "added_tokens.json"),
+    *(WORD_PIECES, *BYTE_PAIRS, *SENTENCE_PIECES),
+)
+# Used, and digested, only where there is no tokenizer.json: 0.1.0's digests know nothing of them.
+OLDER_TOKENIZER_FILES = ("spm.model",)
+_MAX_BYTES = 256 << 20  # a million pieces take 60 MB
 # A class that every transformers since 4 knows and that takes tokenizer.json as it stands: 5.x's
 # own name for it, TokenizersBackend, is unknown to 4.57 and so to optimum-onnx.
 SAVED_CLASS = "PreTrainedTokenizerFast"
@@ -67,25 +79,41 @@ class TokenizerSettings:
     split_special_tokens: bool = False
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no file.
+def find_tokenizer(folder: Path) -> dict[str, ModelFile]:
+    """By name, the files of a folder's tokenizer, each of them checked.
+
+    Raises:
+        ModelError: one is not the folder's own or too large, or the tokenizer needs code.
+    """
+    files = {}
+    for name in (*TOKENIZER_FILES, *OLDER_TOKENIZER_FILES):
+        file = find_file(folder, name)
+        if file is None:
+            continue
+        if file.num_bytes > _MAX_BYTES:
+            raise ModelError(
+                f"{file.shown}: expected at most {_MAX_BYTES} bytes, found {file.num_bytes}. "
+                "Restore the file."
+            )
+        files[name] = file
+    _require_no_code(files)
+    return files
+
+
+def digested_names(names: Collection[str]) -> list[str]:
+    """Those of a folder's files that decide how texts are tokenized."""
+    older = () if TOKENIZER_FILE in names else OLDER_TOKENIZER_FILES
+    return [name for name in (*TOKENIZER_FILES, *older) if name in names]
+
+
+def read_object(folder: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file of a folder; empty where there is no file.
 
     Raises:
         ModelError: it holds something else.
     """
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path}: the file cannot be read as JSON: {first_line(error)}. Restore the file."
-        ) from error
-    if not isinstance(value, dict):
-        raise ModelError(
-            f"{path}: expected a JSON object, found {type(value).__name__}. Restore the file."
-        )
-    return value
+    file = find_file(folder, name)
+    return {} if file is None else read_json(file)
 
 
 def parse_tokenizer(content: str, where: Path) -> RustTokenizer:
@@ -108,9 +136,9 @@ def read_settings(folder: Path, content: str, tokenizer: RustTokenizer) -> Token
     Raises:
         ModelError: a file cannot be read, or no file names a padding token.
     """
-    config = read_json(folder / TOKENIZER_CONFIG_FILE)
-    model = read_json(folder / "config.json")
-    declared = {**read_json(folder / SPECIAL_TOKENS_FILE), **config}
+    config = read_object(folder, TOKENIZER_CONFIG_FILE)
+    model = read_object(folder, "config.json")
+    declared = {**read_object(folder, SPECIAL_TOKENS_FILE), **config}
     special = _special_tokens(declared)
     _add_tokens(tokenizer, config, special)
     splits = config.get("split_special_tokens") is True
@@ -171,6 +199,20 @@ def write_tokenizer(
     if settings.split_special_tokens:
         config["split_special_tokens"] = True
     write_json(folder / TOKENIZER_CONFIG_FILE, config)
+
+
+def _require_no_code(files: Mapping[str, ModelFile]) -> None:
+    file = files.get(TOKENIZER_CONFIG_FILE)
+    if file is None:
+        return
+    auto_map = read_json(file).get("auto_map")
+    if isinstance(auto_map, dict):
+        auto_map = auto_map.get("AutoTokenizer")
+    if auto_map:
+        raise ModelError(
+            f"{file.shown}: the tokenizer needs code of its own ({str(auto_map)[:80]}). Code of a "
+            "model's folder is never run: save the tokenizer as tokenizer.json without auto_map."
+        )
 
 
 def _special_tokens(declared: Mapping[str, Any]) -> dict[str, AddedToken]:

@@ -22,27 +22,22 @@ from monox_kit.errors import ModelError, first_line
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
 from monox_kit.models.tokenizer_files import (
+    BYTE_PAIRS,
+    OLDER_TOKENIZER_FILES,
+    SENTENCE_PIECES,
+    SPECIAL_TOKENS_FILE,
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
+    WORD_PIECES,
     TokenizerSettings,
     parse_tokenizer,
-    read_json,
+    read_object,
     read_settings,
 )
 
-# What the tokenizer before there was a tokenizer.json was saved as.
-_WORD_PIECES = "vocab.txt"
-_BYTE_PAIRS = ("vocab.json", "merges.txt")
-_SENTENCE_PIECES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "spm.model")
 # All that transformers is shown of a folder: no code, no weights, no paths in a configuration.
-_SHOWN_FILES = (
-    TOKENIZER_FILE,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    _WORD_PIECES,
-    *_BYTE_PAIRS,
-    *_SENTENCE_PIECES,
-)
+_OLDER_FILES = (WORD_PIECES, *BYTE_PAIRS, *SENTENCE_PIECES, *OLDER_TOKENIZER_FILES)
+_SHOWN_FILES = (TOKENIZER_FILE, SPECIAL_TOKENS_FILE, "added_tokens.json", *_OLDER_FILES)
 _MOST_SHOWN_IDS = 16
 
 
@@ -155,11 +150,11 @@ def _by_transformers(folder: Path, *, plain: bool = False) -> Any:
 @contextmanager
 def _shown_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder with the tokenizer's files alone, and nothing that names code or paths."""
-    model = read_json(folder / "config.json")
+    model = read_object(folder, "config.json")
     kept = {key: model[key] for key in ("model_type", "tokenizer_class") if key in model}
     config = {
         key: value
-        for key, value in read_json(folder / TOKENIZER_CONFIG_FILE).items()
+        for key, value in read_object(folder, TOKENIZER_CONFIG_FILE).items()
         if key not in ("auto_map", "chat_template", "name_or_path") and not key.endswith("_file")
     }
     written = {"config.json": kept, TOKENIZER_CONFIG_FILE: config}
@@ -187,17 +182,16 @@ def _kind(tokenizer: RustTokenizer) -> tuple[str, ...]:
 
 
 def _has_older_files(folder: Path) -> bool:
-    names = (_WORD_PIECES, *_BYTE_PAIRS, *_SENTENCE_PIECES)
-    return any((folder / name).is_file() for name in names)
+    return any((folder / name).is_file() for name in _OLDER_FILES)
 
 
 def _agrees_with_older_files(folder: Path, tokenizer: RustTokenizer) -> bool:
     """Whether `tokenizer.json` says what the files say that it was once made from."""
-    config = read_json(folder / TOKENIZER_CONFIG_FILE)
+    config = read_object(folder, TOKENIZER_CONFIG_FILE)
     try:
-        if (folder / _WORD_PIECES).is_file():
-            older = _word_pieces(folder / _WORD_PIECES, config)
-        elif all((folder / name).is_file() for name in _BYTE_PAIRS):
+        if (folder / WORD_PIECES).is_file():
+            older = _word_pieces(folder / WORD_PIECES, config)
+        elif all((folder / name).is_file() for name in BYTE_PAIRS):
             older = _byte_pairs(folder, config)
         else:
             return _has_sentence_pieces(folder, tokenizer)
@@ -226,7 +220,7 @@ def _word_pieces(path: Path, config: dict[str, Any]) -> RustTokenizer:
 
 def _byte_pairs(folder: Path, config: dict[str, Any]) -> RustTokenizer:
     """GPT-2's and RoBERTa's tokenizer over two files, without special tokens."""
-    vocabulary, merges = (str(folder / name) for name in _BYTE_PAIRS)
+    vocabulary, merges = (str(folder / name) for name in BYTE_PAIRS)
     tokenizer = RustTokenizer(models.BPE.from_file(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
         add_prefix_space=config.get("add_prefix_space") is True
@@ -238,7 +232,8 @@ def _has_sentence_pieces(folder: Path, tokenizer: RustTokenizer) -> bool:
     """Whether every piece of a sentencepiece model is in the vocabulary, in the model's order."""
     from transformers.utils import sentencepiece_model_pb2_new as untyped
 
-    path = next((folder / name for name in _SENTENCE_PIECES if (folder / name).is_file()), None)
+    names = (*SENTENCE_PIECES, *OLDER_TOKENIZER_FILES)
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         return False
     proto: Any = untyped.ModelProto()  # type: ignore[attr-defined]
