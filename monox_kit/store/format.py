@@ -42,34 +42,14 @@ MAX_SHARDS = 1_000_000  # shard names have six digits
 HEADER_BYTES = 128
 _MAGIC = b"\x93NUMPY\x01\x00"
 
-MANIFEST_KEYS = frozenset(
-    {
-        "format_version",
-        "labels",
-        "num_rows",
-        "shard_rows",
-        "dtype",
-        "has_pairs",
-        "fingerprint",
-        DIGEST_KEY,
-    }
-)
-
 GUARD_PRECISION_KEY = "guard_precision"  # what rows were computed again in; absent for fp32
 # What `labelling.guard.Guard` learns on a corpus; a test keeps the two lists equal.
 LEARNED_GUARD = frozenset(
     f"guard_{name}"
     for name in (
-        "threshold",
-        "calibration_rows",
-        "estimated_agreement",
-        "estimated_recomputed",
-        "audit_rows",
-        "audit_agreement",
-        "audit_plain_agreement",
-        "audit_mean_kl",
-        "audit_plain_mean_kl",
-        "audit_recomputed",
+        *("threshold", "calibration_rows", "estimated_agreement", "estimated_recomputed"),
+        *("audit_rows", "audit_agreement", "audit_plain_agreement"),
+        *("audit_mean_kl", "audit_plain_mean_kl", "audit_recomputed"),
     )
 )
 
@@ -248,6 +228,9 @@ class StoreManifest:
             f"{there} in this run.{more} Run with the store's own settings, or give "
             "another --store."
         )
+
+
+MANIFEST_KEYS = frozenset(field.name for field in fields(StoreManifest)) | {DIGEST_KEY}
 
 
 @dataclass(frozen=True, slots=True)

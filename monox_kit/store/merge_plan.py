@@ -154,10 +154,8 @@ class OtherCorpora:
         fingerprints = [source.manifest.fingerprint for source in sources]
         fingerprint = dict(first.fingerprint)
         # As text, so that 1 and 1.0 differ. One guard's values are of use together alone.
-        if (
-            len({repr([each.get(key) for key in sorted(LEARNED_GUARD)]) for each in fingerprints})
-            > 1
-        ):
+        guards = {repr([each.get(key) for key in sorted(LEARNED_GUARD)]) for each in fingerprints}
+        if len(guards) > 1:
             for key in LEARNED_GUARD:
                 fingerprint.pop(key, None)
         fingerprint[CORPUS_KEY] = _digest_of(str(each[CORPUS_KEY]) for each in fingerprints)

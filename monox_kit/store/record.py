@@ -120,7 +120,8 @@ def parse_record(
         missing, unknown = names - value.keys(), value.keys() - names
         what = f"no key {min(missing)!r}" if missing else f"an unknown key {min(unknown)!r}"
         raise corrupt(path, "the keys of the format", what, step)
-    if sealed_body(content) is None:
+    body = content[:-_DIGEST_BYTES]
+    if content[-_DIGEST_BYTES:] != _digest_lines(body):
         raise corrupt(path, f"the content that {DIGEST_KEY} belongs to", "another", step)
     return value
 
@@ -139,17 +140,6 @@ def _decoded(content: bytes) -> Any:
     if b"\\u" in content:  # an escape may stand for half of a surrogate pair, which is no text
         json.dumps(value, ensure_ascii=False).encode()
     return value
-
-
-def record_digest(content: bytes) -> str:
-    """The `record_digest` that stands in a record's file with a `sealed_body`."""
-    return content[-_DIGEST_END - 64 : -_DIGEST_END].decode()
-
-
-def sealed_body(content: bytes) -> bytes | None:
-    """All of a record's file but its last two lines; None where those do not belong to it."""
-    body = content[:-_DIGEST_BYTES]
-    return body if content[-_DIGEST_BYTES:] == _digest_lines(body) else None
 
 
 def typed(value: Mapping[str, Any], key: str, kind: type[T], path: Path | str, step: str) -> T:
@@ -325,4 +315,3 @@ def _digest_lines(body: bytes) -> bytes:
 
 
 _DIGEST_BYTES = len(_digest_lines(b""))
-_DIGEST_END = len(b'"\n}\n')  # behind the digest itself

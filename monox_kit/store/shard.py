@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,27 +28,14 @@ from monox_kit.store.record import (
     PlainFolder,
     check_record,
     corrupt,
-    encode_record,
     parse_record,
     raise_unreadable,
-    record_digest,
-    sealed_body,
     typed,
 )
 
 _KEYS = frozenset(
-    {
-        "format_version",
-        "store",
-        "index",
-        "start",
-        "stop",
-        "num_labelled",
-        "num_recomputed",
-        "files",
-        DIGEST_KEY,
-    }
-)
+    ("format_version", "store", "index", "start", "stop", "num_labelled", "num_recomputed")
+) | {"files", DIGEST_KEY}
 _FILE_KEYS = {"bytes", "sha256"}
 
 Array = npt.NDArray[Any]
@@ -133,48 +119,6 @@ def shard_json(
     }
 
 
-class _ShardForm:
-    """Reads a `shard.json` that is, byte for byte, as `shard_json` and `encode_record` write it.
-
-    One match takes a third of the time of parsing and checking JSON: opening a store of 10,000
-    shards does it 10,000 times.
-    """
-
-    def __init__(self, manifest_digest: str, sizes: Mapping[str, int | None]) -> None:
-        """Args: the store's, and every array file's size in bytes, None where any will do."""
-        self._sizes = sizes
-        # What the writer would write, with values that stand for "any here".
-        any_number, any_sha256 = 10**18, "*"
-        files = {
-            name: FileRecord(any_number if size is None else size, any_sha256)
-            for name, size in sizes.items()
-        }
-        rows = ShardRange(any_number, any_number, any_number)
-        value = shard_json(manifest_digest, rows, any_number, any_number, files)
-        body = sealed_body(encode_record(value, Path(SHARD_FILE))) or b""
-        number, sha256 = rb"(0|[1-9][0-9]{0,17})", rb'"([0-9a-f]{64})"'
-        pattern = re.escape(body).replace(str(any_number).encode(), number)
-        self._pattern = re.compile(pattern.replace(re.escape(b'"*"'), sha256))
-
-    def read(self, content: bytes, shard: ShardRange) -> ShardRecord | None:
-        """The record, its digest checked; None where it is not written so or of another shard."""
-        match = self._pattern.match(content)
-        body = sealed_body(content)
-        if match is None or body is None or match.end() != len(body):
-            return None
-        found = iter(match.groups())
-        numbers = [int(next(found)) for _ in range(5)]
-        if numbers[:3] != [shard.index, shard.start, shard.stop]:
-            return None
-        files = {}
-        for name, exact in self._sizes.items():
-            num_bytes = int(next(found)) if exact is None else exact
-            if num_bytes < HEADER_BYTES:
-                return None
-            files[name] = FileRecord(num_bytes, next(found).decode())
-        return ShardRecord(shard, numbers[3], numbers[4], files, record_digest(content))
-
-
 class ShardFiles:
     """Access to the shard folders of one store. Holds no open files itself.
 
@@ -197,9 +141,6 @@ class ShardFiles:
                 for name, (descr, shape) in layout.items()
             }
             for num_rows, layout in self._layouts.items()
-        }
-        self._forms = {
-            num_rows: _ShardForm(manifest_digest, sizes) for num_rows, sizes in self._sizes.items()
         }
 
     def read_record(self, folder: Path | str, shard: ShardRange) -> ShardRecord:
@@ -227,16 +168,7 @@ class ShardFiles:
         Raises:
             StoreCorrupt: the record is damaged or of another store or shard.
         """
-        record = self._forms[len(shard)].read(content, shard)
-        if record is None:  # says what is wrong with it, or takes another writer's spacing
-            value = parse_record(content, path, _KEYS, FORMAT_VERSION, step)
-            record = self._shard_record(path, shard, value, step)
-        return record
-
-    def _shard_record(
-        self, path: str, shard: ShardRange, value: Mapping[str, Any], step: str
-    ) -> ShardRecord:
-        """The values of the `shard.json` at `path`, checked against the manifest."""
+        value = parse_record(content, path, _KEYS, FORMAT_VERSION, step)
         check_record(path, "store", self._digest, value["store"], step)
         check_record(path, "index", shard.index, value["index"], step)
         check_record(path, "start", shard.start, value["start"], step)
