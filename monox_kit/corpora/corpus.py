@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from monox_kit.corpora.bad_rows import BadRows
@@ -153,7 +152,6 @@ class Corpus:
         marker = Marker(mark_every)
         sample = Sample(sample_rows)
         meter = self._meter(progress)
-        place = partial(_place, meter)
         counts: Counter[str] | None = Counter()
         num_rows = num_labelled = 0
         has_pairs = False
@@ -163,7 +161,7 @@ class Corpus:
         with (progress or Silent()).task("checking the corpus", total, unit) as task:
             report = _ScanReport(task, by_bytes=total is not None)
             for document in self._read(self._check(labels), meter, bad=BadRows()):
-                marker.add(document, place)
+                marker.add(document, meter)
                 sample.add(document)
                 has_pairs = document.text_pair is not None  # of all rows, or of none
                 label = document.label
@@ -333,11 +331,6 @@ def read_by_file(
         alone = replace(config, paths=(name,), language=())
         found.append(FileRows(name, language, read_labelled(alone, labels, progress)))
     return found
-
-
-def _place(meter: Meter) -> Place:
-    """Where reading could begin for the row that comes next."""
-    return Place(meter.file, meter.first_row, meter.here)
 
 
 def _raised(error: CorpusError) -> None:

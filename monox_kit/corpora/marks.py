@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, overload
 
-from monox_kit.corpora.rows import Start
+from monox_kit.corpora.rows import Meter, Start
 from monox_kit.data import Document
 from monox_kit.digest import RowDigest, encode_row
 
@@ -138,8 +138,8 @@ class Marker:
         self._ids = self._text = self._pair = 0
         self._has_pairs = False
 
-    def add(self, document: Document, place: Callable[[], Place]) -> None:
-        """Include the next row; `place` tells where reading could begin for it."""
+    def add(self, document: Document, meter: Meter) -> None:
+        """Include the next row; the meter tells where reading could begin for it."""
         text, pair = document.text, document.text_pair
         encoded = _encoded(document)
         self.digest.add_encoded(encoded)
@@ -150,7 +150,7 @@ class Marker:
         self.text_bytes += num_text + num_pair
         if self._block_rows:
             if not self._rows:
-                self._place = place()
+                self._place = Place(meter.file, meter.first_row, meter.here)
             self._block.add_encoded(encoded)
             self._ids += _utf8_bytes(document.id)
             self._text += num_text

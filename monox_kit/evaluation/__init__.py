@@ -1,8 +1,7 @@
 """How good a model is by language, and whether another one is better."""
 
-from monox_kit.evaluation.comparison import CompareConfig, Comparison, LanguageComparison, compare
+from monox_kit.evaluation.comparison import Comparison
 from monox_kit.evaluation.run import (
-    UNKNOWN_LANGUAGE,
     EvalReport,
     EvaluateConfig,
     LanguageResult,
@@ -16,20 +15,7 @@ from monox_kit.evaluation.run import (
 from monox_kit.evaluation.statistics import interval, macro_f1
 
 __all__ = [
-    "UNKNOWN_LANGUAGE",
-    "CompareConfig",
-    "Comparison",
-    "EvalReport",
-    "EvaluateConfig",
-    "LanguageComparison",
-    "LanguageResult",
-    "compare",
-    "evaluate",
-    "interval",
-    "language_result",
-    "macro_f1",
-    "read_test",
-    "report_on",
-    "score_languages",
+    "Comparison", "EvalReport", "EvaluateConfig", "LanguageResult", "evaluate", "interval",
+    "language_result", "macro_f1", "read_test", "report_on", "score_languages",
     "target_average_resamples",
-]
+]  # fmt: skip

@@ -130,7 +130,10 @@ class ModelFolder:
             LabelMismatchError: other names were given than there are classes.
         """
         self.require_classifier()
-        own = self.record.labels if self.record is not None else self._declared_labels
+        if self.record is not None:
+            own = self.record.labels
+        else:
+            own = declared_labels(self.config, self.path / CONFIG_FILE, self._count_classes)
         if not self.label_names or are_named(own.names):
             return own
         if len(self.label_names) != len(own):
@@ -140,10 +143,6 @@ class ModelFolder:
                 "order of the logits."
             )
         return LabelSet(self.label_names, own.problem_type)
-
-    @property
-    def _declared_labels(self) -> LabelSet:
-        return declared_labels(self.config, self.path / CONFIG_FILE, self._count_classes)
 
     def resolve_labels(self, given: LabelSet | None) -> LabelSet:
         """The names of the logits' columns: the model's own, or `given` where it has none.

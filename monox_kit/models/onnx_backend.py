@@ -59,6 +59,10 @@ class SessionPlan:
 class OnnxClassifier:
     """A classifier that ONNX Runtime runs.
 
+    Attributes:
+        labels: what the columns of the logits mean.
+        concurrency: how many calls of `logits`, each from a thread of its own, fill the cores.
+
     Args:
         folder: an ONNX bundle.
         labels: names for the columns instead of the folder's own.
@@ -89,7 +93,7 @@ class OnnxClassifier:
         files = folder.graph_files(file)
         if not files:
             raise ModelError(f"{graph}: there is no such graph. Export the model again.")
-        self._labels = folder.resolve_labels(labels)
+        self.labels = folder.resolve_labels(labels)
         # One session is enough where it runs calls at once, and the weights are in memory once: on
         # the CPU provider one of one thread, which computes in the thread that calls it, and
         # OpenVINO's, which has streams.
@@ -110,21 +114,11 @@ class OnnxClassifier:
         for _ in range(plan.sessions // num_sessions):
             for session in self._sessions:
                 self._idle.put(session)
-        self._concurrency = plan.sessions
+        self.concurrency = plan.sessions
         for each in files.values():
             each.require_unchanged()
         self._inputs = _checked_inputs(self._sessions[0], graph)
-        _require_logits(self._sessions[0], graph, len(self._labels))
-
-    @property
-    def labels(self) -> LabelSet:
-        """What the columns of the logits mean."""
-        return self._labels
-
-    @property
-    def concurrency(self) -> int:
-        """How many calls of `logits`, each from a thread of its own, fill the cores."""
-        return self._concurrency
+        _require_logits(self._sessions[0], graph, len(self.labels))
 
     def logits(self, batch: TokenBatch) -> Logits:
         """[B, C] float32 logits in the order of the batch.

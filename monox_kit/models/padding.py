@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from monox_kit.data import Classifier, Int64s, LabelSet, Logits, TokenBatch
+from monox_kit.data import Classifier, Int64s, Logits, TokenBatch
 from monox_kit.models.batching import pad_batch
 from monox_kit.models.golden import GOLDEN_TEXTS
 from monox_kit.models.scoring import checked_logits
@@ -34,16 +34,7 @@ class EqualLengths:
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
-
-    @property
-    def labels(self) -> LabelSet:
-        """What the columns of the logits mean."""
-        return self._classifier.labels
-
-    @property
-    def concurrency(self) -> int:
-        """How many calls of `logits`, each from its own thread, fill the device."""
-        return self._classifier.concurrency
+        self.labels, self.concurrency = classifier.labels, classifier.concurrency
 
     def logits(self, batch: TokenBatch) -> Logits:
         """[B, C] float32 logits in the order of the batch."""

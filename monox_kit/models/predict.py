@@ -42,26 +42,16 @@ class Model:
     """A classifier that was opened for prediction; `monox_kit.load` makes it.
 
     Its methods may be called from several threads.
+
+    Attributes:
+        loaded: folder, tokenizer and classifier.
+        labels: the classes in the order of the logits.
+        problem: what labels and logits mean.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
-        self._problem = problem_of(loaded.classifier.labels)
-
-    @property
-    def labels(self) -> LabelSet:
-        """The classes in the order of the logits."""
-        return self._loaded.classifier.labels
-
-    @property
-    def problem(self) -> Problem:
-        """What labels and logits mean."""
-        return self._problem
-
-    @property
-    def loaded(self) -> LoadedModel:
-        """Folder, tokenizer and classifier."""
-        return self._loaded
+        self.loaded, self.labels = loaded, loaded.classifier.labels
+        self.problem = problem_of(self.labels)
 
     def logits(self, texts: Texts, *, batch_tokens: int = DEFAULT_BATCH_TOKENS) -> Logits:
         """[N, C] float32 logits of N texts or pairs, in their order.
@@ -84,7 +74,7 @@ class Model:
         self, documents: Sequence[Document], *, batch_tokens: int = DEFAULT_BATCH_TOKENS
     ) -> Scored:
         """What the model says of N documents, at least one."""
-        loaded = self._loaded
+        loaded = self.loaded
         loaded.folder.require_pairs(documents[0].text_pair is not None, "texts")
         return score(loaded.classifier, loaded.tokenizer, documents, batch_tokens=batch_tokens)
 
@@ -95,7 +85,7 @@ class Model:
 
         A softmax where a text has one label; a sigmoid for each class where it has any number.
         """
-        return self._problem.probabilities(self.logits(texts, batch_tokens=batch_tokens))
+        return self.problem.probabilities(self.logits(texts, batch_tokens=batch_tokens))
 
     def predict(
         self, texts: Texts, *, batch_tokens: int = DEFAULT_BATCH_TOKENS, top_k: int = 1
@@ -114,7 +104,7 @@ class Model:
         """
         if top_k < 1:
             raise ConfigError(f"top_k: expected at least 1, found {top_k}. Ask for the best class.")
-        return predictions(self._problem, self.logits(texts, batch_tokens=batch_tokens), top_k)
+        return predictions(self.problem, self.logits(texts, batch_tokens=batch_tokens), top_k)
 
 
 def load(

@@ -135,7 +135,7 @@ def measured_plan(
         **({} if may_spin() else {"spins": False}),
     }
     sessions = _session_candidates(SessionPlan.default().threads, provider)
-    sizes = _batch_candidates(plan.batch_tokens)
+    sizes = [plan.batch_tokens // 2, plan.batch_tokens * 2]
     name = f"{digest_json(key)}.json"
     plans = _plan_folder(cache, progress)
     kept = plans and _read(plans / name, key, sessions, [plan.batch_tokens, *sizes])
@@ -214,10 +214,6 @@ def _session_candidates(cores: int, provider: str) -> list[SessionPlan]:
     # At most 4 of several threads: but for OpenVINO's streams, each has its own weights.
     counts = (_usual_sessions(cores, provider), 1, 2, min(4, cores // 4), cores)
     return [SessionPlan(n, cores // n) for n in dict.fromkeys(counts) if 1 <= n <= cores]
-
-
-def _batch_candidates(usual: int) -> list[int]:
-    return [usual // 2, usual * 2]
 
 
 def _plan_folder(cache: Path | None, progress: Progress) -> Path | None:

@@ -23,7 +23,15 @@ from monox_kit.models.tokenizer import Tokenizer
 
 
 class TorchClassifier:
-    """A classifier that PyTorch runs; `logits` is what every other backend is compared with."""
+    """A classifier that PyTorch runs; `logits` is what every other backend is compared with.
+
+    Attributes:
+        model: the transformers model, in evaluation mode.
+        labels: what the columns of the logits mean.
+        concurrency: one call of `logits` at a time: PyTorch's own threads fill the device.
+    """
+
+    concurrency = 1
 
     def __init__(
         self,
@@ -34,30 +42,15 @@ class TorchClassifier:
         precision: RunPrecision = "fp32",
         compiled: bool = False,
     ) -> None:
-        self._model = model.to(device).eval()
-        self._forward: Any = torch.compile(self._model, dynamic=True) if compiled else self._model
-        self._labels = labels
+        self.model = model.to(device).eval()
+        self.labels = labels
+        self._forward: Any = torch.compile(self.model, dynamic=True) if compiled else self.model
         self._device = device
         self._precision = precision
 
-    @property
-    def labels(self) -> LabelSet:
-        """What the columns of the logits mean."""
-        return self._labels
-
-    @property
-    def concurrency(self) -> int:
-        """One call of `logits` at a time: PyTorch's own threads fill the device."""
-        return 1
-
-    @property
-    def model(self) -> torch.nn.Module:
-        """The transformers model, in evaluation mode."""
-        return self._model
-
     def logits(self, batch: TokenBatch) -> Logits:
         """[B, C] float32 logits in the order of the batch."""
-        inputs = model_inputs(self._model, batch, self._device)
+        inputs = model_inputs(self.model, batch, self._device)
         with torch.inference_mode(), autocast(self._device, self._precision):
             logits: torch.Tensor = self._forward(**inputs).logits
         return logits.float().cpu().numpy()
@@ -277,11 +270,7 @@ def _from_pretrained(folder: ModelFolder, settings: dict[str, Any]) -> tuple[Any
 
 
 def _require_finite(model: Any, folder: ModelFolder) -> None:
-    """Check that every weight is a number.
-
-    Raises:
-        ModelError: one is NaN or an infinity; the message names its tensor.
-    """
+    """Check that no weight is NaN or an infinity."""
     for name, parameter in model.named_parameters():
         values = parameter.detach()
         # A sum is ten times as fast as looking at each; one that overflows is looked into.

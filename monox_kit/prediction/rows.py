@@ -11,11 +11,25 @@ from typing import Any
 
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.durable import new_file
-from monox_kit.models.predict import Model, predictions
+from monox_kit.models.predict import Model, load, predictions
 from monox_kit.prediction.config import OutputFormat, PredictConfig
+from monox_kit.progress import Progress
 
 # Columns with a number for each class: one object in JSONL, a column for each class elsewhere.
 _BY_CLASS = ("probabilities", "logits")
+
+
+def opened(config: PredictConfig, progress: Progress | None = None) -> Model:
+    """The model that predicts."""
+    return load(
+        config.model,
+        backend=config.backend,
+        max_length=config.max_length,
+        label_names=config.input.label_names,
+        provider=config.provider,
+        device=config.device,
+        progress=progress,
+    )
 
 
 def predicted_table(

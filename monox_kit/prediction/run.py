@@ -29,10 +29,10 @@ from monox_kit.durable import (
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.locks import owned_folder
 from monox_kit.models.folder import require_same_run
-from monox_kit.models.predict import Model, load
+from monox_kit.models.predict import Model
 from monox_kit.models.scoring import Truncation
 from monox_kit.prediction.config import PredictConfig, PredictSummary
-from monox_kit.prediction.rows import predicted_table, write_tables
+from monox_kit.prediction.rows import opened, predicted_table, write_tables
 from monox_kit.progress import Progress, Silent
 
 # Rows of a part: what an interruption loses at most, and what is in memory at once.
@@ -63,15 +63,7 @@ def predict(
     if out.is_dir():
         raise ConfigError(f"{out}: expected a file to write, found a folder. Give a file name.")
     corpus = Corpus(config.input, progress)
-    model = load(
-        config.model,
-        backend=config.backend,
-        max_length=config.max_length,
-        label_names=config.input.label_names,
-        provider=config.provider,
-        device=config.device,
-        progress=progress,
-    )
+    model = opened(config, progress)
     make_folder(out.absolute().parent)
     with owned_folder(out):
         scan = corpus.scan(progress=progress, mark_every=PART_ROWS)

@@ -9,12 +9,11 @@ from typing import IO
 
 from monox_kit.corpora.checks import DocumentCheck
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.corpora.rows import Columns, Meter, RawRow, RowSource
+from monox_kit.corpora.rows import RowSource
 from monox_kit.data import Document
 from monox_kit.errors import ConfigError, CorpusError, first_line
-from monox_kit.models.predict import load
 from monox_kit.prediction.config import PredictConfig
-from monox_kit.prediction.rows import json_lines, predicted_table
+from monox_kit.prediction.rows import json_lines, opened, predicted_table
 
 # Bytes of a read: what is there already is predicted together, and nothing is waited for.
 _READ_BYTES = 1 << 16
@@ -46,14 +45,7 @@ def predict_stream(config: PredictConfig, lines: IO[bytes] | None, out: IO[bytes
             f"`format` {config.input.format}, `out_format` {config.out_format}: a stream takes "
             "text or jsonl and gives jsonl. Give files for the other formats."
         )
-    model = load(
-        config.model,
-        backend=config.backend,
-        max_length=config.max_length,
-        label_names=config.input.label_names,
-        provider=config.provider,
-        device=config.device,
-    )
+    model = opened(config)
     num_rows = 0
     for documents in _windows(config.input) if lines is None else _reads(config.input, lines):
         has_pairs = documents[0].text_pair is not None
@@ -109,7 +101,7 @@ class _StreamSource:
             size_bytes=None,
             unit="line",
             columns=self._columns,
-            rows=_no_rows,
+            rows=lambda columns, meter: iter(()),  # a stream is read once, by its reader
         )
 
     def document(self, row: int, line: bytes) -> Document:
@@ -128,14 +120,6 @@ class _StreamSource:
                 f"{where}: expected a JSON object, found {type(value).__name__}. Write one object "
                 "a line, or give the format text."
             )
-        columns = self._columns
-        columns.check(value.keys(), where)
-        pair = None if columns.pair is None else value.get(columns.pair)
-        key, lang = value.get(columns.id), value.get(columns.lang)
-        raw = (row + 1, value[columns.text], pair, None, key, lang)
-        return self._check.document(row, raw, self._source)
-
-
-def _no_rows(columns: Columns, meter: Meter) -> Iterator[RawRow]:
-    """A stream is read once, by its reader."""
-    return iter(())
+        self._columns.check(value.keys(), where)
+        found, pair, _, key, lang = map(value.get, self._columns.fields)
+        return self._check.document(row, (row + 1, found, pair, None, key, lang), self._source)

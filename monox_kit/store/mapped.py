@@ -13,7 +13,7 @@ from monox_kit.data import Int64s
 from monox_kit.errors import StoreError, StoreIncomplete
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import ShardRange
-from monox_kit.store.shard import Array, ShardRecord, text_error
+from monox_kit.store.shard import Array, text_error
 from monox_kit.store.texts import decode_run, decode_text, decode_texts
 
 Places = Int64s | slice
@@ -37,7 +37,9 @@ class MappedArrays:
         self._done = done
         self._check_digests = check_digests
         self._digested: set[tuple[int, str]] = set()
-        self._record = lru_cache(_CACHED_RECORDS)(self._read_record)
+        self._record = lru_cache(_CACHED_RECORDS)(
+            lambda index: folder.read_shard(folder.manifest.shard(index))
+        )
         self._mapped = lru_cache(_num_mapped_files())(self._map_array)
 
     def array(self, index: int, name: str) -> Array:
@@ -144,9 +146,6 @@ class MappedArrays:
         for first, last in pairwise([0, *borders.tolist(), len(rows)]):
             shard = self.shard_of(int(ordered[first]))
             yield order[first:last], shard, ordered[first:last] - shard.start
-
-    def _read_record(self, index: int) -> ShardRecord:
-        return self._folder.read_shard(self._manifest.shard(index))
 
     def _map_array(self, index: int, name: str) -> Array:
         record = self._record(index)

@@ -15,7 +15,6 @@ from monox_kit.errors import CheckpointError, first_line
 from monox_kit.store.record import PlainFolder, typed
 from monox_kit.training.finite import first_not_finite
 from monox_kit.training.state import Parameters, Tensors
-from monox_kit.training.tensor_file import read_header
 
 DAMAGED = "The checkpoint is damaged."
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -29,9 +28,6 @@ def read_tensors(opened: PlainFolder, path: Path, entry: Any) -> Tensors:
         raise damaged(path, "its size and digest in the record", repr(entry)[:60])
     num_bytes = typed(entry, "bytes", int, path, DAMAGED)
     with opened.open_file(path.name, num_bytes) as stream:
-        # First, and in little memory: a file may be of any size.
-        read_header(stream, num_bytes, path)
-        stream.seek(0)
         content = stream.readall()
     found = hashlib.sha256(content).hexdigest()
     if found != entry["digest"]:
