@@ -16,9 +16,9 @@ from monox_kit.demo.environment import environment, weight_bytes
 from monox_kit.demo.own_data import REQUIRED_FILES, count_rows, require_files
 from monox_kit.demo.race import race_classifiers
 from monox_kit.demo.result import DemoReport
-from monox_kit.demo.stages import Stages, own_folder
+from monox_kit.demo.stages import Stages
 from monox_kit.digest import digest_file
-from monox_kit.durable import make_folder
+from monox_kit.durable import write_json
 from monox_kit.errors import CorpusError
 from monox_kit.evaluation import (
     EvaluateConfig,
@@ -36,11 +36,13 @@ from monox_kit.models.folder import open_folder
 from monox_kit.models.load import load_model
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
+from monox_kit.stage import holds_record
 from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian
 from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig, TeacherConfig
 from monox_kit.training.run import train_student, train_teacher
 
 METHODS = ("ce", "pl", "kd")
+_SETTINGS_FILE = "settings.json"
 # data, teacher, its export, label, 3 students, 4 evaluations, export, parity, 2 races
 _NUM_STAGES = 15
 _CHECK_ROWS = 100
@@ -68,8 +70,8 @@ def run_demo(config: DemoConfig, out: Path, *, progress: Progress | None = None)
         )
     for model in (config.teacher_model, config.student_model):
         open_folder(model, progress)
-    make_folder(out)
-    own_folder(out, {**asdict(config), "data": str(config.data or "debian")})
+    holds_record(out, _SETTINGS_FILE)
+    write_json(out / _SETTINGS_FILE, {**asdict(config), "data": str(config.data or "debian")})
     run = _Demo(config, out, Stages(out, _NUM_STAGES, progress), progress)
     return run.report()
 

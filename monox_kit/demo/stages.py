@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from monox_kit.digest import digest_json
 from monox_kit.durable import remove_folder, write_json
-from monox_kit.errors import ConfigError, OtherRun, StoreMismatch
+from monox_kit.errors import OtherRun, StoreMismatch
 from monox_kit.progress import Progress
+from monox_kit.stage import read_record
 
-SETTINGS_FILE = "settings.json"
 # What a summary tells of the run that gave it and of the place, and not of what the run left.
 _OF_THE_RUN = frozenset(
     {
@@ -97,18 +96,19 @@ class Stages:
             stage: runs it; what it returns must be plain JSON values.
         """
         kept = self._start(name)
-        digest = digest_json(inputs)
-        if kept.get("inputs_digest") == digest and kept.get("result") is not None:
+        inputs = _plain(inputs)
+        if kept.get("inputs") == inputs and kept.get("result") is not None:
             return self._reused(name, kept)
         started_s = time.perf_counter()
         result = _plain(stage())
-        return self._noted(name, started_s, result, inputs_digest=digest, inputs=_plain(inputs))
+        return self._noted(name, started_s, result, inputs=inputs)
 
     def _start(self, name: str) -> dict[str, Any]:
         """Number the stage; its record of an earlier run, empty where there is none."""
         self._started += 1
         self._progress.note(f"[{self._started}/{self._count}] {name}")
-        return _read(self._folder / f"{name}.json")
+        path = self._folder / f"{name}.json"
+        return read_record(path) if path.is_file() else {}
 
     def _reused(self, name: str, kept: Mapping[str, Any]) -> dict[str, Any]:
         self._progress.note(f"{name}: finished earlier, reused")
@@ -134,33 +134,3 @@ def _tells_of(kept: Any, result: Mapping[str, Any]) -> bool:
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as they read from a file."""
     return dict(json.loads(json.dumps(values)))
-
-
-def own_folder(out: Path, settings: Mapping[str, Any]) -> None:
-    """Mark `out` as a demo run's folder and record the settings of this one.
-
-    Raises:
-        ConfigError: files of something else stand there.
-    """
-    path = out / SETTINGS_FILE
-    if not path.is_file():
-        others = [entry.name for entry in out.iterdir() if not entry.name.startswith(".tmp-")]
-        if others:
-            raise ConfigError(
-                f"--out {out}: expected an empty folder or a demo run, found other files "
-                f"({others[0]}). Give another --out."
-            )
-    write_json(path, _plain(settings))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ConfigError(
-            f"{path}: expected a stage's record, found: {error}. Delete the file to run the "
-            "stage again."
-        ) from error
-    return value if isinstance(value, dict) else {}

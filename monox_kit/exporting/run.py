@@ -13,7 +13,7 @@ from monox_kit import __version__
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
-from monox_kit.durable import is_free, new_folder, write_json
+from monox_kit.durable import new_folder, write_json
 from monox_kit.errors import ConfigError, NotFinite
 from monox_kit.exporting.candidates import Candidate, Subject
 from monox_kit.exporting.config import AUTO, FORMS, ExportConfig
@@ -41,7 +41,6 @@ from monox_kit.models.folder import (
     BundleRecord,
     ModelFolder,
     open_folder,
-    require_same_run,
     write_record,
 )
 from monox_kit.models.load import EQUAL_LENGTHS, needs_equal_lengths, open_tokenizer
@@ -51,6 +50,7 @@ from monox_kit.models.scoring import Texts, score_texts, tokenize
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
 from monox_kit.progress import Progress, ProgressTask, Silent
+from monox_kit.stage import is_finished
 
 # Texts that every candidate is timed on, along the lengths of the check texts.
 _TIMING_ROWS = 48
@@ -109,8 +109,8 @@ def export_model(
     documents, calibration = _documents(config, tokenizer.max_length, progress)
     run = _fingerprint(config, source, tokenizer, [*documents, *calibration])
     with owned_folder(out):
-        if not is_free(out):
-            return _finished(out, run)
+        if (finished := _finished(out, run)) is not None:
+            return finished
         with progress.task(f"exporting {source.name}", None, "graphs") as task:
             task.detail("scoring the check texts with PyTorch")
             texts = tokenize(tokenizer, documents), tokenize(tokenizer, calibration)
@@ -343,14 +343,12 @@ def _fingerprint(
     }
 
 
-def _finished(out: Path, run: Mapping[str, Any]) -> ExportSummary:
-    """The summary of the equal run that already stands at `out`."""
-    if not (out / RECORD_FILE).is_file():
-        raise ConfigError(
-            f"{out}: the folder is there and holds no finished export. Give another --out."
-        )
-    record = BundleRecord.read(out / RECORD_FILE)
-    require_same_run(record.provenance.get("run", {}), run, out)
+def _finished(out: Path, run: Mapping[str, Any]) -> ExportSummary | None:
+    """The summary of the equal run that already stands at `out`; None where `out` is free."""
+    path = out / RECORD_FILE
+    record = BundleRecord.read(path) if path.is_file() else None
+    if not is_finished(out, record and record.provenance.get("run"), run) or record is None:
+        return None
     return ExportSummary(
         path=out,
         precision=record.precision,

@@ -20,8 +20,8 @@ from monox_kit.labelling.guard_learning import guard_sample_rows, learn_on_sampl
 from monox_kit.labelling.kept_scan import SAMPLE_ROWS, encode_scan, read_scan, scan_key
 from monox_kit.labelling.teacher import Labeller, TeacherModel
 from monox_kit.models.run_plan import RunPlan
-from monox_kit.models.tokenizer import kept_tokenization
 from monox_kit.progress import Progress
+from monox_kit.stage import kept_tokenization
 from monox_kit.store import StoreLocation, StoreManifest, store_location
 from monox_kit.store.format import STORE_FILE
 

@@ -24,11 +24,12 @@ from monox_kit.labelling.teacher import Labeller, TeacherModel
 from monox_kit.labelling.totals import Totals
 from monox_kit.labelling.windows import ShardWindow, shard_windows
 from monox_kit.models.run_plan import RunPlan
-from monox_kit.models.tokenizer import Tokenizer, kept_tokenization
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.overlap import Behind, ahead
 from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask, Silent
 from monox_kit.spinning import settle_spinning
+from monox_kit.stage import kept_tokenization
 from monox_kit.store import ShardBuilder, StoreManifest, StoreWriter, store_location
 
 

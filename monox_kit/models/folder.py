@@ -14,7 +14,6 @@ A bundle is an ordinary Hugging Face folder plus `monoxkit.json`, so other tools
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from typing import Any, Literal
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_json
 from monox_kit.durable import linked_folder
-from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError, ModelError, OtherRun
+from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError, ModelError
 from monox_kit.models.blueprint import (
     Blueprint,
     read_blueprint,
@@ -50,14 +49,13 @@ from monox_kit.models.record import (
     BundleRecord,
     write_record,
 )
-from monox_kit.models.tokenizer import TOKENIZATION_FIELDS, kept_tokenization
 from monox_kit.models.tokenizer_files import digested_names, find_tokenizer
 from monox_kit.models.weights import WEIGHTS_FILE, find_weights, tensor_shapes
 from monox_kit.progress import Progress, Silent
 
 __all__ = [
     "CARD_FILE", "CONFIG_FILE", "FP32_FILE", "ONNX_FILE", "RECORD_FILE", "Backend", "BundleRecord",
-    "ModelFolder", "open_folder", "require_same_run", "write_record",
+    "ModelFolder", "open_folder", "write_record",
 ]  # fmt: skip
 
 ONNX_DATA_FILE = "model.onnx.data"
@@ -69,20 +67,6 @@ FP32: Literal["fp32"] = "fp32"
 BF16: Literal["bf16"] = "bf16"
 
 _NONE: Mapping[str, ModelFile] = {}
-
-# What the fields of a run's fingerprint that are no settings mean to its user.
-_RUN_WORDS = {
-    "command": "the command",
-    "labels": "the label set (its digest)",
-    "labelled_digest": "the gold-labelled text (its digest)",
-    "dev_digest": "the text of --dev (its digest)",
-    "unlabelled_digest": "the text of --unlabelled (its digest)",
-    "check_digest": "the text of --check (its digest)",
-    "stores": "the logit stores (their digest)",
-    "model_digest": "the model (its digest)",
-    "tokenizer_digest": "the tokenizer (its digest)",
-    "graphs_version": "the version of the exporter",
-}
 
 
 @dataclass(frozen=True)
@@ -431,33 +415,3 @@ def _checked(config: dict[str, Any], file: ModelFile) -> dict[str, Any]:
             f"{str(architectures)[:80]!r}. Restore the file."
         )
     return config
-
-
-def require_same_run(found: Mapping[str, Any], given: Mapping[str, Any], where: Path) -> None:
-    """Check that what stands in a folder was made by the run that is asked for now.
-
-    Raises:
-        OtherRun: a field differs; the message names it and both values.
-        ModelError: texts are tokenized differently now.
-    """
-    # Runs of 0.1.0 do not say how they were tokenized, and another version may do it alike.
-    asked = {name: value for name, value in given.items() if name not in TOKENIZATION_FIELDS}
-    asked |= kept_tokenization(found, given, where)
-    # What others follow from comes first: another command's folder differs in every field, and
-    # another label set changes the digests of all labelled text.
-    first = ("command", "labels", "labelled_digest")
-    for key in (*first, *sorted({*found, *asked} - {*first})):
-        before, now = found.get(key), asked.get(key)
-        if before != now:
-            raise OtherRun(
-                f"{where}: an earlier run is there, and {_RUN_WORDS.get(key, f'`{key}`')} differs: "
-                f"{_shown_value(before)} then, {_shown_value(now)} now. Give another --out, or "
-                "delete the folder to start again."
-            )
-
-
-def _shown_value(value: Any) -> str:
-    """A setting as a message shows it; of a digest the beginning."""
-    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
-        return value[:12]
-    return "none" if value is None else repr(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -14,11 +14,11 @@ import numpy as np
 
 from monox_kit.data import Int64s
 from monox_kit.digest import digest_json
-from monox_kit.errors import ModelError
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
 from monox_kit.models.tokenizer_files import Padding, write_tokenizer
 from monox_kit.models.tokenizer_origin import read_tokenizer
+from monox_kit.stage import IDS_FIELD, LIBRARY_FIELD
 
 # A text is cut at this many characters per token of `max_length` before it is tokenized: a
 # megabyte costs what its first page costs. English needs 4 to 5, and long words at most 16.
@@ -26,11 +26,6 @@ CHARS_PER_TOKEN = 32
 # What the cut may change lies near it: the last word, and a choice of pieces before it. A text
 # whose last kept token ends in the last part before the cut is tokenized whole.
 _CUT_MARGIN = 0.25
-# Fields of fingerprints: a digest that runs must agree in, and what it was computed with, which
-# they need not.
-IDS_FIELD = "tokenizer_ids"
-LIBRARY_FIELD = "tokenized_with"
-TOKENIZATION_FIELDS = (IDS_FIELD, LIBRARY_FIELD)
 # What we write beside a model that we trained or exported.
 _RECORD_FILE = "monoxkit.json"
 
@@ -231,26 +226,6 @@ class Tokenizer:
         expected = f"a tokenizer that reads {len(texts)} texts"
         with as_model_errors(self._where, expected, "Check tokenizer.json."):
             return list(encode(inputs))
-
-
-def kept_tokenization(
-    begun: Mapping[str, Any], now: Mapping[str, Any], where: Path | str
-) -> dict[str, Any]:
-    """The fields of a begun run's fingerprint that tell how it was tokenized, none before 0.2.
-
-    Raises:
-        ModelError: texts are tokenized differently now, with the same files.
-    """
-    # Where the files differ too, that is what is to be said.
-    same_files = begun.get("tokenizer_digest") == now.get("tokenizer_digest")
-    if IDS_FIELD in begun and begun[IDS_FIELD] != now.get(IDS_FIELD) and same_files:
-        raise ModelError(
-            f"{where}: the run was begun under another tokenization: golden texts had ids of "
-            f"digest {str(begun[IDS_FIELD])[:12]} with {begun.get(LIBRARY_FIELD)}, now they have "
-            f"{str(now.get(IDS_FIELD))[:12]} with {now.get(LIBRARY_FIELD)}, from the same files. "
-            "Install the version that it was begun with, or begin again in another place."
-        )
-    return {name: begun[name] for name in TOKENIZATION_FIELDS if name in begun}
 
 
 def _share(lengths: list[int], budget: int) -> list[int]:

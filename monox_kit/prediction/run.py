@@ -6,7 +6,6 @@ an interrupted run goes on behind the last of them; the output appears whole, at
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,27 +17,19 @@ from monox_kit.corpora.corpus import Corpus, CorpusSummary
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.digest import digest_file
-from monox_kit.durable import (
-    make_folder,
-    new_file,
-    new_folder,
-    remove_folder,
-    remove_leftovers,
-    write_json,
-)
+from monox_kit.durable import make_folder, new_file, remove_folder, write_json
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.locks import owned_folder
-from monox_kit.models.folder import require_same_run
 from monox_kit.models.predict import Model
 from monox_kit.models.scoring import Truncation
 from monox_kit.prediction.config import PredictConfig, PredictSummary
 from monox_kit.prediction.rows import opened, predicted_table, write_tables
 from monox_kit.progress import Progress, Silent
+from monox_kit.stage import RUN_FILE, is_finished, read_record, work_folder
 
 # Rows of a part: what an interruption loses at most, and what is in memory at once.
 PART_ROWS = 4096
 _RECORD_SUFFIX = ".run.json"
-_PARTS_RECORD = "run.json"
 
 
 def predict(
@@ -107,46 +98,28 @@ class _Run:
         """The summary of the same run where it has finished; None where there is work to do.
 
         Raises:
-            ConfigError: something else stands at the output, or another run's output or parts.
+            ConfigError: something else stands at the output, or another run's output.
+            StorageError: its record cannot be read.
         """
-        if self._parts.is_dir():
-            self._require_same(self._parts / _PARTS_RECORD, self._parts)
+        if (self._parts / RUN_FILE).is_file():
             return None
-        if not self._out.exists():
+        kept = read_record(self._record) if self._record.is_file() else {}
+        if not is_finished(self._out, kept.get("run"), self._fingerprint):
             return None
-        if not self._record.is_file():
-            raise ConfigError(
-                f"{self._out}: expected no file yet, found one that predict did not write. Give "
-                "another output, or delete it."
-            )
-        summary = self._require_same(self._record, self._out)["summary"]
+        summary = kept["summary"]
         if digest_file(self._out) != summary["digest"]:
             raise ConfigError(
                 f"{self._out}: the file is not as {self._record.name} records it: it was changed "
                 "since. Move it away, then run again."
             )
+        remove_folder(self._parts)  # a kill while it was removed may have left some of it
         return PredictSummary(**{**summary, "path": str(self._out), "reused": True})
-
-    def _require_same(self, path: Path, where: Path) -> dict[str, Any]:
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            found = value["run"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{path}: expected the record of a run of predict, found: {error!r}. Delete it and "
-                f"{where} to start again."
-            ) from error
-        require_same_run(found, self._fingerprint, where)
-        return dict(value)
 
     def predict(self, progress: Progress) -> PredictSummary:
         """Predict the parts that are missing, then put all of them together."""
         import pyarrow.parquet as pq
 
-        if not self._parts.is_dir():
-            remove_leftovers(self._parts)
-            with new_folder(self._parts) as building:
-                write_json(building / _PARTS_RECORD, {"run": self._fingerprint})
+        work_folder(self._parts, self._fingerprint)
         num_parts, num_rows = len(self._scan.marks), self._scan.num_rows
         missing = [at for at in range(num_parts) if not self._part(at).is_file()]
         resumed = num_rows - sum(map(self._part_rows, missing))

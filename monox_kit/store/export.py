@@ -21,6 +21,7 @@ from monox_kit.durable import (
 )
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
+from monox_kit.stage import is_finished
 from monox_kit.store.contents import checked_contents
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import ShardRange
@@ -90,7 +91,8 @@ def export_store(
         )
     datasets = _datasets_package() if format == "datasets" else None
     rows = _Rows(LogitStore.open(folder), progress or Silent())
-    if not _is_export_of(out, format, rows.digest):
+    kept = _origin(out, format).get("digest")
+    if not is_finished(out, kept and {"store": kept}, {"store": rows.digest}):
         if datasets is None:
             _write_parquet(rows, out)
         else:
@@ -269,24 +271,6 @@ def _write_dataset(rows: _Rows, out: Path, datasets: Any) -> None:
         del dataset
         remove_folder(scratch)
         write_json(folder / _ORIGIN_FILE, rows.origin)
-
-
-def _is_export_of(out: Path, format: ExportFormat, digest: str) -> bool:
-    """Whether an export of the store with this digest stands at `out`; False where nothing does.
-
-    Raises:
-        ConfigError: something else stands there.
-    """
-    if not out.exists() or (format == "datasets" and out.is_dir() and not any(out.iterdir())):
-        return False
-    found = _origin(out, format).get("digest")
-    if found != digest:
-        what = "something else" if found is None else f"an export of the store {found[:16]}..."
-        raise ConfigError(
-            f"--out {out}: expected nothing yet, or an export of the store {digest[:16]}... in the "
-            f"format {format}, found {what}. Give another --out, or delete it."
-        )
-    return True
 
 
 def _origin(out: Path, format: ExportFormat) -> Mapping[str, Any]:

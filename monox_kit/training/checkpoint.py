@@ -32,9 +32,9 @@ from monox_kit.durable import (
     write_file,
 )
 from monox_kit.errors import CheckpointError, ConfigError, StoreError
-from monox_kit.models.folder import require_same_run
 from monox_kit.problem import MEASURES
 from monox_kit.progress import Progress, Silent
+from monox_kit.stage import require_same_run
 from monox_kit.store.record import (
     DIGEST_KEY,
     PlainFolder,

@@ -20,7 +20,6 @@ start afresh. Dropout is their noise here too.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,26 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.durable import (
-    make_folder,
-    new_folder,
-    remove_all_leftovers,
-    resolved,
-    write_json,
-)
-from monox_kit.errors import ConfigError, StorageError
+from monox_kit.durable import new_folder, resolved
+from monox_kit.errors import ConfigError
 from monox_kit.foreign import stored_name
 from monox_kit.labelling import LabelConfig, LabelSummary, label_corpus
 from monox_kit.locks import owned_folder
-from monox_kit.models.folder import (
-    CARD_FILE,
-    RECORD_FILE,
-    BundleRecord,
-    require_same_run,
-    write_record,
-)
+from monox_kit.models.folder import CARD_FILE, RECORD_FILE, BundleRecord, write_record
 from monox_kit.problem import measure_of
 from monox_kit.progress import Progress
+from monox_kit.stage import work_folder
 from monox_kit.training.card import model_card
 from monox_kit.training.config import DEV, ObjectiveConfig, StudentConfig
 from monox_kit.training.evaluate import mean_result, rank
@@ -58,7 +46,6 @@ from monox_kit.training.summary import TrainingSummary, finished_run
 from monox_kit.training.training_run import Prepared
 
 DEFAULT_ROUNDS = 2  # after round 0; the paper does not give its own
-_RUN_FILE = "run.json"
 
 
 def self_train(config: StudentConfig, out: Path, progress: Progress) -> TrainingSummary:
@@ -87,7 +74,9 @@ def self_train(config: StudentConfig, out: Path, progress: Progress) -> Training
         finished = finished_run(out, fingerprint)
         if finished is not None:
             return finished
-        rounds = _own_folder(out.parent / f"{out.name}.rounds", fingerprint)
+        # Another number of rounds shares them.
+        shared = {key: value for key, value in fingerprint.items() if key != "rounds"}
+        rounds = work_folder(out.parent / f"{out.name}.rounds", shared)
         progress.note(f"round 0 of {num_rounds}: gold labels")
         gold = _with_own_board(gold, 0)
         trained = [train_objective(gold, rounds / "round-00" / "model", progress=progress)]
@@ -159,35 +148,6 @@ def _fingerprint(
         "threshold": config.objective.threshold,
         "rounds": rounds,
     }
-
-
-def _own_folder(folder: Path, fingerprint: Mapping[str, Any]) -> Path:
-    """The folder of the rounds, marked as this run's; another number of rounds shares them.
-
-    Raises:
-        ConfigError: another run's rounds stand there, or something else.
-        StorageError: its record cannot be read.
-    """
-    path = folder / _RUN_FILE
-    ours = {key: value for key, value in fingerprint.items() if key != "rounds"}
-    if not path.is_file():
-        make_folder(folder)
-        if not all(entry.name.startswith(".tmp-") for entry in folder.iterdir()):
-            raise ConfigError(
-                f"{folder}: something is there already, and it is not the rounds of this run. Give "
-                "another --out."
-            )
-        remove_all_leftovers(folder)  # of a kill while the record was written
-        write_json(path, ours)
-        return folder
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise StorageError(
-            f"{path}: expected the record of a run, found: {error}. Delete {folder} to start again."
-        ) from error
-    require_same_run(found, json.loads(json.dumps(ours)), folder)
-    return folder
 
 
 def _labelling(text: CorpusConfig, student: TrainingSummary, device: str) -> LabelConfig:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monox_kit.durable import is_free
-from monox_kit.errors import ConfigError, ModelError
-from monox_kit.models.folder import RECORD_FILE, open_folder, require_same_run
+from monox_kit.errors import ModelError
+from monox_kit.models.folder import RECORD_FILE, BundleRecord, open_folder
+from monox_kit.stage import is_finished
 from monox_kit.training.state import Result
 
 
@@ -85,27 +84,18 @@ def finished_run(out: Path, fingerprint: Mapping[str, Any]) -> TrainingSummary |
         ConfigError: something else stands there, or another run.
         ModelError: the weights or the tokenizer are not those that the run left.
     """
-    if is_free(out):
+    path = out / RECORD_FILE
+    provenance = BundleRecord.read(path).provenance if path.is_file() else {}
+    run = provenance.get("run") if "content" in provenance else None
+    if not is_finished(out, run, fingerprint):
         return None
-    if not (out / RECORD_FILE).is_file():
-        raise ConfigError(
-            f"--out {out}: something is there already, and it is no model of a training run. Give "
-            "another --out."
-        )
-    record = open_folder(str(out.absolute())).record
-    if record is None or not {"run", "content"} <= record.provenance.keys():
-        raise ConfigError(
-            f"--out {out}: a model is there already, and it is not of a training run. Give another "
-            "--out."
-        )
-    require_same_run(record.provenance["run"], json.loads(json.dumps(fingerprint)), out)
     for name, found in content_digests(out).items():
-        wanted = record.provenance["content"][name]
+        wanted = provenance["content"][name]
         if found != wanted:
             raise ModelError(
                 f"{out}: expected {name} {wanted[:12]} as the finished run left it, found "
                 f"{found[:12]}: a file was changed or lost. Restore it, or delete the folder to "
                 "train again."
             )
-    values = {**record.provenance["summary"], "reused": True}
+    values = {**provenance["summary"], "reused": True}
     return TrainingSummary(path=out, **values)

@@ -22,13 +22,13 @@ from monox_kit.exporting.config import ExportConfig
 from monox_kit.exporting.run import export_model
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.run import label_corpus
-from monox_kit.models.folder import require_same_run
 from monox_kit.models.golden import GOLDEN_TEXTS
 from monox_kit.models.load import load_model
 from monox_kit.models.padding import EqualLengths, by_length
 from monox_kit.models.scoring import checked_logits, score
-from monox_kit.models.tokenizer import Tokenizer, kept_tokenization
+from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.prediction import PredictConfig, predict
+from monox_kit.stage import kept_tokenization, require_same_run
 from monox_kit.store import LogitStore
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.run import TeacherConfig, train_teacher

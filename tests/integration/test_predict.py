@@ -202,6 +202,10 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_returns(
     names = {path.name for path in tmp_path.iterdir()}
     assert {"out.jsonl", "out.jsonl.run.json"} <= names
     assert not [name for name in names if name.endswith(".parts")]
+    (tmp_path / ".out.jsonl.parts").mkdir()  # as a kill leaves it while the parts are removed
+    (tmp_path / ".out.jsonl.parts" / "000000002.parquet").write_bytes(b"")
+    assert predict(configured(folder), tmp_path / "out.jsonl").reused
+    assert not (tmp_path / ".out.jsonl.parts").exists()
 
 
 def test_what_another_program_wrote_is_left_alone(folder: Path, tmp_path: Path) -> None:

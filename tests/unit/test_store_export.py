@@ -195,16 +195,16 @@ def test_nothing_else_is_overwritten(tmp_path: Path, found: str) -> None:
     folder, out = write_store(tmp_path / "s"), tmp_path / "out"
     if found == "another store's export":
         export_store(write_store(tmp_path / "other", manifest(num_rows=5)), out)
-        reason = "found an export of the store "
+        reason = "store .* differs: [0-9a-f]{12} then"
     elif found == "a text file":
         out.write_text("precious")
-        reason = "found something else"
+        reason = "something is there"
     else:
         out.mkdir()
         (out / "precious").write_text("precious")
-        reason = "found something else"
+        reason = "something is there"
     before = tree(out) if out.is_dir() else out.read_bytes()
-    with pytest.raises(ConfigError, match=rf"--out .*/out: expected nothing yet, .* {reason}"):
+    with pytest.raises(ConfigError, match=rf"/out: .*{reason}"):
         export_store(folder, out)
     assert (tree(out) if out.is_dir() else out.read_bytes()) == before
 
