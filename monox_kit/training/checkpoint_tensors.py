@@ -20,6 +20,10 @@ DAMAGED = "The checkpoint is damaged."
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # Seed and offset, 8 bytes each. Source: CUDAGeneratorImpl::get_state of PyTorch.
 _CUDA_STATE_BYTES = 16
+# A safetensors file begins with its header's length, little endian; 10,000 tensors with names of
+# 100 letters have a header of 2 MB.
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 1 << 23
 
 
 def read_tensors(opened: PlainFolder, path: Path, entry: Any) -> Tensors:
@@ -32,6 +36,9 @@ def read_tensors(opened: PlainFolder, path: Path, entry: Any) -> Tensors:
     found = hashlib.sha256(content).hexdigest()
     if found != entry["digest"]:
         raise damaged(path, f"digest {str(entry['digest'])[:12]}", found[:12])
+    length = int.from_bytes(content[:_LENGTH_BYTES], "little")
+    if length > _MAX_HEADER_BYTES:  # the library itself takes 100 MB, and 20 times that in memory
+        raise damaged(path, f"a header of at most {_MAX_HEADER_BYTES} bytes", f"{length}")
     try:
         # Of the bytes that were checked: mapped from the file they could change or go under a run.
         return load(content)
