@@ -156,9 +156,10 @@ def fetch(
 
 def export(
     folder: Folder,
-    out: Annotated[str, typer.Option("--out", help="File, or folder for datasets, to write.")],
+    out: Annotated[str, typer.Option("--out", help="File to write.")],
     format: Annotated[
-        str, typer.Option("--format", help="parquet: one file; datasets: for load_from_disk.")
+        str,
+        typer.Option("--format", help="parquet; datasets.Dataset.from_parquet reads it too."),
     ] = "parquet",
     as_json: AsJson = False,
 ) -> None:
@@ -173,12 +174,7 @@ def export(
     from monox_kit.store import export_store
     from monoxkit_cli.render import RichProgress, emit
 
-    written = export_store(
-        Path(folder),
-        Path(out),
-        format,  # type: ignore[arg-type]  # checked by the library itself
-        RichProgress(),
-    )
+    written = export_store(Path(folder), Path(out), format, RichProgress())
     emit(written, as_json, lambda: _export_table(written))
 
 

@@ -1,23 +1,17 @@
-"""A store's rows for other programs: one Parquet file, or a folder of Hugging Face datasets."""
+"""A store's rows for other programs: one Parquet file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from monox_kit.durable import (
-    make_folder,
     new_file,
-    new_folder,
-    new_member,
-    remove_folder,
-    write_json,
 )
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
@@ -28,11 +22,9 @@ from monox_kit.store.format import ShardRange
 from monox_kit.store.reader import LogitStore
 from monox_kit.store.shard import Array
 
-ExportFormat = Literal["parquet", "datasets"]
-
-# Where an export says what it is an export of: a key of Parquet's metadata, and a file's name.
+PARQUET = "parquet"
+# The key of Parquet's metadata where an export says what it is an export of.
 _ORIGIN_KEY = b"monoxkit"
-_ORIGIN_FILE = "monoxkit-store.json"
 # Arrow's plain strings count their bytes in 32 bits, for a whole column of a shard.
 _MOST_STRING_BYTES = 2**31 - 1
 
@@ -42,15 +34,15 @@ class ExportedStore:
     """What an export wrote.
 
     Attributes:
-        path: the file or the folder.
-        format: of the two.
+        path: the file.
+        format: `parquet`.
         num_rows: its rows.
-        num_bytes: of the file, or of the folder's files.
+        num_bytes: its size.
         store_digest: of the store that it was made from.
     """
 
     path: str
-    format: ExportFormat
+    format: str
     num_rows: int
     num_bytes: int
     store_digest: str
@@ -63,7 +55,7 @@ class ExportedStore:
 def export_store(
     folder: Path,
     out: Path,
-    format: ExportFormat = "parquet",
+    format: str = PARQUET,
     progress: Progress | None = None,
 ) -> ExportedStore:
     """Write a finished store's rows for other programs; labels stand there by name and by index.
@@ -73,36 +65,30 @@ def export_store(
 
     Args:
         folder: the store's folder.
-        out: the file (`parquet`) or folder (`datasets`) to write.
-        format: `parquet` is one file with a row group for each shard, `datasets` a folder for
-            `datasets.load_from_disk`.
+        out: the file to write.
+        format: `parquet`, one file with a row group for each shard.
         progress: where progress is reported.
 
     Raises:
-        ConfigError: there is no such format, `out` is something else, or the package `datasets` is
-            not installed.
+        ConfigError: there is no such format, or `out` is something else.
         StoreIncomplete: labelling has not finished.
         StoreCorrupt: a file of the store is not as its record says.
         StorageError: the disk refused.
     """
-    if format not in get_args(ExportFormat):
+    if format != PARQUET:
         raise ConfigError(
-            f"--format: expected parquet or datasets, found {format!r}. Give one of the two."
+            f"`format`: expected parquet, found {format!r}. Write parquet: Hugging Face datasets "
+            f"reads its columns and classes with datasets.Dataset.from_parquet({str(out)!r})."
         )
-    datasets = _datasets_package() if format == "datasets" else None
     rows = _Rows(LogitStore.open(folder), progress or Silent())
-    kept = _origin(out, format).get("digest")
+    kept = _exported_digest(out)
     if not is_finished(out, kept and {"store": kept}, {"store": rows.digest}):
-        if datasets is None:
-            _write_parquet(rows, out)
-        else:
-            _write_dataset(rows, out, datasets)
-    files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
+        _write_parquet(rows, out)
     return ExportedStore(
         path=str(out),
         format=format,
         num_rows=rows.num_rows,
-        num_bytes=sum(path.stat().st_size for path in files),
+        num_bytes=out.stat().st_size,
         store_digest=rows.digest,
     )
 
@@ -252,60 +238,12 @@ def _write_parquet(rows: _Rows, out: Path) -> None:
             writer.write_table(table, row_group_size=table.num_rows)
 
 
-def _write_dataset(rows: _Rows, out: Path, datasets: Any) -> None:
-    """Write the rows as Arrow first, from where `datasets` maps them and writes them its way."""
-    import pyarrow as pa
+def _exported_digest(out: Path) -> str | None:
+    """The digest of the store that `out` is an export of; None where it is none."""
+    import pyarrow.parquet as pq
 
-    with new_folder(out) as folder:
-        scratch = folder / ".scratch"
-        make_folder(scratch)
-        with (
-            new_member(scratch / "rows.arrow") as stream,
-            pa.ipc.new_stream(stream, rows.schema) as writer,
-        ):
-            for table in rows.tables():
-                writer.write_table(table)
-        with _no_bars(datasets):
-            dataset = datasets.Dataset.from_file(str(scratch / "rows.arrow"))
-            dataset.save_to_disk(str(folder))
-        del dataset
-        remove_folder(scratch)
-        write_json(folder / _ORIGIN_FILE, rows.origin)
-
-
-def _origin(out: Path, format: ExportFormat) -> Mapping[str, Any]:
-    """What an export at `out` remembers; nothing where there is none."""
     try:
-        if format == "parquet":
-            import pyarrow.parquet as pq
-
-            content = (pq.read_schema(out).metadata or {}).get(_ORIGIN_KEY, b"{}")
-        else:
-            content = (out / _ORIGIN_FILE).read_bytes()
-        value = json.loads(content)
-    except (OSError, ValueError):  # Arrow's errors are ValueErrors
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _datasets_package() -> Any:
-    try:
-        import datasets  # an extra
-    except ImportError as error:
-        raise ConfigError(
-            "--format datasets: expected the package datasets, found none. "
-            'Run `pip install "monoxkit[hub]"`, or give --format parquet.'
-        ) from error
-    return datasets
-
-
-@contextmanager
-def _no_bars(datasets: Any) -> Iterator[None]:
-    """Keep `datasets` from drawing its own bars, which are the whole process's setting."""
-    were_off = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_off:
-            datasets.enable_progress_bars()
+        origin = json.loads((pq.read_schema(out).metadata or {})[_ORIGIN_KEY])
+        return str(origin["digest"])
+    except (OSError, ValueError, KeyError, TypeError):  # Arrow's errors are ValueErrors
+        return None

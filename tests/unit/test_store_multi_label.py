@@ -160,8 +160,10 @@ def test_an_export_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 def test_datasets_reads_lists_of_class_labels(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")
-    export_store(write_store(tmp_path / "s"), tmp_path / "out", "datasets")
-    found = datasets.load_from_disk(str(tmp_path / "out"))
+    export_store(write_store(tmp_path / "s"), tmp_path / "s.parquet")
+    found = datasets.Dataset.from_parquet(
+        str(tmp_path / "s.parquet"), cache_dir=str(tmp_path / "cache")
+    )
     assert found.features["label_index"].feature.names == list(LABELS.names)
     assert found["label"][3] == [*(names_of(GOLD[3]) or ())]
 
