@@ -6,7 +6,7 @@ Python calls (`monox_kit.door`) and the command line's options are both made fro
 nothing is written twice.
 
 Messages name a setting in backticks, such as `guard_rows`; the command line shows it as the option
-that its user typed, --guard-rows.
+that its user typed, `guard_rows`.
 """
 
 from __future__ import annotations

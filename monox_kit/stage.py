@@ -27,9 +27,9 @@ _RUN_WORDS = {
     "command": "the command",
     "labels": "the label set (its digest)",
     "labelled_digest": "the gold-labelled text (its digest)",
-    "dev_digest": "the text of --dev (its digest)",
-    "unlabelled_digest": "the text of --unlabelled (its digest)",
-    "check_digest": "the text of --check (its digest)",
+    "dev_digest": "the text of `dev` (its digest)",
+    "unlabelled_digest": "the text of `unlabelled` (its digest)",
+    "check_digest": "the text of `check` (its digest)",
     "store": "the logit store (its digest)",
     "stores": "the logit stores (their digest)",
     "model_digest": "the model (its digest)",
@@ -130,7 +130,7 @@ def require_same_run(found: Mapping[str, Any], given: Mapping[str, Any], where: 
         if before != now:
             raise OtherRun(
                 f"{where}: an earlier run is there, and {_RUN_WORDS.get(key, f'`{key}`')} differs: "
-                f"{_shown_value(before)} then, {_shown_value(now)} now. Give another --out, or "
+                f"{_shown_value(before)} then, {_shown_value(now)} now. Give another `out`, or "
                 "delete the folder to start again."
             )
 

@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Annotated, Final, NoReturn, TextIO
+from typing import Annotated, Any, Final, NoReturn, TextIO
 
 import typer
 
@@ -159,7 +159,10 @@ def _run(given: list[str]) -> int:
     command = typer.main.get_command(build_app(given))
     try:
         code = command.main(
-            args=spread(given), prog_name="monoxkit", standalone_mode=False, obj=given
+            args=spread(given, _several(command, given)),
+            prog_name="monoxkit",
+            standalone_mode=False,
+            obj=given,
         )
     except USAGE_ERROR as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: its help is the answer
@@ -170,6 +173,13 @@ def _run(given: list[str]) -> int:
         code = gone.code
     sys.stdout.flush()
     return code if isinstance(code, int) else 0
+
+
+def _several(command: Any, arguments: Sequence[str]) -> set[str]:
+    """The options of the command that is called which take several values after one name."""
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    return {name for each in command.params if each.multiple for name in each.opts}
 
 
 def _open_streams() -> None:

@@ -1,4 +1,4 @@
-"""Which language a row is in: its column, `--language`, its file's name, its hub configuration."""
+"""Which language a row is in: its column, `language`, its file's name, its hub configuration."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def require_files(folder: Path) -> None:
     if missing:
         found = ", ".join(sorted(path.name for path in folder.glob("*.json*"))) or "none of them"
         raise CorpusError(
-            f"--data {folder}: expected {', '.join(REQUIRED_FILES)} and test.LANG.jsonl, found "
+            f"`data` {folder}: expected {', '.join(REQUIRED_FILES)} and test.LANG.jsonl, found "
             f"{found}. Write the missing files; docs/data-debian.md has an example of each."
         )
 

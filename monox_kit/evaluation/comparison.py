@@ -265,7 +265,7 @@ def _scored(
     progress: Progress,
 ) -> Scored:
     for language, rows in documents.items():
-        model.folder.require_pairs(rows[0].text_pair is not None, f"--test, language {language}")
+        model.folder.require_pairs(rows[0].text_pair is not None, f"`test`, language {language}")
     logits = score_languages(model, documents, config, progress).logits
     return Scored(model.classifier.labels, logits)
 

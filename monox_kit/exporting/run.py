@@ -290,7 +290,7 @@ def _documents(
     wanted = config.check_rows + config.calibration_rows
     if config.check is None:
         progress.note(
-            "no --check text is given: quantizers learn from, and graphs are checked and timed on, "
+            "no `check` text is given: quantizers learn from, and graphs are checked and timed on, "
             "built-in sentences in many languages"
         )
         found = check_documents(max_length)
@@ -303,7 +303,7 @@ def _documents(
     found = list(islice(rows, wanted))
     if len(found) < 2:
         raise ConfigError(
-            f"--check: {' '.join(config.check.paths)}: at least 2 rows are needed, one for "
+            f"`check`: {' '.join(config.check.paths)}: at least 2 rows are needed, one for "
             f"quantizers to learn from and one to check on, and there is {len(found)}. Give more "
             "text."
         )
@@ -311,7 +311,7 @@ def _documents(
     if len(found) < wanted:
         count = min(count, max(1, len(found) // 4))
         progress.note(
-            f"--check has {len(found)} rows: quantizers learn from {count}, graphs are checked on "
+            f"`check` has {len(found)} rows: quantizers learn from {count}, graphs are checked on "
             f"{min(len(found) - count, config.check_rows)} others"
         )
     return found[:-count][: config.check_rows], found[-count:]

@@ -81,12 +81,12 @@ class Search:
             if source.rejected is None and config.precision != FP32:
                 asked = self._try(config.precision, form, config.provider)
             if asked.rejected is None:
-                self._reject_others(asked, f"--precision {config.precision} was asked for")
+                self._reject_others(asked, f"`precision` {config.precision} was asked for")
                 return asked
             if asked is not source and asked.cause is None:
                 raise GateError(
-                    f"{self._subject.folder.name}: {asked.rejected} Use --precision fp32, or a "
-                    "smaller --min-agreement."
+                    f"{self._subject.folder.name}: {asked.rejected} Use `precision` fp32, or a "
+                    "smaller `min_agreement`."
                 )
             if form != forms[-1]:
                 self._progress.note(f"{asked.name}: {asked.rejected} Trying the next graph form.")
@@ -180,7 +180,7 @@ class Search:
         if candidate.precision != FP32 and found.argmax < least:
             reason_or_none = (
                 f"It gives PyTorch's label on {found.argmax:.1%} of {found.num_texts} texts; "
-                f"--min-agreement asks for {least:.1%}."
+                f"`min_agreement` asks for {least:.1%}."
             )
         if reason_or_none is None and self._config.precision == AUTO:
             self._graphs[candidate.name] = graph  # to be timed
@@ -230,7 +230,7 @@ class Search:
             "docs/models.md lists the families that can be exported; a PyTorch folder is labelled "
             "with and evaluated as it is."
             if graph is None
-            else "Leave --graph out, to let the other forms be tried."
+            else "Leave `graph` out, to let the other forms be tried."
         )
         return ModelError(
             f"{self._subject.folder.name}: {type(model).__name__} cannot be exported as "

@@ -98,8 +98,8 @@ def read_begun(job: LabelJob) -> Begun | None:
     begun = job.location.begun()
     if begun is None and job.config.shard_range is not None:
         raise StoreNotBegun(
-            f"{job.location}: --shard-range needs a store that has been begun, and nobody has "
-            "begun this one. Run the same command once with --begin in place of --shard-range, "
+            f"{job.location}: `shard_range` needs a store that has been begun, and nobody has "
+            "begun this one. Run the same command once with `begin` in place of `shard_range`, "
             "then start the jobs that label its parts."
         )
     if begun is None:

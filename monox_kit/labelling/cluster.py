@@ -126,8 +126,8 @@ def _most_workers(
         wanted = ", ".join(f"{need} {name}" for name, need in needs.items() if need)
         found = ", ".join(f"{room.get(name, 0):g} {name}" for name, need in needs.items() if need)
         raise ClusterError(
-            f"ray: expected room for a worker of {wanted}, found {found}. Give fewer --sessions "
-            "and --threads, or --workers where the cluster grows by itself."
+            f"ray: expected room for a worker of {wanted}, found {found}. Give fewer `sessions` "
+            "and `threads`, or `workers` where the cluster grows by itself."
         )
     return config.workers or fitting
 
@@ -190,8 +190,8 @@ def _require_loopback(ray: ModuleType) -> None:
     address = ray.get_runtime_context().gcs_address
     if not address.startswith(f"{LOOPBACK}:"):
         raise ClusterError(
-            f"--engine ray: this version of Ray listens at {address}, where other machines reach "
-            "it. Leave --engine ray out, or give the --address of a cluster that you started."
+            f"`engine` ray: this version of Ray listens at {address}, where other machines reach "
+            "it. Leave `engine` ray out, or give the `address` of a cluster that you started."
         )
 
 
@@ -229,7 +229,7 @@ def _address(asked: str | None) -> str:
     address = asked or os.environ.get(_ADDRESS_VARIABLE) or _OWN
     if "://" in address:
         raise ClusterError(
-            f"--address {address}: expected HOST:PORT of a cluster's head, or auto, found an "
+            f"`address` {address}: expected HOST:PORT of a cluster's head, or auto, found an "
             "address of Ray Client. Run the command on a machine of the cluster."
         )
     return address
@@ -250,22 +250,22 @@ def _found_here() -> str:
     if num_foreign:
         found += f" (other users have {num_foreign} processes of Ray here)"
     raise ClusterError(
-        f"--address auto: expected one Ray cluster of this user on this machine, found {found}. "
-        "Give HOST:PORT of the one that you mean, or leave --address out to use this machine alone."
+        f"`address` auto: expected one Ray cluster of this user on this machine, found {found}. "
+        "Give HOST:PORT of the one that you mean, or leave `address` out to use this machine alone."
     )
 
 
 def _no_cluster(address: str, error: Exception, logs: Path | None = None) -> ClusterError:
     step = (
         "Start one with `ray start --head`, set RAY_AUTH_MODE=token where it asks for a token, or "
-        "leave --address out to use this machine alone"
+        "leave `address` out to use this machine alone"
     )
     if "AF_UNIX" in str(error):
         step = "Give Ray a folder with a shorter path in the variable RAY_TMPDIR"
     elif logs is not None:
-        step = f"See the logs below {logs}, or leave --engine ray out"
+        step = f"See the logs below {logs}, or leave `engine` ray out"
     return ClusterError(
-        f"--address {address}: expected a Ray cluster, found: {first_line(error).rstrip('.')}. "
+        f"`address` {address}: expected a Ray cluster, found: {first_line(error).rstrip('.')}. "
         f"{step}."
     )
 
@@ -275,7 +275,7 @@ def _require_same(ray: ModuleType, asked: str | None) -> None:
     found = ray.get_runtime_context().gcs_address
     if asked not in (None, _AUTO, found):
         raise ClusterError(
-            f"--address {asked}: expected this process to be free, found it connected to {found}. "
+            f"`address` {asked}: expected this process to be free, found it connected to {found}. "
             "Call ray.shutdown() first, or leave the address out."
         )
 

@@ -175,7 +175,7 @@ def _require_finite(logits: Mapping[str, Logits]) -> None:
     for name, values in logits.items():
         if not np.isfinite(values).all():
             raise ModelError(
-                f"--guard: expected finite logits of the {name} graph, found others. "
+                f"`guard`: expected finite logits of the {name} graph, found others. "
                 "Export the model again."
             )
 
@@ -184,8 +184,8 @@ def _require_within_reach(max_kl: float, alone: float, precision: RunPrecision) 
     """Check that a mean divergence can be kept: what computes again has one of its own."""
     if alone > max_kl:
         raise ConfigError(
-            f"--guard-kl: expected at least {alone:.1e}, which {precision} alone has on the "
-            f"sample, found {max_kl:g}. Give that, or --guard-precision fp32."
+            f"`guard_kl`: expected at least {alone:.1e}, which {precision} alone has on the "
+            f"sample, found {max_kl:g}. Give that, or `guard_precision` fp32."
         )
 
 

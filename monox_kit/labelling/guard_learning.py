@@ -79,8 +79,8 @@ def _half_rows(scan: CorpusSummary, config: LabelConfig) -> int:
     rows = asked or min(_MOST_ROWS, max(_LEAST_ROWS, scan.num_rows // _FRACTION))
     available = len(scan.sample) // 2
     if rows > available and (asked is not None or available < _LEAST_GIVEN_ROWS):
-        option = "--guard" if asked is None else f"--guard-rows {asked}"
-        fewer = f"--guard-rows {available}, or " if available >= _LEAST_GIVEN_ROWS else ""
+        option = "`guard`" if asked is None else f"`guard_rows` {asked}"
+        fewer = f"`guard_rows` {available}, or " if available >= _LEAST_GIVEN_ROWS else ""
         raise ConfigError(
             f"{option}: expected a corpus of at least {2 * (asked or _LEAST_GIVEN_ROWS)} rows, "
             f"for two halves that audit each other, found {scan.num_rows}. Next: {fewer}"
@@ -104,7 +104,7 @@ def _tell(guard: Guard, progress: Progress) -> None:
     if guard.audit_agreement < guard.target:
         progress.note(
             f"guard: on the {guard.audit_rows} audited rows, fewer labels agree than the requested "
-            f"{guard.target:.2%}. Give more --guard-rows, or a graph that agrees better."
+            f"{guard.target:.2%}. Give more `guard_rows`, or a graph that agrees better."
         )
     if guard.max_kl is not None and guard.audit_mean_kl > guard.max_kl:
         progress.note(

@@ -206,7 +206,7 @@ class Scheduler:
             raise ClusterError(
                 f"shard {shard.name}: expected a worker to label it, found {_MOST_ATTEMPTS} that "
                 f"were lost over it, the last one: {_why(error)}. Give workers more memory or "
-                "smaller --batch-tokens, then run the same command again."
+                "smaller `batch_tokens`, then run the same command again."
             ) from error
         self._waiting.append(shard)
 
@@ -258,7 +258,7 @@ class Scheduler:
         elif now - self._nobody_since > _MOST_PENDING_S:
             raise ClusterError(
                 f"ray: expected a worker within {_MOST_PENDING_S:.0f} s, found none: the cluster "
-                "has no room for it. Stop what else runs there, or give fewer --threads."
+                "has no room for it. Stop what else runs there, or give fewer `threads`."
             )
 
     def _lose(self, worker: Any) -> None:

@@ -69,14 +69,14 @@ class TeacherModel:
         """
         if self.folder.run_precision == BF16:
             raise ConfigError(
-                f"--guard-precision bf16: expected a bundle in another precision, found "
+                f"`guard_precision` bf16: expected a bundle in another precision, found "
                 f"{self.folder.path} in bf16, which its guard computes again in fp32. Leave it out."
             )
         try:
             require_bf16(self.provider)
         except ProviderError as error:
             raise ProviderError(
-                f"--guard-precision {error} A store that was begun with it is finished on machines "
+                f"`guard_precision` {error} A store that was begun with it is finished on machines "
                 "that have it."
             ) from error
 

@@ -98,5 +98,5 @@ def _changed(corpus: Corpus, num_rows: int) -> CorpusError:
     return CorpusError(
         f"{', '.join(corpus.files)}: expected the {num_rows} rows that were checked before "
         "labelling, found other content. The corpus changed while it was labelled, or since the "
-        "run that checked it: put it back, or run again with a new --store."
+        "run that checked it: put it back, or run again with a new `store`."
     )

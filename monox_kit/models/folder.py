@@ -144,7 +144,7 @@ class ModelFolder:
             own = replace(own, problem_type=given.problem_type)
         is_named = are_named(own.names) or own.problem_type != given.problem_type
         if is_named or len(given) != len(own):
-            given.require_equal(own, "--labels", self.name)
+            given.require_equal(own, "`labels`", self.name)
         return given
 
     def require_pairs(self, has_pairs: bool, where: str) -> None:
@@ -158,7 +158,7 @@ class ModelFolder:
         kinds = {True: "text pairs", False: "single texts"}
         raise CorpusError(
             f"{where}: expected {kinds[not has_pairs]}, as {self.name} was trained on, found "
-            f"{kinds[has_pairs]}. Check --pair-column."
+            f"{kinds[has_pairs]}. Check `pair_column`."
         )
 
     @property
@@ -304,12 +304,12 @@ class ModelFolder:
             return
         if self.record is not None and self.record.precision == FP32:
             raise ConfigError(
-                f"--guard: expected a bundle in a reduced precision, found {self.name} in fp32, "
-                "which needs no guard. Leave --guard out."
+                f"`guard`: expected a bundle in a reduced precision, found {self.name} in fp32, "
+                "which needs no guard. Leave `guard` out."
             )
         raise ConfigError(
-            f"--guard: expected {FP32_FILE} in {self.path}, found none. Export the model again "
-            "without --drop-fp32."
+            f"`guard`: expected {FP32_FILE} in {self.path}, found none. Export the model again "
+            "without `drop_fp32`."
         )
 
     def resolve_max_length(self, asked: int | None) -> int:
@@ -321,8 +321,8 @@ class ModelFolder:
         limit = self.max_positions
         if asked is not None and limit is not None and asked > limit:
             raise ConfigError(
-                f"--max-length: expected at most {limit} tokens for {self.name}, found {asked}. "
-                "Give a smaller --max-length or a model with more positions."
+                f"`max_length`: expected at most {limit} tokens for {self.name}, found {asked}. "
+                "Give a smaller `max_length` or a model with more positions."
             )
         if asked is not None:
             return asked

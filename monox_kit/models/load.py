@@ -144,8 +144,8 @@ def require_length(
         checked_logits(classifier, pad_batch(encoded, rows, tokenizer.padding), rows)
     except ModelError as error:
         raise ConfigError(
-            f"--max-length: {folder.name} cannot score a text of {longest} tokens. {error} "
-            "Give a smaller --max-length or a model with more positions."
+            f"`max_length`: {folder.name} cannot score a text of {longest} tokens. {error} "
+            "Give a smaller `max_length` or a model with more positions."
         ) from error
 
 
@@ -238,13 +238,13 @@ def require_runnable(backend: Backend, provider: str, device: str) -> None:
     """
     if backend == "onnx" and device != "cpu":
         raise ConfigError(
-            f"--device {device}: it is for PyTorch models, and this is an ONNX bundle. Give "
-            "--provider instead."
+            f"`device` {device}: it is for PyTorch models, and this is an ONNX bundle. Give "
+            "`provider` instead."
         )
     if backend == "torch" and provider != "cpu":
         raise ConfigError(
-            f"--provider {provider}: it is for ONNX bundles, and this is a PyTorch model. Give "
-            "--device instead, or export the model."
+            f"`provider` {provider}: it is for ONNX bundles, and this is a PyTorch model. Give "
+            "`device` instead, or export the model."
         )
     if backend == "onnx":
         from monox_kit.models.onnx_backend import require_provider

@@ -160,7 +160,7 @@ def require_provider(provider: str) -> str:
         extra = _EXTRAS.get(provider)
         step = f'pip install "monoxkit[{extra}]"' if extra else f"one of {', '.join(PROVIDERS)}"
         raise ProviderError(
-            f"--provider {provider}: expected an installed execution provider, found "
+            f"`provider` {provider}: expected an installed execution provider, found "
             f"{', '.join(installed)}. Next: {step}"
         )
     return PROVIDERS[provider]
@@ -181,7 +181,7 @@ def require_bf16(provider: str) -> None:
         return
     if provider != "openvino":
         raise ProviderError(
-            f"bf16: expected --provider openvino, which alone multiplies float32 weights in it, "
+            f"bf16: expected `provider` openvino, which alone multiplies float32 weights in it, "
             f"found {provider}. Give that provider, or use a bundle in another precision."
         )
     raise ProviderError(
@@ -242,7 +242,7 @@ def open_session(
         ) from error
     if name not in session.get_providers():
         raise ProviderError(
-            f"--provider {provider}: expected it to run the graph, found that onnxruntime fell "
+            f"`provider` {provider}: expected it to run the graph, found that onnxruntime fell "
             f"back to {', '.join(session.get_providers())}. Check its drivers: monoxkit doctor."
         )
     return session

@@ -57,7 +57,7 @@ class Truncation:
             return
         progress.note(
             f"{self.num_truncated_rows:,} of {self.num_rows:,} {rows} were truncated to "
-            f"{max_length} tokens and lost {self.num_truncated_tokens:,} tokens; --max-length "
+            f"{max_length} tokens and lost {self.num_truncated_tokens:,} tokens; `max_length` "
             "sets the limit"
         )
 
@@ -222,7 +222,7 @@ def checked_logits(classifier: Classifier, batch: TokenBatch, rows: Int64s) -> L
         raise ModelError(
             f"{_shown_rows(rows)}: the model broke off on a batch of {len(rows)} texts, up to "
             f"{batch.input_ids.shape[1]} tokens each: {type(error).__name__}: {first_line(error)}. "
-            "Give a smaller --batch-tokens if memory ran out; else look for what sets these rows "
+            "Give a smaller `batch_tokens` if memory ran out; else look for what sets these rows "
             "apart."
         ) from error
     wanted = (len(rows), len(classifier.labels))

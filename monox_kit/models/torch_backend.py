@@ -227,8 +227,8 @@ def require_device(device: str) -> None:
     asked = re.fullmatch(r"cuda(?::(\d+))?", device)
     if asked is None or int(asked[1] or 0) >= count:
         raise ProviderError(
-            f"--device {device}: expected a device of this machine, found cpu and {count} CUDA "
-            "devices. Give --device cpu, or install a CUDA build of torch."
+            f"`device` {device}: expected a device of this machine, found cpu and {count} CUDA "
+            "devices. Give `device` cpu, or install a CUDA build of torch."
         )
 
 

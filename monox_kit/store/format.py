@@ -112,7 +112,7 @@ class StoreManifest:
         if type(self.has_pairs) is not bool:
             raise _invalid("has_pairs true or false", self.has_pairs, "Give one of them")
         if self.num_shards > MAX_SHARDS:
-            raise _invalid(f"at most {MAX_SHARDS} shards", self.num_shards, "Raise --shard-rows")
+            raise _invalid(f"at most {MAX_SHARDS} shards", self.num_shards, "Raise `shard_rows`")
         for key, value in self.fingerprint.items():
             if not isinstance(key, str) or not isinstance(value, Scalar):
                 raise _invalid(f"a plain fingerprint value {key!r}", value, "Give text or a number")
@@ -151,7 +151,7 @@ class StoreManifest:
         """
         if shards.step != 1 or not 0 <= shards.start <= shards.stop <= self.num_shards:
             raise ConfigError(
-                f"--shard-range: expected shards within 0:{self.num_shards}, found "
+                f"`shard_range`: expected shards within 0:{self.num_shards}, found "
                 f"{shards.start}:{shards.stop}. The first number counts from 0, the second one is "
                 "behind the last."
             )
@@ -221,7 +221,7 @@ class StoreManifest:
         raise StoreMismatch(
             f"{where}: expected {key} {here} as this store was begun with, found "
             f"{there} in this run.{more} Run with the store's own settings, or give "
-            "another --store."
+            "another `store`."
         )
 
 

@@ -140,7 +140,7 @@ def store_location(store: Path | str, staging: str | None = None) -> StoreLocati
         return _Url(url, None if staging is None else staging_root(staging))
     if staging is not None:
         raise ConfigError(
-            f"--staging {staging}: only a store at a URL has one, and {store} is a folder. Leave "
+            f"`staging` {staging}: only a store at a URL has one, and {store} is a folder. Leave "
             "it out."
         )
     return _Folder(Path(store))

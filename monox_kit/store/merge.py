@@ -111,7 +111,7 @@ def _require_parts(parts: Sequence[Path], out: Path) -> None:
     for part in parts:
         if part.resolve() == out.resolve():
             raise ConfigError(
-                f"--out {out}: it is one of the parts, which are only read. Give a new folder."
+                f"`out` {out}: it is one of the parts, which are only read. Give a new folder."
             )
 
 
@@ -122,7 +122,7 @@ def _require_same_begun(out: Path, manifest: StoreManifest) -> None:
         key, here, there = differing[0]
         raise StoreMismatch(
             f"{out / STORE_FILE}: expected {key} {here} as this store was begun with, found "
-            f"{there} for these parts. Give another --out, or the parts it was begun from."
+            f"{there} for these parts. Give another `out`, or the parts it was begun from."
         )
 
 

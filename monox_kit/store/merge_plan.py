@@ -90,7 +90,7 @@ class PartsOfOne:
         self._holders: dict[int, Source] = {}
         if shard_rows not in (None, self.manifest.shard_rows):
             raise ConfigError(
-                f"--shard-rows {shard_rows}: expected {self.manifest.shard_rows}, as the parts of "
+                f"`shard_rows` {shard_rows}: expected {self.manifest.shard_rows}, as the parts of "
                 "one store have, found another number. Leave it out."
             )
         for source in sources:
@@ -103,7 +103,7 @@ class PartsOfOne:
             raise StoreIncomplete(
                 f"store merge: expected each of the {self.manifest.num_shards} shards in one of "
                 f"the parts, found none of {', '.join(ranges[:8])}{more}. Label them with "
-                f"--shard-range {ranges[0]}, or give the parts that hold them."
+                f"`shard_range` {ranges[0]}, or give the parts that hold them."
             )
 
     def pieces(self, shard: ShardRange) -> Iterator[Piece]:
@@ -229,7 +229,7 @@ def _require_other_corpus(corpora: dict[object, Source], source: Source) -> None
     raise StoreMismatch(
         f"{source.path / STORE_FILE}: same corpus as {earlier.path}, but {key} is {there} here and "
         f"{here} there. Stores of one corpus can be merged only if they were begun with the same "
-        "settings; with --guard, begin each with a copy of the first one's store.json."
+        "settings; with `guard`, begin each with a copy of the first one's store.json."
     )
 
 

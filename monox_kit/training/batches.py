@@ -106,7 +106,7 @@ class Batches:
         """
         if config.batch_tokens is not None and config.batch_tokens < tokenizer.max_length:
             raise ConfigError(
-                f"--batch-tokens: {config.batch_tokens} is less than --max-length, "
+                f"`batch_tokens`: {config.batch_tokens} is less than `max_length`, "
                 f"{tokenizer.max_length}. A step must hold at least one whole text: give more."
             )
         self._rows, self._tokenizer, self._workers = rows, tokenizer, config.workers

@@ -185,7 +185,7 @@ class Checkpoints:
             if not _is_ours(path):
                 raise ConfigError(
                     f"{self._folder}: it is for checkpoints, and holds {path.name}. Move that "
-                    "away, or give another --out."
+                    "away, or give another `out`."
                 )
 
     def _steps(self) -> list[Path]:

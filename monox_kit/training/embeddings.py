@@ -90,13 +90,13 @@ def install(model: Any, ids: Int64s) -> None:
     ]
     if len(names) > 1:
         raise ConfigError(
-            f"--embeddings sparse: expected a word embedding with one use, found it shared by "
-            f"{' and '.join(names)}. Use --embeddings frozen or full."
+            f"`embeddings` sparse: expected a word embedding with one use, found it shared by "
+            f"{' and '.join(names)}. Use `embeddings` frozen or full."
         )
     if type(table) is not torch.nn.Embedding or table.max_norm or table.scale_grad_by_freq:
         raise ConfigError(
-            f"--embeddings sparse: expected a plain table of word embeddings, found {table}. "
-            "Use --embeddings frozen or full."
+            f"`embeddings` sparse: expected a plain table of word embeddings, found {table}. "
+            "Use `embeddings` frozen or full."
         )
     occurring = OccurringEmbedding(table, ids)
     model.set_input_embeddings(occurring.train(model.training))

@@ -58,29 +58,29 @@ class DevSets:
         languages, trained_in = _languages(dev), _languages(labelled)
         if len(languages) > 1:
             raise ConfigError(
-                f"--dev: its rows are in several languages: {', '.join(languages)}. Put the others "
-                "into --report-dev; --select-on names those that are to choose the weights."
+                f"`dev`: its rows are in several languages: {', '.join(languages)}. Put the others "
+                "into `report_dev`; `select_on` names those that are to choose the weights."
             )
         if trained_in and not set(languages) <= set(trained_in):
             raise ConfigError(
-                f"--dev: it is in {languages[0]}, and the gold-labelled text is in "
-                f"{', '.join(trained_in)}. Put it into --report-dev; with --select-on "
+                f"`dev`: it is in {languages[0]}, and the gold-labelled text is in "
+                f"{', '.join(trained_in)}. Put it into `report_dev`; with `select_on` "
                 f"{languages[0]} it chooses the weights all the same."
             )
         documents: dict[str, list[Document]] = {DEV: list(dev)}
         for document in reported:
             if document.lang in (None, DEV):
                 raise CorpusError(
-                    f"--report-dev: row {document.row} does not name its language"
+                    f"`report_dev`: row {document.row} does not name its language"
                     f"{f', but {document.lang}' if document.lang else ''}. Give a lang column, "
-                    "--language FILE=de, or files named like dev.de.jsonl."
+                    "`language` FILE=de, or files named like dev.de.jsonl."
                 )
             documents.setdefault(document.lang or "", []).append(document)
         absent = [name for name in select_on if name not in documents]
         if absent or not select_on:
             raise ConfigError(
-                f"--select-on: there is no dev set {', '.join(absent) or 'given'}, only "
-                f"{', '.join(documents)}. Give the set in --report-dev, or leave it out."
+                f"`select_on`: there is no dev set {', '.join(absent) or 'given'}, only "
+                f"{', '.join(documents)}. Give the set in `report_dev`, or leave it out."
             )
         return cls(
             documents=documents,
@@ -107,7 +107,7 @@ def mean_result(results: Mapping[str, Result], names: Sequence[str]) -> Result:
 
 
 class DevConfig(NamedTuple):
-    """The dev sets that a user gives: `--dev`, `--report-dev` and `--select-on`."""
+    """The dev sets that a user gives: `dev`, `report_dev` and `select_on`."""
 
     dev: CorpusConfig
     reported: CorpusConfig | None
@@ -198,7 +198,7 @@ class Evaluator:
             if not math.isfinite(result["loss"]):
                 raise NotFinite(
                     f"dev set {name}: expected a finite loss, found {result['loss']}. Lower "
-                    "--learning-rate; finished checkpoints are kept."
+                    "`learning_rate`; finished checkpoints are kept."
                 )
         return results
 

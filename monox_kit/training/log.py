@@ -183,7 +183,7 @@ def _board_class() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "--tensorboard: the package tensorboard is not installed. Install it with "
+            "`tensorboard`: the package tensorboard is not installed. Install it with "
             "pip install 'monoxkit[tensorboard]'."
         ) from error
     return SummaryWriter

@@ -87,13 +87,13 @@ def build_task(method: str, sources: Sources) -> Task:
     """
     if method not in METHODS:
         raise ConfigError(
-            f"--method: expected one of {', '.join(METHODS)}, found {method!r}. Choose one."
+            f"`method`: expected one of {', '.join(METHODS)}, found {method!r}. Choose one."
         )
     task = METHODS[method](sources)
     if len(task.rows) == 0:
         raise ConfigError(
-            f"--method {method}: there is no row to train on ({dict(task.counts)}). "
-            "Give more data, or a lower --threshold or --min-confidence."
+            f"`method` {method}: there is no row to train on ({dict(task.counts)}). "
+            "Give more data, or a lower `threshold` or `min_confidence`."
         )
     return task
 
@@ -101,7 +101,7 @@ def build_task(method: str, sources: Sources) -> Task:
 def _gold(sources: Sources, method: str) -> LabelledRows:
     if not sources.labelled:
         raise ConfigError(
-            f"--labelled: --method {method} needs gold-labelled text. Give --labelled FILE."
+            f"`labelled`: `method` {method} needs gold-labelled text. Give `labelled` FILE."
         )
     return LabelledRows(sources.labelled, sources.labels, sources.labelled_name)
 
@@ -109,8 +109,8 @@ def _gold(sources: Sources, method: str) -> LabelledRows:
 def _require_teachers(sources: Sources, method: str) -> None:
     if not sources.teachers:
         raise ConfigError(
-            f"--store: --method {method} needs a logit store. Make one with monoxkit label, then "
-            "give --store DIR."
+            f"`store`: `method` {method} needs a logit store. Make one with monoxkit label, then "
+            "give `store` DIR."
         )
 
 
@@ -131,10 +131,10 @@ def _pseudo_labels(sources: Sources) -> Task:
     pseudo = [PseudoLabelledRows(*both) for both in zip(sources.teachers, selected)]
     if not any(map(len, pseudo)):
         raise ConfigError(
-            f"--threshold {threshold:g}: it leaves no row: of "
+            f"`threshold` {threshold:g}: it leaves no row: of "
             f"{sum(each.num_rows_below for each in selected)} the teacher is less confident, "
             f"{sum(each.num_rows_gold for each in selected)} have gold labels. Lower it, or use "
-            "--method ce."
+            "`method` ce."
         )
     return Task(
         rows=TrainingRows([gold, *pseudo]),
@@ -236,8 +236,8 @@ def _num_gold(sources: Sequence[SoftRows]) -> int:
     count = sum(source.num_gold() for source in sources)
     if not count:
         raise ConfigError(
-            "--alpha: no row of the stores that is learned from has a gold label. Label the "
-            "gold-labelled text too, with its labels, or leave --alpha out."
+            "`alpha`: no row of the stores that is learned from has a gold label. Label the "
+            "gold-labelled text too, with its labels, or leave `alpha` out."
         )
     return count
 

@@ -55,7 +55,7 @@ def freeze(model: Any, config: LoopConfig) -> None:
     count = num_layers(model.config)
     if config.freeze_layers > count:
         raise ConfigError(
-            f"--freeze-layers: expected at most the model's {count} layers, found "
+            f"`freeze_layers`: expected at most the model's {count} layers, found "
             f"{config.freeze_layers}. Give a smaller number."
         )
     base = model.base_model
@@ -67,8 +67,8 @@ def freeze(model: Any, config: LoopConfig) -> None:
     lists = [m for m in base.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
     if not lists:
         raise ConfigError(
-            f"--freeze-layers: expected {count} separate layers, found none in "
-            f"{type(model).__name__}: its layers share weights. Use --freeze-layers 0."
+            f"`freeze_layers`: expected {count} separate layers, found none in "
+            f"{type(model).__name__}: its layers share weights. Use `freeze_layers` 0."
         )
     for layer in lists[0][: config.freeze_layers]:
         layer.requires_grad_(False)
@@ -86,8 +86,8 @@ def num_layers(config: Any) -> int:
         normalized = NormalizedConfigManager.get_normalized_config_class(config.model_type)
     except KeyError as error:
         raise ConfigError(
-            f"--freeze-layers: expected a model family whose layers are known, found "
-            f"{config.model_type!r}. Use --freeze-layers 0."
+            f"`freeze_layers`: expected a model family whose layers are known, found "
+            f"{config.model_type!r}. Use `freeze_layers` 0."
         ) from error
     return int(normalized(config).num_layers)
 

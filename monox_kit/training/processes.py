@@ -131,14 +131,14 @@ def join_processes(device: str) -> Processes:
     if device.startswith("cuda:"):
         if num_started() > 1:
             raise ConfigError(
-                f"--device: expected cuda for several processes, found {device}. Give --device "
+                f"`device`: expected cuda for several processes, found {device}. Give `device` "
                 "cuda: each process takes a device of its own."
             )
         torch.cuda.set_device(torch.device(device))
     state = PartialState(cpu=device == "cpu")
     if state.num_processes != num_started():
         raise ConfigError(
-            f"WORLD_SIZE: expected {state.num_processes} processes on --device {device}, found "
+            f"WORLD_SIZE: expected {state.num_processes} processes on `device` {device}, found "
             f"{num_started()} in the environment. Start them with torchrun or accelerate launch."
         )
     if state.num_processes > 1:

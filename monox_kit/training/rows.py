@@ -163,8 +163,8 @@ class TrainingRows:
         self._sources = [source for source in sources if len(source)]
         if len({source.has_pairs for source in self._sources}) > 1:
             raise ConfigError(
-                "--store, --labelled: some rows are single texts, others text pairs. Label the "
-                "stores again with the right --pair-column."
+                "`store`, `labelled`: some rows are single texts, others text pairs. Label the "
+                "stores again with the right `pair_column`."
             )
         self._starts = np.cumsum([0, *(len(source) for source in self._sources)])
 

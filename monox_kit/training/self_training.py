@@ -8,7 +8,7 @@ OUT.rounds/
     round-02/store/         labelled by round 1's model, and so on
 OUT/                        the model of the round with the best dev result
 
-Every round starts from the pretrained encoder and has the whole of `--max-steps` or `--epochs` for
+Every round starts from the pretrained encoder and has the whole of `max_steps` or `epochs` for
 itself. So what a round got wrong does not stay in the weights of the next, which learn from its
 labels alone, and the model that is kept was trained for as long as one of `ce`, `pl` or `kd` with
 the same options. R rounds after the first cost R + 1 such runs; the summary counts all their steps.
@@ -116,12 +116,12 @@ def _required_text(config: StudentConfig) -> CorpusConfig:
     """
     if config.labelled is None:
         raise ConfigError(
-            "--labelled: --method self-training begins with gold-labelled text. Give --labelled "
+            "`labelled`: `method` self-training begins with gold-labelled text. Give `labelled` "
             "FILE."
         )
     if config.unlabelled is None:
         raise ConfigError(
-            "--unlabelled: --method self-training needs text to label. Give --unlabelled FILE."
+            "`unlabelled`: `method` self-training needs text to label. Give `unlabelled` FILE."
         )
     return config.unlabelled
 
@@ -138,7 +138,7 @@ def _fingerprint(
     found = Corpus(text).scan(progress=progress)
     if found.has_pairs != inputs.task.rows.has_pairs:
         raise ConfigError(
-            "--unlabelled: one of --labelled and --unlabelled has single texts, the other pairs. "
+            "`unlabelled`: one of `labelled` and `unlabelled` has single texts, the other pairs. "
             "Check the columns of both."
         )
     return {
@@ -202,7 +202,7 @@ def _summary(
 
 
 def _dev_measure(trained: TrainingSummary) -> dict[str, float]:
-    """What a round's record keeps of `--dev` beside the loss, by name."""
+    """What a round's record keeps of `dev` beside the loss, by name."""
     result = trained.dev_sets[DEV]
     measure = measure_of(result)
     return {f"dev_{measure}": result[measure]}

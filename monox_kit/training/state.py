@@ -56,7 +56,7 @@ class TrainingState:
             if name is not None:
                 raise NotFinite(
                     f"step {self.step}: expected finite {group} to save, found NaN or Inf in "
-                    f"{name}. Lower --learning-rate; earlier checkpoints are kept."
+                    f"{name}. Lower `learning_rate`; earlier checkpoints are kept."
                 )
 
 

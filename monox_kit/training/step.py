@@ -130,7 +130,7 @@ class Stepper:
                 "from the newest checkpoint; finished checkpoints are kept."
             )
         return NotFinite(
-            f"step {step + 1}: expected a finite loss, found {loss}. Lower --learning-rate "
+            f"step {step + 1}: expected a finite loss, found {loss}. Lower `learning_rate` "
             f"(now {self._config.learning_rate:g}); finished checkpoints are kept."
         )
 
@@ -139,7 +139,7 @@ class Stepper:
         name = first_not_finite(gradients) or "their norm alone"
         return NotFinite(
             f"step {step + 1}: expected finite gradients, found norm {norm}: {name}. Lower "
-            f"--learning-rate (now {self._config.learning_rate:g})."
+            f"`learning_rate` (now {self._config.learning_rate:g})."
         )
 
     def _require_finite_weights(self, step: int) -> None:
@@ -155,6 +155,6 @@ class Stepper:
         name = found or first_not_finite(self._trainable)
         raise NotFinite(
             f"step {step + 1}: expected finite {where}, found NaN or Inf in {name} after the "
-            f"step. Lower --learning-rate (now {self._config.learning_rate:g}); finished "
+            f"step. Lower `learning_rate` (now {self._config.learning_rate:g}); finished "
             "checkpoints are kept."
         )

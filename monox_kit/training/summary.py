@@ -22,7 +22,7 @@ class TrainingSummary:
         method: the objective.
         counts: rows by what they are; in `self-training`, of the round that was kept.
         num_steps: optimizer steps; in `self-training`, of all rounds.
-        dev_accuracy: of the weights that were kept, in [0, 1]; on `--dev`; None where a row has any
+        dev_accuracy: of the weights that were kept, in [0, 1]; on `dev`; None where a row has any
             number of labels.
         dev_loss: their mean cross-entropy there.
         best_step: the step that they are from.
@@ -37,7 +37,7 @@ class TrainingSummary:
             none were chosen by confidence.
         rounds: of `self-training`: what each learned from, its steps, its dev result and whether it
             was kept; empty for other methods.
-        dev_micro_f1: of the weights that were kept, in [0, 1], on `--dev`, where a row has any
+        dev_micro_f1: of the weights that were kept, in [0, 1], on `dev`, where a row has any
             number of labels; else None.
         truncation: of the rows that this process trained on, and of those of the dev sets: how many
             were truncated, and by how many tokens; empty for runs of 0.1.0.

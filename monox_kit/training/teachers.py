@@ -30,7 +30,7 @@ class StoredTeacher:
         weights = weights or [1.0] * len(stores)
         if len(weights) != len(stores):
             raise ConfigError(
-                f"--store-weight: expected one weight for each of the {len(stores)} stores, found "
+                f"`store_weight`: expected one weight for each of the {len(stores)} stores, found "
                 f"{len(weights)}. Give as many, in the stores' order."
             )
         for store in stores[1:]:
@@ -81,7 +81,7 @@ def _require_same_rows(store: LogitStore, first: LogitStore) -> None:
             raise StoreMismatch(
                 f"{store.folder}: expected {name} {there} as in {first.folder}, since teachers are "
                 f"averaged row by row, found {here}. Label one corpus with each teacher, or use "
-                "--combine concatenate."
+                "`combine` concatenate."
             )
 
 

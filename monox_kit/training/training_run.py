@@ -80,7 +80,7 @@ class TrainingRun:
             for document in documents
         ):
             raise ConfigError(
-                "--dev, --report-dev: one of them and the training rows has single texts, the "
+                "`dev`, `report_dev`: one of them and the training rows has single texts, the "
                 "other pairs. Check the columns of both."
             )
         tokenizer = open_tokenizer(folder, self._loop.max_length)

@@ -239,8 +239,8 @@ def test_a_guard_is_in_fp32_unless_bf16_was_asked_for(
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"provider": "cpu"}, ProviderError, "--guard-precision bf16: .* found cpu"),
-        ({"model": "bundle"}, ConfigError, "--guard-precision bf16: .* in bf16, which its guard"),
+        ({"provider": "cpu"}, ProviderError, "`guard_precision` bf16: .* found cpu"),
+        ({"model": "bundle"}, ConfigError, "`guard_precision` bf16: .* in bf16, which its guard"),
         ({"guard": None, "guard_rows": None}, ConfigError, "`guard_precision` bf16: .* `guard`"),
     ],
 )

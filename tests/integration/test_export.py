@@ -272,7 +272,7 @@ def test_a_model_without_a_form_names_each_cause_and_nothing_else_is_written(
     assert "Expected cond to be True" in message
     assert all(word not in message for word in ("x1b", "Next steps", "step 1/3"))
     assert capfd.readouterr() == ("", "")
-    with pytest.raises(ModelError, match="Leave --graph out"):
+    with pytest.raises(ModelError, match="Leave `graph` out"):
         export_model(ExportConfig(model=str(t5), graph="opset17-eager"), tmp_path / "bundle")
 
 
@@ -352,11 +352,11 @@ def test_it_checks_on_the_users_text(model: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_exported_is_named(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected a fine-tuned classifier"):
         export_model(ExportConfig(model=str(bert_encoder(tmp_path / "e"))), tmp_path / "b")
-    with pytest.raises(ConfigError, match=r"--precision 'int4'.*fp32, bf16, fp16, int8"):
+    with pytest.raises(ConfigError, match=r"`precision` 'int4'.*fp32, bf16, fp16, int8"):
         export_model(ExportConfig(model=str(model), precision="int4"), tmp_path / "b")
-    with pytest.raises(ProviderError, match="--provider cuda"):
+    with pytest.raises(ProviderError, match="`provider` cuda"):
         export_model(ExportConfig(model=str(model), provider="cuda"), tmp_path / "b")
-    with pytest.raises(ConfigError, match=r"--exporter.*'optimum'"):
+    with pytest.raises(ConfigError, match=r"`exporter`.*'optimum'"):
         export_model(ExportConfig(model=str(model), exporter="optimum"), tmp_path / "b")
 
 

@@ -195,7 +195,7 @@ def test_a_part_of_a_store_that_nobody_has_begun_is_refused_by_name(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans = counted_scans(monkeypatch)
-    with pytest.raises(StoreNotBegun, match=r"store: --shard-range needs .* with --begin") as found:
+    with pytest.raises(StoreNotBegun, match=r"store: `shard_range` needs .* with `begin`") as found:
         label_corpus(replace(config_for(files), shard_range=(0, 1)), tmp_path / "store")
     assert found.value.exit_code == 4
     assert not scans and not (tmp_path / "store").exists()
@@ -423,10 +423,10 @@ def test_a_moved_teacher_goes_on_and_options_of_the_other_backend_are_refused(
     monkeypatch.chdir(files)
     relative = replace(config_for(files), model="model")
     assert label_corpus(relative, tmp_path / "store").rows_per_s is None
-    with pytest.raises(ConfigError, match="--provider cuda: it is for ONNX bundles"):
+    with pytest.raises(ConfigError, match="`provider` cuda: it is for ONNX bundles"):
         label_corpus(replace(relative, provider="cuda"), tmp_path / "store")
     onnx = replace(config_for(files, "onnx"), device="cuda")
-    with pytest.raises(ConfigError, match="--device cuda: it is for PyTorch models"):
+    with pytest.raises(ConfigError, match="`device` cuda: it is for PyTorch models"):
         label_corpus(onnx, tmp_path / "store")
 
 
@@ -527,7 +527,7 @@ def test_a_guard_that_costs_more_than_fp32_is_told() -> None:
 
 def test_a_guard_asks_for_more_rows_than_a_corpus_has(coarse: Path, tmp_path: Path) -> None:
     wanted = (
-        r"--guard-rows 400: expected a corpus of at least 800 rows.* found 700.*--guard-rows 350"
+        r"`guard_rows` 400: expected a corpus of at least 800 rows.* found 700.*--guard-rows 350"
     )
     with pytest.raises(ConfigError, match=wanted):
         label_corpus(guarded(coarse, guard_rows=400), tmp_path / "store")
@@ -610,7 +610,7 @@ def test_a_guard_needs_a_reduced_bundle_with_its_fp32_graph(
         label_corpus(replace(onnx, guard=0.99), tmp_path / "store")
     shutil.copytree(coarse / "bundle", tmp_path / "bundle")
     (tmp_path / "bundle" / "model.fp32.onnx").unlink()
-    with pytest.raises(ConfigError, match="Export the model again without --drop-fp32"):
+    with pytest.raises(ConfigError, match="Export the model again without `drop_fp32`"):
         label_corpus(guarded(coarse, model=str(tmp_path / "bundle")), tmp_path / "store")
 
 

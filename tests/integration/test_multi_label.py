@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused_by_name(files: Path, tmp_path: Path) -> No
     with pytest.raises(LabelMismatchError, match=f"expected problem_type {SINGLE_LABEL}"):
         train_student(student_config(files, "kd", labels=single), tmp_path / "b")
     alone = write_jsonl(tmp_path / "alone" / "train.jsonl", rows_of(8, 9))
-    with pytest.raises(CorpusError, match=r"row 0: expected one label.*--labels labels\.json"):
+    with pytest.raises(CorpusError, match=r"row 0: expected one label.*`labels` labels\.json"):
         train_student(replace(config, labelled=corpus_of(alone)), tmp_path / "c")
     plain = write_jsonl(tmp_path / "plain.jsonl", [{"text": "a game", "label": "games"}])
     with pytest.raises(CorpusError, match=r"plain\.jsonl, line 1: expected a list of labels"):
@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_refused_by_name(files: Path, tmp_path: Path) -> No
     mixed = student_config(
         files, "kd", store=(tmp_path / "store",), objective=ObjectiveConfig(alpha=0.5)
     )
-    with pytest.raises(ConfigError, match="--alpha: "):
+    with pytest.raises(ConfigError, match="`alpha`: "):
         train_student(mixed, tmp_path / "e")
     with pytest.raises(CorpusError, match=r"labels\.json: expected problem_type single.*one by on"):
         count_rows(files, {})

@@ -202,7 +202,7 @@ def test_other_unlabelled_text_is_refused_by_name(
     other = write_jsonl(tmp_path / "other.jsonl", labelled_rows(8, seed=9))
     out = copied(finished[0], tmp_path / "out")
     shutil.rmtree(out)
-    with pytest.raises(ConfigError, match=r"out\.rounds: .*text of --unlabelled"):
+    with pytest.raises(ConfigError, match=r"out\.rounds: .*text of `unlabelled`"):
         train_student(config_of(files, unlabelled=corpus_of(other)), out)
 
 
@@ -337,9 +337,9 @@ def test_a_folder_of_other_files_beside_the_output_is_kept(files: Path, tmp_path
 def test_what_self_training_needs_and_does_not_get_is_named(files: Path, tmp_path: Path) -> None:
     pairs = write_jsonl(tmp_path / "pairs.jsonl", labelled_rows(6, seed=8, pairs=True))
     for message, changes in {
-        "--unlabelled: .* text to label": {"unlabelled": None},
-        "--labelled: ": {"labelled": None},
-        "--unlabelled: .*pairs": {"unlabelled": corpus_of(pairs)},
+        "`unlabelled`: .* text to label": {"unlabelled": None},
+        "`labelled`: ": {"labelled": None},
+        "`unlabelled`: .*pairs": {"unlabelled": corpus_of(pairs)},
         "`unlabelled` .*: .* `method` self-training": {"method": "ce"},
         "`rounds` 3: .* `method` self-training": {
             "method": "ce",

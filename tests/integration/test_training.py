@@ -204,7 +204,7 @@ def test_a_threshold_of_one_half_keeps_the_confident_rows(
 def test_single_texts_and_pairs_do_not_mix(files: Path, store: Path, tmp_path: Path) -> None:
     pairs = write_jsonl(tmp_path / "pairs.jsonl", labelled_rows(9, seed=8, pairs=True))
     config = student_config(files, "pl", labelled=corpus_of(pairs))
-    with pytest.raises(ConfigError, match="--store, --labelled: "):
+    with pytest.raises(ConfigError, match="`store`, `labelled`: "):
         train_student(config, tmp_path / "student")
 
 

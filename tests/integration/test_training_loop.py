@@ -280,15 +280,15 @@ def test_the_card_says_of_the_dev_sets_language_what_was_checked(
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"select_on": ("de",)}, ConfigError, "--select-on: .* dev set de, only dev"),
-        ({"select_on": ()}, ConfigError, "--select-on: .* only dev"),
-        ({"dev": ("dev.jsonl", "dev.de.jsonl")}, ConfigError, "--dev: .*: de, en"),
+        ({"select_on": ("de",)}, ConfigError, "`select_on`: .* dev set de, only dev"),
+        ({"select_on": ()}, ConfigError, "`select_on`: .* only dev"),
+        ({"dev": ("dev.jsonl", "dev.de.jsonl")}, ConfigError, "`dev`: .*: de, en"),
         (
             {"dev": ("dev.de.jsonl",), "labelled": ("train.jsonl",)},
             ConfigError,
-            "--dev: it is in de, .* in en",
+            "`dev`: it is in de, .* in en",
         ),
-        ({"report_dev": ("no-lang.jsonl",)}, CorpusError, "--report-dev: row "),
+        ({"report_dev": ("no-lang.jsonl",)}, CorpusError, "`report_dev`: row "),
     ],
 )
 def test_dev_sets_that_would_hide_a_choice_are_refused(

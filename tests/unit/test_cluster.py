@@ -348,7 +348,7 @@ def test_auto_believes_one_cluster_of_this_user(
     ray: FakeRay, monkeypatch: pytest.MonkeyPatch, found: tuple[list[str], int], told: str
 ) -> None:
     monkeypatch.setattr(cluster, "clusters_here", lambda: found)
-    with pytest.raises(ClusterError, match=f"--address auto: .*{told}"):
+    with pytest.raises(ClusterError, match=f"`address` auto: .*{told}"):
         cluster._connected(ray, "auto").__enter__()
     assert not ray.started
     monkeypatch.setattr(cluster, "clusters_here", lambda: (["10.0.0.1:6379"], 2))
@@ -401,7 +401,7 @@ def test_a_process_at_another_cluster_is_refused(ray: FakeRay) -> None:
     ("address", "message"),
     [
         ("127.0.0.1:1", "--address 127.0.0.1:1: expected a Ray cluster, found: .*refused"),
-        ("somewhere", "--address somewhere: expected a Ray cluster, found: "),
+        ("somewhere", "`address` somewhere: expected a Ray cluster, found: "),
         ("ray://localhost:10001", "expected HOST:PORT .* found an address of Ray Client"),
     ],
 )

@@ -212,7 +212,7 @@ def test_the_first_threshold_that_exceeds_a_mean_divergence_ends_the_search(
         return float(least)
 
     if kl[1].mean() > max_kl:
-        with pytest.raises(ConfigError, match="--guard-kl"):
+        with pytest.raises(ConfigError, match="guard_kl"):
             learn_guard(fast, reference, PROBLEM, target=1e-9, again=again, max_kl=max_kl)
         return
     found = learn_guard(fast, reference, PROBLEM, target=1e-9, again=again, max_kl=max_kl)

@@ -167,7 +167,7 @@ def test_gold_labels_of_the_stores_are_counted(tmp_path: Path) -> None:
 
 def test_a_mix_with_gold_labels_that_no_store_has_is_refused(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", LOGITS)
-    with pytest.raises(ConfigError, match="--alpha: "):
+    with pytest.raises(ConfigError, match="`alpha`: "):
         task_of("kd", store, alpha=0.5)
 
 
@@ -208,7 +208,7 @@ def test_soft_labels_are_restricted_by_confidence(tmp_path: Path) -> None:
     _, _, targets = task.rows.batch(np.arange(len(task.rows)))
     assert targets.teacher is not None
     np.testing.assert_array_equal(targets.teacher.numpy(), LOGITS[sure])
-    with pytest.raises(ConfigError, match=r"--method .*: there is no row to train on"):
+    with pytest.raises(ConfigError, match=r"`method` .*: there is no row to train on"):
         task_of("kd", store, min_confidence=1.0)
 
 
@@ -277,7 +277,7 @@ def test_stores_of_other_rows_are_not_averaged(tmp_path: Path) -> None:
         StoredTeacher([store, silent])
     with pytest.raises(StoreMismatch, match=r"d: expected num_rows 30 .* found 20"):
         StoredTeacher([store, fewer])
-    with pytest.raises(ConfigError, match=r"--store-weight: expected one weight .* 2 stores"):
+    with pytest.raises(ConfigError, match=r"`store_weight`: expected one weight .* 2 stores"):
         StoredTeacher([store, store], [1.0])
 
 
@@ -338,5 +338,5 @@ def test_a_threshold_that_leaves_no_pseudo_label_is_refused(tmp_path: Path) -> N
     teachers = [StoredTeacher([store])]
     objective = ObjectiveConfig(threshold=1.0)
     sources = Sources(LABELS, gold_documents(3), teachers=teachers, objective=objective)
-    with pytest.raises(ConfigError, match=r"--threshold 1: .* \d+ the teacher is less confident"):
+    with pytest.raises(ConfigError, match=r"`threshold` 1: .* \d+ the teacher is less confident"):
         build_task("pl", sources)

@@ -152,7 +152,7 @@ def test_a_shard_that_stands_in_the_output_must_be_that_of_the_parts(tmp_path: P
 
 def test_parts_of_one_store_keep_its_shards(tmp_path: Path) -> None:
     folders = [write_part(tmp_path / "a", [0, 1]), write_part(tmp_path / "b", [2])]
-    with pytest.raises(ConfigError, match="--shard-rows 5: expected 4"):
+    with pytest.raises(ConfigError, match="`shard_rows` 5: expected 4"):
         merge_stores(folders, tmp_path / "out", shard_rows=5)
     assert merge_stores(folders, tmp_path / "out", shard_rows=4).num_shards == 3
 
@@ -382,7 +382,7 @@ def test_another_merge_is_not_continued(tmp_path: Path) -> None:
     merge_stores(folders[:2], tmp_path / "out")
     before = tree(tmp_path / "out")
     with pytest.raises(
-        StoreMismatch, match=r"out/store\.json: .*for these parts\. Give another --out"
+        StoreMismatch, match=r"out/store\.json: .*for these parts\. Give another `out`"
     ):
         merge_stores([folders[0], folders[2]], tmp_path / "out")
     with pytest.raises(StoreMismatch, match="corpus_digest"):
@@ -408,7 +408,7 @@ def test_parts_with_the_same_corpora_but_other_content_are_another_merge(tmp_pat
 @pytest.mark.parametrize("kind", ["shards", "rows"])
 def test_a_part_is_no_output(tmp_path: Path, kind: str) -> None:
     folders = two_stores(tmp_path, kind)
-    with pytest.raises(ConfigError, match=r"--out .*: it is one of the parts"):
+    with pytest.raises(ConfigError, match=r"`out` .*: it is one of the parts"):
         merge_stores(folders, tmp_path / "x" / ".." / "b")
 
 

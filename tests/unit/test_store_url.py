@@ -522,7 +522,7 @@ def test_a_run_that_has_nothing_to_write_removes_what_a_killed_one_left(
 def test_staging_has_a_folder_of_its_own(tmp_path: Path) -> None:
     root = staging_root(str(tmp_path))
     assert root.parent == tmp_path / "monoxkit-staging"  # and in it one for each machine
-    with pytest.raises(ConfigError, match="--staging s3://b/x: expected a folder, found a URL"):
+    with pytest.raises(ConfigError, match="`staging` s3://b/x: expected a folder, found a URL"):
         staging_root("s3://b/x")
 
 

@@ -127,7 +127,7 @@ def _require_same_shards(out: Path, digests: Mapping[ShardRange, str]) -> None:
         if found != expected:
             raise StoreMismatch(
                 f"{local.shard_folder(shard)}: expected the digest "
-                f"{expected[:16]}... as at the URL, found {found[:16]}.... Give another --out."
+                f"{expected[:16]}... as at the URL, found {found[:16]}.... Give another `out`."
             )
 
 

@@ -73,7 +73,7 @@ class ObjectFolder:
         if len(content) > self._driver.most_bytes:
             raise ConfigError(
                 f"{self.where(name)}: expected at most {self._driver.most_bytes} bytes, found "
-                f"{len(content)}. Give smaller --shard-rows."
+                f"{len(content)}. Give smaller `shard_rows`."
             )
         put = self._filesystem.pipe_file
         for attempt in range(_TRIES):

@@ -33,7 +33,7 @@ def staging_root(asked: str | None = None) -> Path:
     """
     above = made_cache() if asked is None else Path(asked)
     if asked is not None and store_url(asked) is not None:
-        raise ConfigError(f"--staging {asked}: expected a folder, found a URL. Give a folder.")
+        raise ConfigError(f"`staging` {asked}: expected a folder, found a URL. Give a folder.")
     return above / "monoxkit-staging" / platform.node()
 
 

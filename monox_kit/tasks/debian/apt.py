@@ -222,7 +222,7 @@ def _found_lists(
     if absent:
         listed = ", ".join(sorted(offered - {"en"})).replace("_", "-")
         raise ConfigError(
-            f"--languages: expected languages with translated descriptions in Debian "
+            f"`languages`: expected languages with translated descriptions in Debian "
             f"{packages[0]['CODENAME']} ({listed}), found {', '.join(absent).replace('_', '-')}. "
             "Take some of the listed."
         )

@@ -78,7 +78,7 @@ def read_packages(path: Path, sections: Collection[str]) -> dict[str, Package]:
     absent = [section for section in sections if section not in sizes]
     if absent:
         raise ConfigError(
-            f"--sections: expected sections of Debian ({', '.join(sorted(sizes))}), found "
+            f"`sections`: expected sections of Debian ({', '.join(sorted(sizes))}), found "
             f"{', '.join(absent)}. Take some of the listed."
         )
     return found

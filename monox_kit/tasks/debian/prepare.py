@@ -234,7 +234,7 @@ def _select(config: DebianConfig, lists: DebianLists, progress: Progress) -> _Co
         held_out.add(english[row.package.name])
     train = unseen_rows(parts["train"], english, held_out, corpus.left_out)
     wanted = config.labelled + config.unlabelled
-    _require_enough("labelled and --unlabelled together", wanted, len(train), config)
+    _require_enough("labelled` and `unlabelled", wanted, len(train), config)
     corpus.rows["labelled.jsonl"] = train[: config.labelled]
     corpus.rows[UNLABELLED] = train[config.labelled : wanted]
     return corpus
@@ -273,7 +273,7 @@ def _test_rows(
     if len(rows) < least:
         raise CorpusError(
             f"data debian: expected at least {least} test rows in {tag}, found {len(rows)}. "
-            f"Leave {tag} out of --languages or widen --sections."
+            f"Leave {tag} out of `languages` or widen `sections`."
         )
     return rows[: config.test_rows]
 
@@ -292,9 +292,9 @@ def _debian_tag(tag: str) -> str:
 def _require_enough(option: str, wanted: int, found: int, config: DebianConfig) -> None:
     if found < wanted:
         raise CorpusError(
-            f"--{option}: expected at most the {found} distinct texts that the "
+            f"`{option}`: expected at most the {found} distinct texts that the "
             f"{len(config.sections)} sections offer, found {wanted}. "
-            "Ask for fewer rows or widen --sections."
+            "Ask for fewer rows or widen `sections`."
         )
 
 
@@ -317,7 +317,7 @@ def _provenance(out: Path) -> dict[str, Any] | None:
 def _require_replaceable(out: Path) -> None:
     """Refuse a folder that holds anything that we did not write."""
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: expected a folder, found a file. Give another folder.")
+        raise ConfigError(f"`out` {out}: expected a folder, found a file. Give another folder.")
     if is_free(out):
         return
     provenance = _provenance(out)
@@ -325,7 +325,7 @@ def _require_replaceable(out: Path) -> None:
     strange = sorted(path.name for path in out.iterdir() if path.name not in ours)
     if provenance is None or strange:
         raise ConfigError(
-            f"--out {out}: expected a new folder or a corpus of `monoxkit data debian`, found "
+            f"`out` {out}: expected a new folder or a corpus of `monoxkit data debian`, found "
             f"{', '.join(strange[:5]) or 'a damaged ' + PROVENANCE}. Give another folder."
         )
 
