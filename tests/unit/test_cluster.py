@@ -400,7 +400,7 @@ def test_a_process_at_another_cluster_is_refused(ray: FakeRay) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1:1", "--address 127.0.0.1:1: expected a Ray cluster, found: .*refused"),
+        ("127.0.0.1:1", "`address` 127.0.0.1:1: expected a Ray cluster, found: .*refused"),
         ("somewhere", "`address` somewhere: expected a Ray cluster, found: "),
         ("ray://localhost:10001", "expected HOST:PORT .* found an address of Ray Client"),
     ],

@@ -207,7 +207,7 @@ def test_too_few_texts_are_refused_with_both_numbers(tmp_path: Path) -> None:
     lists = small_index().write(tmp_path / "lists")
     with pytest.raises(CorpusError, match=r"`dev`: expected at most the \d+ .* found 5000\."):
         write_corpus(small_config(dev=5000), lists, tmp_path / "out")
-    with pytest.raises(CorpusError, match=r"`labelled` and `unlabelled` .* \d+ .* found 5060\."):
+    with pytest.raises(CorpusError, match=r"`labelled` and `unlabelled`: .* \d+ .* found 5060\."):
         write_corpus(small_config(labelled=5000), lists, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"`sections`: .*\(games, mail, sound\), found gaems\."):
         write_corpus(small_config(sections=("games", "gaems")), lists, tmp_path / "out")

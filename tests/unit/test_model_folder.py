@@ -215,5 +215,5 @@ def test_a_graph_is_asked_for_its_longest_input(tmp_path: Path) -> None:
     graph_of_positions(path / "model.onnx", 98)
     assert load_model(str(path), max_length=96).tokenizer.max_length == 96
     for length in (97, 98, 99):
-        with pytest.raises(ConfigError, match=f"max-length.*{length}"):
+        with pytest.raises(ConfigError, match=f"max_length.*{length}"):
             load_model(str(path), max_length=length)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shlex
@@ -19,6 +18,7 @@ import pytest
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.race import RaceResult
 from monox_kit.demo.result import DemoReport
+from monox_kit.door import STAGES
 from monox_kit.evaluation import EvalReport, LanguageResult
 from monox_kit.exporting.candidates import Candidate
 from monox_kit.exporting.run import ExportSummary
@@ -466,9 +466,7 @@ def test_the_command_gives_the_settings(report: DemoReport) -> None:
 
 
 def test_every_setting_is_an_option_of_the_command(report: DemoReport) -> None:
-    from monoxkit_cli.demo import demo
-
-    offered = set(inspect.signature(demo).parameters)
+    offered = {one.name for one in STAGES["demo"].parameters()}
     assert report.settings.keys() <= offered
 
 

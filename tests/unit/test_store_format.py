@@ -109,7 +109,7 @@ def test_drift_is_refused_by_name_with_both_values(
     message = str(caught.value)
     assert f"expected {field} {stored}" in message
     assert f"found {given}" in message
-    assert "another --store" in message
+    assert "another `store`" in message
     assert tree(tmp_path / "s") == before
 
 

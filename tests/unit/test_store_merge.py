@@ -120,7 +120,7 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
     store = manifest(num_rows=40)
     one = write_part(tmp_path / "a", [0, 4], store)
     two = write_part(tmp_path / "b", [4, 7, 9], store)
-    wanted = r"10 shards .* none of 1:4, 5:7, 8:9\. Label them with --shard-range 1:4"
+    wanted = r"10 shards .* none of 1:4, 5:7, 8:9\. Label them with `shard_range` 1:4"
     with pytest.raises(StoreIncomplete, match=wanted):
         merge_stores([one, two], tmp_path / "out")
     assert not (tmp_path / "out").exists()

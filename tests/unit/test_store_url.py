@@ -471,7 +471,7 @@ def test_a_shard_that_is_too_large_for_the_service(
 ) -> None:
     driver = drivers.Driver({}, {}, 1500)
     monkeypatch.setitem(drivers.DRIVERS, "objects", driver)
-    wanted = r"000000\.shard: expected at most 1500 bytes, found \d+\. Give smaller --shard-rows"
+    wanted = r"000000\.shard: expected at most 1500 bytes, found \d+\. Give smaller `shard_rows`"
     with pytest.raises(ConfigError, match=wanted):
         write_url(url, tmp_path / "staging")
 

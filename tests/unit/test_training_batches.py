@@ -165,7 +165,7 @@ def test_the_tokens_that_occur_are_those_of_the_batches(
 
 
 def test_a_budget_that_a_text_would_not_fit_into_is_refused(tokenizer: Tokenizer) -> None:
-    with pytest.raises(ConfigError, match=r"`batch_tokens`: expected at least .* 16 tokens, found"):
+    with pytest.raises(ConfigError, match=r"`batch_tokens`: 15 .*`max_length`, 16"):
         Batches(rows_of(9), tokenizer, replace(BY_TOKENS, batch_tokens=15))
 
 
