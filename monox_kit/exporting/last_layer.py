@@ -99,7 +99,7 @@ class _Batches:
         mask = np.ones(size, np.int64)
         mask[0, size[1] // 3 + 1 :] = 0
         tokens = np.resize(self.texts.encoded.input_ids, size).astype(np.int64)
-        input_ids = np.where(mask == 1, tokens, self.texts.pad_id)
+        input_ids = np.where(mask == 1, tokens, self.texts.padding.token_id)
         known = TokenBatch(np.arange(size[0]), input_ids, mask, np.zeros(size, np.int64)).arrays
         names = [value.name for value in session.get_inputs()]
         if unknown := [name for name in names if name not in known]:

@@ -79,11 +79,6 @@ class Texts:
     rows: Int64s
 
     @property
-    def pad_id(self) -> int:
-        """The token that fills a batch."""
-        return self.padding.token_id
-
-    @property
     def truncation(self) -> Truncation:
         """What the cut took from the documents."""
         return Truncation.of(self.encoded.truncated[self.distinct])

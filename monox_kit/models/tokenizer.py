@@ -102,11 +102,6 @@ class Tokenizer:
         ids = (self._tokenizer.token_to_id(token) for token in tokens if token is not None)
         return frozenset(one for one in ids if one is not None)
 
-    @property
-    def pad_id(self) -> int:
-        """The id that fills a batch."""
-        return self.padding.token_id
-
     @cached_property
     def ids_digest(self) -> str:
         """A digest of the ids of golden texts: equal where texts are tokenized alike."""

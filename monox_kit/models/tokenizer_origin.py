@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, normalizers, pre_tokenizers
 
 from monox_kit.durable import linked_folder
-from monox_kit.errors import ModelError, first_line
+from monox_kit.errors import ModelError
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
 from monox_kit.models.tokenizer_files import (
@@ -58,30 +58,20 @@ def read_tokenizer(folder: Path, *, is_ours: bool) -> Read:
     Raises:
         ModelError: there is no tokenizer, or two that differ and no way to tell which is meant.
     """
-    path = folder / TOKENIZER_FILE
-    if not path.is_file():
+    path, step = folder / TOKENIZER_FILE, "Restore the file."
+    is_made = not path.is_file()
+    if is_made:
         content = _converted(folder)
-        tokenizer = parse_tokenizer(content, folder)
-        return Read(tokenizer, _settings(folder, content, tokenizer))
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path}: the file cannot be read: {first_line(error)}. Restore it."
-        ) from error
-    tokenizer = parse_tokenizer(content, path)
-    settings = _settings(folder, content, tokenizer)
-    if is_ours or find_spec("transformers") is None:
+    else:
+        with as_model_errors(path, "a file of UTF-8 text", step):
+            content = path.read_text(encoding="utf-8")
+    tokenizer = parse_tokenizer(content, folder if is_made else path)
+    with as_model_errors(folder / TOKENIZER_CONFIG_FILE, "a tokenizer's settings", step):
+        settings = read_settings(folder, content, tokenizer)
+    if is_made or is_ours or find_spec("transformers") is None:
         return Read(tokenizer, settings)
-    with as_model_errors(path, "a tokenizer that reads golden texts", "Restore the file."):
+    with as_model_errors(path, "a tokenizer that reads golden texts", step):
         return Read(_compared(folder, tokenizer), settings)
-
-
-def _settings(folder: Path, content: str, tokenizer: RustTokenizer) -> TokenizerSettings:
-    with as_model_errors(
-        folder / TOKENIZER_CONFIG_FILE, "a tokenizer's settings", "Restore the file."
-    ):
-        return read_settings(folder, content, tokenizer)
 
 
 def _converted(folder: Path) -> str:
@@ -103,11 +93,7 @@ def _converted(folder: Path) -> str:
 
 
 def _compared(folder: Path, tokenizer: RustTokenizer) -> RustTokenizer:
-    """The tokenizer that is meant: what `tokenizer.json` says, unless its settings say more.
-
-    Raises:
-        ModelError: transformers makes other ids, and the folder does not tell which are right.
-    """
+    """The tokenizer that is meant: what `tokenizer.json` says, unless its settings say more."""
     try:
         made: Any = _by_transformers(folder)
     except Exception:  # a class that does not fit: nothing to compare with
@@ -117,12 +103,13 @@ def _compared(folder: Path, tokenizer: RustTokenizer) -> RustTokenizer:
         return tokenizer
     theirs = parse_tokenizer(theirs.to_str(), folder)
     text = _first_different(tokenizer, theirs)
-    if text is None or _agrees_with_older_files(folder, tokenizer):
+    older = [name for name in _OLDER_FILES if (folder / name).is_file()]
+    if text is None or _agrees_with_older_files(folder, older, tokenizer):
         return tokenizer
     plain = parse_tokenizer(_by_transformers(folder, plain=True).backend_tokenizer.to_str(), folder)
     if _first_different(plain, theirs) is None:
         return theirs  # settings beside tokenizer.json, which every class follows
-    if not _has_older_files(folder) and _kind(tokenizer) != _kind(theirs):
+    if not older and _kind(tokenizer) != _kind(theirs):
         return tokenizer  # made by a class of another family
     raise ModelError(
         f"{folder}: {TOKENIZER_FILE} and transformers' {type(made).__name__} give different ids "
@@ -166,10 +153,8 @@ def _shown_folder(folder: Path) -> Iterator[Path]:
 
 def _first_different(one: RustTokenizer, other: RustTokenizer) -> str | None:
     """The first golden text whose ids differ; None where none do."""
-    for text in GOLDEN_TEXTS:
-        if one.encode(text).ids != other.encode(text).ids:
-            return text
-    for text, pair in GOLDEN_PAIRS:
+    golden = (*((text, None) for text in GOLDEN_TEXTS), *GOLDEN_PAIRS)
+    for text, pair in golden:
         if one.encode(text, pair).ids != other.encode(text, pair).ids:
             return text
     return None
@@ -181,20 +166,17 @@ def _kind(tokenizer: RustTokenizer) -> tuple[str, ...]:
     return tuple(type(part).__name__ for part in parts)
 
 
-def _has_older_files(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _OLDER_FILES)
-
-
-def _agrees_with_older_files(folder: Path, tokenizer: RustTokenizer) -> bool:
+def _agrees_with_older_files(folder: Path, names: Sequence[str], tokenizer: RustTokenizer) -> bool:
     """Whether `tokenizer.json` says what the files say that it was once made from."""
     config = read_object(folder, TOKENIZER_CONFIG_FILE)
     try:
-        if (folder / WORD_PIECES).is_file():
+        if WORD_PIECES in names:
             older = _word_pieces(folder / WORD_PIECES, config)
-        elif all((folder / name).is_file() for name in BYTE_PAIRS):
+        elif set(BYTE_PAIRS) <= set(names):
             older = _byte_pairs(folder, config)
         else:
-            return _has_sentence_pieces(folder, tokenizer)
+            pieces = [name for name in names if name not in BYTE_PAIRS]
+            return bool(pieces) and _has_sentence_pieces(folder / pieces[0], tokenizer)
     except Exception:  # files that are not what their names say agree with nothing
         return False
     return all(
@@ -228,14 +210,10 @@ def _byte_pairs(folder: Path, config: dict[str, Any]) -> RustTokenizer:
     return tokenizer
 
 
-def _has_sentence_pieces(folder: Path, tokenizer: RustTokenizer) -> bool:
+def _has_sentence_pieces(path: Path, tokenizer: RustTokenizer) -> bool:
     """Whether every piece of a sentencepiece model is in the vocabulary, in the model's order."""
     from transformers.utils import sentencepiece_model_pb2_new as untyped
 
-    names = (*SENTENCE_PIECES, *OLDER_TOKENIZER_FILES)
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    if path is None:
-        return False
     proto: Any = untyped.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(path.read_bytes())
     pieces: Sequence[str] = [piece.piece for piece in proto.pieces if piece.type == 1]

@@ -151,7 +151,7 @@ class Batches:
         One epoch is read, or as much of it as the steps need; what else its last window holds may
         be among them.
         """
-        found = np.array([self._tokenizer.pad_id], np.int64)
+        found = np.array([self._tokenizer.padding.token_id], np.int64)
         with (
             progress.task("finding the tokens that occur", None, "rows") as task,
             closing(self.after(Position())) as batches,

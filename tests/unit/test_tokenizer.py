@@ -167,7 +167,7 @@ def test_what_is_saved_reads_alike_everywhere(
     assert saved["truncation"] is saved["padding"] is None
     theirs = AutoTokenizer.from_pretrained(str(tmp_path))
     assert theirs.padding_side == tokenizer.padding.side
-    assert theirs.pad_token_id == tokenizer.pad_id
+    assert theirs.pad_token_id == tokenizer.padding.token_id
     ids = theirs(list(GOLDEN_TEXTS), truncation=True)["input_ids"]
     assert tokenizer.encode(GOLDEN_TEXTS).input_ids.tolist() == flat(ids)
     again = Tokenizer(tmp_path, 12)
@@ -243,7 +243,7 @@ def test_a_folder_with_older_files_alone_is_converted(tmp_path: Path) -> None:
     oracle = AutoTokenizer.from_pretrained(str(tmp_path))
     ids = oracle(list(GOLDEN_TEXTS))["input_ids"]
     assert tokenizer.encode(GOLDEN_TEXTS).input_ids.tolist() == flat(ids)
-    assert tokenizer.pad_id == 0
+    assert tokenizer.padding.token_id == 0
 
 
 def test_tokens_that_only_the_settings_name_are_added_as_transformers_adds_them(

@@ -161,7 +161,7 @@ def test_the_tokens_that_occur_are_those_of_the_batches(
     assert (np.diff(found) > 0).all()
     assert set(fed.tolist()) <= set(found.tolist())
     if num_steps == 1000:
-        assert found.tolist() == np.union1d(fed, [tokenizer.pad_id]).tolist()
+        assert found.tolist() == np.union1d(fed, [tokenizer.padding.token_id]).tolist()
 
 
 def test_a_budget_that_a_text_would_not_fit_into_is_refused(tokenizer: Tokenizer) -> None:
