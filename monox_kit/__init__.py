@@ -27,6 +27,7 @@ _HOMES = {
     "label": "monox_kit.door",
     "train_student": "monox_kit.door",
     "train_teacher": "monox_kit.door",
+    "trim": "monox_kit.door",
     "predict": "monox_kit.door",
     "compare": "monox_kit.door",
     "load": "monox_kit.models.predict",
@@ -41,6 +42,7 @@ _HOMES = {
     "LabelSummary": "monox_kit.labelling.config",
     "PredictSummary": "monox_kit.prediction",
     "TrainingSummary": "monox_kit.training.summary",
+    "TrimSummary": "monox_kit.trimming",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # names of `_HOMES`, all of them text
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from monox_kit.door import predict as predict
     from monox_kit.door import train_student as train_student
     from monox_kit.door import train_teacher as train_teacher
+    from monox_kit.door import trim as trim
     from monox_kit.errors import MonoxError as MonoxError
     from monox_kit.evaluation import Comparison as Comparison
     from monox_kit.evaluation import EvalReport as EvalReport
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from monox_kit.prediction import PredictSummary as PredictSummary
     from monox_kit.store import LogitStore as LogitStore
     from monox_kit.training.summary import TrainingSummary as TrainingSummary
+    from monox_kit.trimming import TrimSummary as TrimSummary
 
 
 def __getattr__(name: str) -> Any:

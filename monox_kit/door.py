@@ -27,6 +27,7 @@ from monox_kit.prediction.config import PredictConfig
 from monox_kit.progress import Progress
 from monox_kit.tasks.debian.prepare import DebianConfig
 from monox_kit.training.config import StudentConfig, TeacherConfig
+from monox_kit.trimming.config import TrimConfig
 
 _PATHS = "paths"
 
@@ -302,6 +303,15 @@ STAGES: Mapping[str, Stage] = {
             positional=("model",),
         ),
         Stage(
+            name="trim",
+            summary="Write a model without the tokens that some texts do not use.",
+            config=TrimConfig,
+            function="monox_kit.trimming.run:trim",
+            output="out",
+            output_help="Model folder to write.",
+            positional=("model",),
+        ),
+        Stage(
             name="label",
             summary="Write a teacher's logits for every row of a corpus to a store.",
             config=LabelConfig,
@@ -338,6 +348,7 @@ STAGES: Mapping[str, Stage] = {
 train_teacher = STAGES["train_teacher"].call()
 train_student = STAGES["train_student"].call()
 export = STAGES["export"].call()
+trim = STAGES["trim"].call()
 label = STAGES["label"].call()
 predict = STAGES["predict"].call()
 evaluate = STAGES["evaluate"].call()

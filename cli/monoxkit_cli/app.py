@@ -34,6 +34,7 @@ from monoxkit_cli import (
     store,
     train_student,
     train_teacher,
+    trim,
 )
 from monoxkit_cli.ending import USAGE_ERROR, Stopped, end, say, usage_error
 from monoxkit_cli.options import require_values, spread, values_given
@@ -46,6 +47,7 @@ COMMANDS: Final = (
     export,
     label,
     train_student,
+    trim,
     evaluate,
     compare,
     predict,

@@ -39,6 +39,12 @@ def read_delimited(
     and quotes inside are doubled; without, a line is a row and a quote a character. Empty lines may
     stand at the end of the file alone. A label that is a JSON array is a list of labels.
 
+    Args:
+        file: what to read.
+        columns: those that are read.
+        meter: told the position, what was guessed, and lines that quotes seem to have swallowed.
+        default: the delimiter that the format's name says.
+
     Raises:
         CorpusError: the quoting is wrong, a record exceeds `MAX_VALUE_BYTES`, or a needed column is
             missing; or as for `read_lines`.

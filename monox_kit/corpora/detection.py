@@ -155,7 +155,14 @@ def encoding_of(head: bytes, name: str, guess: bool, note: Callable[[str], None]
 def delimiter_of(
     header: str, columns: Columns, default: str, parse: Callable[[str, str], Sequence[str]]
 ) -> str:
-    """The delimiter under which a header has the text's column; else the one of most fields."""
+    """The delimiter under which a header has the text's column; else the one of most fields.
+
+    Args:
+        header: the first line.
+        columns: those that are read.
+        default: what the format's name says; it counts where it fits.
+        parse: the fields of a line under a delimiter.
+    """
     found: dict[str, Sequence[str]] = {}
     for delimiter in (default, *_DELIMITERS):
         try:

@@ -37,6 +37,12 @@ def write_details(
 ) -> None:
     """Write the files into a folder, in the place of those of an earlier evaluation.
 
+    Args:
+        folder: made where absent.
+        labels: of the model.
+        documents: gold-labelled, by language.
+        logits: [N, C] of each language.
+
     Raises:
         ConfigError: something else than a folder stands there.
         StorageError: the disk refused.

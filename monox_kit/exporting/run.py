@@ -25,7 +25,6 @@ from monox_kit.foreign import (
     markdown_text,
     publishable,
     stored_name,
-    stored_names,
 )
 from monox_kit.hardware import read_hardware
 from monox_kit.locks import owned_folder
@@ -46,6 +45,7 @@ from monox_kit.models.folder import (
 from monox_kit.models.load import EQUAL_LENGTHS, needs_equal_lengths, open_tokenizer
 from monox_kit.models.onnx_backend import require_bf16, require_provider, runtime_version
 from monox_kit.models.padding import EqualLengths
+from monox_kit.models.record import published_provenance
 from monox_kit.models.scoring import Texts, score_texts, tokenize
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
@@ -209,7 +209,7 @@ def _write_bundle(
     tokenizer.save(folder)
     # Without what names files or code: others open the bundle, with tools that look for it.
     write_json(folder / CONFIG_FILE, shown_config(source.config, source.path / CONFIG_FILE))
-    chain = _published(source.record.provenance) if source.record else {}
+    chain = published_provenance(source.record.provenance) if source.record else {}
     record = BundleRecord(
         labels=source.labels,
         max_length=tokenizer.max_length,
@@ -243,26 +243,6 @@ def _write_bundle(
             "monoxkit does.\n"
         )
     write_record(folder, record, card + _card_table(summary))
-
-
-def _published(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance of a model folder as its exports carry it on.
-
-    Folders of version 0.1.0 name the places that their files were in; here these are names alone.
-    """
-    found = dict(provenance)
-    if isinstance(model := found.get("model"), str):
-        found["model"] = stored_name(model)
-    if isinstance(origin := found.get("origin"), Mapping):
-        origin = dict(origin)
-        if isinstance(name := origin.get("labelled_name"), str):
-            origin["labelled_name"] = stored_names(name)
-        if isinstance(names := origin.get("dev_names"), Mapping):
-            origin["dev_names"] = {key: stored_names(str(value)) for key, value in names.items()}
-        found["origin"] = origin
-    if isinstance(source := found.get("source"), Mapping):
-        found["source"] = _published(source)
-    return found
 
 
 def _card_table(summary: ExportSummary) -> str:

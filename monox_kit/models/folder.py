@@ -55,7 +55,7 @@ from monox_kit.progress import Progress, Silent
 
 __all__ = [
     "CARD_FILE", "CONFIG_FILE", "FP32_FILE", "ONNX_FILE", "RECORD_FILE", "Backend", "BundleRecord",
-    "ModelFolder", "open_folder", "write_record",
+    "ModelFolder", "content_digests", "open_folder", "require_content", "write_record",
 ]  # fmt: skip
 
 ONNX_DATA_FILE = "model.onnx.data"
@@ -114,9 +114,8 @@ class ModelFolder:
             LabelMismatchError: other names were given than there are classes.
         """
         self.require_classifier()
-        if self.record is not None:
-            own = self.record.labels
-        else:
+        own = None if self.record is None else self.record.labels
+        if own is None:
             own = declared_labels(self.config, self.path / CONFIG_FILE, self._count_classes)
         if not self.label_names or are_named(own.names):
             return own
@@ -403,6 +402,31 @@ def open_folder(reference: str, progress: Progress | None = None) -> ModelFolder
             "Pickled weights (.bin, .pt) are not read: save the model as safetensors."
         )
     return folder
+
+
+def content_digests(folder: Path) -> dict[str, str]:
+    """The digests of a model's weights with their configuration, and of its tokenizer."""
+    opened = open_folder(str(folder.absolute()))
+    return {"model_digest": opened.model_digest, "tokenizer_digest": opened.tokenizer_digest}
+
+
+def require_content(folder: Path, wanted: Mapping[str, str]) -> None:
+    """Check that a finished run's folder holds what the run left.
+
+    Args:
+        folder: a model's.
+        wanted: its `content_digests` at the end of the run.
+
+    Raises:
+        ModelError: the weights or the tokenizer are not those.
+    """
+    for name, found in content_digests(folder).items():
+        if found != wanted[name]:
+            raise ModelError(
+                f"{folder}: expected {name} {wanted[name][:12]} as the finished run left it, found "
+                f"{found[:12]}: a file was changed or lost. Restore it, or delete the folder to "
+                "make it again."
+            )
 
 
 def _checked(config: dict[str, Any], file: ModelFile) -> dict[str, Any]:

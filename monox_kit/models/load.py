@@ -56,6 +56,13 @@ class OpenModel:
     ) -> None:
         """Open the tokenizer.
 
+        Args:
+            folder: an open model folder.
+            backend: which runtime.
+            max_length: the cut in tokens; None takes the bundle's own, else 256.
+            provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
+            device: PyTorch's device.
+
         Raises:
             ModelError: the tokenizer is not usable, or does not fit the model's embedding.
         """
@@ -183,7 +190,17 @@ def load_model(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> LoadedModel:
-    """Open a model folder on a backend; see `models.predict.load` for what it takes.
+    """Open a model folder on a backend.
+
+    Args:
+        reference: a local folder, `packaged:NAME` or a hub name.
+        backend: None takes what the folder is made for.
+        max_length: the cut in tokens; None takes the bundle's own, else 256.
+        labels: names for the logits' columns instead of the folder's own.
+        label_names: names for its classes where it has none; see `ModelFolder.named`.
+        provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
+        device: PyTorch's device.
+        progress: where a download is reported.
 
     Raises:
         ModelError: the folder cannot be used on this backend.
@@ -210,7 +227,16 @@ def load_backend(
 ) -> Classifier:
     """The classifier of an open folder; a new backend is added here.
 
-    See `OnnxClassifier` and `torch_backend.load_classifier` for what each backend takes.
+    Args:
+        folder: an open model folder.
+        backend: which runtime.
+        labels: names for the logits' columns instead of the folder's own.
+        provider: ONNX Runtime's execution provider.
+        plan: how ONNX Runtime shares the cores; None for one batch on all of them.
+        file: the name of ONNX Runtime's graph in the folder.
+        device: PyTorch's device.
+        precision: `fp32` or `bf16`; None for what the bundle was exported in, PyTorch's is fp32.
+        compiled: whether PyTorch compiles the model.
 
     Raises:
         ModelError: the folder cannot be used on this backend.

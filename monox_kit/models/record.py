@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from monox_kit.data import LabelSet
 from monox_kit.durable import write_file, write_json
 from monox_kit.errors import CorpusError, ModelError
+from monox_kit.foreign import stored_name, stored_names
 from monox_kit.models.files import find_file, read_json
 
 RECORD_FILE = "monoxkit.json"
@@ -24,7 +25,7 @@ class BundleRecord:
     """The content of `monoxkit.json`.
 
     Attributes:
-        labels: the classes in the order of the logits.
+        labels: the classes in the order of the logits; None for an encoder without a head.
         max_length: tokens per text that the model was trained or exported with.
         backend: which runtime opens the bundle.
         precision: `fp32`, `bf16` where it was trained so, or a name of `export --precision`.
@@ -33,7 +34,7 @@ class BundleRecord:
         checks: what was measured before the bundle was released.
     """
 
-    labels: LabelSet
+    labels: LabelSet | None
     max_length: int
     backend: Backend
     precision: str
@@ -46,7 +47,7 @@ class BundleRecord:
         return {
             "format_version": FORMAT_VERSION,
             **asdict(self),
-            "labels": self.labels.to_json(),
+            "labels": None if self.labels is None else self.labels.to_json(),
         }
 
     @classmethod
@@ -73,10 +74,12 @@ class BundleRecord:
                     f"{path}: expected {name} as monoxkit writes it, found {found}. "
                     "Export the model again."
                 )
-        try:
-            labels = LabelSet.from_json(value["labels"], str(path))
-        except CorpusError as error:
-            raise ModelError(f"{path}: the record's labels are damaged: {error}") from error
+        labels = None
+        if value["labels"] is not None:
+            try:
+                labels = LabelSet.from_json(value["labels"], str(path))
+            except CorpusError as error:
+                raise ModelError(f"{path}: the record's labels are damaged: {error}") from error
         return cls(**{name: value[name] for name in _FIELDS} | {"labels": labels})
 
 
@@ -86,8 +89,28 @@ def write_record(folder: Path, record: BundleRecord, card: str) -> None:
     write_file(folder / CARD_FILE, card.encode())
 
 
+def published_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of a model folder as its exports carry it on.
+
+    Folders of version 0.1.0 name the places that their files were in; here these are names alone.
+    """
+    found = dict(provenance)
+    if isinstance(model := found.get("model"), str):
+        found["model"] = stored_name(model)
+    if isinstance(origin := found.get("origin"), Mapping):
+        origin = dict(origin)
+        if isinstance(name := origin.get("labelled_name"), str):
+            origin["labelled_name"] = stored_names(name)
+        if isinstance(names := origin.get("dev_names"), Mapping):
+            origin["dev_names"] = {key: stored_names(str(value)) for key, value in names.items()}
+        found["origin"] = origin
+    if isinstance(source := found.get("source"), Mapping):
+        found["source"] = published_provenance(source)
+    return found
+
+
 _FIELDS: dict[str, Callable[[Any], bool]] = {
-    "labels": lambda value: isinstance(value, dict),
+    "labels": lambda value: value is None or isinstance(value, dict),
     "max_length": lambda value: type(value) is int and 0 < value <= 1 << 24,
     "backend": lambda value: value in get_args(Backend),
     "precision": lambda value: isinstance(value, str),

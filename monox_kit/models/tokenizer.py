@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from itertools import chain
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tokenizers import Tokenizer as RustTokenizer
 
 from monox_kit.data import Int64s
 from monox_kit.digest import digest_json
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
-from monox_kit.models.tokenizer_files import Padding, write_tokenizer
+from monox_kit.models.tokenizer_files import Padding, parse_tokenizer, write_tokenizer
 from monox_kit.models.tokenizer_origin import read_tokenizer
 from monox_kit.stage import IDS_FIELD, LIBRARY_FIELD
 
@@ -92,15 +94,22 @@ class Tokenizer:
         self.max_length = max_length
         self.padding: Padding = self._settings.padding
         self.has_token_types = self._settings.has_token_types
-        self.num_ids = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.num_ids = _num_ids(self._tokenizer)
 
     @property
     def template_ids(self) -> frozenset[int]:
         """The ids that stand around a text and have no place in it."""
-        names = ("bos_token", "eos_token", "cls_token", "sep_token", "pad_token")
-        tokens = (self._settings.special_tokens.get(name) for name in names)
-        ids = (self._tokenizer.token_to_id(token) for token in tokens if token is not None)
-        return frozenset(one for one in ids if one is not None)
+        return self._ids_of(("bos_token", "eos_token", "cls_token", "sep_token", "pad_token"))
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of all tokens that have a name, such as `mask_token`."""
+        return self._ids_of(self._settings.special_tokens)
+
+    @property
+    def content(self) -> str:
+        """The tokenizer as a `tokenizer.json`, with neither truncation nor padding."""
+        return self._tokenizer.to_str()
 
     @cached_property
     def ids_digest(self) -> str:
@@ -138,6 +147,31 @@ class Tokenizer:
             np.concatenate(truncated),
         )
 
+    def with_max_length(self, max_length: int) -> Tokenizer:
+        """The same tokenizer with another cut."""
+        changed = copy(self)
+        changed.max_length = max_length
+        return changed
+
+    def with_content(self, content: str) -> Tokenizer:
+        """A tokenizer with other tokens and ids; the special ones are called as they are here.
+
+        Args:
+            content: a `tokenizer.json` that has all of the special tokens.
+
+        Raises:
+            ModelError: the `tokenizers` package cannot build it.
+        """
+        changed = self.with_max_length(self.max_length)
+        changed.__dict__.pop("ids_digest", None)
+        changed._tokenizer = parse_tokenizer(content, self._where)
+        changed._tokenizer.encode_special_tokens = self._settings.split_special_tokens
+        (pad_id,) = changed._ids_of(("pad_token",))
+        changed.padding = replace(self.padding, token_id=pad_id)
+        changed._settings = replace(self._settings, padding=changed.padding)
+        changed.num_ids = _num_ids(changed._tokenizer)
+        return changed
+
     def save(self, folder: Path, accepted: Collection[str] | None = None) -> None:
         """Write the tokenizer's files into a folder under construction, the cut among them.
 
@@ -146,6 +180,11 @@ class Tokenizer:
             accepted: the inputs that the model's own code takes; None for those of any encoder.
         """
         write_tokenizer(folder, self._tokenizer, self._settings, self.max_length, accepted)
+
+    def _ids_of(self, names: Collection[str]) -> frozenset[int]:
+        tokens = (self._settings.special_tokens.get(name) for name in names)
+        ids = (self._tokenizer.token_to_id(token) for token in tokens if token is not None)
+        return frozenset(one for one in ids if one is not None)
 
     def _rows(self, texts: list[str], pairs: list[str] | None) -> list[_Row]:
         """The rows of one call's texts."""
@@ -234,6 +273,10 @@ def _share(lengths: list[int], budget: int) -> list[int]:
         shorter = budget // 2
         longer = shorter + budget % 2
     return [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
+
+
+def _num_ids(tokenizer: RustTokenizer) -> int:
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def _flat(rows: Sequence[Sequence[int]]) -> Int64s:

@@ -175,7 +175,15 @@ def write_tokenizer(
     max_length: int,
     accepted: Collection[str] | None,
 ) -> None:
-    """Write a tokenizer's files, the cut among them, into a folder under construction."""
+    """Write a tokenizer's files into a folder under construction, for every tool that reads them.
+
+    Args:
+        folder: where to.
+        tokenizer: without truncation or padding.
+        settings: what it does not hold.
+        max_length: the cut in tokens, special tokens included.
+        accepted: the inputs that the model's own code takes; None for those of any encoder.
+    """
     write_file(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True).encode())
     types = ["token_type_ids"] if settings.has_token_types else []
     names = ["input_ids", *types, "attention_mask"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from inspect import signature
@@ -136,6 +136,20 @@ def new_classifier(
     return model
 
 
+def load_encoder(folder: ModelFolder) -> tuple[Any, frozenset[str]]:
+    """A pretrained model without a head, in float32 on the CPU, and what it has no weights for.
+
+    Returns:
+        The model in evaluation mode, and the names of the parameters that are new.
+
+    Raises:
+        ModelError: the folder's weights do not fit its configuration.
+    """
+    folder.require_backend("torch")
+    model, missing = _from_pretrained(folder, {}, headless=True)
+    return model, frozenset(missing)
+
+
 def _require_same_head(folder: ModelFolder, labels: LabelSet) -> None:
     """Check that the folder's head is for the labels."""
     try:
@@ -160,13 +174,24 @@ def _renew_head(model: Any, folder: ModelFolder, seed: int) -> None:
     model.load_state_dict({name: fresh[name] for name in names}, strict=False)
 
 
-def save_classifier(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
+def save_classifier(
+    model: Any, tokenizer: Tokenizer, folder: Path, *, without: Collection[str] = ()
+) -> None:
     """Write the files of a PyTorch bundle into a folder under construction, all but its record.
 
     They load in transformers from 4.57 on, with the same ids and logits.
+
+    Args:
+        model: of transformers.
+        tokenizer: with the cut that is written down.
+        folder: where to.
+        without: names of parameters that are left out.
     """
+    kept = {name: value for name, value in model.state_dict().items() if name not in without}
     with _quiet():
-        model.save_pretrained(str(folder), safe_serialization=True)
+        model.save_pretrained(
+            str(folder), safe_serialization=True, state_dict=kept if without else None
+        )
     _write_older_names(folder / "config.json")
     tokenizer.save(folder, inspect.signature(model.forward).parameters.keys())
 
@@ -240,14 +265,17 @@ def fast_bf16(device: str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _from_pretrained(folder: ModelFolder, settings: dict[str, Any]) -> tuple[Any, set[str]]:
+def _from_pretrained(
+    folder: ModelFolder, settings: dict[str, Any], *, headless: bool = False
+) -> tuple[Any, set[str]]:
     """The model and the names of the parameters that the folder has no weights for.
 
     Raises:
         ModelError: transformers cannot load it, or a weight is not finite.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
+    maker: Any = AutoModel if headless else AutoModelForSequenceClassification
     _ = folder.blueprint  # what transformers would be asked for is checked before it is
     expected, step = "a model that transformers loads", "Check config.json and the weights."
     with (
@@ -255,7 +283,7 @@ def _from_pretrained(folder: ModelFolder, settings: dict[str, Any]) -> tuple[Any
         folder.torch_view() as view,
         as_model_errors(folder.path, expected, step, view),
     ):
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = maker.from_pretrained(
             str(view),
             dtype=torch.float32,
             use_safetensors=True,

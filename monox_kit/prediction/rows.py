@@ -43,6 +43,13 @@ def predicted_table(
     """The predictions for N documents, at least one, as a `pyarrow.Table` of N rows.
 
     Columns: id, lang, label, probability; then text, text_pair, probabilities and logits as asked.
+
+    Args:
+        model: what predicted.
+        documents: all single texts or all pairs.
+        logits: [N, C], what the model says of them.
+        config: which columns are asked for.
+        has_pairs: whether the documents are pairs.
     """
     import pyarrow as pa
 

@@ -118,7 +118,15 @@ class FolderWriter(StoreWriter):
         labels: Labels,
         recomputed: Bools | None = None,
     ) -> None:
-        """Write a missing shard at once, of what `ShardBuilder.append` takes, durably.
+        """Write one of the missing shards at once; when this returns it survives a power failure.
+
+        Args:
+            shard: one of `missing`.
+            logits: [n, C] float32, finite.
+            documents: the n documents of the shard's rows, in order.
+            labels: the gold labels, as `Problem.encode` gives them.
+            recomputed: [n] bool, whether the reference graph of the run's fidelity guard gave the
+                row's logits; None where it gave none.
 
         Raises:
             StoreError: something does not fit the shard or the store; nothing is written.

@@ -172,6 +172,11 @@ class StoreManifest:
     def from_json(cls, value: Mapping[str, Any], path: Path | str, step: str) -> StoreManifest:
         """The inverse of `to_json`.
 
+        Args:
+            value: a record's values.
+            path: the file that they come from, for messages.
+            step: what to do about a damaged file, for messages.
+
         Raises:
             StoreError: its problem type is one of a later version.
             StoreCorrupt: a value is not one that a store is written with.
@@ -259,6 +264,12 @@ class CompleteRecord:
         cls, content: bytes, path: Path | str, manifest: StoreManifest, step: str
     ) -> CompleteRecord:
         """The completion record of the store that `manifest` describes.
+
+        Args:
+            content: the bytes of `complete.json`.
+            path: where they come from, for messages.
+            manifest: the store's.
+            step: what to do about a damaged file, for messages.
 
         Raises:
             StoreCorrupt: the file is damaged or belongs to another store.

@@ -59,7 +59,14 @@ class BrokenRule(NamedTuple):
 def broken_rule(
     arrays: Mapping[str, Array], rows: range, problem: Problem, files: Sequence[str] = ()
 ) -> BrokenRule | None:
-    """The first value of a part that breaks a rule; None where all hold."""
+    """The first value of a part that breaks a rule; None where all hold.
+
+    Args:
+        arrays: by file, the part's values as they lie on disk.
+        rows: the part's.
+        problem: what labels and logits mean.
+        files: those to look at; empty for all that have a rule.
+    """
     for file in files or VALUE_RULES:
         rule = VALUE_RULES[file]
         good = rule.holds(arrays[file], rows, problem)

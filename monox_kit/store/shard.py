@@ -159,6 +159,12 @@ class ShardFiles:
     def parse_record(self, content: bytes, path: str, shard: ShardRange, step: str) -> ShardRecord:
         """The record in the bytes of a `shard.json`, its own digest checked.
 
+        Args:
+            content: the bytes.
+            path: where they come from, for messages.
+            shard: the rows that it must be of.
+            step: what the user should do about a damaged shard, for messages.
+
         Raises:
             StoreCorrupt: the record is damaged or of another store or shard.
         """

@@ -50,6 +50,12 @@ class DevSets:
     ) -> DevSets:
         """The sets of a run.
 
+        Args:
+            dev: of `--dev`, in one language.
+            reported: of `--report-dev`, in any.
+            select_on: of `--select-on`.
+            labelled: the gold-labelled text that `dev` should be in the language of; may be none.
+
         Raises:
             ConfigError: `dev` is in several languages, or in another than `labelled`, or a set to
                 select on is not there.
@@ -118,6 +124,11 @@ class DevConfig(NamedTuple):
     ) -> DevSets:
         """The sets in memory.
 
+        Args:
+            labels: every gold label must be one of these.
+            labelled: the gold-labelled text that is trained on; may be none.
+            progress: told what is guessed about a file, and how the sets fit the labelled text.
+
         Raises:
             ConfigError: see `DevSets.build`.
             CorpusError: a file cannot be read, or see there.
@@ -140,6 +151,12 @@ class Evaluator:
 
     Attributes:
         truncation: what the cut took from the rows of all sets, by the last evaluation.
+
+    Args:
+        sets: what to score.
+        tokenizer: the run's.
+        labels: what the logits mean.
+        processes: among which the rows are shared.
     """
 
     def __init__(

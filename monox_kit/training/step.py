@@ -49,7 +49,19 @@ class Step:
 
 
 class Stepper:
-    """Takes the steps of one run."""
+    """Takes the steps of one run.
+
+    Args:
+        model: a transformers sequence classifier.
+        trainable: its parameters that are trained, by name.
+        optimizer: theirs.
+        loss: the objective.
+        config: the run's settings.
+        num_steps: of the whole run, for the learning rate.
+        precision: `fp32` or `bf16`.
+        processes: among which a step's rows are shared.
+        equal_lengths: whether rows run through the model a length at a time, without padding.
+    """
 
     def __init__(
         self,

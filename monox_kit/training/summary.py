@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monox_kit.errors import ModelError
-from monox_kit.models.folder import RECORD_FILE, BundleRecord, open_folder
+from monox_kit.models.folder import RECORD_FILE, BundleRecord, require_content
 from monox_kit.stage import is_finished
 from monox_kit.training.state import Result
 
@@ -71,12 +70,6 @@ class TrainingSummary:
         return {key: value for key, value in self.to_json().items() if key != "path"}
 
 
-def content_digests(folder: Path) -> dict[str, str]:
-    """The digests of a trained model's weights with their configuration, and of its tokenizer."""
-    opened = open_folder(str(folder.absolute()))
-    return {"model_digest": opened.model_digest, "tokenizer_digest": opened.tokenizer_digest}
-
-
 def finished_run(out: Path, fingerprint: Mapping[str, Any]) -> TrainingSummary | None:
     """The summary of the equal run that already stands at `out`; None where `out` is free.
 
@@ -89,13 +82,6 @@ def finished_run(out: Path, fingerprint: Mapping[str, Any]) -> TrainingSummary |
     run = provenance.get("run") if "content" in provenance else None
     if not is_finished(out, run, fingerprint):
         return None
-    for name, found in content_digests(out).items():
-        wanted = provenance["content"][name]
-        if found != wanted:
-            raise ModelError(
-                f"{out}: expected {name} {wanted[:12]} as the finished run left it, found "
-                f"{found[:12]}: a file was changed or lost. Restore it, or delete the folder to "
-                "train again."
-            )
+    require_content(out, provenance["content"])
     values = {**provenance["summary"], "reused": True}
     return TrainingSummary(path=out, **values)

@@ -17,7 +17,13 @@ from monox_kit.durable import new_folder, resolved
 from monox_kit.errors import ConfigError
 from monox_kit.foreign import stored_name, stored_names
 from monox_kit.locks import owned_folder
-from monox_kit.models.folder import BundleRecord, ModelFolder, open_folder, write_record
+from monox_kit.models.folder import (
+    BundleRecord,
+    ModelFolder,
+    content_digests,
+    open_folder,
+    write_record,
+)
 from monox_kit.models.load import needs_equal_lengths, open_tokenizer
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import TorchClassifier, new_classifier, save_classifier
@@ -32,7 +38,7 @@ from monox_kit.training.methods import Sources, Task, build_task
 from monox_kit.training.optimizer import embedding_mode
 from monox_kit.training.origin import Origin, StoreOrigin
 from monox_kit.training.processes import is_first
-from monox_kit.training.summary import TrainingSummary, content_digests, finished_run
+from monox_kit.training.summary import TrainingSummary, finished_run
 from monox_kit.training.teachers import StoredTeacher
 
 # Options that change nothing in the trained weights.

@@ -85,6 +85,14 @@ def parse_head(
 ) -> ShardHead:
     """The record of an object, its digest checked.
 
+    Args:
+        head: the object's first `head_bytes`, or as many as there are.
+        num_bytes: of the whole object.
+        files: access to the store's shards.
+        shard: the rows that it must hold.
+        where: the object, for messages.
+        step: what the user should do about a damaged object, for messages.
+
     Raises:
         StoreCorrupt: the record is damaged or of another store or shard, or the object has
             another length than it says.
@@ -101,6 +109,12 @@ def split_files(
     head: ShardHead, blocks: Iterable[bytes], where: str, step: str
 ) -> Iterator[tuple[str, bytes]]:
     """Names of the object's files with their next bytes; a file's digest is checked at its end.
+
+    Args:
+        head: of the object.
+        blocks: all bytes after the head, cut anywhere.
+        where: the object, for messages.
+        step: what the user should do about a damaged object, for messages.
 
     Raises:
         StoreCorrupt: a file is not as the record says.

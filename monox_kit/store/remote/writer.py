@@ -47,6 +47,12 @@ class RemoteWriter(StoreWriter):
     ) -> None:
         """Touches nothing yet.
 
+        Args:
+            objects: what lies at the URL.
+            manifest: what the store is a store of.
+            shards: indices of the shards to write, with step 1; None for all.
+            staging: a folder for the shards that are on their way.
+
         Raises:
             ConfigError: the store has no such shards.
         """

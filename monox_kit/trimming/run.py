@@ -1,0 +1,165 @@
+"""The trim stage: count tokens by language, keep what is needed, show that it reads as before."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from monox_kit import __version__
+from monox_kit.corpora.corpus import Corpus
+from monox_kit.durable import new_folder, resolved
+from monox_kit.foreign import markdown_code, markdown_text, stored_name
+from monox_kit.locks import owned_folder
+from monox_kit.models.folder import (
+    CONFIG_FILE,
+    FP32,
+    RECORD_FILE,
+    BundleRecord,
+    ModelFolder,
+    content_digests,
+    open_folder,
+    require_content,
+    write_record,
+)
+from monox_kit.models.load import open_tokenizer
+from monox_kit.models.record import published_provenance
+from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.progress import Progress, Silent
+from monox_kit.stage import is_finished
+from monox_kit.trimming.config import TrimConfig, TrimSummary
+from monox_kit.trimming.languages import Survivors, count_tokens, language_report
+from monox_kit.trimming.vocabulary import Vocabulary
+from monox_kit.trimming.weights import config_ids, write_trimmed
+
+_COMMAND = "trim"
+
+
+def trim(config: TrimConfig, out: Path, *, progress: Progress | None = None) -> TrimSummary:
+    """Write a model without the tokens that a corpus does not use to the folder `out`.
+
+    For every text whose tokens all survive it is the same model: the same tokens, and in PyTorch
+    the same logits in every bit. All texts of the corpus and some outputs are compared before
+    anything is written. Run again when it has finished, it returns at once.
+
+    Args:
+        config: what is trimmed for which texts.
+        out: the folder to write.
+        progress: where progress is reported.
+
+    Raises:
+        ConfigError: something else stands at `out`, or another run's model.
+        ModelError: the model is of a kind that cannot be trimmed.
+        MonoxError: by kind, see `monox_kit.errors`.
+    """
+    progress, out = progress or Silent(), resolved(out)
+    corpus = Corpus(config.corpus, progress)
+    source = open_folder(config.model, progress)
+    source.require_backend("torch")
+    tokenizer = open_tokenizer(source, config.max_length)
+    with owned_folder(out):
+        scan = corpus.scan(progress=progress)
+        run = _fingerprint(source, tokenizer, corpus, scan.digest, config.coverage)
+        if (finished := _finished(out, run)) is not None:
+            return finished
+        task = progress.task("counting tokens", scan.num_rows, "rows")
+        before = count_tokens(corpus, tokenizer, task)
+        wanted = {*tokenizer.special_ids, *config_ids(source.config, tokenizer.num_ids)}
+        wanted.update(*(tally.wanted(config.coverage) for tally in before.values()))
+        vocabulary = Vocabulary(tokenizer.content, source.path)
+        cut = vocabulary.cut(wanted)
+        trimmed, survivors = tokenizer.with_content(cut.content), Survivors(tokenizer, cut)
+        task = progress.task("comparing tokens", scan.num_rows, "rows")
+        after = count_tokens(corpus, trimmed, task, survivors.compare)
+        languages = language_report(before, after, survivors, cut, vocabulary.unknown_id)
+        with new_folder(out) as building:
+            parts = write_trimmed(
+                source, (tokenizer, trimmed), cut.old_ids, survivors.documents, building
+            )
+            summary = TrimSummary(
+                path=str(out),
+                num_tokens_before=tokenizer.num_ids,
+                num_tokens=trimmed.num_ids,
+                num_rows_compared=len(survivors.documents),
+                bytes={**parts, "tokenizer": _tokenizer_bytes(source, building)},
+                languages=languages,
+            )
+            _write_record(building, source, trimmed, summary, run)
+        return summary
+
+
+def _fingerprint(
+    source: ModelFolder, tokenizer: Tokenizer, corpus: Corpus, digest: str, coverage: float
+) -> dict[str, Any]:
+    """Everything that the trimmed model depends on, flat."""
+    return {
+        "command": _COMMAND,
+        "model_digest": source.model_digest,
+        "tokenizer_digest": source.tokenizer_digest,
+        **tokenizer.fingerprint(),
+        "corpus_digest": digest,
+        "languages": list(corpus.languages),
+        "coverage": coverage,
+        "max_length": tokenizer.max_length,
+    }
+
+
+def _tokenizer_bytes(source: ModelFolder, folder: Path) -> tuple[int, int]:
+    """The sizes of both tokenizers' files."""
+    before, after = (
+        sum(file.num_bytes for name, file in each.files.items() if name != CONFIG_FILE)
+        for each in (source, open_folder(str(folder.absolute())))
+    )
+    return before, after
+
+
+def _write_record(
+    folder: Path,
+    source: ModelFolder,
+    tokenizer: Tokenizer,
+    summary: TrimSummary,
+    run: Mapping[str, Any],
+) -> None:
+    old = source.record
+    packages = ("torch", "transformers", "tokenizers")
+    record = BundleRecord(
+        labels=source.labels if source.has_head else None,
+        max_length=tokenizer.max_length,
+        backend="torch",
+        precision=FP32 if old is None else old.precision,
+        has_pairs=None if old is None else old.has_pairs,
+        provenance={
+            "model": stored_name(source.name),
+            "run": run,
+            "source": {} if old is None else published_provenance(old.provenance),
+            "versions": {
+                "monoxkit": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in packages},
+            },
+            "content": content_digests(folder),
+        },
+        checks={key: value for key, value in summary.to_json().items() if key != "path"},
+    )
+    kind = "pipeline_tag: text-classification\n" if source.has_head else ""
+    name, languages = Path(summary.path).name, ", ".join(summary.languages)
+    card = (
+        f"---\nlibrary_name: transformers\n{kind}---\n\n# {markdown_text(name)}\n\n"
+        f"{markdown_code(stored_name(source.name))} with {summary.num_tokens:,} of its "
+        f"{summary.num_tokens_before:,} tokens, trimmed with monoxkit {__version__} for "
+        f"{markdown_text(languages)}. Texts whose tokens are all among them have the same tokens "
+        "and logits.\n"
+    )
+    write_record(folder, record, card)
+
+
+def _finished(out: Path, run: Mapping[str, Any]) -> TrimSummary | None:
+    """The summary of the equal run that already stands at `out`; None where `out` is free."""
+    path = out / RECORD_FILE
+    record = BundleRecord.read(path) if path.is_file() else None
+    if not is_finished(out, record and record.provenance.get("run"), run) or record is None:
+        return None
+    require_content(out, record.provenance["content"])
+    return TrimSummary.from_json({**record.checks, "path": str(out), "reused": True})
