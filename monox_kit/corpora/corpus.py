@@ -129,6 +129,12 @@ class Corpus:
         """
         return self._read(self._check(), self._meter(), place)
 
+    def with_languages(self, place: Place | None = None) -> Iterator[tuple[Document, str | None]]:
+        """As `documents`, each with its language: the row's own, else its file's, else None."""
+        meter = self._meter()
+        for document in self._read(self._check(), meter, place):
+            yield document, document.lang or self.languages[meter.file]
+
     def scan(
         self,
         *,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ class _Run:
             "provider": config.provider,
             "max_length": model.loaded.tokenizer.max_length,
             "corpus_digest": scan.digest,
+            "languages": list(corpus.languages),
             "labels": model.labels.fingerprint,
             "format": self._format,
             "text": config.text,
@@ -180,11 +181,11 @@ class _Run:
         """
         mark, num_rows = self._scan.marks[at], self._part_rows(at)
         skipped = at * PART_ROWS - mark.place.row
-        documents = islice(self._corpus.documents(mark.place), skipped, skipped + num_rows)
+        documents = islice(self._corpus.with_languages(mark.place), skipped, skipped + num_rows)
         found, digest = [], DocumentDigest()
-        for document in documents:
+        for document, language in documents:
             digest.add_document(document)
-            found.append(document)
+            found.append(replace(document, lang=language))
         if digest.hexdigest() != mark.digest:
             raise CorpusError(
                 f"{', '.join(self._corpus.files)}: the input changed while it was predicted: rows "

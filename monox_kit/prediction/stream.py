@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import IO
 
@@ -59,7 +60,8 @@ def predict_stream(config: PredictConfig, lines: IO[bytes] | None, out: IO[bytes
 
 def _windows(config: CorpusConfig) -> Iterator[list[Document]]:
     """The documents of files, in lists."""
-    documents = Corpus(config).documents()
+    found = Corpus(config).with_languages()
+    documents = (replace(document, lang=language) for document, language in found)
     while window := list(islice(documents, _WINDOW_ROWS)):
         yield window
 

@@ -208,6 +208,19 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_returns(
     assert not (tmp_path / ".out.jsonl.parts").exists()
 
 
+def test_a_row_has_its_files_language_where_it_names_none(folder: Path, tmp_path: Path) -> None:
+    rows = [{"text": row["text"]} for row in ROWS[:3]]
+    for name in ("a.de.jsonl", "b_fr.jsonl", "c.jsonl"):
+        write_jsonl(tmp_path / name, [*rows, {**rows[0], "lang": "ja"}])
+    paths = [str(tmp_path / name) for name in ("a.de.jsonl", "b_fr.jsonl", "c.jsonl")]
+    out = tmp_path / "out.jsonl"
+    mk.predict(str(folder / "onnx"), input=paths, language="c.jsonl=it", out=out)
+    found = [json.loads(line)["lang"] for line in out.read_text().splitlines()]
+    assert found == [*(["de"] * 3), "ja", *(["fr"] * 3), "ja", *(["it"] * 3), "ja"]
+    with pytest.raises(ConfigError, match="languages"):
+        mk.predict(str(folder / "onnx"), input=paths, out=out)
+
+
 def test_what_another_program_wrote_is_left_alone(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out.csv").write_text("mine")
     with pytest.raises(ConfigError) as found:
