@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -18,6 +19,8 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
 )
+
+from monox_kit.corpora.corpus import CorpusConfig
 
 # The first 18 carry no topic.
 # fmt: off
@@ -137,6 +140,16 @@ def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def corpus_of(*paths: Path) -> CorpusConfig:
+    """Files of rows, read as they are."""
+    return CorpusConfig(paths=tuple(str(path) for path in paths))
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    """A saved model's weights by name."""
+    return load_file(str(folder / "model.safetensors"))
 
 
 def labelled_rows(count: int, seed: int = 0, *, pairs: bool = False) -> list[dict[str, str]]:

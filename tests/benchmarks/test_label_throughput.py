@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labelling_race.plan import LabelBenchmarkConfig, make_plan
+from labelling_race.plan import make_plan
 from labelling_race.result import (
     LabelBenchmark,
     RoundResult,
@@ -17,9 +17,8 @@ from labelling_race.result import (
 )
 from labelling_race.run import benchmark_labelling
 from labelling_race.worker import ContenderError, Worker
-from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.progress import Silent
-from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
+from tests.benchmarks.tiny_race import config_for
 
 pytestmark = pytest.mark.slow  # each row is a process that imports torch
 
@@ -32,29 +31,6 @@ sys.stdin.readline()
 sys.stderr.write("out of luck\\n")
 sys.exit(3)
 """
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("benchmark")
-    write_jsonl(folder / "corpus.jsonl", labelled_rows(40, seed=1))
-    bert_classifier(folder / "model")
-    return folder
-
-
-def config_for(files: Path, **options: object) -> LabelBenchmarkConfig:
-    values: dict[str, object] = {
-        "model": str(files / "model"),
-        "corpus": CorpusConfig(paths=(str(files / "corpus.jsonl"),), pair="none"),
-        "rounds": 2,
-        "rows_per_round": 12,
-        "warmup_rows": 4,
-        "calibration_rows": 4,
-        "batch_sizes": (2, 4),
-        "max_length": 32,
-        "limit_budget_s": 0.0,
-    }
-    return LabelBenchmarkConfig(**{**values, **options})  # type: ignore[arg-type]
 
 
 def interpreter(path: Path, body: str) -> str:

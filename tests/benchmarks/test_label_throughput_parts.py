@@ -17,7 +17,7 @@ from labelling_race.limits import (
     integer_product,
     measure_limits,
 )
-from labelling_race.plan import LabelBenchmarkConfig, make_plan
+from labelling_race.plan import make_plan
 from labelling_race.result import RoundResult, RowResult, ratios_of
 from labelling_race.run import benchmark_labelling
 from monox_kit.corpora.corpus import CorpusConfig
@@ -27,31 +27,8 @@ from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import open_folder
 from monox_kit.problem import problem_of
 from monox_kit.progress import Silent
-from tests.tiny_models import bert_classifier, labelled_rows, tokens_seen, write_jsonl
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("benchmark")
-    write_jsonl(folder / "corpus.jsonl", labelled_rows(40, seed=1))
-    write_jsonl(folder / "pairs.jsonl", labelled_rows(40, seed=1, pairs=True))
-    bert_classifier(folder / "model")
-    return folder
-
-
-def config_for(files: Path, **options: object) -> LabelBenchmarkConfig:
-    values: dict[str, object] = {
-        "model": str(files / "model"),
-        "corpus": CorpusConfig(paths=(str(files / "corpus.jsonl"),), pair="none"),
-        "rounds": 2,
-        "rows_per_round": 12,
-        "warmup_rows": 4,
-        "calibration_rows": 4,
-        "batch_sizes": (2, 4),
-        "max_length": 32,
-        "limit_budget_s": 0.0,
-    }
-    return LabelBenchmarkConfig(**{**values, **options})  # type: ignore[arg-type]
+from tests.benchmarks.tiny_race import config_for
+from tests.tiny_models import labelled_rows, tokens_seen
 
 
 def test_agreement_is_what_a_hand_computes() -> None:

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
@@ -21,18 +20,6 @@ from tests.object_store import object_store
 from tests.store_samples import write_store
 
 KILL = "signal=SIGKILL"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete store of six shards that nothing happened to."""
-    return write_store(tmp_path_factory.mktemp("whole") / "s", SIX_SHARDS)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunServer]:
-    with RunServer("writing") as server:
-        yield server
 
 
 def changing(outcome: Outcome) -> list[Call]:

@@ -37,12 +37,6 @@ CODES = ["ENOSPC", "EIO", "EDQUOT"]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete store of six shards that nothing happened to."""
-    return write_store(tmp_path_factory.mktemp("whole") / "s", SIX_SHARDS)
-
-
-@pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of which half is written, with what a killed writer left behind."""
     folder = tmp_path_factory.mktemp("half") / "s"
@@ -52,12 +46,6 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "shards/000001", folder / "shards/.tmp-000004-abcdefgh")
     (folder / ".tmp-abcdefgh").write_bytes(b"x")
     return folder
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunServer]:
-    with RunServer("writing") as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

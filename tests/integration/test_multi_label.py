@@ -23,7 +23,7 @@ from monox_kit.store import LogitStore
 from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig, TeacherConfig
 from monox_kit.training.run import train_student, train_teacher
 from monoxkit_cli.app import main
-from tests.tiny_models import LABELS, WORDS, bert_encoder, write_jsonl
+from tests.tiny_models import LABELS, WORDS, bert_encoder, corpus_of, write_jsonl
 
 TOPICS = {"games": "game", "mail": "mail", "text": "font"}
 LOOP = LoopConfig(
@@ -74,10 +74,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "store",
     )
     return folder
-
-
-def corpus_of(*paths: Path) -> CorpusConfig:
-    return CorpusConfig(paths=tuple(str(path) for path in paths))
 
 
 def student_config(files: Path, method: str, **changes: Any) -> StudentConfig:

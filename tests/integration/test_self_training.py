@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError, ModelError, StorageError
 from monox_kit.models.folder import BundleRecord
@@ -23,7 +22,7 @@ from monox_kit.training.run import train_student
 from monox_kit.training.step import Stepper
 from monox_kit.training.summary import TrainingSummary
 from tests.stopped_training import Killed
-from tests.tiny_models import bert_encoder, labelled_rows, write_jsonl
+from tests.tiny_models import bert_encoder, corpus_of, labelled_rows, write_jsonl
 
 LOOP = LoopConfig(
     max_steps=4,
@@ -52,10 +51,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(files: Path) -> tuple[Path, TrainingSummary]:
     """An uninterrupted run of two rounds after the first."""
     return files / "whole", train_student(config_of(files), files / "whole")
-
-
-def corpus_of(path: Path) -> CorpusConfig:
-    return CorpusConfig(paths=(str(path),))
 
 
 def config_of(files: Path, **changes: Any) -> StudentConfig:

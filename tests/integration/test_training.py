@@ -8,7 +8,6 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
@@ -25,7 +24,14 @@ from monox_kit.training.config import LoopConfig, ObjectiveConfig, StudentConfig
 from monox_kit.training.run import train_student, train_teacher
 from tests.notes import Notes
 from tests.stopped_training import Killed, before_step, kill
-from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
+from tests.tiny_models import (
+    bert_classifier,
+    bert_encoder,
+    corpus_of,
+    labelled_rows,
+    weights,
+    write_jsonl,
+)
 
 LOOP = LoopConfig(
     max_steps=6, batch_size=4, learning_rate=5e-3, max_length=16, eval_every=3, checkpoint_every=2
@@ -52,10 +58,6 @@ def store(files: Path) -> Path:
     return files / "store"
 
 
-def corpus_of(*paths: Path) -> CorpusConfig:
-    return CorpusConfig(paths=tuple(str(path) for path in paths))
-
-
 def teacher_config(files: Path, loop_config: LoopConfig = LOOP) -> TeacherConfig:
     return TeacherConfig(
         model=str(files / "encoder"),
@@ -75,10 +77,6 @@ def student_config(files: Path, method: str, **changes: object) -> StudentConfig
         loop=replace(LOOP, embeddings="frozen"),
     )
     return replace(config, **changes)  # type: ignore[arg-type]
-
-
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    return load_file(str(folder / "model.safetensors"))
 
 
 def test_a_teacher_learns_what_its_labels_say(files: Path, tmp_path: Path) -> None:

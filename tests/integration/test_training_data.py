@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from monox_kit.corpora.corpus import CorpusConfig, read_labelled
 from monox_kit.digest import digest_file
@@ -19,7 +18,7 @@ from monox_kit.training.config import LoopConfig, TeacherConfig
 from monox_kit.training.run import train_teacher
 from monox_kit.training.summary import TrainingSummary
 from tests.stopped_training import Killed, before_step, kill
-from tests.tiny_models import WORDS, bert_encoder, labelled_rows, write_jsonl
+from tests.tiny_models import WORDS, bert_encoder, labelled_rows, weights, write_jsonl
 
 LOOP = LoopConfig(
     max_steps=8, batch_size=4, learning_rate=5e-3, max_length=16, eval_every=3, checkpoint_every=2
@@ -47,10 +46,6 @@ def train(files: Path, out: Path, **changes: Any) -> TrainingSummary:
         loop=replace(LOOP, **changes),
     )
     return train_teacher(config, out)
-
-
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    return load_file(str(folder / "model.safetensors"))
 
 
 def test_sparse_and_full_end_alike_and_leave_other_tokens_as_pretrained(

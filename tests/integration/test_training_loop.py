@@ -15,7 +15,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.digest import digest_file
 from monox_kit.durable import AppendedFile
 from monox_kit.errors import (
@@ -42,7 +41,7 @@ from monox_kit.training.step import Stepper
 from monoxkit_cli.app import main
 from tests.notes import Notes
 from tests.stopped_training import Killed, before_step, kill
-from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
+from tests.tiny_models import bert_classifier, bert_encoder, corpus_of, labelled_rows, write_jsonl
 
 LOOP = LoopConfig(
     max_steps=8,
@@ -77,10 +76,6 @@ def without_dropout(folder: Path) -> Path:
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
-
-
-def corpus_of(*paths: Path) -> CorpusConfig:
-    return CorpusConfig(paths=tuple(str(path) for path in paths))
 
 
 def config_of(files: Path, **loop: Any) -> TeacherConfig:
