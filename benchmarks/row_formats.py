@@ -16,7 +16,7 @@ import numpy as np
 
 from harness import seconds
 from monox_kit.data import Document, LabelSet
-from monox_kit.store import FolderWriter, LogitStore, StoreManifest
+from monox_kit.store import FolderWriter, LogitStore, ShardRange, StoreManifest
 
 BATCH_ROWS = 256
 BLOCK_ROWS = 1024
@@ -257,14 +257,21 @@ def write_store(rows: Rows, path: Path, shard_rows: int) -> list[float]:
                 Document(row=row, id=str(row), text=text)
                 for row, text in enumerate(rows.texts[here], shard.start)
             ]
-            write = partial(
-                writer.write_shard,
-                shard,
-                logits=rows.logits[here],
-                documents=documents,
-                labels=rows.labels[here],
-            )
-            taken_s.append(seconds(write))
+
+            def write(shard: ShardRange, here: slice, documents: list[Document]) -> None:
+                sizes = {
+                    "ids": sum(len(one.id) for one in documents),
+                    "text": sum(len(one.text.encode()) for one in documents),
+                }
+                with writer.shard(shard, sizes) as builder:
+                    builder.append(
+                        logits=rows.logits[here],
+                        documents=documents,
+                        labels=rows.labels[here],
+                        recomputed=np.zeros(len(shard), np.bool_),
+                    )
+
+            taken_s.append(seconds(partial(write, shard, here, documents)))
         writer.complete()
     return taken_s
 

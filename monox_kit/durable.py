@@ -26,19 +26,8 @@ Made = TypeVar("Made")
 
 # Errors of the disk, as opposed to errors of the caller.
 _DISK_ERRNOS = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EIO,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EFBIG,
-        errno.ENAMETOOLONG,
-        errno.ENOTDIR,
-        errno.ESTALE,
-    }
-)
+    (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+) | {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ESTALE}
 # What a rename says where something else than an empty folder stands at the new name.
 _TAKEN_ERRNOS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 # Rust says the number, C++ the reason.

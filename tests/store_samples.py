@@ -11,6 +11,7 @@ import numpy as np
 
 from monox_kit.data import Document, Int64s, LabelSet, Logits
 from monox_kit.store import FolderWriter, ShardRange, StoreManifest, StoreWriter
+from monox_kit.store.format import text_fields
 
 LABELS = LabelSet(("games", "science", "sound"))
 FINGERPRINT: Mapping[str, Any] = {
@@ -84,7 +85,7 @@ def text_bytes(documents: Sequence[Document]) -> dict[str, int]:
     }
     if documents[0].text_pair is None:
         del fields["text_pair"]
-    return {field: len(text.encode()) for field, text in fields.items()}
+    return {field: len(text.encode("utf-8", "surrogatepass")) for field, text in fields.items()}
 
 
 def part(arguments: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
@@ -98,6 +99,23 @@ def build_shard(writer: StoreWriter, shard: ShardRange, cuts: Sequence[int]) -> 
     with writer.shard(shard, text_bytes(arguments["documents"])) as builder:
         for start, stop in pairwise([0, *cuts, len(shard)]):
             builder.append(**part(arguments, start, stop))
+
+
+def write_shard(
+    writer: StoreWriter,
+    shard: ShardRange,
+    *,
+    logits: Logits,
+    documents: Sequence[Document],
+    labels: Any,
+    recomputed: Any = None,
+) -> None:
+    """Write one of the missing shards at once."""
+    given = np.zeros(len(documents), np.bool_) if recomputed is None else recomputed
+    sizes = {"text_pair": 0, **text_bytes(documents)}
+    announced = {field: sizes[field] for field in text_fields(writer.manifest)}
+    with writer.shard(shard, announced) as builder:
+        builder.append(logits=logits, documents=documents, labels=labels, recomputed=given)
 
 
 def write_store(
@@ -119,7 +137,7 @@ def write_store(
     with FolderWriter(folder, store, shards) as writer:
         for shard in writer.missing:
             if cuts is None:
-                writer.write_shard(shard, **shard_arguments(store, shard))
+                write_shard(writer, shard, **shard_arguments(store, shard))
             else:
                 build_shard(writer, shard, cuts)
         writer.complete(command="label")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from monox_kit.corpora.bad_rows import BadRows
 from monox_kit.corpora.checks import DocumentCheck
@@ -273,20 +273,6 @@ class Corpus:
             row += 1
 
 
-class FileRows(NamedTuple):
-    """The documents of one file.
-
-    Attributes:
-        name: of the file.
-        language: of the rows that name none themselves; None where nothing tells it.
-        documents: with rows counted from 0.
-    """
-
-    name: str
-    language: str | None
-    documents: list[Document]
-
-
 def read_labelled(
     config: CorpusConfig | Sequence[str],
     labels: LabelSet | None = None,
@@ -323,8 +309,10 @@ def read_labelled(
 
 def read_by_file(
     config: CorpusConfig, labels: LabelSet, progress: Progress | None = None
-) -> list[FileRows]:
-    """The gold-labelled documents of each file in memory, with what is known of its language.
+) -> Iterator[tuple[str, str | None, list[Document]]]:
+    """Of each file its name, the language of rows that name none, and its gold-labelled documents.
+
+    Rows are counted from 0 in each.
 
     Raises:
         ConfigError: a language is given for a file that is not read.
@@ -332,11 +320,9 @@ def read_by_file(
     """
     corpus = Corpus(config, progress)
     require_used(told_languages(config.language), corpus.files)
-    found = []
     for name, language in zip(corpus.files, corpus.languages):
         alone = replace(config, paths=(name,), language=())
-        found.append(FileRows(name, language, read_labelled(alone, labels, progress)))
-    return found
+        yield name, language, read_labelled(alone, labels, progress)
 
 
 def _raised(error: CorpusError) -> None:

@@ -15,11 +15,12 @@ from annotated_types import Ge, Le, Lt
 
 from monox_kit.config import Config
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.data import Document, LabelSet, Logits
+from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, LabelMismatchError
 from monox_kit.evaluation.run import (
     SHOWN_DIFFERENCE,
     EvaluateConfig,
+    LanguageScores,
     is_target,
     measure_resamples,
     note_languages,
@@ -153,24 +154,11 @@ def compare(config: CompareConfig, *, progress: Progress | None = None) -> Compa
     return compared(config.first, config.second, documents, sides, evaluation)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What one model gives for the rows.
-
-    Attributes:
-        labels: of its logits.
-        logits: [N, C] by language.
-    """
-
-    labels: LabelSet
-    logits: Mapping[str, Logits]
-
-
 def compared(
     first: str,
     second: str,
     documents: Mapping[str, Sequence[Document]],
-    sides: Sequence[Scored],
+    sides: Sequence[LanguageScores],
     config: EvaluateConfig,
 ) -> Comparison:
     """The comparison of logits that are already there."""
@@ -206,7 +194,7 @@ def compared(
 
 def _of_language(
     documents: Mapping[str, Sequence[Document]],
-    sides: Sequence[Scored],
+    sides: Sequence[LanguageScores],
     language: str,
     measured: Sequence[float],
     config: EvaluateConfig,
@@ -231,7 +219,7 @@ def _of_language(
 
 def _difference_interval(
     documents: Mapping[str, Sequence[Document]],
-    sides: Sequence[Scored],
+    sides: Sequence[LanguageScores],
     languages: Sequence[str],
     config: EvaluateConfig,
 ) -> tuple[float, float]:
@@ -263,11 +251,10 @@ def _scored(
     documents: Mapping[str, Sequence[Document]],
     config: EvaluateConfig,
     progress: Progress,
-) -> Scored:
+) -> LanguageScores:
     for language, rows in documents.items():
         model.folder.require_pairs(rows[0].text_pair is not None, f"`test`, language {language}")
-    logits = score_languages(model, documents, config, progress).logits
-    return Scored(model.classifier.labels, logits)
+    return score_languages(model, documents, config, progress)
 
 
 def _require_used(config: CompareConfig, progress: Progress) -> None:

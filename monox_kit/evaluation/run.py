@@ -130,12 +130,14 @@ class LanguageScores(NamedTuple):
     """What a model says of test rows.
 
     Attributes:
+        labels: the model's, of the logits' columns.
         logits: [N, C] float32 by language.
         truncation: what the cut took from all rows.
     """
 
-    logits: dict[str, Logits]
-    truncation: Truncation
+    labels: LabelSet
+    logits: Mapping[str, Logits]
+    truncation: Truncation = Truncation()
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> EvalReport:
@@ -244,7 +246,7 @@ def score_languages(
             )
             logits[language] = scored.logits
             truncation += scored.truncation
-    return LanguageScores(logits, truncation)
+    return LanguageScores(model.classifier.labels, logits, truncation)
 
 
 def report_on(

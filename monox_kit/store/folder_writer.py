@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
-from monox_kit.data import Document, Logits
 from monox_kit.durable import (
     disk_errors,
     fsync_folder,
@@ -20,7 +17,6 @@ from monox_kit.durable import (
 )
 from monox_kit.errors import StoreError
 from monox_kit.locks import RangeLocks
-from monox_kit.problem import Bools, Labels
 from monox_kit.store.builder import ShardBuilder, copy_shard, new_shard
 from monox_kit.store.claims import WHOLE, shard_bytes, store_locks
 from monox_kit.store.folder import (
@@ -39,7 +35,6 @@ from monox_kit.store.format import (
     StoreManifest,
 )
 from monox_kit.store.record import encode_record, is_there
-from monox_kit.store.rules import text_sizes
 from monox_kit.store.writer import StoreWriter
 
 
@@ -108,41 +103,6 @@ class FolderWriter(StoreWriter):
             yield builder
             self._require_own(shard)  # the block may have given the shards back
         del self._missing[shard.index]
-
-    def write_shard(
-        self,
-        shard: ShardRange,
-        *,
-        logits: Logits,
-        documents: Sequence[Document],
-        labels: Labels,
-        recomputed: Bools | None = None,
-    ) -> None:
-        """Write one of the missing shards at once; when this returns it survives a power failure.
-
-        Args:
-            shard: one of `missing`.
-            logits: [n, C] float32, finite.
-            documents: the n documents of the shard's rows, in order.
-            labels: the gold labels, as `Problem.encode` gives them.
-            recomputed: [n] bool, whether the reference graph of the run's fidelity guard gave the
-                row's logits; None where it gave none.
-
-        Raises:
-            StoreError: something does not fit the shard or the store; nothing is written.
-            StorageError: the disk refused, or gave back other bytes than were written.
-        """
-        self._require_own(shard)
-        where = f"{self.folder} shard {shard.name}"
-        if len(documents) != len(shard):
-            raise StoreError(
-                f"{where}: expected {len(shard)} documents, found {len(documents)}. "
-                "Give every row of the shard once."
-            )
-        if recomputed is None:
-            recomputed = np.zeros(len(shard), np.bool_)
-        with self.shard(shard, text_sizes(self.manifest, documents, where)) as builder:
-            builder.append(logits=logits, documents=documents, labels=labels, recomputed=recomputed)
 
     def copy_shard(
         self, shard: ShardRange, content: bytes, files: Iterable[tuple[str, bytes]]

@@ -171,20 +171,6 @@ def stored_texts(
     return texts
 
 
-def text_sizes(
-    manifest: StoreManifest, documents: Sequence[Document], where: str
-) -> dict[str, int]:
-    """The UTF-8 bytes of all texts, by text field.
-
-    Raises:
-        StoreError: a text is none that UTF-8 can hold.
-    """
-    return {
-        field: sum(len(_encoded(document, field, where)) for document in documents)
-        for field in text_fields(manifest)
-    }
-
-
 def _encoded(document: Document, field: str, where: str) -> bytes:
     text = document.id if field == "ids" else getattr(document, field)
     try:

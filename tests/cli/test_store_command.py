@@ -11,7 +11,7 @@ import pytest
 from monox_kit.data import LabelSet
 from monox_kit.store import FolderWriter, LogitStore
 from monoxkit_cli.app import main
-from tests.store_samples import manifest, shard_arguments, write_store
+from tests.store_samples import manifest, shard_arguments, write_shard, write_store
 
 PARTS = {"a": range(2), "b": range(2, 3)}
 
@@ -39,7 +39,7 @@ def shown_lines(out: str) -> dict[str, str]:
 def write_part(folder: Path, shards: range) -> Path:
     with FolderWriter(folder, manifest(), shards) as writer:
         for shard in writer.missing:
-            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+            write_shard(writer, shard, **shard_arguments(manifest(), shard))
     return folder
 
 

@@ -23,7 +23,7 @@ from tests.faults.states import (
     label_config,
 )
 from tests.faults.stepping import CUTS
-from tests.store_samples import part, shard_arguments, text_bytes, write_store
+from tests.store_samples import part, shard_arguments, text_bytes, write_shard, write_store
 from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
 
 NUM_ROWS = 60  # in six shards of ten, each read in windows of four rows
@@ -183,7 +183,7 @@ def test_an_exception_between_shards_completes_nothing_and_costs_none(
     folder, whole = tmp_path / "s", write_store(tmp_path / "whole", SIX_SHARDS)
     with pytest.raises(ZeroDivisionError), FolderWriter(folder, SIX_SHARDS) as writer:
         for shard in writer.missing[:stop]:
-            writer.write_shard(shard, **shard_arguments(SIX_SHARDS, shard))
+            write_shard(writer, shard, **shard_arguments(SIX_SHARDS, shard))
         raise ZeroDivisionError
     with pytest.raises(StoreIncomplete, match=f"found {min(4 * stop, 23)} of 23 rows"):
         LogitStore.open(folder)

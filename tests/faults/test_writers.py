@@ -19,7 +19,7 @@ from monox_kit.errors import StoreError, StoreLocked
 from monox_kit.store import FolderWriter, LogitStore
 from monox_kit.store.folder import StoreFolder
 from tests.children import fork, sleep_in_a_fork, sleep_in_a_program
-from tests.store_samples import manifest, shard_arguments, tree, write_store
+from tests.store_samples import manifest, shard_arguments, tree, write_shard, write_store
 
 SEVEN_SHARDS = manifest(num_rows=14, shard_rows=2)
 ALL = range(7)
@@ -68,7 +68,7 @@ def kill_at(step: int) -> Callable[[int], None]:
 def write_missing(writer: FolderWriter) -> None:
     """Write a writer's shards, and complete the store where no other is missing."""
     for shard in writer.missing:
-        writer.write_shard(shard, **shard_arguments(SEVEN_SHARDS, shard))
+        write_shard(writer, shard, **shard_arguments(SEVEN_SHARDS, shard))
     writer.complete(command="label")
 
 
@@ -250,7 +250,7 @@ def test_writers_that_end_at_once_complete_the_store_one_after_the_other(tmp_pat
     ):
         for writer in (one, other):
             for shard in writer.missing:
-                writer.write_shard(shard, **shard_arguments(SEVEN_SHARDS, shard))
+                write_shard(writer, shard, **shard_arguments(SEVEN_SHARDS, shard))
         late: list[Future[Any]] = []
 
         def list_beside(store: StoreFolder, *args: Any) -> Any:
@@ -295,7 +295,7 @@ def test_a_child_does_not_keep_its_parents_shards(
     def own() -> int:
         with FolderWriter(folder, SEVEN_SHARDS) as writer:
             shard = writer.missing[0]
-            writer.write_shard(shard, **shard_arguments(SEVEN_SHARDS, shard))
+            write_shard(writer, shard, **shard_arguments(SEVEN_SHARDS, shard))
             os.write(reporting, f"{start_child()}\n".encode())
             if is_killed:
                 signal.pause()

@@ -13,6 +13,7 @@ import numpy as np
 
 from monox_kit.data import Document, LabelSet
 from monox_kit.store import FolderWriter, StoreManifest
+from tests.store_samples import write_shard
 
 TEXTS = (
     ("The café opens at nine.", "The café is closed at night."),
@@ -50,7 +51,8 @@ def write(folder: Path) -> None:
     with FolderWriter(folder, manifest) as writer:
         for shard in writer.missing:
             part = slice(shard.start, shard.stop)
-            writer.write_shard(
+            write_shard(
+                writer,
                 shard,
                 logits=np.array(LOGITS[part], np.float32),
                 documents=documents()[part],

@@ -13,6 +13,7 @@ import numpy as np
 
 from monox_kit.data import MULTI_LABEL, Document, LabelSet
 from monox_kit.store import FolderWriter, StoreManifest
+from tests.store_samples import write_shard
 
 LABELS = LabelSet(("games", "mail", "text"), MULTI_LABEL)
 TEXTS = ("A chess game by mail.", "Nichts davon.", "日本語のフォント", "Plain text.")
@@ -43,7 +44,8 @@ def write(folder: Path) -> None:
     with FolderWriter(folder, manifest) as writer:
         for shard in writer.missing:
             part = slice(shard.start, shard.stop)
-            writer.write_shard(
+            write_shard(
+                writer,
                 shard,
                 logits=np.array(LOGITS[part], np.float32),
                 documents=documents()[part],

@@ -15,7 +15,15 @@ from hypothesis.extra import numpy as arrays
 from monox_kit.data import Document
 from monox_kit.store import FolderWriter, LogitStore, StoreManifest, fetch_store
 from tests.object_store import object_store, url_writer
-from tests.store_samples import LABELS, manifest, part, shard_arguments, text_bytes, tree
+from tests.store_samples import (
+    LABELS,
+    manifest,
+    part,
+    shard_arguments,
+    text_bytes,
+    tree,
+    write_shard,
+)
 
 # Any text that UTF-8 can hold: empty, NUL, line ends, beyond the basic plane.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -66,7 +74,7 @@ def test_everything_comes_back(
         folder = Path(parent) / "s"
         with FolderWriter(folder, store) as writer:
             for shard in data.draw(st.permutations(writer.missing)):
-                writer.write_shard(shard, **part(values, shard.start, shard.stop))
+                write_shard(writer, shard, **part(values, shard.start, shard.stop))
             writer.complete()
         found = LogitStore.open(folder, verify="full")
         assert list(found.documents()) == documents
@@ -87,7 +95,7 @@ def test_no_split_into_parts_shows_in_the_bytes(
     with tempfile.TemporaryDirectory() as parent:
         with FolderWriter(Path(parent) / "whole", store) as writer:
             for shard in writer.missing:
-                writer.write_shard(shard, **part(values, shard.start, shard.stop))
+                write_shard(writer, shard, **part(values, shard.start, shard.stop))
         with FolderWriter(Path(parent) / "parts", store) as writer:
             for shard in writer.missing:
                 places = st.integers(shard.start, shard.stop)
@@ -120,7 +128,7 @@ def test_what_is_fetched_from_a_url_is_what_a_local_run_writes(
         fetch_store(url, Path(parent) / "fetched")
         with FolderWriter(Path(parent) / "local", store) as writer:
             for shard in writer.missing:
-                writer.write_shard(shard, **part(values, shard.start, shard.stop))
+                write_shard(writer, shard, **part(values, shard.start, shard.stop))
             writer.complete(command="label")
         assert tree(Path(parent) / "fetched") == tree(Path(parent) / "local")
 
@@ -135,7 +143,7 @@ def test_runs_in_parts_give_the_store_of_one_run(
     def run(folder: Path, most: int) -> bool:
         with FolderWriter(folder, store) as writer:
             for shard in writer.missing[:most]:
-                writer.write_shard(shard, **shard_arguments(store, shard))
+                write_shard(writer, shard, **shard_arguments(store, shard))
             if not writer.missing:
                 writer.complete()
             return not writer.missing

@@ -316,7 +316,7 @@ class TestLanguages:
         config = CorpusConfig(paths=paths, language=("b.csv=es",))
         found = read_test(config, LabelSet(("x", "y")))
         assert {name: len(rows) for name, rows in found.items()} == {"de": 1, "es": 1, "und": 1}
-        assert [each.language for each in read_by_file(config, LabelSet(("x", "y")))] == [
+        assert [language for _, language, _ in read_by_file(config, LabelSet(("x", "y")))] == [
             *("de", "es", None)
         ]
 

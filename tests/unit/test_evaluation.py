@@ -22,9 +22,9 @@ from monox_kit.evaluation import (
     report_on,
     target_average_resamples,
 )
-from monox_kit.evaluation.comparison import Scored, compared
+from monox_kit.evaluation.comparison import compared
 from monox_kit.evaluation.details import write_details
-from monox_kit.evaluation.run import is_target, note_languages
+from monox_kit.evaluation.run import LanguageScores, is_target, note_languages
 from monox_kit.evaluation.statistics import mcnemar, rows_to_show, wilson
 from monox_kit.problem import problem_of
 from tests.notes import Notes
@@ -144,8 +144,9 @@ def logits_of(names: str, labels: LabelSet = LABELS) -> np.ndarray:
     return np.eye(len(labels), dtype=np.float32)[[labels.names.index(name) for name in names]]
 
 
-def scored(labels: LabelSet = LABELS, **decided: str) -> Scored:
-    return Scored(labels, {language: logits_of(each, labels) for language, each in decided.items()})
+def scored(labels: LabelSet = LABELS, **decided: str) -> LanguageScores:
+    logits = {language: logits_of(each, labels) for language, each in decided.items()}
+    return LanguageScores(labels, logits)
 
 
 # Brown, Cai, DasGupta, "Interval estimation for a binomial proportion" (2001), and R's

@@ -22,7 +22,7 @@ from monox_kit.digest import digest_json
 from monox_kit.errors import StoreCorrupt, StoreError
 from monox_kit.labelling.kept_scan import encode_scan, read_scan, scan_key
 from monox_kit.store import FolderWriter, StoreManifest, begin_store, begun_manifest
-from tests.store_samples import manifest, shard_arguments
+from tests.store_samples import manifest, shard_arguments, write_shard
 from tests.tiny_models import labelled_rows, write_jsonl
 
 NUM_ROWS, SHARD_ROWS = 23, 4
@@ -221,7 +221,7 @@ def test_a_complete_store_keeps_none(tmp_path: Path) -> None:
     with FolderWriter(tmp_path / "s", store) as writer:
         assert scan.read_bytes() == b"scan"
         for shard in writer.missing:
-            writer.write_shard(shard, **shard_arguments(store, shard))
+            write_shard(writer, shard, **shard_arguments(store, shard))
         writer.complete()
         assert not scan.exists()
     begin_store(tmp_path / "s", store, b"scan")
@@ -264,7 +264,7 @@ def test_a_folder_where_the_scan_belongs_is_refused_before_any_work(tmp_path: Pa
     """And not removed: it is somebody's."""
     with FolderWriter(tmp_path / "s", manifest()) as writer:
         for shard in writer.missing:
-            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+            write_shard(writer, shard, **shard_arguments(manifest(), shard))
         (tmp_path / "s" / "scan").mkdir()
         with pytest.raises(StoreError, match=r"s/scan: expected no folder of this name"):
             writer.complete()

@@ -20,6 +20,7 @@ from monox_kit.training.methods import Sources, Task, build_task
 from monox_kit.training.optimizer import freeze
 from monox_kit.training.rows import select_rows
 from monox_kit.training.teachers import StoredTeacher
+from tests.store_samples import write_shard
 
 LABELS = LabelSet(("games", "mail", "text"))
 GENERATOR = np.random.default_rng(11)
@@ -57,7 +58,7 @@ def write_store(
                 for row in range(shard.start, shard.stop)
             ]
             labels = np.array(gold[part], np.int32)
-            writer.write_shard(shard, logits=logits[part], documents=documents, labels=labels)
+            write_shard(writer, shard, logits=logits[part], documents=documents, labels=labels)
         writer.complete()
     return LogitStore.open(folder)
 

@@ -21,6 +21,7 @@ from tests.store_samples import (
     shard_arguments,
     text_bytes,
     tree,
+    write_shard,
     write_store,
 )
 
@@ -55,7 +56,7 @@ def test_no_row_counts_as_recomputed_unless_told(tmp_path: Path) -> None:
     arguments = shard_arguments(manifest(num_rows=3), ShardRange(0, 0, 3))
     del arguments["recomputed"]
     with FolderWriter(tmp_path / "s", manifest(num_rows=3)) as writer:
-        writer.write_shard(writer.missing[0], **arguments)
+        write_shard(writer, writer.missing[0], **arguments)
         writer.complete()
     store = LogitStore.open(tmp_path / "s", verify="full")
     assert store.recomputed(slice(None)).tolist() == [False] * 3
@@ -202,7 +203,7 @@ def test_a_shard_built_twice_at_once_is_kept_once(tmp_path: Path) -> None:
             pytest.raises(StoreError, match="expected one of the 2 missing shards"),
             writer.shard(SHARD, text_bytes(DOCUMENTS)) as builder,
         ):
-            writer.write_shard(SHARD, **arguments)
+            write_shard(writer, SHARD, **arguments)
             builder.append(**arguments)
         assert SHARD not in writer.missing
         assert [path.name for path in (tmp_path / "s/shards").iterdir()] == ["000001"]

@@ -16,7 +16,15 @@ import pytest
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, StorageError, StoreCorrupt, StoreIncomplete
 from monox_kit.store import FolderWriter, LogitStore, export, export_store
-from tests.store_samples import FINGERPRINT, LABELS, manifest, shard_arguments, tree, write_store
+from tests.store_samples import (
+    FINGERPRINT,
+    LABELS,
+    manifest,
+    shard_arguments,
+    tree,
+    write_shard,
+    write_store,
+)
 
 
 def expected_rows(store: LogitStore) -> list[dict[str, Any]]:
@@ -99,7 +107,7 @@ def test_an_export_is_a_corpus_again(tmp_path: Path) -> None:
             # Every class, the first one too, which is not to be taken for no label.
             rows = np.arange(shard.start, shard.stop)
             arguments["labels"] = np.where(rows % 4 == 0, -1, rows % 3).astype(np.int32)
-            writer.write_shard(shard, **arguments)
+            write_shard(writer, shard, **arguments)
         writer.complete()
     export_store(tmp_path / "s", tmp_path / "s.parquet")
     rows_found = pq.read_table(tmp_path / "s.parquet").to_pylist()
@@ -140,7 +148,7 @@ def require_features(datasets: Any, features: Any, dtype: str) -> None:
 def test_an_unfinished_store_is_not_exported(tmp_path: Path) -> None:
     with FolderWriter(tmp_path / "s", manifest()) as writer:
         shard = writer.missing[0]
-        writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        write_shard(writer, shard, **shard_arguments(manifest(), shard))
     with pytest.raises(StoreIncomplete, match="found 4 of 11 rows"):
         export_store(tmp_path / "s", tmp_path / "s.parquet")
     assert not (tmp_path / "s.parquet").exists()

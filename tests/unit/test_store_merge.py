@@ -37,6 +37,7 @@ from tests.store_samples import (
     manifest,
     shard_arguments,
     tree,
+    write_shard,
     write_store,
 )
 
@@ -53,7 +54,7 @@ def write_part(folder: Path, shards: Sequence[int], store: StoreManifest | None 
     with FolderWriter(folder, store) as writer:
         for shard in writer.missing:
             if shard.index in shards:
-                writer.write_shard(shard, **shard_arguments(store, shard))
+                write_shard(writer, shard, **shard_arguments(store, shard))
     return folder
 
 
@@ -132,7 +133,7 @@ def test_a_shard_that_two_parts_hold_differently_is_named(tmp_path: Path) -> Non
         for shard in writer.missing[1:]:
             arguments = shard_arguments(manifest(), shard)
             arguments["logits"] = arguments["logits"] + np.float32(0.25)
-            writer.write_shard(shard, **arguments)
+            write_shard(writer, shard, **arguments)
     with pytest.raises(StoreMismatch, match=r"b/shards/000001: expected the shard that .*/a holds"):
         merge_stores([one, two], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -142,7 +143,7 @@ def test_a_shard_that_stands_in_the_output_must_be_that_of_the_parts(tmp_path: P
     with FolderWriter(tmp_path / "out", manifest()) as writer:
         arguments = shard_arguments(manifest(), writer.missing[1])
         arguments["recomputed"][0] ^= True
-        writer.write_shard(writer.missing[1], **arguments)
+        write_shard(writer, writer.missing[1], **arguments)
     before = tree(tmp_path / "out")
     folders = [write_part(tmp_path / "a", [0, 1]), write_part(tmp_path / "b", [2])]
     with pytest.raises(StoreMismatch, match=r"out/shards/000001: expected the shard that .*/a"):
@@ -399,7 +400,7 @@ def test_parts_with_the_same_corpora_but_other_content_are_another_merge(tmp_pat
         for shard in writer.missing:
             arguments = shard_arguments(corpus("two"), shard)
             arguments["logits"] = arguments["logits"] + np.float32(1)
-            writer.write_shard(shard, **arguments)
+            write_shard(writer, shard, **arguments)
         writer.complete()
     with pytest.raises(StoreMismatch, match=r"expected fingerprint\.merged_from"):
         merge_stores([one, two], tmp_path / "out")

@@ -23,7 +23,7 @@ from monox_kit.store import (
     store_stats,
     verify_store,
 )
-from tests.store_samples import FINGERPRINT, tree
+from tests.store_samples import FINGERPRINT, tree, write_shard
 from tests.store_samples import write_store as write_single_store
 
 LABELS = LabelSet(("games", "science", "sound"), MULTI_LABEL)
@@ -54,7 +54,7 @@ def write_store(folder: Path, gold: np.ndarray = GOLD, **fingerprint: Any) -> Pa
             part = slice(shard.start, shard.stop)
             rows = range(shard.start, shard.stop)
             documents = [Document(row=row, id=str(row), text=f"text {row}") for row in rows]
-            writer.write_shard(shard, logits=LOGITS[part], documents=documents, labels=gold[part])
+            write_shard(writer, shard, logits=LOGITS[part], documents=documents, labels=gold[part])
         writer.complete()
     return folder
 

@@ -21,6 +21,7 @@ from tests.store_samples import (
     manifest,
     recomputed,
     shard_arguments,
+    write_shard,
     write_store,
 )
 
@@ -115,7 +116,7 @@ def half_store(folder: Path) -> Path:
     """A store whose shard 1 is missing."""
     with FolderWriter(folder, manifest()) as writer:
         for shard in (writer.missing[0], writer.missing[2]):
-            writer.write_shard(shard, **shard_arguments(manifest(), shard))
+            write_shard(writer, shard, **shard_arguments(manifest(), shard))
     return folder
 
 

@@ -13,7 +13,7 @@ import pytest
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import StoreCorrupt
 from monox_kit.store import FolderWriter, LogitStore, StoreManifest, contents, store_stats
-from tests.store_samples import FINGERPRINT, manifest, shard_arguments, write_store
+from tests.store_samples import FINGERPRINT, manifest, shard_arguments, write_shard, write_store
 
 NUM_ROWS = 700
 LABELS = LabelSet(("alpha", "beta", "gamma", "delta", "never"))
@@ -51,7 +51,8 @@ def random_store(folder: Path, *, has_pairs: bool, precision: str = "int8") -> d
                 )
                 for row in range(shard.start, shard.stop)
             ]
-            writer.write_shard(
+            write_shard(
+                writer,
                 shard,
                 logits=logits[mine],
                 documents=documents,
@@ -109,7 +110,7 @@ def test_one_sure_class_has_no_entropy(tmp_path: Path) -> None:
     with FolderWriter(tmp_path / "s", store) as writer:
         arguments = shard_arguments(store, writer.missing[0])
         arguments["logits"] = np.array([[-3e38, 3e38, -3e38]], np.float32)
-        writer.write_shard(writer.missing[0], **arguments)
+        write_shard(writer, writer.missing[0], **arguments)
     found = store_stats(tmp_path / "s")
     assert found.confidence is not None
     assert found.entropy_nats is not None
@@ -121,7 +122,7 @@ def test_an_unfinished_store_counts_what_is_there(tmp_path: Path) -> None:
     with FolderWriter(tmp_path / "s", manifest()) as writer:
         empty = store_stats(tmp_path / "s")
         shard = writer.missing[1]
-        writer.write_shard(shard, **shard_arguments(manifest(), shard))
+        write_shard(writer, shard, **shard_arguments(manifest(), shard))
         found = store_stats(tmp_path / "s")
     assert (empty.complete, empty.num_rows, empty.num_rows_done) == (False, 11, 0)
     assert (empty.confidence, empty.entropy_nats, empty.agreement) == (None, None, None)

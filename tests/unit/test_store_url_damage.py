@@ -24,7 +24,7 @@ from monox_kit.store.remote.shard_object import MAGIC, PREFIX_BYTES
 from monox_kit.store.remote.store import RemoteStore
 from monox_kit.store.shard import ShardTotals
 from tests.object_store import DiskObjects, do, flip, refuse, write_url
-from tests.store_samples import manifest, shard_arguments, tree, write_store
+from tests.store_samples import manifest, shard_arguments, tree, write_shard, write_store
 
 pytestmark = pytest.mark.usefixtures("service")
 
@@ -183,7 +183,7 @@ def test_a_fetch_over_shards_with_other_logits_is_refused(url: str, tmp_path: Pa
     with FolderWriter(tmp_path / "out", manifest()) as writer:
         arguments = shard_arguments(manifest(), writer.missing[0])
         arguments["logits"] += 1
-        writer.write_shard(writer.missing[0], **arguments)
+        write_shard(writer, writer.missing[0], **arguments)
     with pytest.raises(StoreMismatch, match=r"out/shards/000000: expected the digest"):
         fetch_store(url, tmp_path / "out")
 
