@@ -78,6 +78,20 @@ def read_own(path: Path, most_bytes: int) -> bytes:
         os.close(descriptor)
 
 
+def true_folders(folder: Path) -> list[Path]:
+    """The folders that the files of a folder lie in: itself; in a hub's cache also that of blobs.
+
+    There HUB/KIND--OWNER--NAME/snapshots/REVISION/FILE is a link into HUB/KIND--OWNER--NAME/blobs.
+    """
+    real = folder.resolve()
+    snapshots = (above.parent for above in (real, *real.parents))
+    return [real] + [
+        path.parent / "blobs"
+        for path in snapshots
+        if path.name == "snapshots" and path.parent.name.startswith(("models--", "datasets--"))
+    ]
+
+
 def _named() -> Path:
     """Where the cache is by the environment.
 

@@ -70,6 +70,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _MOST_HIGH = 0.2
 _HIGH_RUN = re.compile(rb"[\x80-\xff]{4}")
 _HIGH = re.compile(rb"[\x80-\xff]")
+_LETTER = re.compile(rb"[A-Za-z]")
 _SEQUENCE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
@@ -196,8 +197,5 @@ def _looks_western(head: bytes) -> bool:
         head.decode("cp1252")
     except UnicodeDecodeError:
         return False
-    letters = sum(map(head.count, map(bytes, zip(range(65, 91))))) + sum(
-        map(head.count, map(bytes, zip(range(97, 123))))
-    )
-    high = len(_HIGH.findall(head))
+    letters, high = len(_LETTER.findall(head)), len(_HIGH.findall(head))
     return high <= _MOST_HIGH * (letters + high) and _HIGH_RUN.search(head) is None

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from monox_kit.cache import true_folders
 from monox_kit.errors import CorpusError
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -35,24 +36,15 @@ def matching_files(pattern: str) -> list[str]:
     if fixed:
         top += "/"
     found = sorted(path for path in set(_expand(top, parts[fixed:])) if not os.path.isdir(path))
-    inside = _allowed(os.path.realpath(top or "."))
+    inside = true_folders(Path(top))
     for path in found:
-        target = os.path.realpath(path)
-        if not any(os.path.commonpath([target, folder]) == folder for folder in inside):
+        target = Path(os.path.realpath(path))
+        if not any(target.is_relative_to(folder) for folder in inside):
             raise CorpusError(
                 f"{path}: it leads to {target}, out of the folder {top or '.'} that the pattern "
                 "names. Give this file by its own name if it is meant."
             )
     return found
-
-
-def _allowed(top: str) -> list[str]:
-    """The folder itself and, in a hub's cache, the folder of blobs that its files are links to."""
-    folder = Path(top)
-    for above in (folder, *folder.parents):
-        if above.parent.name == "snapshots":
-            return [top, str(above.parent.parent / "blobs")]
-    return [top]
 
 
 def _expand(top: str, parts: Sequence[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monox_kit.cache import true_folders
 from monox_kit.digest import digest_file
 from monox_kit.errors import ModelError, MonoxError, first_line
 
@@ -83,7 +84,7 @@ def find_file(folder: Path, name: str) -> ModelFile | None:
         raise ModelError(
             f"{shown}: the link leads to no file ({first_line(error)}). Restore the file."
         ) from error
-    if not any(path.is_relative_to(home) for home in _homes(folder)):
+    if not any(path.is_relative_to(home) for home in true_folders(folder)):
         raise ModelError(
             f"{shown}: the file is a link to {path}, outside the model's folder. Links are "
             "followed inside the folder and its hub cache only: put a copy in its place."
@@ -109,10 +110,9 @@ def read_json(file: ModelFile) -> dict[str, Any]:
         )
     try:
         value = json.loads(file.path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ModelError(
-            f"{file.shown}: the JSON is nested too deeply. Restore the file."
-        ) from error
+        is_deep = _is_deep(value)
+    except RecursionError:
+        value, is_deep = {}, True
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{file.shown}: expected JSON, found: {error}. Restore the file or export the model "
@@ -122,7 +122,7 @@ def read_json(file: ModelFile) -> dict[str, Any]:
         raise ModelError(
             f"{file.shown}: expected a JSON object, found {type(value).__name__}. Restore the file."
         )
-    if _is_deep(value):
+    if is_deep:
         raise ModelError(
             f"{file.shown}: the JSON is nested more than {_MAX_JSON_DEPTH} deep. Restore the file."
         )
@@ -156,20 +156,8 @@ def as_model_errors(
         raise ModelError(f"{where}: expected {expected}, found: {found}. {step}") from error
 
 
-def _homes(folder: Path) -> list[Path]:
-    """The folders that a model folder's files may lie in."""
-    real = folder.resolve()
-    # The hub's cache: models--OWNER--NAME/snapshots/REVISION/FILE is a link into its blobs.
-    models = [
-        above.parent.parent
-        for above in (real, *real.parents)
-        if above.parent.name == "snapshots" and above.parent.parent.name.startswith("models--")
-    ]
-    return [real, *(model / "blobs" for model in models)]
-
-
 def _is_deep(value: Any) -> bool:
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(_MAX_JSON_DEPTH):
         parts = [part.values() if isinstance(part, dict) else part for part in level]
         level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,9 +85,8 @@ def merge_stores(
         num_rows = plan.manifest.num_rows
         resumed = num_rows - sum(map(len, missing))
         with (progress or Silent()).task("merging", num_rows, "rows", done=resumed) as task:
-            copier = _Copier(writer, task)
-            for shard in missing:
-                copier.copy(shard, list(plan.pieces(shard)))
+            pieces = ((shard, list(plan.pieces(shard))) for shard in missing)
+            _copy(writer, pieces, task)
         plan.check(out)
         record = writer.complete(merged=plan.kind, parts=[part.resolve().name for part in parts])
     assert record is not None  # this writer claimed all shards
@@ -126,27 +126,22 @@ def _require_same_begun(out: Path, manifest: StoreManifest) -> None:
         )
 
 
-class _Copier:
-    """Copies rows into the shards of a writer; one shard of a part is open at a time."""
-
-    def __init__(self, writer: FolderWriter, task: ProgressTask) -> None:
-        self._writer = writer
-        self._task = task
-        self._contents: tuple[Path, ShardContents] | None = None
-
-    def copy(self, shard: ShardRange, pieces: Sequence[Piece]) -> None:
-        """Write one shard.
-
-        Raises:
-            StoreCorrupt: a file of a part is not as its record says.
-        """
-        sizes: dict[str, int] = {}
+def _copy(
+    writer: FolderWriter, shards: Iterable[tuple[ShardRange, Sequence[Piece]]], task: ProgressTask
+) -> None:
+    """Write shards out of pieces of others; one shard of a part is open at a time."""
+    opened: Path | None = None
+    contents: ShardContents | None = None
+    for shard, pieces in shards:
+        sizes: Counter[str] = Counter()
         for piece in pieces:
-            found = text_bytes(piece.source.store, piece.shard, piece.first, piece.stop)
-            sizes = {name: sizes.get(name, 0) + size for name, size in found.items()}
-        with self._writer.shard(shard, sizes) as builder:
+            sizes.update(text_bytes(piece.source.store, piece.shard, piece.first, piece.stop))
+        with writer.shard(shard, sizes) as builder:
             for piece in pieces:
-                contents = self._opened(piece)
+                folder = piece.source.store.shard_folder(piece.shard)
+                if contents is None or opened != folder:
+                    contents = None  # unmapped before the next one is mapped
+                    contents, opened = ShardContents(piece.source.store, piece.shard), folder
                 for part in contents.parts(piece.first, piece.stop):
                     builder.append(
                         logits=part.logits,
@@ -154,11 +149,4 @@ class _Copier:
                         labels=part.gold,
                         recomputed=part.recomputed,
                     )
-                    self._task.advance(len(part.rows))
-
-    def _opened(self, piece: Piece) -> ShardContents:
-        folder = piece.source.store.shard_folder(piece.shard)
-        if self._contents is None or self._contents[0] != folder:
-            self._contents = None  # unmapped before the next one is mapped
-            self._contents = folder, ShardContents(piece.source.store, piece.shard)
-        return self._contents[1]
+                    task.advance(len(part.rows))
