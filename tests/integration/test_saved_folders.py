@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import monox_kit as mk
 from monox_kit.data import Document
 from monox_kit.exporting.config import ExportConfig
 from monox_kit.exporting.run import export_model
@@ -27,7 +28,7 @@ from monox_kit.models.scoring import score
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import save_classifier
 from tests.tiny_families import FAMILIES, write_family
-from tests.tiny_models import LABELS
+from tests.tiny_models import LABELS, write_jsonl
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # an installation may wait for others
 
@@ -108,6 +109,20 @@ def test_every_family_that_is_saved_loads_in_transformers_4(
         folder.mkdir()
         save_classifier(model, Tokenizer(tmp_path / "pretrained" / family, MAX_LENGTH), folder)
         folders.append((folder, "torch"))
+    answers = read_by_older(older_python, folders)
+    for (folder, _), answer in zip(folders, answers, strict=True):
+        require_alike(folder, answer)
+
+
+def test_trimmed_models_load_in_transformers_4(older_python: Path, tmp_path: Path) -> None:
+    corpus = write_jsonl(tmp_path / "text.jsonl", [{"text": text} for text in TEXTS])
+    folders = []
+    for family in ("bert", "roberta", "xlnet"):
+        write_family(tmp_path / family, family)
+        out = tmp_path / f"{family}-small"
+        summary = mk.trim(str(tmp_path / family), corpus=corpus, out=out, max_length=MAX_LENGTH)
+        assert summary.num_tokens < summary.num_tokens_before
+        folders.append((out, "torch"))
     answers = read_by_older(older_python, folders)
     for (folder, _), answer in zip(folders, answers, strict=True):
         require_alike(folder, answer)

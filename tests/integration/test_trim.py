@@ -33,7 +33,7 @@ from monox_kit.models.load import load_model
 from monox_kit.models.scoring import score
 from monox_kit.models.torch_backend import load_encoder, new_classifier
 from monoxkit_cli.app import main
-from tests.tiny_families import _BART, write_family
+from tests.tiny_families import _BART, FAMILIES, write_family
 from tests.tiny_models import LABELS, bert_encoder, write_jsonl
 from tests.tiny_tokenizers import write_kind
 
@@ -318,6 +318,23 @@ def test_tied_embeddings_and_sizes_in_several_places(corpus: list[str], tmp_path
     assert {each.weight.data_ptr() for each in tied} == {tied[0].weight.data_ptr()}
     assert tied[0].weight.shape[0] == summary.num_tokens
     assert summary.num_rows_compared == sum(map(len, TEXTS.values()))  # the logits are the same
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_trimmed(family: str, corpus: list[str], tmp_path: Path) -> None:
+    write_family(tmp_path / "whole", family)
+    summary = mk.trim(str(tmp_path / "whole"), corpus=corpus, out=tmp_path / "small")
+    assert summary.bytes["embedding"][1] < 0.7 * summary.bytes["embedding"][0]
+    assert summary.bytes["layers"][0] == summary.bytes["layers"][1]
+    documents = [
+        Document(row=row, id=str(row), text=text)
+        for row, text in enumerate(text for texts in TEXTS.values() for text in texts)
+    ]
+    logits = [
+        score(loaded.classifier, loaded.tokenizer, documents).logits
+        for loaded in (load_model(str(tmp_path / name)) for name in ("whole", "small"))
+    ]
+    np.testing.assert_array_equal(logits[0], logits[1])
 
 
 def test_added_tokens_stay(corpus: list[str], tmp_path: Path) -> None:
