@@ -214,10 +214,7 @@ def _manifest(
     if guard is not None and config.guard is not None:
         # What is asked for now, to be compared with what the store was begun with.
         asked = replace(
-            guard,
-            target=config.guard,
-            precision=config.guard_precision,
-            max_kl=config.guard_kl,
+            guard, target=config.guard, precision=config.guard_precision, max_kl=config.guard_kl
         )
         fingerprint |= {"guard_digest": folder.reference_digest, **asked.to_fingerprint()}
     return StoreManifest(

@@ -80,11 +80,7 @@ class Scheduler:
     """
 
     def __init__(
-        self,
-        ray: ModuleType,
-        hire: Callable[[], Any],
-        most_workers: int,
-        task: ProgressTask,
+        self, ray: ModuleType, hire: Callable[[], Any], most_workers: int, task: ProgressTask
     ) -> None:
         """Starts nothing yet."""
         self._ray = ray

@@ -126,10 +126,7 @@ class TeacherModel:
         return self.graph(plan.session, self.folder.reference_file, precision)
 
     def graph(
-        self,
-        plan: SessionPlan | None,
-        file: str = ONNX_FILE,
-        precision: RunPrecision | None = None,
+        self, plan: SessionPlan | None, file: str = ONNX_FILE, precision: RunPrecision | None = None
     ) -> Classifier:
         """One of the folder's graphs, or PyTorch's model; see `OpenModel.classifier`."""
         return self._opened.classifier(

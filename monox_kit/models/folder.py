@@ -25,12 +25,7 @@ from monox_kit.data import LabelSet
 from monox_kit.digest import digest_json
 from monox_kit.durable import linked_folder
 from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError, ModelError
-from monox_kit.models.blueprint import (
-    Blueprint,
-    read_blueprint,
-    require_own_classes,
-    shown_config,
-)
+from monox_kit.models.blueprint import Blueprint, read_blueprint, require_own_classes, shown_config
 from monox_kit.models.class_names import are_named, declared_labels
 from monox_kit.models.files import ModelFile, find_file, read_json
 from monox_kit.models.graph_file import external_data
@@ -42,13 +37,7 @@ from monox_kit.models.hub import (
     from_hub,
     local_folder,
 )
-from monox_kit.models.record import (
-    CARD_FILE,
-    RECORD_FILE,
-    Backend,
-    BundleRecord,
-    write_record,
-)
+from monox_kit.models.record import CARD_FILE, RECORD_FILE, Backend, BundleRecord, write_record
 from monox_kit.models.tokenizer_files import digested_names, find_tokenizer
 from monox_kit.models.weights import WEIGHTS_FILE, find_weights, tensor_shapes
 from monox_kit.progress import Progress, Silent

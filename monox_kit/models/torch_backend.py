@@ -278,11 +278,7 @@ def _from_pretrained(
     maker: Any = AutoModel if headless else AutoModelForSequenceClassification
     _ = folder.blueprint  # what transformers would be asked for is checked before it is
     expected, step = "a model that transformers loads", "Check config.json and the weights."
-    with (
-        _quiet(),
-        folder.torch_view() as view,
-        as_model_errors(folder.path, expected, step, view),
-    ):
+    with _quiet(), folder.torch_view() as view, as_model_errors(folder.path, expected, step, view):
         model, info = maker.from_pretrained(
             str(view),
             dtype=torch.float32,

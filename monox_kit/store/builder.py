@@ -62,12 +62,7 @@ class ShardBuilder:
         self._broken: str | None = None
 
     def append(
-        self,
-        *,
-        logits: Logits,
-        documents: Sequence[Document],
-        labels: Labels,
-        recomputed: Bools,
+        self, *, logits: Logits, documents: Sequence[Document], labels: Labels, recomputed: Bools
     ) -> None:
         """Add the shard's next n rows; a part that is refused for its content changes nothing.
 

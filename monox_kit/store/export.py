@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.durable import (
-    new_file,
-)
+from monox_kit.durable import new_file
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
 from monox_kit.stage import is_finished
@@ -53,10 +51,7 @@ class ExportedStore:
 
 
 def export_store(
-    folder: Path,
-    out: Path,
-    format: str = PARQUET,
-    progress: Progress | None = None,
+    folder: Path, out: Path, format: str = PARQUET, progress: Progress | None = None
 ) -> ExportedStore:
     """Write a finished store's rows for other programs; labels stand there by name and by index.
 

@@ -62,9 +62,7 @@ def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport
 
 
 def verify_records(
-    store: BegunStore,
-    check: Callable[[ShardRange], ShardRecord],
-    progress: Progress | None,
+    store: BegunStore, check: Callable[[ShardRange], ShardRecord], progress: Progress | None
 ) -> VerifyReport:
     """Check a store's records, and every shard that is there by `check`."""
     problems: list[str] = []

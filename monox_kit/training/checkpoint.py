@@ -35,19 +35,8 @@ from monox_kit.errors import CheckpointError, ConfigError, StoreError
 from monox_kit.problem import MEASURES
 from monox_kit.progress import Progress, Silent
 from monox_kit.stage import require_same_run
-from monox_kit.store.record import (
-    DIGEST_KEY,
-    PlainFolder,
-    encode_record,
-    parse_record,
-    typed,
-)
-from monox_kit.training.checkpoint_tensors import (
-    DAMAGED,
-    damaged,
-    read_tensors,
-    require_fitting,
-)
+from monox_kit.store.record import DIGEST_KEY, PlainFolder, encode_record, parse_record, typed
+from monox_kit.training.checkpoint_tensors import DAMAGED, damaged, read_tensors, require_fitting
 from monox_kit.training.order import Position
 from monox_kit.training.state import Parameters, Tensors, TrainingState
 

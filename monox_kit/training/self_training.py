@@ -163,10 +163,7 @@ def _labelling(text: CorpusConfig, student: TrainingSummary, device: str) -> Lab
 
 
 def _summary(
-    out: Path,
-    trained: Sequence[TrainingSummary],
-    labelled: Sequence[LabelSummary],
-    kept: int,
+    out: Path, trained: Sequence[TrainingSummary], labelled: Sequence[LabelSummary], kept: int
 ) -> TrainingSummary:
     """The whole run's summary: that of the round that is kept, and a record of every round."""
     digests = [None, *(store.store_digest for store in labelled)]

@@ -75,13 +75,7 @@ def head_bytes(head: bytes, where: str, step: str) -> int:
 
 
 def parse_head(
-    head: bytes,
-    num_bytes: int,
-    *,
-    files: ShardFiles,
-    shard: ShardRange,
-    where: str,
-    step: str,
+    head: bytes, num_bytes: int, *, files: ShardFiles, shard: ShardRange, where: str, step: str
 ) -> ShardHead:
     """The record of an object, its digest checked.
 

@@ -9,12 +9,7 @@ from collections.abc import Iterator
 
 from monox_kit.errors import StoreError
 from monox_kit.store.begun import MANIFEST_STEP, BegunStore
-from monox_kit.store.format import (
-    COMPLETE_FILE,
-    SHARDS_FOLDER,
-    STORE_FILE,
-    ShardRange,
-)
+from monox_kit.store.format import COMPLETE_FILE, SHARDS_FOLDER, STORE_FILE, ShardRange
 from monox_kit.store.record import MAX_RECORD_BYTES, corrupt
 from monox_kit.store.remote.objects import ObjectFolder
 from monox_kit.store.remote.shard_object import (
