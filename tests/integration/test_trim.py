@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -229,13 +231,19 @@ def test_the_record_says_what_was_trimmed_for_what(
 
 
 def test_a_finished_run_returns_at_once_and_another_is_refused(
-    trimmed: tuple[Path, Path, mk.TrimSummary], corpus: list[str]
+    trimmed: tuple[Path, Path, mk.TrimSummary], corpus: list[str], tmp_path: Path
 ) -> None:
     whole, small, summary = trimmed
     stamp = (small / "model.safetensors").stat().st_mtime_ns
     again = mk.trim(str(whole), corpus=corpus, out=small, max_length=64)
     assert again == mk.TrimSummary(**{**vars_of(summary), "reused": True})
     assert (small / "model.safetensors").stat().st_mtime_ns == stamp
+    damaged = Path(shutil.copytree(small, tmp_path / "damaged"))
+    with (damaged / "model.safetensors").open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"\1")
+    with pytest.raises(ModelError, match=r"damaged.*model_digest"):
+        mk.trim(str(whole), corpus=corpus, out=damaged, max_length=64)
     with pytest.raises(ConfigError, match=r"`coverage`.*1\.0 then, 0\.9 now"):
         mk.trim(str(whole), corpus=corpus, out=small, max_length=64, coverage=0.9)
     with pytest.raises(ConfigError, match="corpus"):
