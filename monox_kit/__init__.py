@@ -22,14 +22,14 @@ silence_dependencies()
 
 # Where each public name lives.
 _HOMES = {
-    "evaluate": "monox_kit.door",
-    "export": "monox_kit.door",
-    "label": "monox_kit.door",
-    "train_student": "monox_kit.door",
-    "train_teacher": "monox_kit.door",
-    "trim": "monox_kit.door",
-    "predict": "monox_kit.door",
-    "compare": "monox_kit.door",
+    "evaluate": "monox_kit.calls",
+    "export": "monox_kit.calls",
+    "label": "monox_kit.calls",
+    "train_student": "monox_kit.calls",
+    "train_teacher": "monox_kit.calls",
+    "trim": "monox_kit.calls",
+    "predict": "monox_kit.calls",
+    "compare": "monox_kit.calls",
     "load": "monox_kit.models.predict",
     "Model": "monox_kit.models.predict",
     "Prediction": "monox_kit.models.predict",
@@ -48,15 +48,15 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # names of `_HOMES`, all of them text
 
 if TYPE_CHECKING:
+    from monox_kit.calls import compare as compare
+    from monox_kit.calls import evaluate as evaluate
+    from monox_kit.calls import export as export
+    from monox_kit.calls import label as label
+    from monox_kit.calls import predict as predict
+    from monox_kit.calls import train_student as train_student
+    from monox_kit.calls import train_teacher as train_teacher
+    from monox_kit.calls import trim as trim
     from monox_kit.data import LabelSet as LabelSet
-    from monox_kit.door import compare as compare
-    from monox_kit.door import evaluate as evaluate
-    from monox_kit.door import export as export
-    from monox_kit.door import label as label
-    from monox_kit.door import predict as predict
-    from monox_kit.door import train_student as train_student
-    from monox_kit.door import train_teacher as train_teacher
-    from monox_kit.door import trim as trim
     from monox_kit.errors import MonoxError as MonoxError
     from monox_kit.evaluation import Comparison as Comparison
     from monox_kit.evaluation import EvalReport as EvalReport

@@ -2,7 +2,7 @@
 
 A call's parameters are the settings of its configuration. Those of nested configurations stand
 beside the others; the columns and the form of input files are given once for all files of a call.
-`door.pyi` says the same to type checkers; `make docs` writes it anew.
+`calls` has the functions, and `calls.pyi` their types, which `make docs` writes anew.
 """
 
 from __future__ import annotations
@@ -344,12 +344,3 @@ STAGES: Mapping[str, Stage] = {
         ),
     )
 }
-
-train_teacher = STAGES["train_teacher"].call()
-train_student = STAGES["train_student"].call()
-export = STAGES["export"].call()
-trim = STAGES["trim"].call()
-label = STAGES["label"].call()
-predict = STAGES["predict"].call()
-evaluate = STAGES["evaluate"].call()
-compare = STAGES["compare"].call()

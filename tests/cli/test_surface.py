@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import typer
 
-from monox_kit import __version__
+from monox_kit import __version__, calls
 from monoxkit_cli.app import build_app, main
 from monoxkit_cli.document import page
+from monoxkit_cli.stubs import page as stub
 
 # Every command with its arguments and options. Users' scripts hold these names: add, do not rename.
 SURFACE = Path(__file__).parent / "surface.json"
@@ -123,3 +124,16 @@ def test_runs_as_a_module() -> None:
 def test_the_page_of_commands_is_up_to_date() -> None:
     written = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     assert written == page(), "run: make docs"
+
+
+def test_the_types_of_the_calls_are_up_to_date() -> None:
+    written = Path(calls.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    made = subprocess.run(
+        [sys.executable, "-m", "ruff", "format", "--stdin-filename", "calls.pyi", "-"],
+        input=stub(),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert made.stdout == written, "run: make docs"

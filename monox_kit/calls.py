@@ -1,0 +1,14 @@
+"""The stages as functions; `calls.pyi` says their types, which `make docs` writes anew."""
+
+from __future__ import annotations
+
+from monox_kit.door import STAGES
+
+train_teacher = STAGES["train_teacher"].call()
+export = STAGES["export"].call()
+label = STAGES["label"].call()
+train_student = STAGES["train_student"].call()
+evaluate = STAGES["evaluate"].call()
+compare = STAGES["compare"].call()
+trim = STAGES["trim"].call()
+predict = STAGES["predict"].call()
