@@ -10,7 +10,9 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from monox_kit import calls
+from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.door import STAGES, Parameter, Stage
+from monox_kit.progress import Progress
 
 _HEAD = '''"""The stages as keyword calls; written by `make docs` from the configurations."""
 
@@ -18,8 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.progress import Progress
 {imports}
 
 Files: TypeAlias = str | Path | Sequence[str | Path] | CorpusConfig
