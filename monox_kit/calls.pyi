@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from monox_kit.corpora.config import CorpusConfig
 from monox_kit.evaluation.comparison import Comparison
 from monox_kit.evaluation.run import EvalReport
 from monox_kit.exporting.run import ExportSummary
 from monox_kit.labelling.config import LabelSummary
 from monox_kit.prediction.config import PredictSummary
+from monox_kit.progress import Progress
 from monox_kit.training.summary import TrainingSummary
 from monox_kit.trimming.config import TrimSummary
 

@@ -31,9 +31,8 @@ def page() -> str:
     """The whole stub."""
     stages = {name: STAGES[name] for name in STAGES if hasattr(calls, name)}
     results = {name: _result(stage) for name, stage in stages.items()}
-    imports = sorted(
-        {f"from {kind.__module__} import {kind.__name__}" for kind in results.values()}
-    )
+    kinds = (CorpusConfig, Progress, *results.values())
+    imports = sorted({f"from {kind.__module__} import {kind.__name__}" for kind in kinds})
     parts = [_HEAD.format(imports="\n".join(imports))]
     parts += [
         "\n".join(_call(stage, results[name].__name__)) + "\n" for name, stage in stages.items()
