@@ -527,7 +527,7 @@ def test_a_guard_that_costs_more_than_fp32_is_told() -> None:
 
 def test_a_guard_asks_for_more_rows_than_a_corpus_has(coarse: Path, tmp_path: Path) -> None:
     wanted = (
-        r"`guard_rows` 400: expected a corpus of at least 800 rows.* found 700.*--guard-rows 350"
+        r"`guard_rows` 400: expected a corpus of at least 800 rows.* found 700.*`guard_rows` 350"
     )
     with pytest.raises(ConfigError, match=wanted):
         label_corpus(guarded(coarse, guard_rows=400), tmp_path / "store")
