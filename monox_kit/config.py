@@ -212,7 +212,8 @@ def _shown(value: Any) -> str:
 
 def _first_sentence(text: str) -> str:
     """The text up to its first full stop, with a capital: a line of help."""
-    first = re.split(r"(?<=[.])\s", text, maxsplit=1)[0].rstrip(".;")
+    # A stop that ends a sentence: "0, 1, ... that files give" goes on.
+    first = re.split(r"(?<=[^.][.])\s+", text, maxsplit=1)[0].rstrip(".;")
     return f"{first[:1].upper()}{first[1:]}." if first else ""
 
 

@@ -62,9 +62,9 @@ class ExportConfig(Config):
 
     Attributes:
         model: fine-tuned PyTorch model folder or hub name.
-        precision: fp32, bf16, fp16, int8, int8-tensor, int8-smooth, int8-static,
-            int8-static-smooth, int8-nncf, int8-block, or auto: the fastest one that agrees with
-            PyTorch. bf16 is the fp32 graph multiplied in it.
+        precision: what the graph computes in: fp32, bf16, fp16, int8, int8-tensor, int8-smooth,
+            int8-static, int8-static-smooth, int8-nncf, int8-block, or auto: the fastest one that
+            agrees with PyTorch. bf16 is the fp32 graph multiplied in it.
         graph: form of the graph: opset23, opset23-eager, opset17-eager or opset17-fused [default:
             the first that works; with auto, all are tried].
         candidates: reduced precisions that auto tries, such as int8,int8-smooth [default: all that
@@ -78,7 +78,8 @@ class ExportConfig(Config):
         min_agreement: least share of the checked texts that must get PyTorch's label.
         provider: execution provider to check and time on: cpu, cuda, tensorrt or openvino; auto
             tries all there are.
-        exporter: dynamo is the only one: optimum-onnx does not run beside transformers 5.
+        exporter: what writes the graph; dynamo is the only one: optimum-onnx does not run beside
+            transformers 5.
         keep_fp32: keep the fp32 graph beside a reduced one, for the guard of label.
     """
 

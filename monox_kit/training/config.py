@@ -47,7 +47,7 @@ class LoopConfig(Config):
         eval_every: steps between dev evaluations; None for the end of every epoch.
         checkpoint_every: steps between two checkpoints.
         seed: seed of the head's weights, the order of the rows and dropout.
-        precision: fp32, bf16, or auto: bf16 where the hardware has it.
+        precision: precision of training: fp32, bf16, or auto: bf16 where the hardware has it.
         device: device of PyTorch: cpu, cuda or cuda:N.
         workers: threads that read and tokenize ahead; they do not change the result. 0 does it
             between the steps.
