@@ -56,7 +56,7 @@ $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 demo: $(INSTALLED) ## the whole pipeline on real text: monoxkit demo $(ARGS)
 	$(BIN)/monoxkit demo $(ARGS)
 
-test: lint types layers unit ## everything that must pass: lint, types, layers, unit
+test: lint types layers site unit ## everything that must pass: lint, types, layers, site, unit
 
 lint: $(INSTALLED_DEV) ## style and form of the code
 	$(BIN)/ruff check .

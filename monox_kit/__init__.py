@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from monox_kit.runtime_environment import silence_dependencies
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 silence_dependencies()
 
