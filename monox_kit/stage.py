@@ -29,6 +29,8 @@ _RUN_WORDS = {
     "labelled_digest": "the gold-labelled text (its digest)",
     "dev_digest": "the text of `dev` (its digest)",
     "unlabelled_digest": "the text of `unlabelled` (its digest)",
+    "corpus_digest": "the input text (its digest)",
+    "languages": "the files' languages",
     "check_digest": "the text of `check` (its digest)",
     "store": "the logit store (its digest)",
     "stores": "the logit stores (their digest)",
@@ -131,7 +133,7 @@ def require_same_run(found: Mapping[str, Any], given: Mapping[str, Any], where: 
             raise OtherRun(
                 f"{where}: an earlier run is there, and {_RUN_WORDS.get(key, f'`{key}`')} differs: "
                 f"{_shown_value(before)} then, {_shown_value(now)} now. Give another `out`, or "
-                "delete the folder to start again."
+                f"delete {'the file' if where.is_file() else 'the folder'} to start again."
             )
 
 

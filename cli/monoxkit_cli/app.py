@@ -94,8 +94,8 @@ def _global_options(
     """Turn an English classifier into a fast multilingual one.
 
     Results go to stdout, progress and messages to stderr. Exit codes: 0 success, 1 unexpected
-    error, 2 usage, 3 data, 4 store, 5 model or runtime, 6 storage, 7 quality gate, 8 cluster, 130
-    and 143 stopped by a signal.
+    error, 2 usage, 3 data, 4 store, 5 model or runtime, 6 storage, 7 quality gate, 8 cluster, 129,
+    130 and 143 stopped by a signal.
 
     Example: monoxkit demo
     """
@@ -215,7 +215,7 @@ def _takes_text(stream: TextIO) -> bool:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Make SIGINT and SIGTERM raise `Stopped` inside the block, so that `with` blocks clean up."""
+    """Make SIGINT, SIGTERM and SIGHUP raise `Stopped` in the block, so that `with` cleans up."""
 
     def stop(number: int, _frame: FrameType | None) -> NoReturn:
         raise Stopped(number)
@@ -223,7 +223,7 @@ def _signals_raise() -> Iterator[None]:
     # An ignored signal stays ignored: a shell starts background jobs, and nohup its command, so.
     numbers = [
         number
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) != signal.SIG_IGN
     ]
     previous = {number: signal.signal(number, stop) for number in numbers}

@@ -89,7 +89,7 @@ def end(error: BaseException, *, debug: bool, as_json: bool) -> int:
 
 def say(message: str) -> None:
     """Write `message` to stderr."""
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # a closed terminal, or a reader that has gone
         sys.stderr.write(shown_lines(message).removesuffix("\n") + "\n")
         sys.stderr.flush()
 

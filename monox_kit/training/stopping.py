@@ -10,11 +10,12 @@ from typing import Any, Self
 
 from monox_kit.training.processes import Processes
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# The last one comes where a terminal is closed.
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """Notes SIGINT and SIGTERM inside its block instead of ending the process.
+    """Notes SIGINT, SIGTERM and SIGHUP inside its block instead of ending the process.
 
     A signal that nothing in the block answered acts at the block's end.
     Ignored signals stay ignored. In another thread than the main one, which signals never reach,

@@ -299,7 +299,9 @@ def test_a_full_disk_below_our_own_writes_is_a_storage_error(command: Any, capsy
     assert capsys.readouterr().err.startswith("StorageError: runs/cache: ")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_cleans_up_and_says_that_work_is_kept(
     number: signal.Signals, code: int, command: Any, capsys: Any, tmp_path: Path
 ) -> None:

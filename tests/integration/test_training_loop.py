@@ -409,7 +409,9 @@ def command(files: Path, out: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_the_run_at_the_end_of_its_step_with_a_checkpoint(
     files: Path,
     tmp_path: Path,
