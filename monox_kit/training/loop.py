@@ -154,7 +154,8 @@ class Trainer:
         """Train to the end, from the newest checkpoint where there is one.
 
         SIGINT, SIGTERM and SIGHUP end the run at the end of a step, with a checkpoint. Its own end
-        has one too: what happens after it, such as a full disk under the model folder, costs no step.
+        has one too: what happens after it, such as a full disk under the model folder, costs no
+        step.
 
         Raises:
             NotFinite: a loss, a gradient, a weight or AdamW's state is NaN or infinite.
