@@ -36,7 +36,7 @@ from monoxkit_cli import (
     train_teacher,
     trim,
 )
-from monoxkit_cli.ending import USAGE_ERROR, Stopped, end, say, usage_error
+from monoxkit_cli.ending import USAGE_ERROR, Stopped, at_work, end, say, usage_error
 from monoxkit_cli.options import require_values, spread, values_given
 
 # In the order of the help page.
@@ -109,7 +109,7 @@ def _settle_spinning(asked: str | None) -> None:
 
     told = settle_spinning(asked)
     if told is not None and os.environ.get("RANK", "0") == "0":  # one of several processes says it
-        say(told)
+        at_work(told)
 
 
 def build_app(only: Sequence[str] | None = None) -> typer.Typer:
@@ -153,6 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(given)
     except BaseException as error:
         return end(error, debug=debug, as_json="--json" in given)
+    finally:
+        at_work(None)
 
 
 def _run(given: list[str]) -> int:

@@ -18,15 +18,16 @@ def _table(found: Comparison) -> Table:
 
     from monox_kit.problem import MEASURES
 
+    first, second = _short_names(found)
     table = Table(
         "language",
         "rows",
-        "FIRST",
-        "SECOND",
+        first,
+        second,
         "difference",
         "95 %",
-        "only FIRST right",
-        "only SECOND right",
+        f"only {first} right",
+        f"only {second} right",
         "p",
         title=f"{MEASURES[found.measure]} of {found.second} against {found.first}",
     )
@@ -54,6 +55,12 @@ def _table(found: Comparison) -> Table:
     return table
 
 
+def _short_names(found: Comparison) -> tuple[str, str]:
+    """The last parts of the models' names; what the help page calls them where these are equal."""
+    names = [name.rstrip("/").rpartition("/")[2] for name in (found.first, found.second)]
+    return ("FIRST", "SECOND") if names[0] == names[1] or not all(names) else (names[0], names[1])
+
+
 def _notes(found: Comparison) -> str:
     """What the numbers say, in words."""
     least = min(found.languages.items(), key=lambda item: item[1].num_rows)
@@ -65,11 +72,16 @@ def _notes(found: Comparison) -> str:
     difference, interval = found.target_difference, found.target_difference_interval
     if difference is None or interval is None:
         return enough
-    if interval[0] > 0 or interval[1] < 0:
+    if found.is_shown:
         word = "better" if difference > 0 else "worse"
         said = f"On the target languages, {found.second} is {word} than {found.first}."
-    else:
+    elif interval[0] <= 0 <= interval[1]:
         said = "On the target languages, the difference may be chance: its interval holds 0."
+    else:
+        said = (
+            "On the target languages, the difference may be chance: too few documents differ "
+            f"(p = {found.target_p_value:.2g} of a sign test over documents)."
+        )
     return f"{said}\n{enough}"
 
 

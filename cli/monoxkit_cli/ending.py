@@ -22,6 +22,7 @@ from monoxkit_cli.options import as_options
 # Refusals of the disk that may also come from a library below ours, outside `monox_kit.durable`.
 _DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 UNEXPECTED_EXIT_CODE: Final = 1
+_AT_WORK: Final[list[str]] = []
 
 # What Typer raises for a wrong command line; of its classes it exports this one's child alone.
 USAGE_ERROR: Final[type[Any]] = typer.BadParameter.__mro__[2]
@@ -92,6 +93,17 @@ def say(message: str) -> None:
     with contextlib.suppress(OSError):  # a closed terminal, or a reader that has gone
         sys.stderr.write(shown_lines(message).removesuffix("\n") + "\n")
         sys.stderr.flush()
+
+
+def at_work(message: str | None) -> None:
+    """Keep `message` until the command begins to work, which one that fails at once never does."""
+    _AT_WORK[:] = [] if message is None else [message]
+
+
+def begin_work() -> None:
+    """Say what `at_work` kept, once."""
+    while _AT_WORK:
+        say(_AT_WORK.pop())
 
 
 def usage_error(error: Any, given: Mapping[str, Sequence[str]]) -> ConfigError:

@@ -54,7 +54,7 @@ def _table(report: EvalReport) -> Table:
 
 def shown_range(interval: tuple[float, float]) -> str:
     """An interval in percent."""
-    return f"{100 * interval[0]:.1f} - {100 * interval[1]:.1f}"
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
 COMMAND = Command(

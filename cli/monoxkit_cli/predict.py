@@ -35,7 +35,8 @@ def _run(stage: Stage, given: dict[str, Any]) -> PredictSummary | None:
         # Unbuffered: a line is answered when it is there, not when a buffer is full.
         source = opened.enter_context(open(sys.stdin.fileno(), "rb", 0, closefd=False))
         sink = sys.stdout.buffer if out == _STREAM else opened.enter_context(new_file(Path(out)))
-        predict_stream(config, source if reads_stream else None, sink)
+        lines = source if reads_stream else None
+        predict_stream(config, lines, sink, progress=RichProgress())
     return None
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from monox_kit.errors import MonoxError
 from monox_kit.foreign import shown, shown_lines
-from monoxkit_cli.ending import Answered, error_json, write_json
+from monoxkit_cli.ending import Answered, begin_work, error_json, write_json
 from monoxkit_cli.options import as_options
 
 T = TypeVar("T")
@@ -206,6 +206,7 @@ class RichProgress:
 
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> MeteredTask:
         """Open a bar of `total` units (None: unknown), of which an earlier run finished `done`."""
+        begin_work()
         pace = Pace(total, unit, done, self._clock)
         description = shown(description)
         if not self._stream.isatty():

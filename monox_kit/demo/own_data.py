@@ -23,14 +23,15 @@ def require_files(folder: Path) -> None:
     """Check that every file is there.
 
     Raises:
-        CorpusError: one is not; the message names those that are.
+        CorpusError: some are not; the message names them.
     """
     missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
     if missing:
-        found = ", ".join(sorted(path.name for path in folder.glob("*.json*"))) or "none of them"
+        found = ", ".join(sorted(path.name for path in folder.glob("*.json*")))
         raise CorpusError(
-            f"`data` {folder}: expected {', '.join(REQUIRED_FILES)} and test.LANG.jsonl, found "
-            f"{found}. Write the missing files; docs/data-debian.md has an example of each."
+            f"`data` {folder}: expected {', '.join(REQUIRED_FILES)} and test.LANG.jsonl; missing: "
+            f"{', '.join(missing)}; found: {found or 'none of them'}. Write the missing files; "
+            "docs/data-debian.md has an example of each."
         )
 
 

@@ -21,6 +21,7 @@ from monox_kit.evaluation.run import (
     SHOWN_DIFFERENCE,
     EvaluateConfig,
     LanguageScores,
+    gold_labels,
     is_target,
     measure_resamples,
     note_languages,
@@ -34,7 +35,7 @@ from monox_kit.evaluation.statistics import interval, mcnemar, rows_to_show, wil
 from monox_kit.models.folder import open_folder
 from monox_kit.models.load import LoadedModel, load_model
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS
-from monox_kit.problem import problem_of
+from monox_kit.problem import Floats, f1, problem_of
 from monox_kit.progress import Progress, Silent
 
 
@@ -111,6 +112,8 @@ class Comparison:
         target_difference: difference of the averages over the target languages; None without any.
         target_difference_interval: its 95 % interval: a bootstrap paired by document over all
             languages together.
+        target_p_value: of a sign test over the documents of the target languages that differ, each
+            with all its translations: that either model is better on as many of them.
     """
 
     first: str
@@ -120,6 +123,19 @@ class Comparison:
     languages: Mapping[str, LanguageComparison]
     target_difference: float | None
     target_difference_interval: tuple[float, float] | None
+    target_p_value: float | None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the target languages show a difference at the level of 5 %.
+
+        A bootstrap over few documents that differ gives intervals without 0 too easily, so the
+        exact test has to agree.
+        """
+        if self.target_difference_interval is None or self.target_p_value is None:
+            return False
+        low, high = self.target_difference_interval
+        return (low > 0 or high < 0) and self.target_p_value <= 0.05
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
@@ -189,6 +205,7 @@ def compared(
         target_difference_interval=(
             _difference_interval(documents, sides, targets, config) if targets else None
         ),
+        target_p_value=_sign_test(documents, sides, targets) if targets else None,
     )
 
 
@@ -215,6 +232,30 @@ def _of_language(
         p_value=mcnemar(only_first, only_second),
         rows_for_3_points=rows_to_show(SHOWN_DIFFERENCE, (only_first + only_second) / len(rows)),
     )
+
+
+def _sign_test(
+    documents: Mapping[str, Sequence[Document]],
+    sides: Sequence[LanguageScores],
+    languages: Sequence[str],
+) -> float:
+    """The p-value of the sign test over documents, with all their translations, that differ."""
+    gains: dict[str, float] = {}
+    for language in languages:
+        rows = documents[language]
+        first, second = (_row_scores(side, rows, language) for side in sides)
+        for document, gain in zip(rows, (second - first).tolist()):
+            gains[document.id] = gains.get(document.id, 0.0) + gain
+    # Sums of shares: less than this is rounding.
+    return mcnemar(
+        sum(gain < -1e-9 for gain in gains.values()), sum(gain > 1e-9 for gain in gains.values())
+    )
+
+
+def _row_scores(side: LanguageScores, rows: Sequence[Document], language: str) -> Floats:
+    """[N] the measure of each row alone; of one label, whether it is right."""
+    problem = problem_of(side.labels)
+    return f1(*problem.overlap(gold_labels(problem, rows), problem.decide(side.logits[language])))
 
 
 def _difference_interval(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -31,11 +31,13 @@ class Prediction:
             classes with a probability above 1/2, which may be none.
         probability: of that label, in (0, 1]; of several labels, one for each.
         top: (name, probability) of the most probable classes, as many as `top_k`, best first.
+        truncated: whether the text was longer than the model reads, and its end was cut off.
     """
 
     label: Label
     probability: float | tuple[float, ...]
     top: tuple[tuple[str, float], ...]
+    truncated: bool = False
 
 
 class Model:
@@ -104,7 +106,12 @@ class Model:
         """
         if top_k < 1:
             raise ConfigError(f"top_k: expected at least 1, found {top_k}. Ask for the best class.")
-        return predictions(self.problem, self.logits(texts, batch_tokens=batch_tokens), top_k)
+        documents = _documents(texts)
+        if not documents:
+            return []
+        scored = self.score(documents, batch_tokens=batch_tokens)
+        found = predictions(self.problem, scored.logits, top_k)
+        return [replace(one, truncated=bool(cut)) for one, cut in zip(found, scored.truncated)]
 
 
 def load(

@@ -116,14 +116,19 @@ class Scored:
         num_tokens: real tokens that went through the model; equal documents went once.
         num_padded_tokens: the same with padding.
         num_repeated: documents that an equal one had settled.
-        truncation: what the cut took from the documents.
+        truncated: [N] int64, tokens that the cut took from each document.
     """
 
     logits: Logits
     num_tokens: int
     num_padded_tokens: int
-    num_repeated: int = 0
-    truncation: Truncation = Truncation()
+    num_repeated: int
+    truncated: Int64s
+
+    @property
+    def truncation(self) -> Truncation:
+        """What the cut took from the documents."""
+        return Truncation.of(self.truncated)
 
 
 def tokenize(tokenizer: Tokenizer, documents: Sequence[Document]) -> Texts:
@@ -193,8 +198,8 @@ def score_texts(
             if on_batch is not None:
                 on_batch(done)
     num_tokens = int(encoded.lengths[chosen].sum())
-    truncation = Truncation.of(encoded.truncated[wanted])
-    return Scored(logits[inverse], num_tokens, padded, len(wanted) - len(chosen), truncation)
+    truncated = encoded.truncated[wanted]
+    return Scored(logits[inverse], num_tokens, padded, len(wanted) - len(chosen), truncated)
 
 
 def checked_logits(classifier: Classifier, batch: TokenBatch, rows: Int64s) -> Logits:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import IO
 
 from monox_kit.corpora.checks import DocumentCheck
@@ -13,16 +16,26 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.rows import RowSource
 from monox_kit.data import Document
 from monox_kit.errors import ConfigError, CorpusError, first_line
+from monox_kit.models.scoring import Truncation
 from monox_kit.prediction.config import PredictConfig
 from monox_kit.prediction.rows import json_lines, opened, predicted_table
+from monox_kit.progress import Progress, Silent
 
+_NAME = "standard input"
 # Bytes of a read: what is there already is predicted together, and nothing is waited for.
 _READ_BYTES = 1 << 16
+_LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 # Rows of files that are predicted together.
 _WINDOW_ROWS = 1024
 
 
-def predict_stream(config: PredictConfig, lines: IO[bytes] | None, out: IO[bytes]) -> int:
+def predict_stream(
+    config: PredictConfig,
+    lines: IO[bytes] | None,
+    out: IO[bytes],
+    *,
+    progress: Progress | None = None,
+) -> int:
     """Predict rows as they come and write one JSON line for each, in their order.
 
     Args:
@@ -31,6 +44,7 @@ def predict_stream(config: PredictConfig, lines: IO[bytes] | None, out: IO[bytes
         lines: unbuffered, such as the standard input: what one read gives is predicted together.
             None for the files of `config.input`.
         out: where the lines go, flushed after every read.
+        progress: told at the end how many rows were truncated.
 
     Returns:
         The number of rows.
@@ -46,16 +60,20 @@ def predict_stream(config: PredictConfig, lines: IO[bytes] | None, out: IO[bytes
             f"`format` {config.input.format}, `out_format` {config.out_format}: a stream takes "
             "text or jsonl and gives jsonl. Give files for the other formats."
         )
-    model = opened(config)
-    num_rows = 0
-    for documents in _windows(config.input) if lines is None else _reads(config.input, lines):
-        has_pairs = documents[0].text_pair is not None
-        logits = model.score(documents, batch_tokens=config.batch_tokens).logits
-        table = predicted_table(model, documents, logits, config, has_pairs=has_pairs)
-        out.write(json_lines(table, model.labels))
-        out.flush()
-        num_rows += len(documents)
-    return num_rows
+    progress = progress or Silent()
+    model = opened(config, progress)
+    truncation = Truncation()
+    try:
+        for documents in _windows(config.input) if lines is None else _reads(config.input, lines):
+            has_pairs = documents[0].text_pair is not None
+            scored = model.score(documents, batch_tokens=config.batch_tokens)
+            table = predicted_table(model, documents, scored.logits, config, has_pairs=has_pairs)
+            out.write(json_lines(table, model.labels))
+            out.flush()
+            truncation += scored.truncation
+    finally:  # a service ends by a signal, or by a bad row
+        truncation.tell(progress, model.loaded.tokenizer.max_length)
+    return truncation.num_rows
 
 
 def _windows(config: CorpusConfig) -> Iterator[list[Document]]:
@@ -69,12 +87,14 @@ def _windows(config: CorpusConfig) -> Iterator[list[Document]]:
 def _reads(config: CorpusConfig, lines: IO[bytes]) -> Iterator[list[Document]]:
     """The documents of a stream, in lists of what each read gave; a bad line ends the last one."""
     source = _StreamSource(config)
-    row, rest, is_open = 0, b"", True
-    while is_open:
-        chunk = lines.read(_READ_BYTES)
-        is_open = bool(chunk)
+    chunks: Iterator[bytes] = iter(partial(lines.read, _READ_BYTES), b"")
+    encoding = config.dialect().encoding
+    if encoding is not None:
+        chunks = _transcoded(chunks, encoding)
+    row, rest = 0, b""
+    for chunk in chain(chunks, [b""]):
         *whole, rest = (rest + chunk).split(b"\n")
-        if not is_open and rest:
+        if not chunk and rest:
             whole.append(rest)
         documents: list[Document] = []
         failed: CorpusError | None = None
@@ -91,6 +111,34 @@ def _reads(config: CorpusConfig, lines: IO[bytes]) -> Iterator[list[Document]]:
             raise failed
 
 
+def _transcoded(chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Chunks of another encoding in UTF-8, none of them empty.
+
+    Raises:
+        CorpusError: bytes are not of the encoding; the lines before them have been given.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)()
+    num_lines = 0
+    for chunk in chain(chunks, [b""]):
+        decoded: list[str] = []
+        failed: UnicodeError | None = None
+        try:
+            # Piece by piece, so that a bad line costs none of those before it.
+            pieces = _LINES.findall(chunk) or [b""]
+            decoded.extend(decoder.decode(piece, final=not chunk) for piece in pieces)
+        except UnicodeError as error:
+            failed = error
+        text = "".join(decoded)
+        num_lines += text.count("\n")
+        if text:
+            yield text.encode()
+        if failed is not None:
+            raise CorpusError(
+                f"{_NAME}, line {num_lines + 1}: expected {encoding}, found: {first_line(failed)}. "
+                "Give the stream's own encoding with `encoding`, or convert it to UTF-8."
+            ) from failed
+
+
 class _StreamSource:
     """The documents of a stream's lines, held to the rules of files."""
 
@@ -99,7 +147,7 @@ class _StreamSource:
         self._is_json = config.format == "jsonl"
         self._check = DocumentCheck(is_paired=config.pair == "required")
         self._source = RowSource(
-            name="standard input",
+            name=_NAME,
             size_bytes=None,
             unit="line",
             columns=self._columns,

@@ -10,6 +10,7 @@ scan                       what labelling keeps of the corpus's scan until the s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -56,6 +57,27 @@ LEARNED_GUARD = frozenset(
 LogitDtype = Literal["float32", "float16"]
 Scalar = str | int | float | bool | None
 Layout = Mapping[str, tuple[str, tuple[int | None, ...]]]
+
+# What fields of a manifest that are no settings mean to its user.
+_FIELD_WORDS = {
+    "fingerprint.teacher": "the teacher",
+    "fingerprint.teacher_digest": "the teacher's weights",
+    "fingerprint.tokenizer_digest": "the teacher's tokenizer",
+    "fingerprint.corpus_digest": "the content of the corpus",
+    "fingerprint.gold_labels": "what becomes of the corpus's labels",
+    "fingerprint.max_length": "the length that texts are truncated at",
+    "fingerprint.backend": "the teacher's backend",
+    "fingerprint.precision": "the precision",
+    "fingerprint.provider": "the execution provider",
+    "fingerprint.guard_target": "the guard",
+    "fingerprint.guard_rows": "the rows that the guard is learned on",
+    "fingerprint.guard_digest": "the guard's reference model",
+    "fingerprint.merged_from": "the merged parts",
+    "num_rows": "the number of rows",
+    "shard_rows": "the rows of a shard",
+    "dtype": "how logits are kept",
+    "has_pairs": "whether rows are pairs of texts",
+}
 
 LOGIT_DESCR: Mapping[str, str] = {"float32": "<f4", "float16": "<f2"}
 
@@ -220,13 +242,11 @@ class StoreManifest:
         differing = self.differences(other)
         if not differing:
             return
-        key, here, there = differing[0]
         others = ", ".join(f"{name} ({one}, now {now})" for name, one, now in differing[1:9])
         more = f" Also different: {others}." if others else ""
         raise StoreMismatch(
-            f"{where}: expected {key} {here} as this store was begun with, found "
-            f"{there} in this run.{more} Run with the store's own settings, or give "
-            "another `store`."
+            f"{where}: {begun_otherwise(*differing[0])}{more} Run with the store's own settings, "
+            "or give another `store`."
         )
 
 
@@ -330,6 +350,13 @@ def array_header(descr: str, shape: tuple[int, ...]) -> bytes:
     return _MAGIC + rest.to_bytes(2, "little") + text.encode("ascii").ljust(rest - 1) + b"\n"
 
 
+def begun_otherwise(key: str, here: str, there: str) -> str:
+    """One of `StoreManifest.differences` as a sentence."""
+    words = _FIELD_WORDS.get(key)
+    named = key if words is None else f"{words} ({key})"
+    return f"{named} was {here} when this store was begun, and is {there} now."
+
+
 def _invalid(expected: str, found: object, step: str) -> ConfigError:
     return ConfigError(f"store manifest: expected {expected}, found {found!r}. {step}.")
 
@@ -356,4 +383,9 @@ def _tagged(flat: Mapping[str, Any], key: str) -> tuple[bool, type, Any]:
 
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return repr(flat[key])[:100] if key in flat else "nothing"
+    if key not in flat:
+        return "nothing"
+    value = flat[key]
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return value[:12]  # a digest's beginning tells two apart
+    return repr(value)[:100]

@@ -13,7 +13,7 @@ from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.store.contents import ShardContents, text_bytes
 from monox_kit.store.folder import begun_manifest
 from monox_kit.store.folder_writer import FolderWriter
-from monox_kit.store.format import STORE_FILE, ShardRange, StoreManifest
+from monox_kit.store.format import STORE_FILE, ShardRange, StoreManifest, begun_otherwise
 from monox_kit.store.merge_plan import Piece, merge_plan
 
 
@@ -119,10 +119,9 @@ def _require_same_begun(out: Path, manifest: StoreManifest) -> None:
     """Check that a store which stands in `out` was begun as the merged one."""
     begun = begun_manifest(out)
     if begun is not None and (differing := begun.differences(manifest)):
-        key, here, there = differing[0]
         raise StoreMismatch(
-            f"{out / STORE_FILE}: expected {key} {here} as this store was begun with, found "
-            f"{there} for these parts. Give another `out`, or the parts it was begun from."
+            f"{out / STORE_FILE}: {begun_otherwise(*differing[0])} Give another `out`, or the "
+            "parts it was begun from."
         )
 
 

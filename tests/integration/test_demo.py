@@ -206,7 +206,12 @@ def test_bad_data_is_found_before_any_training(
 
 def test_missing_files_are_named(config: DemoConfig, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    with pytest.raises(CorpusError, match=r"expected labelled\.jsonl, unlabelled\.jsonl"):
+    (tmp_path / "data" / "dev.jsonl").touch()
+    wanted = (
+        r"missing: labelled\.jsonl, unlabelled\.jsonl, test\.en\.jsonl, labels\.json; "
+        r"found: dev\.jsonl\."
+    )
+    with pytest.raises(CorpusError, match=wanted):
         run_demo(replace(config, data=tmp_path / "data"), tmp_path / "run")
 
 

@@ -23,6 +23,7 @@ from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.models.predict import Model
 from monox_kit.prediction import PredictConfig, predict, predict_stream, run
 from monoxkit_cli.app import main
+from tests.notes import Notes
 from tests.tiny_models import (
     LABELS,
     balanced_classifier,
@@ -289,3 +290,39 @@ def test_the_command_predicts_files_and_streams(
     line = f"predict {folder}/onnx --input {folder}/rows.jsonl --out {tmp_path}/out.doc"
     assert main(line.split()) == 2
     assert "--out-format" in capsys.readouterr().err
+
+
+def test_what_the_cut_takes_is_told(folder: Path) -> None:
+    whole, long = "a text", " ".join(TEXTS)
+    model = mk.load(str(folder / "onnx"), max_length=8)
+    assert [one.truncated for one in model.predict([whole, long, whole])] == [False, True, False]
+    progress = Notes()
+    config = PredictConfig(
+        model=str(folder / "onnx"), input=CorpusConfig(paths=("-",)), max_length=8
+    )
+    lines = [f"{whole}\n{long}\n".encode(), f"{long}\n\n".encode()]
+    out = io.BytesIO()
+    # A bad row ends the stream; what was cut before is told once all the same.
+    with pytest.raises(CorpusError, match="line 4"):
+        predict_stream(config, Reads(lines), out, progress=progress)
+    assert len(out.getvalue().splitlines()) == 3
+    (note,) = progress.notes
+    assert note.startswith("2 of 3 rows were truncated to 8 tokens")
+
+
+def test_a_stream_is_read_in_its_encoding(folder: Path) -> None:
+    def answered(pieces: list[bytes], encoding: str, out: io.BytesIO) -> list[str]:
+        source = CorpusConfig(paths=("-",), encoding=encoding)
+        config = PredictConfig(model=str(folder / "onnx"), input=source, text=True)
+        predict_stream(config, Reads(pieces), out)
+        return [json.loads(line)["text"] for line in out.getvalue().splitlines()]
+
+    texts = ["caf\u00e9", "na\u00efve", "\u20ac 5"]
+    for encoding in ("cp1252", "utf-16", "utf-8"):
+        content = "\n".join(texts).encode(encoding)
+        # Cut in the midst of characters.
+        assert answered([content[:7], content[7:]], encoding, io.BytesIO()) == texts
+    out = io.BytesIO()
+    with pytest.raises(CorpusError, match="line 3: expected cp1252"):
+        answered([b"one\ntwo\nth\x81\n"], "cp1252", out)
+    assert [json.loads(line)["text"] for line in out.getvalue().splitlines()] == ["one", "two"]

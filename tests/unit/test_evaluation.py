@@ -27,6 +27,7 @@ from monox_kit.evaluation.details import write_details
 from monox_kit.evaluation.run import LanguageScores, is_target, note_languages
 from monox_kit.evaluation.statistics import mcnemar, rows_to_show, wilson
 from monox_kit.problem import problem_of
+from monoxkit_cli.compare import COMMAND
 from tests.notes import Notes
 
 GENERATOR = np.random.default_rng(3)
@@ -367,3 +368,30 @@ def test_details_of_several_labels_a_row(tmp_path: Path) -> None:
     wrong = json.loads((tmp_path / "wrong.jsonl").read_text(encoding="utf-8"))
     assert (wrong["gold"], wrong["predicted"], wrong["text_pair"]) == (["a", "b"], ["a"], "y")
     assert set(wrong["gold_probability"]) == {"a", "b"}
+
+
+def test_a_difference_of_few_documents_may_be_chance() -> None:
+    """Where 7 of 120 rows differ, a bootstrap's interval lacks 0, and the exact test is unsure."""
+    gold = ["a"] * 60
+    ids = [str(i) for i in range(60)]
+    documents = {name: documents_of(ids, gold) for name in ("de", "fr")}
+    right, alike = "a" * 60, "b" * 5 + "a" * 55
+    sides = [scored(de=right, fr=right), scored(de=alike, fr="b" * 2 + "a" * 58)]
+    found = compared("runs/ce", "runs/kd", documents, sides, CONFIG)
+    assert found.target_difference_interval is not None
+    assert found.target_difference_interval[1] < 0
+    # Translations of a document are no further documents: 5 differ, not 7.
+    assert found.target_p_value == 2 / 2**5
+    assert not found.is_shown
+    notes = COMMAND.notes(found)
+    assert "worse" not in notes and "may be chance" in notes
+    headings = [column.header for column in COMMAND.show(found).columns]  # type: ignore[union-attr]
+    assert headings[2:4] == ["ce", "kd"] and "only kd right" in headings
+    many = "b" * 6 + "a" * 54
+    shown = compared("ce/x", "kd/x", documents, [sides[0], scored(de=many, fr=many)], CONFIG)
+    assert shown.target_p_value == 2 / 2**6 and shown.is_shown
+    assert "kd/x is worse than ce/x" in COMMAND.notes(shown)
+    assert [each.header for each in COMMAND.show(shown).columns][2:4] == [  # type: ignore[union-attr]
+        "FIRST",
+        "SECOND",
+    ]

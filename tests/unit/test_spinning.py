@@ -15,7 +15,7 @@ from monox_kit.errors import ConfigError
 from monox_kit.models import onnx_backend
 from monox_kit.spinning import busy_cores, may_spin, settle_spinning
 from monoxkit_cli.app import main
-from tests.tiny_models import bert_classifier
+from tests.tiny_models import bert_classifier, labelled_rows, write_jsonl
 
 # Two cores: ticks of user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice.
 BEFORE = "cpu  0\ncpu0 100 0 50 1000 5 0 0 0 0 0\ncpu1 100 0 50 1000 5 0 0 0 0 0\nintr 5\n"
@@ -139,11 +139,21 @@ def test_another_word_is_refused(
 
 
 def test_commands_that_load_a_model_choose_before_they_do_and_say_so(
-    machine: list[float | None], capsys: pytest.CaptureFixture[str]
+    machine: list[float | None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine += [1.5, 1.5, 1.5]
     assert main(["evaluate", "no-such-model", "--test", "no-such-file"]) != 0
-    assert capsys.readouterr().err.startswith("Other processes take 1.5 of 2 cores")
+    assert os.environ["MONOXKIT_SPIN"] == "off"
+    # It failed before it computed anything.
+    told = capsys.readouterr().err
+    assert "no-such-model" in told and "Other processes" not in told
+    del os.environ["MONOXKIT_SPIN"], os.environ["OMP_WAIT_POLICY"]
+    machine += [1.5, 1.5, 1.5]
+    model = bert_classifier(tmp_path / "model")
+    rows = write_jsonl(tmp_path / "test.de.jsonl", labelled_rows(8, seed=1))
+    assert main(["evaluate", str(model), "--test", str(rows)]) == 0
+    told = capsys.readouterr().err
+    assert told.count("Other processes take 1.5 of 2 cores") == 1
     assert main(["store", "info", "no-such-store"]) == 4
     assert main(["label", "--help"]) == 0
 

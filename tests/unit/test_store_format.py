@@ -107,8 +107,9 @@ def test_drift_is_refused_by_name_with_both_values(
     with pytest.raises(StoreMismatch) as caught, FolderWriter(tmp_path / "s", manifest(**changes)):
         pass
     message = str(caught.value)
-    assert f"expected {field} {stored}" in message
-    assert f"found {given}" in message
+    assert field in message
+    assert f"was {stored}" in message
+    assert f"is {given}" in message
     assert "another `store`" in message
     assert tree(tmp_path / "s") == before
 

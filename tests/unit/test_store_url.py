@@ -373,7 +373,7 @@ def test_another_writer_begins_the_store_meanwhile(
         act()
 
     service.faults.append(("put", "store.json", begin))
-    wanted = r"store/store\.json: expected shard_rows 5 as this store was begun with, found 4 in"
+    wanted = r"store/store\.json: .*\(shard_rows\) was 5 when this store was begun, and is 4 now"
     with pytest.raises(StoreMismatch, match=wanted):
         write_url(url, tmp_path / "staging")
 
@@ -413,8 +413,11 @@ def test_a_completion_record_of_other_shards_is_refused(
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"fingerprint": {"teacher": "other"}}, r"fingerprint\.teacher 'runs/teacher'.*'other'"),
-        ({"num_rows": 12}, "num_rows 11 as this store was begun with, found 12"),
+        (
+            {"fingerprint": {"teacher": "other"}},
+            r"\(fingerprint\.teacher\) was 'runs/teacher'.*'other'",
+        ),
+        ({"num_rows": 12}, r"\(num_rows\) was 11 when this store was begun, and is 12 now"),
     ],
 )
 def test_other_settings_are_refused_by_name(
