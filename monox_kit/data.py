@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -62,11 +62,14 @@ class LabelSet:
         names: C distinct names; the index of a class is its position here.
         problem_type: one of `PROBLEM_TYPES`: whether a row has one class, or any number of them.
         origin: the file or model that they are of, for messages; no part of what is compared.
+        is_of_user: whether `origin` is a file that the user writes, where a class can be added; a
+            model's record is none. For messages too.
     """
 
     names: tuple[str, ...]
     problem_type: str = SINGLE_LABEL
     origin: str = field(default="", compare=False, kw_only=True)
+    is_of_user: bool = field(default=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         where = self.origin or "labels"
@@ -111,10 +114,21 @@ class LabelSet:
                 where,
                 f"expected one of the {len(self)} labels {_shown(self.names)}{of}, found "
                 f"{found[:200]}{hint}",
-                "Correct the row, or the label set if the class is a new one.",
+                f"Correct the rows{self._new_class_step()}",
                 kind=f"none of the {len(self)} labels {_shown(self.names)}{of}",
                 found=f"{found[:60]}{hint}",
+                is_step_of_all=True,
             ) from None
+
+    def _new_class_step(self) -> str:
+        """What to do where an unknown class is a new one, behind `Correct the rows`."""
+        if self.is_of_user:
+            return f", or add the class to {self.origin} if it is a new one."
+        file = "" if self.origin else "add it to the file of the label set or "
+        return (
+            f". If the class is a new one, {file}train a new teacher with rows of it "
+            '(docs/own-data.md, "A week later").'
+        )
 
     @property
     def is_multi(self) -> bool:
@@ -198,7 +212,7 @@ class LabelSet:
                 f'{path}: expected {{"names": [...]}}, found {type(value).__name__}. '
                 "Write the class names in their order."
             )
-        return cls.from_json(value, str(path))
+        return replace(cls.from_json(value, str(path)), is_of_user=True)
 
     @classmethod
     def from_documents(cls, documents: Sequence[Document], where: str) -> LabelSet:
@@ -225,8 +239,8 @@ class LabelSet:
                 "classes or more. Give rows of the others, or another `label_column`."
             )
         if all(re.fullmatch(r"-?[0-9]+", name) for name in distinct):
-            return cls(tuple(sorted(distinct, key=int)), origin=where)
-        return cls(tuple(sorted(distinct)), origin=where)
+            return cls(tuple(sorted(distinct, key=int)), origin=where, is_of_user=True)
+        return cls(tuple(sorted(distinct)), origin=where, is_of_user=True)
 
     def require_equal(self, other: LabelSet, here: str, there: str) -> None:
         """Check that two label sets agree in names and order.

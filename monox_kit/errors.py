@@ -41,18 +41,27 @@ class CorpusError(MonoxError):
         where: file and line or row of the one row that it is of; nothing where it is of more.
         kind: what is wrong with that row, in words that other rows share.
         found: the value, escaped and cut; nothing where the kind says it.
+        step: what to do about all rows of the kind; nothing where each is corrected or left out.
     """
 
     exit_code = 3
-    where = kind = found = ""
+    where = kind = found = step = ""
 
     @classmethod
     def of_row(
-        cls, where: str, problem: str, step: str, *, kind: str, found: str = ""
+        cls,
+        where: str,
+        problem: str,
+        step: str,
+        *,
+        kind: str,
+        found: str = "",
+        is_step_of_all: bool = False,
     ) -> CorpusError:
-        """The error of one row, told by itself or, with others, by its kind."""
+        """The error of one row, told by itself or, with others, by its kind and what was found."""
         error = cls(f"{where}: {problem}. {step}")
         error.where, error.kind, error.found = where, kind, found
+        error.step = step if is_step_of_all else ""
         return error
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from monox_kit.errors import CorpusError, CorpusUnreadable
 
 # Rows that a message shows, over all kinds.
 _MOST_SHOWN = 20
+# Rows of them with one value, where a kind has several values.
+_MOST_OF_VALUE = 3
 # Bad rows after which a pass ends, and rows after the first of them: what is wrong with a billion
 # rows is seen in the first million.
 _MOST_BAD = 10_000
@@ -72,13 +76,38 @@ class BadRows:
         most = max(1, _MOST_SHOWN // len(self._by_kind))
         parts = []
         for kind, errors in self._by_kind.items():
-            shown = [
-                error.where + (f" ({error.found})" if error.found else "")
-                for error in errors[: max(most, _MOST_SHOWN - (len(self._by_kind) - 1) * most)]
-            ]
-            more = ", ..." if len(errors) > len(shown) else ""
-            parts.append(f"{kind} ({len(errors):,}): {', '.join(shown)}{more}")
+            share = max(most, _MOST_SHOWN - (len(self._by_kind) - 1) * most)
+            parts.append(f"{kind} ({len(errors):,}): {_places(errors, share)}")
         return CorpusError(
             f"{self.count:,} row{'s' * (self.count > 1)} cannot be used. "
-            f"{'. '.join(parts)}{ending}. Correct them or leave them out."
+            f"{'. '.join(parts)}{ending.rstrip('.')}. {self._steps()}"
         )
+
+    def _steps(self) -> str:
+        """What to do: once what is of all rows of a kind, and of the others each by itself."""
+        steps = [errors[0].step for errors in self._by_kind.values()]
+        told = list(dict.fromkeys(filter(None, steps)))
+        if not all(steps):
+            told.append(f"Correct {'the others' if told else 'them'} or leave them out.")
+        return " ".join(told)
+
+
+def _places(errors: Sequence[CorpusError], most: int) -> str:
+    """Where the rows of a kind are, those with the same value together, the most frequent first."""
+    by_value: dict[str, list[str]] = {}
+    for error in errors:
+        by_value.setdefault(error.found, []).append(error.where)
+    parts, left, num_shown = [], most, 0
+    most_of_value = _MOST_OF_VALUE if len(by_value) > 1 else most
+    for value, places in sorted(by_value.items(), key=lambda each: -len(each[1])):
+        if not left:
+            break
+        is_group = bool(value) and len(places) > 1
+        shown = places[: min(left, most_of_value if is_group else left)]
+        left, num_shown = left - len(shown), num_shown + (len(places) if is_group else len(shown))
+        if is_group:
+            more = ", ..." if len(places) > len(shown) else ""
+            parts.append(f"{value} ({len(places):,} rows: {', '.join(shown)}{more})")
+        else:
+            parts += [place + (f" ({value})" if value else "") for place in shown]
+    return ", ".join(parts) + (", ..." if len(errors) > num_shown else "")

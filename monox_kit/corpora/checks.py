@@ -88,7 +88,7 @@ class DocumentCheck:
         problem = f"expected a {column!r}{since}, found none"
         raise CorpusError.of_row(where, problem, step, kind=f"no {column!r}")
 
-    def _label(self, value: Any, source: RowSource, position: int) -> Label | None:
+    def _label(self, value: Any, source: RowSource, position: int | str) -> Label | None:
         """A label's name, or the names of a list of them, which may be empty."""
         if isinstance(value, float) and math.isnan(value):  # a gap in a column, as pandas has it
             value = None
@@ -117,7 +117,7 @@ class DocumentCheck:
                 self._passed.add(label)
         return label
 
-    def _names(self, values: list[Any], source: RowSource, position: int) -> tuple[str, ...]:
+    def _names(self, values: list[Any], source: RowSource, position: int | str) -> tuple[str, ...]:
         where, column = source.where(position), source.columns.label
         if len(values) > MAX_LABELS:
             raise CorpusError.of_row(
@@ -140,7 +140,7 @@ class DocumentCheck:
             )
         return distinct  # a set: its order is nothing that a digest should see
 
-    def _name(self, value: Any, source: RowSource, position: int) -> str | None:
+    def _name(self, value: Any, source: RowSource, position: int | str) -> str | None:
         """A label's name: text as it is, whole numbers and true/false as numbers.
 
         None stands for -1 where numbers have names.

@@ -52,7 +52,8 @@ class CorpusConfig(Config):
             the end of a path, or a glob.
 
     The four optional columns may be absent under their default names; under another name they must
-    exist. Null and the empty string both mean "none given" in them.
+    exist. Where labels are not needed, files without the named label column have none, which is
+    told. Null and the empty string both mean "none given" in them.
     """
 
     paths: tuple[str, ...]
@@ -94,11 +95,22 @@ class CorpusConfig(Config):
         delimiter = _DELIMITER_NAMES.get(self.delimiter or "", self.delimiter)
         return Dialect(delimiter=delimiter, encoding=encoding, quoting=self.quoting)
 
-    def columns(self) -> Columns:
-        """What readers pick; named columns and the pair of `required` must exist."""
+    def columns(self, *, needs_labels: bool = False) -> Columns:
+        """What readers pick; named columns and the pair of `required` must exist.
+
+        A named id or language column must exist in every file: ids would become row numbers, and
+        languages unknown, which no later step can tell from files that have none. Of labels, which
+        unlabelled text has none of, a pass over the files tells where they are.
+
+        Args:
+            needs_labels: whether the label's column must exist, whoever named it.
+        """
         required = []
+        is_sought = self.is_given("label_column") and not needs_labels
         for name in ("pair_column", "label_column", "id_column", "lang_column"):
             mode = self.pair if name == "pair_column" else "auto"
+            if name == "label_column":
+                mode = "required" if needs_labels else "none"
             if mode == "required" or (mode == "auto" and self.is_given(name)):
                 required.append((f"`{name}`", getattr(self, name)))
         return Columns(
@@ -108,4 +120,5 @@ class CorpusConfig(Config):
             id=self.id_column,
             lang=self.lang_column,
             required=tuple(required),
+            label_is_sought=is_sought,
         )

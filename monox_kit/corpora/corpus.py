@@ -70,12 +70,19 @@ class Corpus:
         languages: of each file's rows that name none themselves; None where nothing tells it.
     """
 
-    def __init__(self, config: CorpusConfig, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        config: CorpusConfig,
+        progress: Progress | None = None,
+        *,
+        needs_labels: bool = False,
+    ) -> None:
         """Find the files and their formats; nothing is read yet.
 
         Args:
             config: what is read and how.
             progress: told once what is guessed about a file, and what looks wrong in it.
+            needs_labels: whether a row without a gold label is an error.
 
         Raises:
             ConfigError: no path is given, one file twice, or a protocol that is not taken.
@@ -84,8 +91,10 @@ class Corpus:
         self.config = config
         self._progress = progress or Silent()
         self._told: set[str] = set()
+        self._without_labels: dict[int, tuple[str, str]] = {}
+        self._needs_labels = needs_labels
         self._resolved = resolve_paths(config.paths)
-        columns, dialect = config.columns(), config.dialect()
+        columns, dialect = config.columns(needs_labels=needs_labels), config.dialect()
         self._sources = [
             row_source(file, config.format, columns, dialect) for file in self._resolved
         ]
@@ -147,7 +156,8 @@ class Corpus:
 
         Args:
             progress: told the bytes read, or the rows where a file's size is not known.
-            labels: every label must be one of these; None accepts any.
+            labels: every label must be one of these, and a label column that the user named must
+                be in one file at least; None accepts any, and none.
             mark_every: rows of a block of `CorpusSummary.marks`.
             sample_rows: most documents of `CorpusSummary.sample`.
 
@@ -180,6 +190,8 @@ class Corpus:
                 if num_rows % _ROWS_PER_REPORT == 0:
                     report.at(meter, num_rows)
             report.at(meter, num_rows)
+        if labels is not None:
+            self._require_label_column(meter)
         marker.end_block()
         if num_labelled and counts and progress is not None:
             progress.note(
@@ -196,6 +208,16 @@ class Corpus:
             sample=sample.documents(),
         )
 
+    def _require_label_column(self, meter: Meter) -> None:
+        """Refuse a named label column that no file has: a slip would lose all labels."""
+        if meter.without_labels and not meter.has_label_column:
+            where, columns = meter.without_labels[min(meter.without_labels)]
+            several = f" in one of {len(self.files)} files at least" if len(self.files) > 1 else ""
+            raise CorpusError(
+                f"{where}: expected a column {self.config.label_column!r}{several}, found columns: "
+                f"{columns}. Correct `label_column`, or leave it out where no file has labels."
+            )
+
     def _total_bytes(self) -> int | None:
         sizes = [source.size_bytes for source in self._sources]
         return None if None in sizes else sum(size or 0 for size in sizes)
@@ -209,14 +231,14 @@ class Corpus:
                 self._told.add(message)
                 note(message)
 
-        return Meter(note=once)
+        return Meter(note=once, without_labels=self._without_labels)
 
-    def _check(self, labels: LabelSet | None = None, is_labelled: bool = False) -> DocumentCheck:
+    def _check(self, labels: LabelSet | None = None) -> DocumentCheck:
         return DocumentCheck(
             is_paired=self.config.pair == "required",
             labels=labels,
             label_names=self.config.label_names,
-            is_labelled=is_labelled,
+            is_labelled=self._needs_labels,
         )
 
     def _read(
@@ -295,9 +317,9 @@ def read_labelled(
     """
     if not isinstance(config, CorpusConfig):
         config = CorpusConfig(paths=(config,) if isinstance(config, str) else tuple(config))
-    corpus = Corpus(config, progress)
+    corpus = Corpus(config, progress, needs_labels=True)
     meter = corpus._meter()
-    documents = corpus._read(corpus._check(labels, is_labelled=True), meter, bad=BadRows())
+    documents = corpus._read(corpus._check(labels), meter, bad=BadRows())
     if not fill_languages:
         return list(documents)
     require_used(told_languages(config.language), corpus.files)

@@ -166,7 +166,7 @@ def _layout(
     if delimiter != default and not dialect.delimiter:
         meter.note(
             f"{file.name}: fields are separated by {delimiter!r}, as the header shows; "
-            "`delimiter` says otherwise"
+            "set it with `delimiter`"
         )
     is_quoted = _is_quoted(file, default, delimiter)
     header = _header(first, lines, delimiter, is_quoted, file.name)
@@ -176,7 +176,8 @@ def _layout(
                 f"{file.name}, line 1: expected a header, found an empty line. Remove it."
             )
         return None
-    return _Layout(delimiter, is_quoted, _positions(header, columns, file.name), len(header))
+    columns.check(header, f"{file.name}, line 1", meter)
+    return _Layout(delimiter, is_quoted, _positions(header, columns), len(header))
 
 
 def _header(first: str, lines: _Lines, delimiter: str, is_quoted: bool, name: str) -> list[str]:
@@ -235,9 +236,8 @@ def _wrong_quoting(name: str, line: int, delimiter: str, error: csv.Error) -> Co
     )
 
 
-def _positions(header: list[str], columns: Columns, name: str) -> list[int]:
+def _positions(header: list[str], columns: Columns) -> list[int]:
     """The positions of text, pair, label, id and lang; `len(header)` for an absent one."""
-    columns.check(header, f"{name}, line 1")
     return [header.index(c) if c in header else len(header) for c in columns.fields]
 
 

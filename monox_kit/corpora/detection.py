@@ -128,7 +128,7 @@ def encoding_of(head: bytes, name: str, guess: bool, note: Callable[[str], None]
                 note(f"{name}: read as {encoding}, as its byte order mark says")
             return encoding
     if (guessed := _without_mark(head)) is not None:
-        note(f"{name}: read as {guessed}, by its zero bytes; `encoding` says otherwise")
+        note(f"{name}: read as {guessed}, by its zero bytes; set it with `encoding`")
         return guessed
     try:
         codecs.getincrementaldecoder(UTF_8)().decode(head)

@@ -33,7 +33,7 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[ReadRow]:
         class_names = _class_names(dataset, columns.label)
         for record in dataset:
             if row == 0:
-                columns.check(record.keys(), name)
+                columns.check(record.keys(), name, meter)
             text, pair, label, key, lang = map(record.get, columns.fields)
             try:
                 yield row, text, pair, named(label, class_names, f"{name}, row {row}"), key, lang

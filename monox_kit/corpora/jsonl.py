@@ -9,7 +9,15 @@ from typing import Any, TypeAlias
 from monox_kit.corpora.blocks import read_lines
 from monox_kit.corpora.paths import SourceFile, one_line
 from monox_kit.corpora.plain import BlankLines
-from monox_kit.corpora.rows import MAX_VALUE_BYTES, Columns, Meter, ReadRow, Start, shown
+from monox_kit.corpora.rows import (
+    MAX_VALUE_BYTES,
+    Columns,
+    Meter,
+    ReadRow,
+    Start,
+    place,
+    shown,
+)
 from monox_kit.errors import CorpusError
 
 # A row of more values than this is none: 64 MiB of empty objects take more than 1 GB of memory.
@@ -28,15 +36,17 @@ def read_jsonl(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[Rea
     Raises:
         CorpusError: an array is broken; or as for `read_lines`.
     """
-    picked = _Picker(columns, file.name)
+    picked = _Picker(columns, file.name, meter)
     blank = BlankLines(file.name)
     scan = json.JSONDecoder().raw_decode
     blocks = read_lines(file, meter)
     is_top = not meter.start.row
     for offset, first, lines in blocks:
         if is_top and _begins_array(lines):
-            for number, record in _of_array(first, lines, blocks, file.name):
-                yield picked.row(record, number, "")
+            entries = _of_array(first, lines, blocks, file.name)
+            for entry, (number, record) in enumerate(entries, 1):
+                # All of them may stand in one line.
+                yield picked.row(record, f"line {number}, entry {entry}", "")
             return
         is_top = is_top and not any(line.strip(_SPACE) for line in lines)
         if offset is not None:
@@ -69,24 +79,26 @@ class _Picker:
     # Objects of many different keys are each checked anew, not remembered.
     _MOST_KEYS = 1000
 
-    def __init__(self, columns: Columns, name: str) -> None:
+    def __init__(self, columns: Columns, name: str, meter: Meter) -> None:
         self._columns, self._fields, self._name = columns, columns.fields, name
+        self._meter = meter
         self._passed: set[tuple[str, ...]] = set()
 
-    def row(self, record: Any, number: int, line: str) -> ReadRow:
-        """The row of an object at a line, or what is wrong with it."""
+    def row(self, record: Any, position: int | str, line: str) -> ReadRow:
+        """The row of an object at a line's number or another place, or what is wrong with it."""
         if type(record) is not dict:
-            return _not_an_object(record, line, self._name, number)
+            return _not_an_object(record, line, place(self._name, "line", position))
         keys = tuple(record)
         if keys not in self._passed:
             try:
-                self._columns.check(record.keys(), f"{self._name}, line {number}")
+                where = place(self._name, "line", position)
+                self._columns.check(record.keys(), where, self._meter)
             except CorpusError as error:
                 return error
             if len(self._passed) < self._MOST_KEYS:
                 self._passed.add(keys)
         text, pair, label, key, lang = map(record.get, self._fields)
-        return number, text, pair, label, key, lang
+        return position, text, pair, label, key, lang
 
 
 def _begins_array(lines: list[str]) -> bool:
@@ -208,14 +220,14 @@ def _not_json(line: str, name: str, number: int, error: Exception) -> CorpusErro
     )
 
 
-def _not_an_object(value: object, line: str, name: str, number: int) -> CorpusError:
+def _not_an_object(value: object, line: str, where: str) -> CorpusError:
     kind = {list: "an array", dict: "an object", str: "a string", type(None): "null"}.get(
         type(value), "a number"
     )
     kind = "true or false" if isinstance(value, bool) else kind
     content = f": {shown(line)}" if line else ""
     return CorpusError.of_row(
-        f"{name}, line {number}",
+        where,
         f"expected a JSON object, found {kind}{content}",
         'Write one object a line, such as {"text": "..."}.',
         kind="not an object",

@@ -49,7 +49,7 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
             # Without these two the column chunks of a whole row group are held in memory.
             parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
             schema = parquet.schema_arrow
-            columns.check(schema.names, file.name)
+            columns.check(schema.names, file.name, meter)
             names = [column for column in columns.names if column in schema.names]
             if lists := _text_lists(parquet, columns.label):  # their elements as numbers
                 parquet = pq.ParquetFile(

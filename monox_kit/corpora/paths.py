@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 from monox_kit.corpora.patterns import has_pattern, matching_files
 from monox_kit.corpora.rows import Dialect, package
 from monox_kit.errors import ConfigError, CorpusError, CorpusUnreadable
+from monox_kit.unseen import is_near
 
 COMPRESSION_SUFFIXES = {".gz": "gz", ".zst": "zst"}
 HUB_PREFIX = "hub:"
@@ -336,4 +337,18 @@ def _folder(path: str) -> CorpusError:
 
 
 def _not_found(path: str) -> CorpusError:
-    return CorpusError(f"{path}: expected a file, found nothing there. Check the path.")
+    near = None if "://" in path else _nearly_named(path)
+    hint = f", or give {near}, which is there" if near else ""
+    return CorpusError(f"{path}: expected a file, found nothing there. Check the path{hint}.")
+
+
+def _nearly_named(path: str) -> str | None:
+    """A file whose name is nearly a path's last part, in its folder; None where there is none."""
+    folder, wanted = os.path.split(path)
+    try:
+        with os.scandir(folder or ".") as entries:
+            here = sorted(entry.name for entry in entries if entry.is_file())
+    except OSError:  # a folder that is not there, or that cannot be listed
+        return None
+    near = [name for name in here if is_near(name.casefold(), wanted.casefold())]
+    return os.path.join(folder, near[0]) if near else None

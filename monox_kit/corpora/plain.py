@@ -55,8 +55,9 @@ def read_plain(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[Rea
     for option, column in columns.required:
         raise CorpusError(
             f"{file.name}: expected a column {column!r}, found plain text, which has none. "
-            f"Leave out {option} or use another format."
+            f"Use a format that has columns, or leave out {option} if you gave it."
         )
+    columns.look_for_label((), file.name, meter)
     blank = BlankLines(file.name)
     for offset, first, lines in read_lines(file, meter):
         if offset is not None:

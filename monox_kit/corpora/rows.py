@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from monox_kit.errors import CorpusError, CorpusUnreadable
@@ -15,10 +15,11 @@ MAX_VALUE_BYTES = 64 << 20
 # Labels of one row.
 MAX_LABELS = 10_000
 
-# Position in the file, then the values of the columns text, pair, label, id and lang; a column
-# that the input lacks is None. A tuple, because a reader makes one for every row; a row that the
-# reader cannot use, but can read on behind, is its error.
-RawRow: TypeAlias = tuple[int, Any, Any, Any, Any, Any]
+# Position in the file, or a place in words where the file's unit does not tell rows apart; then the
+# values of the columns text, pair, label, id and lang; a column that the input lacks is None. A
+# tuple, because a reader makes one for every row; a row that the reader cannot use, but can read on
+# behind, is its error.
+RawRow: TypeAlias = tuple[int | str, Any, Any, Any, Any, Any]
 ReadRow: TypeAlias = RawRow | CorpusError
 
 Quoting: TypeAlias = Literal["auto", "none", "minimal"]
@@ -51,7 +52,9 @@ class Columns:
         id: the column of document keys.
         lang: the column of language tags.
         required: (option, column) of the optional columns that must exist all the same, because
-            the user named them.
+            the user named them, or because their values are needed.
+        label_is_sought: whether the user named the label's column where labels are not needed: a
+            file may lack it, which is told.
     """
 
     text: str
@@ -60,6 +63,7 @@ class Columns:
     id: str
     lang: str
     required: tuple[tuple[str, str], ...] = ()
+    label_is_sought: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,8 +75,13 @@ class Columns:
         """The columns in the order of a raw row's values."""
         return self.text, self.pair, self.label, self.id, self.lang
 
-    def check(self, found: Collection[str], where: str) -> None:
+    def check(self, found: Collection[str], where: str, meter: Meter | None = None) -> None:
         """Check that the needed columns are among those of a file or a row, each once.
+
+        Args:
+            found: the columns that there are.
+            where: the file or row, for messages.
+            meter: told whether the label's column is there; None where nobody asks.
 
         Raises:
             CorpusError: one is missing, and the message lists those that exist; or there twice; or
@@ -88,17 +97,31 @@ class Columns:
                     f"{where}: expected one column {column!r}, found {count}. Give each column "
                     "another name."
                 )
+        if meter is not None:
+            self.look_for_label(found, where, meter)
+
+    def look_for_label(self, found: Collection[str], where: str, meter: Meter) -> None:
+        """Tell a meter whether the label's column is there, and once a file that it is not."""
+        if self.label in found:
+            meter.has_label_column = True
+        elif self.label_is_sought and meter.file not in meter.without_labels:
+            meter.without_labels[meter.file] = where, _listed(found)
+            meter.note(
+                f"{where}: there is no column {self.label!r} (columns: {_listed(found)}), so that "
+                "rows without it have no gold labels"
+            )
 
     def renamed(self, columns: Sequence[tuple[str, str]]) -> Columns:
         """These columns with others for one file, by `text`, `pair`, `label`, `id` and `lang`."""
         if not columns:
             return self
         required = {column: option for option, column in self.required}
-        for field, column in columns:
-            required.pop(str(getattr(self, field)), None)
-            required[column] = f"FILE:{field}=COLUMN"
+        for name, column in columns:
+            required.pop(str(getattr(self, name)), None)
+            required[column] = f"FILE:{name}=COLUMN"
         named = tuple((option, column) for column, option in required.items())
-        return replace(self, **dict(columns), required=named)
+        sought = self.label_is_sought and "label" not in dict(columns)
+        return replace(self, **dict(columns), required=named, label_is_sought=sought)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +156,9 @@ class Meter:
         here: the last place, at or before the current row, where another pass could begin.
             Readers that can begin at the top of a file alone leave it there.
         note: called with a sentence on what was guessed about a file, or looks wrong in it.
+        without_labels: of the files in which rows lack the column of labels, the place of
+            the first and its columns, by the file's position; shared by passes, which tell it once.
+        has_label_column: whether the label's column was there in a row of this pass.
     """
 
     finished_bytes: int = 0
@@ -142,6 +168,8 @@ class Meter:
     start: Start = Start()
     here: Start = Start()
     note: Callable[[str], None] = _unheard
+    without_labels: dict[int, tuple[str, str]] = field(default_factory=dict)
+    has_label_column: bool = False
 
     def begin_file(self, file: int, first_row: int, start: Start) -> None:
         """Let the reader of the next file begin at `start`."""
@@ -177,9 +205,14 @@ class RowSource:
     columns: Columns
     rows: Callable[[Columns, Meter], Iterator[ReadRow]]
 
-    def where(self, position: int) -> str:
+    def where(self, position: int | str) -> str:
         """The place of a row for an error message."""
-        return f"{self.name}, {self.unit} {position}"
+        return place(self.name, self.unit, position)
+
+
+def place(name: str, unit: str, position: int | str) -> str:
+    """The place of a row: a position in units, or words that say it themselves."""
+    return f"{name}, {position}" if isinstance(position, str) else f"{name}, {unit} {position}"
 
 
 def package(module: str, where: str, use: str, install: str) -> Any:
@@ -199,15 +232,26 @@ def package(module: str, where: str, use: str, install: str) -> Any:
 
 def _missing_column(where: str, column: str, option: str, found: Collection[str]) -> CorpusError:
     """The error for a column that is not there."""
-    listed = ", ".join(shown(name) if not name.isprintable() else name for name in [*found][:30])
-    more = f", ... ({len(found) - 30} more)" if len(found) > 30 else ""
-    field = option.strip("`").partition("_")[0] if option.startswith("`") else "text"
+    known = f"found columns: {_listed(found)}"
+    field_name = option.strip("`").partition("_")[0]
     return CorpusError.of_row(
         where,
-        f"expected a column {column!r}, found columns: {listed or 'none'}{more}",
-        f"Use {option}, or name this file's own as FILE:{field}=COLUMN.",
+        f"expected a column {column!r}, {known}",
+        f"Use {option}, or name this file's own as FILE:{field_name}=COLUMN."
+        if option.startswith("`")
+        else f"Correct {option}.",
         kind=f"no column {column!r}",
+        found=known,
+        is_step_of_all=True,
     )
+
+
+def _listed(columns: Collection[str]) -> str:
+    """Names of columns for a message."""
+    first = [*columns][:30]
+    listed = ", ".join(shown(name) if not name.isprintable() else name for name in first)
+    more = f", ... ({len(columns) - 30} more)" if len(columns) > 30 else ""
+    return f"{listed or 'none'}{more}"
 
 
 def _refuse_lookalikes(wanted: Sequence[str], found: Collection[str], where: str) -> None:

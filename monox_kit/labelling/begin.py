@@ -58,7 +58,7 @@ class LabelJob:
         return cls(
             config=config,
             location=location,
-            corpus=Corpus(config.corpus),
+            corpus=Corpus(config.corpus, progress),
             model=TeacherModel(config, progress),
             progress=progress,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import re
@@ -15,7 +14,7 @@ from monox_kit.models.graph_file import external_data
 from monox_kit.models.record import RECORD_FILE
 from monox_kit.models.tokenizer_files import OLDER_TOKENIZER_FILES, TOKENIZER_FILES
 from monox_kit.models.weights import WEIGHTS_FILE, WEIGHTS_INDEX_FILE, shard_names
-from monox_kit.unseen import edits
+from monox_kit.unseen import is_near
 
 if TYPE_CHECKING:
     from monox_kit.progress import Progress
@@ -28,9 +27,6 @@ PACKAGED_SCHEME = "packaged:"
 HUB_SCHEME = "hub:"
 # Source: huggingface_hub's `REPO_ID_REGEX`.
 _HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-# How alike a name and a folder's must be to be taken for the same, mistyped; `roberta-large` and
-# `roberta-base` are at 0.80.
-_MISTYPED = 0.82
 
 
 def local_folder(reference: str, progress: Progress) -> Path | None:
@@ -120,11 +116,4 @@ def _nearly_named(reference: str) -> str | None:
     except OSError:  # a working directory that cannot be listed has no folder to mean
         return None
     wanted = first.casefold()
-    return next((name for folded, name in sorted(here.items()) if _is_near(folded, wanted)), None)
-
-
-def _is_near(one: str, other: str) -> bool:
-    """Whether two names differ by one letter, by two that changed places, or by little."""
-    if max(len(one), len(other)) >= 3 and edits(one, other, 1) <= 1:
-        return True
-    return difflib.SequenceMatcher(None, one, other).ratio() >= _MISTYPED
+    return next((name for folded, name in sorted(here.items()) if is_near(folded, wanted)), None)

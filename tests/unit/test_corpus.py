@@ -271,7 +271,7 @@ class TestReadLabelled:
 
     def test_a_row_without_a_label(self, tmp_path):
         path = jsonl(tmp_path / "a.jsonl", {"text": "t", "label": "a"}, {"text": "u"})
-        with pytest.raises(CorpusError, match=r"line 2: expected a label in column 'label'"):
+        with pytest.raises(CorpusError, match=r"line 2: expected a column 'label'"):
             read_labelled([path])
 
     def test_an_unknown_label(self, tmp_path):

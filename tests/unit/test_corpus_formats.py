@@ -146,7 +146,7 @@ class TestLines:
             "Use `text_column`, or name this file's own as FILE:text=COLUMN."
         )
 
-    @pytest.mark.parametrize("option", ["pair", "label", "id", "lang"])
+    @pytest.mark.parametrize("option", ["pair", "id", "lang"])
     def test_a_named_optional_column_must_exist(self, lines, option):
         path = lines("a")
         with pytest.raises(CorpusError, match=rf"expected a column 'other', .*`{option}_column`"):
@@ -193,7 +193,7 @@ class TestJsonl:
     def test_a_named_column_may_be_null_but_not_missing(self, tmp_path):
         path = write(tmp_path / "a.jsonl", '{"text": "a", "y": null}\n{"text": "b"}\n')
         with pytest.raises(CorpusError, match=r"line 2: expected a column 'y'.*columns: text\."):
-            texts(path, label_column="y")
+            texts(path, lang_column="y")
 
 
 class TestDelimited:

@@ -259,7 +259,8 @@ class TestBadRows:
             read_labelled([path], LabelSet(("x", "y")))
         message = str(caught.value)
         assert message.startswith("4 rows cannot be used.")
-        for place in (f"(2): {path}, line 3", f"{path}, line 8", f"{path}, line 12 ('Shiping')"):
+        places = f"(2 rows: {path}, line 3", f"{path}, line 8", f"{path}, line 12 ('Shiping')"
+        for place in places:
             assert place in message
         assert f"not JSON (1): {path}, line 21" in message
 
