@@ -90,7 +90,7 @@ def test_a_run_that_fails_goes_on(
 
 def test_other_settings_are_refused_before_any_work(files: Path, url: str, tmp_path: Path) -> None:
     label_corpus(config(files, tmp_path, begin=True), url)
-    wanted = r"store/store\.json: expected fingerprint\.max_length 32 as .* found 16 in this run"
+    wanted = r"store/store\.json: .*\(fingerprint\.max_length\) was 32 .* is 16 now"
     with pytest.raises(StoreMismatch, match=wanted):
         label_corpus(config(files, tmp_path, max_length=16), url)
 
