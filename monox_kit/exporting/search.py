@@ -81,7 +81,7 @@ class Search:
             if source.rejected is None and config.precision != FP32:
                 asked = self._try(config.precision, form, config.provider)
             if asked.rejected is None:
-                self._reject_others(asked, f"`precision` {config.precision} was asked for")
+                self._reject_others(asked, f"precision {config.precision} was asked for")
                 return asked
             if asked is not source and asked.cause is None:
                 raise GateError(
@@ -180,7 +180,7 @@ class Search:
         if candidate.precision != FP32 and found.argmax < least:
             reason_or_none = (
                 f"It gives PyTorch's label on {found.argmax:.1%} of {found.num_texts} texts; "
-                f"`min_agreement` asks for {least:.1%}."
+                f"{least:.1%} is asked for."
             )
         if reason_or_none is None and self._config.precision == AUTO:
             self._graphs[candidate.name] = graph  # to be timed

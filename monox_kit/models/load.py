@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monox_kit.data import Classifier, LabelSet
-from monox_kit.errors import ConfigError, ModelError
+from monox_kit.errors import ConfigError, ModelError, NotFinite
 from monox_kit.models.batching import pad_batch
 from monox_kit.models.folder import FP32, ONNX_FILE, Backend, ModelFolder, RunPrecision, open_folder
 from monox_kit.models.padding import EqualLengths, padding_changes
@@ -164,10 +164,13 @@ def needs_equal_lengths(
     What the export found out with PyTorch stands in an ONNX bundle; other models are tried.
 
     Raises:
+        NotFinite: the model's logits are not.
         ModelError: the model cannot score golden texts.
     """
     try:
         found = padding_changes(classifier, tokenizer, is_fp32=is_fp32)
+    except NotFinite:
+        raise
     except ModelError as error:
         raise ModelError(
             f"{folder.path}: the model cannot score a few golden texts with ids up to "

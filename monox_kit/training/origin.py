@@ -117,5 +117,5 @@ class Origin:
             return f"{chose} It was not checked that the training text is in that language."
         return (
             f"The dev sets {markdown_text(', '.join(self.select_on))} chose the weights, as "
-            "`select_on` asked: results in these languages are not zero-shot."
+            "--select-on asked: results in these languages are not zero-shot."
         )

@@ -20,7 +20,7 @@ from rich.table import Table
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
 from monox_kit.data import LabelSet
 from monox_kit.errors import CorpusError, MonoxError
-from monox_kit.exporting.run import ExportSummary, _card_table, _published
+from monox_kit.exporting.run import ExportSummary, _card_table
 from monox_kit.foreign import (
     markdown_code,
     markdown_text,
@@ -31,6 +31,7 @@ from monox_kit.foreign import (
     stored_name,
     without_credentials,
 )
+from monox_kit.models.record import published_provenance
 from monox_kit.training.card import model_card
 from monox_kit.training.origin import Origin, StoreOrigin
 from monox_kit.training.summary import TrainingSummary
@@ -495,7 +496,7 @@ def test_an_export_of_an_older_model_names_no_place_either() -> None:
         "num_labelled": 3,
     }
     older = {"model": "/home/me/encoder", "origin": origin, "run": run, "source": {"model": "~/x"}}
-    found = _published(older)
+    found = published_provenance(older)
     assert found["model"] == "encoder" and found["source"] == {"model": "x"}
     assert found["origin"]["labelled_name"] == "train.jsonl, s3://***@bucket/corpus.jsonl"
     assert found["origin"]["dev_names"] == {"dev": "dev.jsonl"}

@@ -124,7 +124,7 @@ def test_the_bundle_is_the_fp32_graph_and_its_record_says_bf16(
     record = BundleRecord.read(files / "bundle" / "monoxkit.json")
     assert (record.precision, record.checks["provider"]) == ("bf16", "openvino")
     candidates = record.checks["candidates"]
-    assert candidates["fp32@openvino"]["rejected"] == "--precision bf16 was asked for"
+    assert candidates["fp32@openvino"]["rejected"] == "precision bf16 was asked for"
     assert candidates["bf16@openvino"]["rejected"] is None
     fp32, bf16 = (candidates[f"{name}@openvino"]["agreement"] for name in ("fp32", "bf16"))
     assert fp32["max_delta"] < 1e-4 < bf16["max_delta"]
@@ -155,7 +155,7 @@ def test_auto_times_bf16_and_keeps_the_graph_of_the_one_that_wins(
 @pytest.mark.parametrize(
     ("provider", "cpu_has_it", "message"),
     [
-        ("cpu", True, "bf16: expected --provider openvino, .* found cpu"),
+        ("cpu", True, "bf16: expected `provider` openvino, .* found cpu"),
         ("openvino", False, "bf16: expected a CPU with AVX512-BF16 or AMX, found .* without"),
     ],
 )

