@@ -29,7 +29,7 @@ _RUN_WORDS = {
     "labelled_digest": "the gold-labelled text (its digest)",
     "dev_digest": "the text of `dev` (its digest)",
     "unlabelled_digest": "the text of `unlabelled` (its digest)",
-    "corpus_digest": "the input text (its digest)",
+    "corpus_digest": "the text of the corpus (its digest)",
     "languages": "the files' languages",
     "check_digest": "the text of `check` (its digest)",
     "store": "the logit store (its digest)",
