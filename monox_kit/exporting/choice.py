@@ -9,8 +9,8 @@ from monox_kit.exporting.candidates import Candidate
 
 # One that is this much slower than the fastest in every round is not timed again.
 _HOPELESS = 1.5
-# Speeds this near to the fastest count as equal: two timings of one graph on a shared machine lie
-# that far apart (benchmarks/LOG.md).
+# Speeds this near to the fastest count as equal: timings of one graph differ on a shared machine.
+# By how much was not measured; a tenth is a choice.
 _TIE = 0.9
 
 # Real tokens per second of each round, by the candidate's name.
