@@ -13,10 +13,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from monox_kit.errors import ModelError
 from monox_kit.models.files import as_model_errors
+
+# While transformers makes a model it replaces methods of its classes, such as `tie_weights`, and
+# puts back what it found: two threads at once leave weights untied for the rest of the process.
+TRANSFORMERS_LOCK = Lock()
 
 _POSITION_TABLE = re.compile(r"pos(ition)?s?_?embed|embed\w*_pos|\bwpe$")
 # New heads, poolers and tables that a folder may lack; beyond, weights and configuration differ.
@@ -102,7 +107,7 @@ def read_blueprint(
     step = "Check model_type and the sizes in config.json."
     with as_model_errors(path, "a configuration that transformers knows", step):
         described = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        with torch.device("meta"):
+        with TRANSFORMERS_LOCK, torch.device("meta"):
             # It reads no file; the argument holds for every call.
             model = auto.from_config(described, trust_remote_code=False)
     shapes = {name: tuple(part.shape) for name, part in model.named_parameters()}

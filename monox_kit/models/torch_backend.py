@@ -17,6 +17,7 @@ import torch
 from monox_kit.data import LabelSet, Logits, TokenBatch
 from monox_kit.durable import write_json
 from monox_kit.errors import LabelMismatchError, ModelError, ProviderError
+from monox_kit.models.blueprint import TRANSFORMERS_LOCK
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.folder import ModelFolder, RunPrecision
 from monox_kit.models.tokenizer import Tokenizer
@@ -278,7 +279,12 @@ def _from_pretrained(
     maker: Any = AutoModel if headless else AutoModelForSequenceClassification
     _ = folder.blueprint  # what transformers would be asked for is checked before it is
     expected, step = "a model that transformers loads", "Check config.json and the weights."
-    with _quiet(), folder.torch_view() as view, as_model_errors(folder.path, expected, step, view):
+    with (
+        TRANSFORMERS_LOCK,
+        _quiet(),
+        folder.torch_view() as view,
+        as_model_errors(folder.path, expected, step, view),
+    ):
         model, info = maker.from_pretrained(
             str(view),
             dtype=torch.float32,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel, initialization
 
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet, Logits, TokenBatch
@@ -65,6 +69,34 @@ def test_a_text_has_the_same_logits_alone_and_among_longer_ones(
     found = score(loaded.classifier, loaded.tokenizer, documents(TEXTS), batch_tokens=4096).logits
     scale = max(0.25, float(np.abs(expected).max()))
     np.testing.assert_allclose(found, expected, rtol=0, atol=4e-6 * scale)
+
+
+def test_models_opened_by_several_threads_keep_their_tied_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers replaces `tie_weights` while it loads: overlapping, it is never put back."""
+    write_family(tmp_path, "bart")
+    original, enter = PreTrainedModel.tie_weights, initialization.no_tie_weights
+    overlap = Barrier(2)
+
+    @contextmanager
+    def enter_and_leave_together() -> Iterator[None]:
+        with suppress(BrokenBarrierError):
+            overlap.wait(timeout=0.5)
+        with enter():
+            with suppress(BrokenBarrierError):
+                overlap.wait(timeout=0.5)
+            yield
+
+    monkeypatch.setattr(initialization, "no_tie_weights", enter_and_leave_together)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            models = list(pool.map(load_model, [str(tmp_path)] * 2))
+        assert PreTrainedModel.tie_weights is original
+    finally:
+        monkeypatch.setattr(PreTrainedModel, "tie_weights", original)
+    rows = [score(one.classifier, one.tokenizer, documents(TEXTS)).logits for one in models]
+    np.testing.assert_array_equal(*rows)
 
 
 def test_batches_are_split_by_length_on_either_side() -> None:
