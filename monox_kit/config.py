@@ -2,8 +2,8 @@
 
 A stage is configured by a frozen dataclass that derives from `Config`. A field is a *setting*: its
 name, type, default and range stand in the field, and what it means in the class's docstring. The
-Python calls (`monox_kit.door`) and the command line's options are both made from them, so that
-nothing is written twice.
+Python calls and the command line's options are both made from them (`monox_kit.stage_call`), so
+that nothing is written twice.
 
 Messages name a setting in backticks, such as `guard_rows`; the command line shows it as the option
 that its user typed, `guard_rows`.

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from monox_kit import __version__
+from monox_kit.config import Config
 from monox_kit.extras import runtime_distributions
 from monox_kit.hardware import Hardware, read_hardware
 
@@ -28,6 +29,11 @@ PACKAGED_WEIGHTS = {
     },
 }
 _RUNTIME_EXTRAS = ("cpu", "gpu", "openvino")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoctorConfig(Config):
+    """The doctor has no settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

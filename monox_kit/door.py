@@ -1,259 +1,31 @@
-"""The stages as keyword calls: each takes what its command takes, under the same names.
+"""The stages of the product: each is a keyword call, a command, or both, under the same names.
 
-A call's parameters are the settings of its configuration. Those of nested configurations stand
-beside the others; the columns and the form of input files are given once for all files of a call.
 `calls` has the functions, and `calls.pyi` their types, which `make docs` writes anew.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from collections.abc import Mapping
 
-from monox_kit.config import Config, Separated, Setting, mark_of, settings_of
-from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.demo.config import DemoConfig
+from monox_kit.doctor import DoctorConfig
 from monox_kit.evaluation.comparison import CompareConfig
 from monox_kit.evaluation.run import EvaluateConfig
 from monox_kit.exporting.config import ExportConfig
-from monox_kit.extras import missing_extra
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.prediction.config import PredictConfig
-from monox_kit.progress import Progress
+from monox_kit.stage_call import Stage
+from monox_kit.store.config import (
+    FetchConfig,
+    InfoConfig,
+    MergeConfig,
+    StatsConfig,
+    StoreExportConfig,
+    VerifyConfig,
+)
 from monox_kit.tasks.debian.prepare import DebianConfig
 from monox_kit.training.config import StudentConfig, TeacherConfig
 from monox_kit.trimming.config import TrimConfig
-
-_PATHS = "paths"
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage of the product, as a call and a command offer it.
-
-    Attributes:
-        name: of the call.
-        summary: one sentence on what it does.
-        config: its configuration.
-        function: where the library's function of a configuration stands, as `module:name`.
-        output: the parameter that names what is written; None where nothing is.
-        output_help: one sentence about it.
-        positional: settings that are given without a name.
-        defaults: defaults that differ from the configuration's own.
-    """
-
-    name: str
-    summary: str
-    config: type[Config]
-    function: str
-    output: str | None = None
-    output_help: str = "Folder to write."
-    positional: tuple[str, ...] = ()
-    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def parameters(self) -> list[Parameter]:
-        """The parameters of the call in their order, those that must be given first."""
-        found = {one.name: one for one in self._flat(self.config)}
-        if self.output is not None:
-            empty = inspect.Parameter.empty
-            found[self.output] = Parameter(self.output, str | Path, empty, self.output_help)
-        ordered = sorted(
-            found.values(),
-            key=lambda one: (one.name not in self.positional, not one.is_required),
-        )
-        return [
-            dataclasses.replace(one, default=self.defaults.get(one.name, one.default))
-            for one in ordered
-        ]
-
-    def _flat(self, config: type[Config]) -> Iterator[Parameter]:
-        has_files = False
-        for setting in settings_of(config):
-            nested = nested_config(setting.type)
-            if nested is None:
-                yield Parameter(
-                    setting.name,
-                    setting.type,
-                    setting.default,
-                    setting.help,
-                    marks=setting.marks,
-                )
-            elif issubclass(nested, CorpusConfig):
-                has_files = True
-                yield Parameter(
-                    setting.name,
-                    tuple[str, ...],
-                    setting.default if setting.is_required else (),
-                    setting.help,
-                    is_files=True,
-                )
-            else:
-                yield from self._flat(nested)
-        if has_files:
-            for setting in settings_of(CorpusConfig):
-                if setting.name != _PATHS:
-                    yield Parameter(setting.name, setting.type, setting.default, setting.help)
-
-    def configured(self, given: Mapping[str, Any]) -> Config:
-        """The configuration of a call.
-
-        Args:
-            given: parameters by name; those that are left out have their defaults.
-
-        Raises:
-            ConfigError: a setting does not fit.
-        """
-        return self._filled(self.config, {**self.defaults, **given})
-
-    def _filled(self, config: type[Config], given: Mapping[str, Any]) -> Config:
-        values = {}
-        for setting in settings_of(config):
-            nested = nested_config(setting.type)
-            if nested is not None and not issubclass(nested, CorpusConfig):
-                values[setting.name] = self._filled(nested, given)
-            elif setting.name in given:
-                value = given[setting.name]
-                separated = mark_of(setting.marks, Separated)
-                if separated is not None and isinstance(value, str):
-                    value = tuple(value.split(separated.by))
-                if nested is not None:
-                    value = _files(value, given, setting)
-                values[setting.name] = _as_declared(value, setting.type)
-        return config(**values)
-
-    def run(self, given: Mapping[str, Any], progress: Progress | None = None) -> Any:
-        """Run the stage and return its result.
-
-        Args:
-            given: parameters by name; those that are left out have their defaults.
-            progress: where progress is reported.
-
-        Raises:
-            MonoxError: by kind, see `monox_kit.errors`.
-        """
-        values = {name: value for name, value in given.items() if name != "progress"}
-        outputs = [] if self.output is None else [_path(values.pop(self.output))]
-        module, _, name = self.function.partition(":")
-        try:
-            function = getattr(importlib.import_module(module), name)
-            return function(self.configured(values), *outputs, progress=progress)
-        except ModuleNotFoundError as error:
-            raise missing_extra(error) or error from error
-
-    def call(self) -> Callable[..., Any]:
-        """The stage as a function with its own signature and docstring."""
-        signature = self.signature()
-
-        def call(*args: Any, progress: Progress | None = None, **given: Any) -> Any:
-            bound = signature.bind(*args, progress=progress, **given).arguments
-            return self.run(bound, progress)
-
-        call.__name__ = call.__qualname__ = self.name
-        call.__signature__ = signature  # type: ignore[attr-defined]
-        call.__doc__ = self.docstring()
-        return call
-
-    def docstring(self) -> str:
-        """What the call does and what each parameter means."""
-        lines = [self.summary, "", "Args:"]
-        lines += [f"    {one.name}: {one.help}" for one in self.parameters()]
-        lines += ["    progress: Where progress is reported.", "", "Raises:"]
-        return "\n".join([*lines, "    MonoxError: by kind, see `monox_kit.errors`."])
-
-    def signature(self) -> inspect.Signature:
-        """The call's parameters for `inspect`, help pages and editors."""
-        kinds = inspect.Parameter
-        return inspect.Signature(
-            [
-                kinds(
-                    one.name,
-                    kinds.POSITIONAL_OR_KEYWORD
-                    if one.name in self.positional
-                    else kinds.KEYWORD_ONLY,
-                    default=one.default,
-                    annotation=one.type,
-                )
-                for one in self.parameters()
-            ]
-            + [kinds("progress", kinds.KEYWORD_ONLY, default=None, annotation=Progress | None)]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter of a stage's call.
-
-    Attributes:
-        name: of the parameter and, with hyphens, of the option.
-        type: of its value.
-        default: `inspect.Parameter.empty` where it must be given.
-        help: one sentence.
-        is_files: whether it names input files: one path, or several.
-        marks: what its type is marked with.
-    """
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-    is_files: bool = False
-    marks: tuple[Any, ...] = ()
-
-    @property
-    def is_required(self) -> bool:
-        """Whether it has no default."""
-        return self.default is inspect.Parameter.empty
-
-
-def nested_config(hint: Any) -> type[Config] | None:
-    """The configuration that a type is, or may be; None for a plain setting."""
-    for part in (hint, *get_args(hint)):
-        if isinstance(part, type) and issubclass(part, Config):
-            return part
-    return None
-
-
-def _files(value: Any, given: Mapping[str, Any], setting: Setting) -> CorpusConfig | None:
-    """Input files with the columns and the form that the call gives for all of them."""
-    if isinstance(value, CorpusConfig) or value is None:
-        return value
-    paths = _as_declared(value, tuple[str, ...])
-    if not paths and not setting.is_required:
-        return None
-    shared = {
-        # An option of several values that is not given comes as None.
-        one.name: _as_declared(
-            one.default if given[one.name] is None else given[one.name], one.type
-        )
-        for one in settings_of(CorpusConfig)
-        if one.name in given
-    }
-    return CorpusConfig(**{**shared, _PATHS: paths})
-
-
-def _as_declared(value: Any, hint: Any) -> Any:
-    """A list as the tuple that a setting is, one value as a tuple of it, text as a path."""
-    kinds = (hint, *get_args(hint))
-    if any(getattr(kind, "__origin__", None) is tuple for kind in kinds) and value is not None:
-        inner = next(kind for kind in kinds if getattr(kind, "__origin__", None) is tuple)
-        values = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-        return tuple(_as_declared(one, inner.__args__[0]) for one in values)
-    if Path in kinds and str not in kinds and isinstance(value, str):
-        return Path(value)
-    if hint is str and isinstance(value, Path):
-        return str(value)
-    return value
-
-
-def _path(value: str | Path) -> str | Path:
-    """A path, or a URL as it was given."""
-    return value if isinstance(value, str) and "://" in value else Path(value)
-
 
 # The stages by the name of their call.
 STAGES: Mapping[str, Stage] = {
@@ -318,6 +90,7 @@ STAGES: Mapping[str, Stage] = {
             function="monox_kit.labelling:label_corpus",
             output="store",
             output_help="Logit store to write or to finish: a folder or a URL.",
+            output_may_be_url=True,
         ),
         Stage(
             name="predict",
@@ -341,6 +114,67 @@ STAGES: Mapping[str, Stage] = {
             config=CompareConfig,
             function="monox_kit.evaluation.comparison:compare",
             positional=("first", "second"),
+        ),
+        Stage(
+            name="store_info",
+            summary="Tell what is in a store, finished or not.",
+            config=InfoConfig,
+            function="monox_kit.store:store_info",
+            positional=("folder",),
+            by_name=True,
+        ),
+        Stage(
+            name="verify_store",
+            summary="Read every byte of a store, finished or not, and check its digests.",
+            config=VerifyConfig,
+            function="monox_kit.store:verify_location",
+            positional=("folder",),
+            by_name=True,
+        ),
+        Stage(
+            name="store_stats",
+            summary="Count what a store's rows say, finished or not.",
+            config=StatsConfig,
+            function="monox_kit.store:store_stats",
+            positional=("folder",),
+            by_name=True,
+        ),
+        Stage(
+            name="merge_stores",
+            summary="Put stores together into one new store.",
+            config=MergeConfig,
+            function="monox_kit.store:merge_stores",
+            output="out",
+            output_help="Folder of the store to write or to finish.",
+            positional=("parts",),
+            by_name=True,
+        ),
+        Stage(
+            name="fetch_store",
+            summary="Copy a finished store from a URL into a folder.",
+            config=FetchConfig,
+            function="monox_kit.store:fetch_store",
+            output="out",
+            output_help="Folder to write or to finish.",
+            positional=("url",),
+            by_name=True,
+        ),
+        Stage(
+            name="export_store",
+            summary="Write a finished store's rows for other programs.",
+            config=StoreExportConfig,
+            function="monox_kit.store:export_store",
+            output="out",
+            output_help="File to write.",
+            positional=("folder",),
+            by_name=True,
+        ),
+        Stage(
+            name="doctor",
+            summary="Tell what is installed, what is missing and how to install it.",
+            config=DoctorConfig,
+            function="monox_kit.doctor:diagnose",
+            by_name=True,
         ),
     )
 }

@@ -1,10 +1,9 @@
 """The `monoxkit` command: its commands, its global options, and how every failure ends.
 
-A command is one module with a `register(app)` function, listed in `COMMANDS`. Such a module imports
-only the standard library and Typer at its top; the library is imported where a command is
-registered with its options, which only the command that runs is, so that `monoxkit --help` costs
-what Typer costs. The first sentence of a command's help is its line on the help page: at most 55
-characters.
+A command is one module with a `COMMAND`, listed in `COMMANDS`. Such a module imports only the
+standard library and Typer at its top; the library is imported where a command is registered with
+its options, which only the command that runs is, so that `monoxkit --help` costs what Typer costs.
+The first sentence of a command's help is its line on the help page: at most 55 characters.
 """
 
 from __future__ import annotations
@@ -127,11 +126,10 @@ def build_app(only: Sequence[str] | None = None) -> typer.Typer:
     )
     app.callback()(_global_options)
     for module in COMMANDS:
-        derived = getattr(module, "COMMAND", None)
-        if derived is not None and only is not None and derived.name not in only:
-            derived.list_in(app)
+        if only is not None and module.COMMAND.name not in only:
+            module.COMMAND.list_in(app)
         else:
-            module.register(app)
+            module.COMMAND.register(app)
     return app
 
 

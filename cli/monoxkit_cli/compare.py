@@ -99,4 +99,3 @@ COMMAND = Command(
     show=_table,
     notes=_notes,
 )
-register = COMMAND.register

@@ -43,4 +43,3 @@ COMMAND = Group(
         ),
     ),
 )
-register = COMMAND.register

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from monox_kit.demo.result import DemoReport
-    from monox_kit.door import Stage
+    from monox_kit.stage_call import Stage
 
 
 def _tables(report: DemoReport) -> list[Table]:
@@ -64,4 +64,3 @@ COMMAND = Command(
     notes=_notes,
     defaults={"out": "runs/demo"},
 )
-register = COMMAND.register

@@ -1,7 +1,7 @@
 """Commands made from stages: a stage's parameters become options, its result a table or JSON.
 
 A command's module says what it is called, what its help page says and how its result is shown; all
-else comes from `monox_kit.door`.
+else comes from the stages of `monox_kit.door`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from monoxkit_cli.options import ArgumentsFirst, as_options, option_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monox_kit.door import Parameter, Stage
+    from monox_kit.stage_call import Parameter, Stage
 
 JSON = "as_json"
 
@@ -36,6 +36,7 @@ class Command:
             line is an example.
         show: the tables of the stage's result.
         notes: text below the tables; none by default.
+        check: raises what the result ends in, once it is shown.
         run: runs the stage instead of `Stage.run`, for a command that does more than call it; what
             it returns is shown unless it is None.
         defaults: the command's own defaults.
@@ -46,6 +47,7 @@ class Command:
     help: str
     show: Callable[[Any], Table | list[Table]]
     notes: Callable[[Any], str] = lambda result: ""
+    check: Callable[[Any], None] = lambda result: None
     run: Callable[[Stage, dict[str, Any]], Any] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -81,7 +83,13 @@ class Command:
         else:
             result = stage.run(given, RichProgress())
         if result is not None:
-            emit(result, as_json, lambda: self.show(result), notes=self.notes(result))
+            emit(
+                result,
+                as_json,
+                lambda: self.show(result),
+                notes=self.notes(result),
+                check=lambda: self.check(result),
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +141,9 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
     if separated is not None and isinstance(default, tuple):
         default = separated.by.join(default)
     is_argument = one.name in stage.positional
-    metavar = one.name.upper() if is_argument else _metavar(one, kind)
+    metavar = _metavar(one, kind)
+    if is_argument:
+        metavar = one.name.upper() + ("..." if get_origin(kind) is list else "")
     names = {each.name for each in stage.parameters()}
     settings: dict[str, Any] = {"help": as_options(one.help, names), "metavar": metavar}
     if parser is not None:

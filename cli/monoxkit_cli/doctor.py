@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from monoxkit_cli.derive import Command
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from monox_kit.doctor import DoctorReport
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("doctor")(doctor)
-
-
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Show the report as JSON.")] = False,
-) -> None:
-    """Show what is installed, what is missing and how to add it.
-
-    That is: versions, processor features, memory, execution providers, packaged weights. Exits
-    with 5 where something needed is missing.
-
-    Example: monoxkit doctor --json
-    """
-    from monox_kit.doctor import diagnose
-    from monoxkit_cli.render import emit
-
-    report = diagnose()
-    emit(
-        report,
-        as_json,
-        lambda: _tables(report),
-        notes=_advice(report),
-        check=lambda: _require_usable(report),
-    )
 
 
 def _require_usable(report: DoctorReport) -> None:
@@ -96,3 +68,19 @@ def _advice(report: DoctorReport) -> str:
         if finding.command is not None:
             lines.append(f"    {finding.command}")
     return "\n".join(lines)
+
+
+COMMAND = Command(
+    name="doctor",
+    stage="doctor",
+    help="""Show what is installed, what is missing and how to add it.
+
+    That is: versions, processor features, memory, execution providers, packaged weights. Exits
+    with 5 where something needed is missing.
+
+    Example: monoxkit doctor --json
+    """,
+    show=_tables,
+    notes=_advice,
+    check=_require_usable,
+)

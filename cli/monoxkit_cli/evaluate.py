@@ -72,4 +72,3 @@ COMMAND = Command(
     show=_table,
     notes=_notes,
 )
-register = COMMAND.register

@@ -61,4 +61,3 @@ COMMAND = Command(
     """,
     show=_table,
 )
-register = COMMAND.register

@@ -82,4 +82,3 @@ COMMAND = Command(
     """,
     show=_table,
 )
-register = COMMAND.register

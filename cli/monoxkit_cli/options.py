@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from typer.core import TyperCommand
-
-AsJson = Annotated[bool, typer.Option("--json", help="Show the result as JSON.")]
 
 
 class ArgumentsFirst(TyperCommand):

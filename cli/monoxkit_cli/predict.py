@@ -9,8 +9,8 @@ from monoxkit_cli.derive import Command
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monox_kit.door import Stage
     from monox_kit.prediction import PredictSummary
+    from monox_kit.stage_call import Stage
 
 _STREAM = "-"
 
@@ -65,4 +65,3 @@ COMMAND = Command(
     run=_run,
     show=_table,
 )
-register = COMMAND.register

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from monoxkit_cli.options import ArgumentsFirst, AsJson
+from monoxkit_cli.derive import Command, Group
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,158 +22,6 @@ if TYPE_CHECKING:
 
 # A store may have a thousand classes.
 _SHOWN_LABELS = 20
-
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="Folder of the store.")]
-Place = Annotated[str, typer.Argument(metavar="DIR|URL", help="Folder or URL of the store.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command group to `app`."""
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-    group.command("info", cls=ArgumentsFirst)(info)
-    group.command("verify", cls=ArgumentsFirst)(verify)
-    group.command("stats", cls=ArgumentsFirst)(stats)
-    group.command("merge", cls=ArgumentsFirst)(merge)
-    group.command("fetch", cls=ArgumentsFirst)(fetch)
-    group.command("export", cls=ArgumentsFirst)(export)
-
-    @group.callback()
-    def store() -> None:
-        """Look into logit stores, put them together, export them.
-
-        Example: monoxkit store verify runs/store
-        """
-
-    app.add_typer(group, name="store")
-
-
-def info(folder: Place, as_json: AsJson = False) -> None:
-    """Rows, labels, teacher and settings of a store.
-
-    Works on unfinished stores too, and says so.
-
-    Example: monoxkit store info runs/store
-    """
-    from monox_kit.store import store_location
-    from monoxkit_cli.render import emit
-
-    found = store_location(folder).info()
-    emit(found, as_json, lambda: _info_table(found))
-
-
-def verify(
-    folder: Place,
-    staging: Annotated[
-        str | None,
-        typer.Option(
-            "--staging", help="Folder for shards on their way from a URL [default: in the cache]."
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Read every byte of a store and check its digests.
-
-    Exits with 4 and names the file where something differs. A store at a URL is read through the
-    staging folder, one shard at a time.
-
-    Example: monoxkit store verify runs/store
-    """
-    from monox_kit.store import store_location
-    from monoxkit_cli.render import RichProgress, emit
-
-    report = store_location(folder, staging).verify(RichProgress())
-    emit(report, as_json, lambda: _verify_table(report), check=report.require_intact)
-
-
-def stats(folder: Folder, as_json: AsJson = False) -> None:
-    """Labels, confidence, entropy, precision and duplicates of a store.
-
-    Reads every byte and checks its digest. Works on unfinished stores too, and says so. Takes 8
-    bytes of memory a row.
-
-    Example: monoxkit store stats runs/store
-    """
-    from pathlib import Path
-
-    from monox_kit.store import store_stats
-    from monoxkit_cli.render import RichProgress, emit
-
-    found = store_stats(Path(folder), RichProgress())
-    emit(found, as_json, lambda: _stats_tables(found))
-
-
-def merge(
-    parts: Annotated[
-        list[str],
-        typer.Argument(metavar="PART PART ...", help="Folders of the stores to put together."),
-    ],
-    out: Annotated[str, typer.Option("--out", help="Folder of the store to write or to finish.")],
-    shard_rows: Annotated[
-        int | None,
-        typer.Option("--shard-rows", help="Rows of each shard [default: as in the first part]."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Merge stores into a new one.
-
-    Parts of one store (label --shard-range on machines without a shared disk) become the store
-    that labelling at once would have given. Finished stores of different corpora under one teacher
-    become one store with their rows one after the other. Parts are only read.
-
-    Example: monoxkit store merge runs/part-a runs/part-b --out runs/store
-    """
-    from pathlib import Path
-
-    from monox_kit.store import merge_stores
-    from monoxkit_cli.render import RichProgress, emit
-
-    report = merge_stores([Path(part) for part in parts], Path(out), shard_rows, RichProgress())
-    emit(report, as_json, lambda: _merge_table(report))
-
-
-def fetch(
-    url: Annotated[str, typer.Argument(metavar="URL", help="URL of the store.")],
-    out: Annotated[str, typer.Option("--out", help="Folder to write or to finish.")],
-    as_json: AsJson = False,
-) -> None:
-    """Copy a store that was labelled to a URL into a folder.
-
-    The folder is what labelling into it would have given. Every byte is checked against its
-    digest. Run again after an interruption, shards that are there are kept.
-
-    Example: monoxkit store fetch s3://bucket/store --out runs/store
-    """
-    from pathlib import Path
-
-    from monox_kit.store import fetch_store
-    from monoxkit_cli.render import RichProgress, emit
-
-    report = fetch_store(url, Path(out), RichProgress())
-    emit(report, as_json, lambda: _fetch_table(report))
-
-
-def export(
-    folder: Folder,
-    out: Annotated[str, typer.Option("--out", help="File to write.")],
-    format: Annotated[
-        str,
-        typer.Option("--format", help="parquet; datasets.Dataset.from_parquet reads it too."),
-    ] = "parquet",
-    as_json: AsJson = False,
-) -> None:
-    """Write a store's rows for other programs.
-
-    Columns: row, id, text, text_pair (of pairs), label by name and by index, recomputed, logits.
-
-    Example: monoxkit store export runs/store --out store.parquet
-    """
-    from pathlib import Path
-
-    from monox_kit.store import export_store
-    from monoxkit_cli.render import RichProgress, emit
-
-    written = export_store(Path(folder), Path(out), format, RichProgress())
-    emit(written, as_json, lambda: _export_table(written))
 
 
 def _facts(title: str, *rows: tuple[str, str]) -> Table:
@@ -295,3 +141,88 @@ def _export_table(written: ExportedStore) -> Table:
         _megabytes(written.num_bytes),
         ("digest of the store", written.store_digest),
     )
+
+
+COMMAND = Group(
+    name="store",
+    help="""Look into logit stores, put them together, export them.
+
+    Example: monoxkit store verify runs/store
+    """,
+    commands=(
+        Command(
+            name="info",
+            stage="store_info",
+            help="""Rows, labels, teacher and settings of a store.
+
+            Works on unfinished stores too, and says so.
+
+            Example: monoxkit store info runs/store
+            """,
+            show=_info_table,
+        ),
+        Command(
+            name="verify",
+            stage="verify_store",
+            help="""Read every byte of a store and check its digests.
+
+            Exits with 4 and names the file where something differs. A store at a URL is read
+            through the staging folder, one shard at a time.
+
+            Example: monoxkit store verify runs/store
+            """,
+            show=_verify_table,
+            check=lambda report: report.require_intact(),
+        ),
+        Command(
+            name="stats",
+            stage="store_stats",
+            help="""Labels, confidence, entropy, precision and duplicates of a store.
+
+            Reads every byte and checks its digest. Works on unfinished stores too, and says so.
+            Takes 8 bytes of memory a row.
+
+            Example: monoxkit store stats runs/store
+            """,
+            show=_stats_tables,
+        ),
+        Command(
+            name="merge",
+            stage="merge_stores",
+            help="""Merge stores into a new one.
+
+            Parts of one store (label --shard-range on machines without a shared disk) become the
+            store that labelling at once would have given. Finished stores of different corpora
+            under one teacher become one store with their rows one after the other. Parts are only
+            read.
+
+            Example: monoxkit store merge runs/part-a runs/part-b --out runs/store
+            """,
+            show=_merge_table,
+        ),
+        Command(
+            name="fetch",
+            stage="fetch_store",
+            help="""Copy a store that was labelled to a URL into a folder.
+
+            The folder is what labelling into it would have given. Every byte is checked against
+            its digest. Run again after an interruption, shards that are there are kept.
+
+            Example: monoxkit store fetch s3://bucket/store --out runs/store
+            """,
+            show=_fetch_table,
+        ),
+        Command(
+            name="export",
+            stage="export_store",
+            help="""Write a store's rows for other programs.
+
+            Columns: row, id, text, text_pair (of pairs), label by name and by index, recomputed,
+            logits.
+
+            Example: monoxkit store export runs/store --out store.parquet
+            """,
+            show=_export_table,
+        ),
+    ),
+)

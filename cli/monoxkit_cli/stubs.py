@@ -11,8 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from monox_kit import calls
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.door import STAGES, Parameter, Stage
+from monox_kit.door import STAGES
 from monox_kit.progress import Progress
+from monox_kit.stage_call import Parameter, Stage
 
 _HEAD = '''"""The stages as keyword calls; written by `make docs` from the configurations."""
 

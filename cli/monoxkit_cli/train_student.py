@@ -21,4 +21,3 @@ COMMAND = Command(
     run=train,
     show=summary_table,
 )
-register = COMMAND.register

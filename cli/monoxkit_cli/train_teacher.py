@@ -9,7 +9,7 @@ from monoxkit_cli.derive import Command
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monox_kit.door import Stage
+    from monox_kit.stage_call import Stage
     from monox_kit.training.summary import TrainingSummary
 
 
@@ -69,4 +69,3 @@ COMMAND = Command(
     run=train,
     show=summary_table,
 )
-register = COMMAND.register

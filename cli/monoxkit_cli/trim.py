@@ -71,4 +71,3 @@ COMMAND = Command(
     show=_tables,
     notes=_notes,
 )
-register = COMMAND.register

@@ -6,7 +6,7 @@ from monox_kit.store.export import ExportedStore, export_store
 from monox_kit.store.folder import begun_manifest
 from monox_kit.store.folder_writer import FolderWriter, begin_store
 from monox_kit.store.format import ShardRange, StoreManifest
-from monox_kit.store.location import StoreLocation, store_location
+from monox_kit.store.location import StoreLocation, store_info, store_location, verify_location
 from monox_kit.store.merge import MergeReport, merge_stores
 from monox_kit.store.reader import LogitStore, StoreInfo
 from monox_kit.store.remote.fetch import FetchReport, fetch_store, verify_remote
@@ -18,6 +18,6 @@ __all__ = [
     "ExportedStore", "FetchReport", "FolderWriter", "LogitStore", "MergeReport", "ShardBuilder",
     "ShardRange", "StoreInfo", "StoreLocation", "StoreManifest", "StoreStats", "StoreWriter",
     "VerifyReport", "begin_store", "begun_manifest", "export_store", "fetch_store",
-    "merge_stores", "store_location", "store_stats", "store_url", "verify_remote",
-    "verify_store",
+    "merge_stores", "store_info", "store_location", "store_stats", "store_url",
+    "verify_location", "verify_remote", "verify_store",
 ]  # fmt: skip

@@ -144,3 +144,31 @@ def store_location(store: Path | str, staging: str | None = None) -> StoreLocati
             "it out."
         )
     return _Folder(Path(store))
+
+
+def store_info(folder: Path | str) -> StoreInfo:
+    """What is in a store, complete or not.
+
+    Args:
+        folder: a folder, or a URL.
+
+    Raises:
+        StoreError: no store is there, or its records are damaged.
+    """
+    return store_location(folder).info()
+
+
+def verify_location(
+    folder: Path | str, staging: str | None = None, progress: Progress | None = None
+) -> VerifyReport:
+    """Read every byte of a store, complete or not, and check it.
+
+    Args:
+        folder: a folder, or a URL.
+        staging: as of `store_location`.
+        progress: where progress is reported.
+
+    Raises:
+        StoreError: no store is there, or its records are damaged.
+    """
+    return store_location(folder, staging).verify(progress)

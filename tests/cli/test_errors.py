@@ -48,6 +48,13 @@ EXIT_CODES = {
 }
 
 
+def module_of(register: Callable[[typer.Typer], None]) -> SimpleNamespace:
+    """A command's module whose commands `register` adds."""
+    return SimpleNamespace(
+        COMMAND=SimpleNamespace(name="work", register=register, list_in=register)
+    )
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
     """Makes the given function the body of `monoxkit work`, whose one option is --size."""
@@ -60,7 +67,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], N
             app.command("work")(work)
             app.command("other")(lambda: None)
 
-        monkeypatch.setattr(application, "COMMANDS", (SimpleNamespace(register=register),))
+        monkeypatch.setattr(application, "COMMANDS", (module_of(register),))
 
     return install
 
@@ -195,7 +202,7 @@ def test_json_has_the_error_on_stdout(name: str, capsys: Any, monkeypatch: Any) 
         app.command("work")(work)
         app.command("other")(lambda: None)
 
-    monkeypatch.setattr(application, "COMMANDS", (SimpleNamespace(register=register),))
+    monkeypatch.setattr(application, "COMMANDS", (module_of(register),))
     assert main(["work", "--json"]) == EXIT_CODES[name]
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {
@@ -343,7 +350,8 @@ def test_a_reader_that_leaves_early_causes_no_noise() -> None:
         "def few(): print('row')\n"
         "def register(typer):\n"
         "    typer.command('many')(many); typer.command('few')(few)\n"
-        "app.COMMANDS = (types.SimpleNamespace(register=register),)\n"
+        "made = types.SimpleNamespace(name=sys.argv[1], register=register)\n"
+        "app.COMMANDS = (types.SimpleNamespace(COMMAND=made),)\n"
         "sys.exit(app.main())\n"
     )
     for name in ("many", "few"):  # a write that fails, and one that fails only when flushed

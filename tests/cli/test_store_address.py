@@ -67,6 +67,27 @@ def test_a_url_that_no_store_may_lie_at_is_refused_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "trim nowhere --corpus nowhere.jsonl --out",
+        "export nowhere --out",
+        "store merge a b --out",
+        "store fetch s3://bucket/store --out",
+    ],
+)
+def test_what_is_written_to_a_file_system_goes_to_no_url(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*command.split(), "s3://bucket/out"]) == 2
+    assert "--out s3://bucket/out: " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_library_refuses_urls_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for use in (LogitStore.open, lambda url: begun_manifest(Path(url))):

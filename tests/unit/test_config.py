@@ -14,9 +14,10 @@ from annotated_types import Ge, Lt
 
 from monox_kit.config import Config, Needs, OnlyWith, settings_of
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.door import STAGES, Stage
+from monox_kit.door import STAGES
 from monox_kit.errors import ConfigError, MissingExtra
 from monox_kit.extras import EXTRA_OF, missing_extra
+from monox_kit.stage_call import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
