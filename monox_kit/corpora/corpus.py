@@ -165,12 +165,8 @@ class Corpus:
             CorpusError: as for `documents`, or an unknown label; of several bad rows, one error
                 that shows the first of each kind.
         """
-        marker = Marker(mark_every)
-        sample = Sample(sample_rows)
+        marker, sample, tally = Marker(mark_every), Sample(sample_rows), _Tally()
         meter = self._meter(progress)
-        counts: Counter[str] | None = Counter()
-        num_rows = num_labelled = 0
-        has_pairs = False
         total = self._total_bytes()
         unit = "rows" if total is None else "bytes"
 
@@ -179,30 +175,24 @@ class Corpus:
             for document in self._read(self._check(labels), meter, bad=BadRows()):
                 marker.add(document, meter)
                 sample.add(document)
-                has_pairs = document.text_pair is not None  # of all rows, or of none
-                label = document.label
-                if label is not None:
-                    num_labelled += 1
-                    if counts is not None:
-                        counts.update((label,) if isinstance(label, str) else label)
-                        counts = counts if len(counts) <= MAX_LABEL_NAMES else None
-                num_rows += 1
-                if num_rows % _ROWS_PER_REPORT == 0:
-                    report.at(meter, num_rows)
-            report.at(meter, num_rows)
+                tally.add(document)
+                if tally.num_rows % _ROWS_PER_REPORT == 0:
+                    report.at(meter, tally.num_rows)
+            report.at(meter, tally.num_rows)
         if labels is not None:
             self._require_label_column(meter)
         marker.end_block()
-        if num_labelled and counts and progress is not None:
+        if tally.labels and progress is not None:
             progress.note(
-                f"{num_labelled:,} of {num_rows:,} rows have gold labels: {listed_counts(counts)}"
+                f"{tally.num_labelled:,} of {tally.num_rows:,} rows have gold labels: "
+                f"{listed_counts(tally.labels)}"
             )
         return CorpusSummary(
-            num_rows=num_rows,
+            num_rows=tally.num_rows,
             digest=marker.digest.hexdigest(),
-            has_pairs=has_pairs,
-            num_labelled=num_labelled,
-            label_names=None if counts is None else tuple(sorted(counts)),
+            has_pairs=tally.has_pairs,
+            num_labelled=tally.num_labelled,
+            label_names=None if tally.labels is None else tuple(sorted(tally.labels)),
             text_bytes=marker.text_bytes,
             marks=marker.marks,
             sample=sample.documents(),
@@ -349,6 +339,33 @@ def read_by_file(
 
 def _raised(error: CorpusError) -> None:
     raise error
+
+
+class _Tally:
+    """Counts the rows of a scan and their gold labels.
+
+    Attributes:
+        labels: rows with each label; None once there are more than `MAX_LABEL_NAMES` of them.
+        has_pairs: whether the last row is a pair: all rows are, or none.
+    """
+
+    def __init__(self) -> None:
+        self.num_rows = self.num_labelled = 0
+        self.has_pairs = False
+        self.labels: Counter[str] | None = Counter()
+
+    def add(self, document: Document) -> None:
+        """Count the next row."""
+        self.num_rows += 1
+        self.has_pairs = document.text_pair is not None
+        label = document.label
+        if label is None:
+            return
+        self.num_labelled += 1
+        if self.labels is not None:
+            self.labels.update((label,) if isinstance(label, str) else label)
+            if len(self.labels) > MAX_LABEL_NAMES:
+                self.labels = None
 
 
 class _ScanReport:

@@ -132,16 +132,13 @@ def learn_guard(
     if max_kl is not None:
         of_fast, of_again = (problem.divergence(reference, each) for each in (fast, again))
         _require_within_reach(max_kl, float(of_again.mean()), precision)
-        for number, rows in enumerate(halves):
-            within = _kl_threshold(margin[rows], of_fast[rows], of_again[rows], max_kl)
-            own[number] = max(own[number], within)
+        within = [_kl_threshold(margin[n], of_fast[n], of_again[n], max_kl) for n in halves]
+        own = list(map(max, own, within))
     threshold = _round_up(max(own))
+    trusted = margin >= threshold
+    risk = np.where(trusted, _flip_risk(margin, shifts), _settled_risk(again, reference, problem))
     # Every row is judged by the threshold of the half that it is not in.
     distrusted = margin < np.repeat(own[::-1], (half, len(fast) - half))
-    trusted = margin >= threshold
-    settled = margins(again, problem)
-    settled_risk = _flip_risk(settled, _shifts(settled, again, reference, problem))
-    risk = np.where(trusted, _flip_risk(margin, shifts), settled_risk)
     return Guard(
         target=target,
         precision=precision,
@@ -153,6 +150,12 @@ def learn_guard(
         audit_rows=len(fast),
         **_audit(fast, again, reference, distrusted, problem),
     )
+
+
+def _settled_risk(again: Logits, reference: Logits, problem: Problem) -> Floats:
+    """[N] the probability that a row which is computed again still has another label."""
+    margin = margins(again, problem)
+    return _flip_risk(margin, _shifts(margin, again, reference, problem))
 
 
 def _audit(

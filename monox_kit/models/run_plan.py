@@ -113,55 +113,52 @@ def measured_plan(
         progress: told what was chosen.
         cache: where choices are kept; None means `monox_kit.cache.default_cache()`.
     """
-    plan = default_plan(provider)
-    lengths = texts.document_lengths
-    rows = along_lengths(lengths, max(1, int(_SAMPLE_TOKENS / max(1.0, float(lengths.mean())))))
-    mean_length = int(lengths.mean())
-    key = {
+    usual = default_plan(provider)
+    sessions = _session_candidates(SessionPlan.default().threads, provider)
+    sizes = [usual.batch_tokens // 2, usual.batch_tokens * 2]
+    mean_length = float(texts.document_lengths.mean())
+    key = _key(model_digest, precision, provider, max_length, int(mean_length))
+    folder = _plan_folder(cache, progress)
+    path = folder and folder / f"{digest_json(key)}.json"
+    kept = path and _read(path, key, sessions, [usual.batch_tokens, *sizes])
+    if kept:
+        progress.note(f"run plan: {kept} (measured by an earlier run)")
+        return kept
+    if corpus_tokens < _LEAST_SAMPLES * _SAMPLE_TOKENS * (len(sessions) + len(sizes)):
+        return usual
+    found = _measure(
+        load,
+        texts,
+        along_lengths(texts.document_lengths, max(1, int(_SAMPLE_TOKENS / max(1.0, mean_length)))),
+        sessions=sessions,
+        sizes=sizes,
+        usual_size=usual.batch_tokens,
+        progress=progress,
+    )
+    if path and provider not in GPU_PROVIDERS:  # the key does not tell one GPU from another
+        _keep(path, key, found, is_ours=cache is None, progress=progress)
+    progress.note(f"run plan: {found} (measured here: {_shown(found.tokens_per_s)})")
+    return found
+
+
+def _key(
+    model_digest: str, precision: RunPrecision, provider: str, max_length: int, mean_length: int
+) -> dict[str, Any]:
+    """What a measurement holds for."""
+    hardware = read_hardware().to_json()
+    return {
         "version": _VERSION,
         "model": model_digest,
         "precision": precision,
         "provider": provider,
         "runtime": runtime_version(),
-        "hardware": {
-            name: value
-            for name, value in read_hardware().to_json().items()
-            if name in ("cpu_model", "num_cores")
-        },
+        "hardware": {name: hardware[name] for name in ("cpu_model", "num_cores")},
         "max_length": max_length,
         # Texts of about this length: the next power of two.
         "mean_length": 1 << mean_length.bit_length(),
         # Plans of 0.1.0 were measured with threads that spin.
         **({} if may_spin() else {"spins": False}),
     }
-    sessions = _session_candidates(SessionPlan.default().threads, provider)
-    sizes = [plan.batch_tokens // 2, plan.batch_tokens * 2]
-    name = f"{digest_json(key)}.json"
-    plans = _plan_folder(cache, progress)
-    kept = plans and _read(plans / name, key, sessions, [plan.batch_tokens, *sizes])
-    if kept:
-        progress.note(f"run plan: {kept} (measured by an earlier run)")
-        return kept
-    if corpus_tokens < _LEAST_SAMPLES * _SAMPLE_TOKENS * (len(sessions) + len(sizes)):
-        return plan
-    found = _measure(
-        load,
-        texts,
-        rows,
-        sessions=sessions,
-        sizes=sizes,
-        usual_size=plan.batch_tokens,
-        progress=progress,
-    )
-    if plans and provider not in GPU_PROVIDERS:  # the key does not tell one GPU from another
-        try:
-            if cache is None:
-                made_cache()
-            write_json(plans / name, {"key": key, "plan": found.to_json()})
-        except MonoxError as error:
-            progress.note(f"the run plan is not kept: {error}")
-    progress.note(f"run plan: {found} (measured here: {_shown(found.tokens_per_s)})")
-    return found
 
 
 def _measure(
@@ -223,6 +220,18 @@ def _plan_folder(cache: Path | None, progress: Progress) -> Path | None:
     except StorageError as error:
         progress.note(f"run plans are not kept: {error}")
         return None
+
+
+def _keep(
+    path: Path, key: Mapping[str, Any], plan: RunPlan, *, is_ours: bool, progress: Progress
+) -> None:
+    """Write a measured plan; a cache that cannot be written costs a note, not the run."""
+    try:
+        if is_ours:
+            made_cache()
+        write_json(path, {"key": key, "plan": plan.to_json()})
+    except MonoxError as error:
+        progress.note(f"the run plan is not kept: {error}")
 
 
 def _read(

@@ -140,20 +140,24 @@ class TrainingLog:
                     yield line, event
 
 
-class Speed:
-    """Rows and tokens a second of the last steps."""
+class RecentSteps:
+    """What the last steps were on the whole: their mean loss, and rows and tokens a second."""
 
     def __init__(self) -> None:
-        self._steps: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW_STEPS)
+        self._steps: deque[tuple[float, float, int, int]] = deque(maxlen=_WINDOW_STEPS)
 
-    def add(self, seconds: float, num_rows: int, num_tokens: int) -> None:
+    def add(self, seconds: float, loss: float, num_rows: int, num_tokens: int) -> None:
         """Count one step."""
-        self._steps.append((seconds, num_rows, num_tokens))
+        self._steps.append((seconds, loss, num_rows, num_tokens))
+
+    def mean_loss(self) -> float:
+        """The mean of the steps' own losses."""
+        return sum(step[1] for step in self._steps) / len(self._steps)
 
     def rates(self) -> tuple[float, float]:
         """Rows and tokens a second."""
         seconds = max(sum(step[0] for step in self._steps), 1e-9)
-        rows, tokens = (sum(step[i] for step in self._steps) for i in (1, 2))
+        rows, tokens = (sum(step[i] for step in self._steps) for i in (2, 3))
         return rows / seconds, tokens / seconds
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from monox_kit.data import Classifier, LabelSet
 from monox_kit.errors import ConfigError, MonoxError
@@ -20,12 +17,12 @@ from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import TorchClassifier, fast_bf16
 from monox_kit.problem import shown_measure
 from monox_kit.progress import Progress, ProgressTask, Silent
-from monox_kit.training.batches import Batches
+from monox_kit.training.batches import Batch, Batches
 from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.embeddings import install, restore
 from monox_kit.training.evaluate import DevSets, Evaluator, is_better, num_since_best
-from monox_kit.training.log import Speed, TrainingLog
+from monox_kit.training.log import RecentSteps, TrainingLog
 from monox_kit.training.optimizer import (
     embedding_mode,
     freeze,
@@ -164,41 +161,18 @@ class Trainer:
             StorageError: the disk refused.
             MonoxError: of several processes, what stopped any of them stops all.
         """
-        total = self._num_steps
-        losses: deque[float] = deque(maxlen=20)
-        speed = Speed()
         with ExitStack() as stack:
             resumed_at = self._begin(stack)
             self._model.train()
             task = stack.enter_context(
-                self._progress.task(description, total, "steps", done=resumed_at)
+                self._progress.task(description, self._num_steps, "steps", done=resumed_at)
             )
             batches = stack.enter_context(closing(self._batches.after(self._state.position)))
             stack.enter_context(self._stop)
             try:
-                self._evaluate_if_due(task)  # the run may have been stopped before it could
-                started_s = time.perf_counter()
-                for step in self._steps_left():
-                    batch = self._processes.together(lambda: next(batches))
-                    done = self._stepper.take(step, batch)
-                    self._truncation += batch.truncation
-                    self._state.step, self._state.position = step + 1, batch.following
-                    losses.append(done.loss)
-                    speed.add(time.perf_counter() - started_s, done.rows, done.tokens)
-                    task.detail(self._detail(losses, speed))
-                    task.advance()
-                    self._log_step(done, speed)
-                    self._evaluate_if_due(task)
-                    if self._stop.agree(self._processes):
-                        self._save_and_leave()
-                    if self._state.step % self._config.checkpoint_every == 0:
-                        self._save()
-                    started_s = time.perf_counter()  # the next batch's reading counts
-                self._save()
-                if self._stop.agree(self._processes):
-                    self._save_and_leave()
+                self._take_steps(batches, task)
                 best_step = int(self._state.best_result["step"])
-                self._log_event("end", best_step=best_step, stopped_early=self._state.step < total)
+                self._log_event("end", best_step=best_step, stopped_early=self._stopped_early)
             except MonoxError as error:
                 with suppress(MonoxError):  # the disk may be what refused
                     self._write_event("error", message=str(error))
@@ -210,7 +184,7 @@ class Trainer:
         return FitResult(
             precision=self._precision,
             num_steps=self._state.step,
-            stopped_early=self._state.step < total,
+            stopped_early=self._stopped_early,
             best=self._state.best_result,
             best_sets=self._state.best_sets,
             history=self._state.history,
@@ -219,6 +193,32 @@ class Trainer:
                 "dev": self._evaluator.truncation.to_json(),
             },
         )
+
+    @property
+    def _stopped_early(self) -> bool:
+        return self._state.step < self._num_steps
+
+    def _take_steps(self, batches: Iterator[Batch], task: ProgressTask) -> None:
+        """All steps that are left, with their evaluations and checkpoints."""
+        recent = RecentSteps()
+        self._evaluate_if_due(task)  # the run may have been stopped before it could
+        started_s = time.perf_counter()
+        for step in self._steps_left():
+            batch = self._processes.together(lambda: next(batches))
+            done = self._stepper.take(step, batch)
+            self._truncation += batch.truncation
+            self._state.step, self._state.position = step + 1, batch.following
+            recent.add(time.perf_counter() - started_s, done.loss, done.rows, done.tokens)
+            task.detail(self._detail(recent))
+            task.advance()
+            self._log_step(done, recent)
+            self._evaluate_if_due(task)
+            self._leave_if_asked()
+            if self._state.step % self._config.checkpoint_every == 0:
+                self._save()
+            started_s = time.perf_counter()  # the next batch's reading counts
+        self._save()
+        self._leave_if_asked()
 
     def _steps_left(self) -> Iterator[int]:
         """The steps from the state's on; patience may end them before a batch is drawn."""
@@ -271,18 +271,18 @@ class Trainer:
             return False
         return num_since_best(state.history, state.best_result) >= patience
 
-    def _detail(self, losses: deque[float], speed: Speed) -> str:
+    def _detail(self, recent: RecentSteps) -> str:
         """What stands beside the bar."""
-        rows_per_s, tokens_per_s = speed.rates()
+        rows_per_s, tokens_per_s = recent.rates()
         best = self._state.best_result
         dev = f", dev {shown_measure(best)}" if best else ""
         return (
-            f"loss {np.mean(losses):.3f}{dev}, {rows_per_s:,.0f} rows/s, "
+            f"loss {recent.mean_loss():.3f}{dev}, {rows_per_s:,.0f} rows/s, "
             f"{tokens_per_s:,.0f} tokens/s"
         )
 
-    def _log_step(self, done: Step, speed: Speed) -> None:
-        rows_per_s, tokens_per_s = speed.rates()
+    def _log_step(self, done: Step, recent: RecentSteps) -> None:
+        rows_per_s, tokens_per_s = recent.rates()
         self._log_event(
             "step",
             loss=done.loss,
@@ -325,6 +325,11 @@ class Trainer:
         self._checkpoints.save(state)
         self._write_event("checkpoint")
         self._log.sync()
+
+    def _leave_if_asked(self) -> None:
+        """End the run, with a checkpoint, if a signal came to any of its processes."""
+        if self._stop.agree(self._processes):
+            self._save_and_leave()
 
     def _save_and_leave(self) -> None:
         """Save, and end as the signal asked for."""
