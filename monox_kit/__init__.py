@@ -30,12 +30,14 @@ _HOMES = {
     "trim": "monox_kit.calls",
     "predict": "monox_kit.calls",
     "compare": "monox_kit.calls",
+    "benchmark": "monox_kit.calls",
     "load": "monox_kit.models.predict",
     "Model": "monox_kit.models.predict",
     "Prediction": "monox_kit.models.predict",
     "LabelSet": "monox_kit.data",
     "LogitStore": "monox_kit.store",
     "MonoxError": "monox_kit.errors",
+    "BenchmarkReport": "monox_kit.benchmarking.report",
     "Comparison": "monox_kit.evaluation",
     "EvalReport": "monox_kit.evaluation",
     "ExportSummary": "monox_kit.exporting.run",
@@ -48,6 +50,8 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # names of `_HOMES`, all of them text
 
 if TYPE_CHECKING:
+    from monox_kit.benchmarking.report import BenchmarkReport as BenchmarkReport
+    from monox_kit.calls import benchmark as benchmark
     from monox_kit.calls import compare as compare
     from monox_kit.calls import evaluate as evaluate
     from monox_kit.calls import export as export

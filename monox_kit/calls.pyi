@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from monox_kit.benchmarking.report import BenchmarkReport
 from monox_kit.corpora.config import CorpusConfig
 from monox_kit.evaluation.comparison import Comparison
 from monox_kit.evaluation.run import EvalReport
@@ -293,3 +294,34 @@ def compare(
     language: Sequence[str] | str = ...,
     progress: Progress | None = ...,
 ) -> Comparison: ...
+def benchmark(
+    models: Sequence[str] | str,
+    *,
+    test: Files,
+    rows: int = ...,
+    seconds: float = ...,
+    batches: Sequence[int] | int = ...,
+    rounds: int = ...,
+    starts: int = ...,
+    providers: Sequence[str] | str | None = ...,
+    precisions: Sequence[Literal["fp32", "bf16"]] | Literal["fp32", "bf16"] | None = ...,
+    device: str = ...,
+    max_length: int | None = ...,
+    batch_tokens: int = ...,
+    seed: int = ...,
+    out: str | Path | None = ...,
+    plot: str | Path | None = ...,
+    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"] = ...,
+    text_column: str = ...,
+    pair_column: str = ...,
+    label_column: str = ...,
+    id_column: str = ...,
+    lang_column: str = ...,
+    pair: Literal["auto", "required", "none"] = ...,
+    delimiter: str | None = ...,
+    encoding: str | None = ...,
+    quoting: Literal["auto", "none", "minimal"] = ...,
+    label_names: Sequence[str] | str = ...,
+    language: Sequence[str] | str = ...,
+    progress: Progress | None = ...,
+) -> BenchmarkReport: ...

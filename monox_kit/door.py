@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from monox_kit.benchmarking.config import BenchmarkConfig
 from monox_kit.demo.config import DemoConfig
 from monox_kit.doctor import DoctorConfig
 from monox_kit.evaluation.comparison import CompareConfig
@@ -114,6 +115,13 @@ STAGES: Mapping[str, Stage] = {
             config=CompareConfig,
             function="monox_kit.evaluation.comparison:compare",
             positional=("first", "second"),
+        ),
+        Stage(
+            name="benchmark",
+            summary="Measure latency, speed, size, memory and agreement of models side by side.",
+            config=BenchmarkConfig,
+            function="monox_kit.benchmarking.run:benchmark",
+            positional=("models",),
         ),
         Stage(
             name="store_info",

@@ -116,7 +116,9 @@ class Stage:
                 value = given[setting.name]
                 separated = mark_of(setting.marks, Separated)
                 if separated is not None and isinstance(value, str):
-                    value = tuple(value.split(separated.by))
+                    value = tuple(
+                        _read_as(setting.type, part) for part in value.split(separated.by)
+                    )
                 if nested is not None:
                     value = _files(value, given, setting)
                 values[setting.name] = _as_declared(value, setting.type)
@@ -247,6 +249,12 @@ def _files(value: Any, given: Mapping[str, Any], setting: Setting) -> CorpusConf
         if one.name in given
     }
     return CorpusConfig(**{**shared, _PATHS: paths})
+
+
+def _read_as(hint: Any, part: str) -> str | int:
+    """One of several values that are written as one text: a number where the setting has such."""
+    takes_numbers = any(get_args(kind)[:1] == (int,) for kind in (hint, *get_args(hint)))
+    return int(part) if takes_numbers and part.isascii() and part.isdigit() else part
 
 
 def _as_declared(value: Any, hint: Any) -> Any:

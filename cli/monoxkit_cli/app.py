@@ -22,6 +22,7 @@ import typer
 
 from monox_kit.errors import ConfigError
 from monoxkit_cli import (
+    benchmark,
     compare,
     data,
     demo,
@@ -50,6 +51,7 @@ COMMANDS: Final = (
     evaluate,
     compare,
     predict,
+    benchmark,
     store,
     doctor,
 )

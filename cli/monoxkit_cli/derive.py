@@ -139,7 +139,7 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
     default = defaults.get(one.name, one.default)
     separated = mark_of(one.marks, Separated)
     if separated is not None and isinstance(default, tuple):
-        default = separated.by.join(default)
+        default = separated.by.join(map(str, default))
     is_argument = one.name in stage.positional
     metavar = _metavar(one, kind)
     if is_argument:
