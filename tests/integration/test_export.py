@@ -247,7 +247,8 @@ def test_a_precision_that_one_form_does_not_take_is_built_on_another(
     assert [one["graph"] for one in made] == tried[: len(made)]
     assert made[0]["rejected"] == "It cannot be built in this form."
     assert made[0]["cause"] == "Unable to find data type for weight_name='x'"
-    assert made[1]["agreement"] is not None
+    # Which form is next depends on speed, and the fused one may not take it either.
+    assert any(one["agreement"] is not None for one in made[1:])
     if precision != "auto":
         assert summary.precision == precision
         assert any("Trying the next graph form." in note for note in progress.notes)
