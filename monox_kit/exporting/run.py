@@ -42,11 +42,17 @@ from monox_kit.models.folder import (
     open_folder,
     write_record,
 )
-from monox_kit.models.load import EQUAL_LENGTHS, needs_equal_lengths, open_tokenizer
-from monox_kit.models.onnx_backend import require_bf16, require_provider, runtime_version
+from monox_kit.models.load import EQUAL_LENGTHS, machine_of, needs_equal_lengths, open_tokenizer
+from monox_kit.models.onnx_backend import (
+    OnnxClassifier,
+    require_bf16,
+    require_provider,
+    runtime_version,
+)
 from monox_kit.models.padding import EqualLengths
 from monox_kit.models.record import published_provenance
 from monox_kit.models.scoring import Texts, score_texts, tokenize
+from monox_kit.models.self_test import write_golden
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
 from monox_kit.progress import Progress, ProgressTask, Silent
@@ -216,6 +222,8 @@ def _write_bundle(
         backend="onnx",
         precision=summary.precision,
         has_pairs=source.record.has_pairs if source.record else None,
+        truncation_side=tokenizer.truncation_side,
+        padding_side=tokenizer.padding.side,
         provenance={"run": run, "source": chain},
         checks={
             "opset": summary.opset,
@@ -242,7 +250,20 @@ def _write_bundle(
             "\nPadding changes this model's logits: give it texts of one length at a time, as "
             "monoxkit does.\n"
         )
+    _write_golden(folder, subject, record, best.provider)
     write_record(folder, record, card + _card_table(summary))
+
+
+def _write_golden(folder: Path, subject: Subject, record: BundleRecord, provider: str) -> None:
+    """Record what the bundle gives golden texts, opened as its users will open it."""
+    opened = replace(open_folder(str(folder)), record=record)
+    write_golden(
+        folder,
+        subject.tokenizer,
+        (subject.reference, machine_of("torch")),
+        (OnnxClassifier(opened, provider=provider), machine_of("onnx", provider)),
+        has_pairs=bool(record.has_pairs),
+    )
 
 
 def _card_table(summary: ExportSummary) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from monox_kit.errors import ModelError, StorageError, first_line
 from monox_kit.models.files import find_file
 from monox_kit.models.graph_file import external_data
-from monox_kit.models.record import RECORD_FILE
+from monox_kit.models.record import GOLDEN_FILE, RECORD_FILE
 from monox_kit.models.tokenizer_files import OLDER_TOKENIZER_FILES, TOKENIZER_FILES
 from monox_kit.models.weights import WEIGHTS_FILE, WEIGHTS_INDEX_FILE, shard_names
 from monox_kit.unseen import is_near
@@ -73,8 +73,8 @@ def from_hub(reference: str, progress: Progress) -> Path:
             "Check the name."
         )
     progress.note(f"{name}: no such folder here, asking the model hub")
-    described = (*TOKENIZER_FILES, *OLDER_TOKENIZER_FILES, CONFIG_FILE, RECORD_FILE, ADAPTER_FILE)
-    path = _download(name, [*described, WEIGHTS_INDEX_FILE])
+    own = (CONFIG_FILE, RECORD_FILE, GOLDEN_FILE, ADAPTER_FILE, WEIGHTS_INDEX_FILE)
+    path = _download(name, [*TOKENIZER_FILES, *OLDER_TOKENIZER_FILES, *own])
     revision = path.name  # so that a commit in between gives no mixture
     index = find_file(path, WEIGHTS_INDEX_FILE)
     shards = [] if index is None else shard_names(index)

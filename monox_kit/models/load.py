@@ -11,14 +11,24 @@ import numpy as np
 from monox_kit.data import Classifier, LabelSet
 from monox_kit.errors import ConfigError, ModelError, NotFinite
 from monox_kit.models.batching import pad_batch
-from monox_kit.models.folder import FP32, ONNX_FILE, Backend, ModelFolder, RunPrecision, open_folder
+from monox_kit.models.folder import (
+    FP32,
+    ONNX_FILE,
+    RECORD_FILE,
+    Backend,
+    ModelFolder,
+    RunPrecision,
+    open_folder,
+)
 from monox_kit.models.padding import EqualLengths, padding_changes
 from monox_kit.models.scoring import checked_logits
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.progress import Progress
 
 if TYPE_CHECKING:
+    from monox_kit.models.golden_file import Machine
     from monox_kit.models.onnx_backend import SessionPlan
+    from monox_kit.models.self_test import SelfTest
 
 # What an ONNX bundle's checks say of padding.
 EQUAL_LENGTHS = "needs_equal_lengths"
@@ -107,6 +117,26 @@ class OpenModel:
             )
         return EqualLengths(loaded) if self._needs_equal_lengths else loaded
 
+    def tested(self, labels: LabelSet | None = None) -> tuple[Classifier | None, SelfTest]:
+        """The classifier and the result of its self test; None where no session was worth making.
+
+        Digests and ids are compared before weights are loaded.
+
+        Raises:
+            ModelError: a file is not as it was recorded, or the model cannot score.
+        """
+        from monox_kit.models.self_test import SelfTest, compare_ids, compare_logits, read_golden
+
+        name, golden = self.folder.name, read_golden(self.folder)
+        if golden is None:
+            return None, SelfTest(bundle=name, verdict="none")
+        failed = compare_ids(name, golden, self.tokenizer)
+        if failed is not None:
+            return None, failed
+        classifier = self.classifier(labels)
+        here = machine_of(self.backend, self._provider)
+        return classifier, compare_logits(name, golden, self.tokenizer, classifier, here)
+
 
 def open_tokenizer(folder: ModelFolder, max_length: int | None = None) -> Tokenizer:
     """A folder's tokenizer, whose every id the model has an embedding for.
@@ -122,6 +152,7 @@ def open_tokenizer(folder: ModelFolder, max_length: int | None = None) -> Tokeni
     tokenizer = Tokenizer(folder.path, folder.resolve_max_length(max_length))
     for file in folder.files.values():
         file.require_unchanged()  # what was read is what `tokenizer_digest` is of
+    _require_sides(folder, tokenizer)
     rows = folder.config.get("vocab_size")
     if isinstance(rows, int) and tokenizer.num_ids > rows:
         raise ModelError(
@@ -130,6 +161,22 @@ def open_tokenizer(folder: ModelFolder, max_length: int | None = None) -> Tokeni
             "tokenizer and save the model again, or restore the tokenizer that belongs to it."
         )
     return tokenizer
+
+
+def _require_sides(folder: ModelFolder, tokenizer: Tokenizer) -> None:
+    """Check that texts lose tokens, and batches are filled, on the sides that the record names."""
+    record = folder.record
+    if record is None:
+        return
+    for name, recorded, found in (
+        ("padding_side", record.padding_side, tokenizer.padding.side),
+        ("truncation_side", record.truncation_side, tokenizer.truncation_side),
+    ):
+        if recorded not in (None, found):
+            raise ModelError(
+                f"{folder.path}: {RECORD_FILE} has {name} {recorded}, the tokenizer's files say "
+                f"{found}. Restore the files, or export the model again."
+            )
 
 
 def require_length(
@@ -191,6 +238,7 @@ def load_model(
     label_names: Sequence[str] = (),
     provider: str = "cpu",
     device: str = "cpu",
+    check: bool = False,
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Open a model folder on a backend.
@@ -203,17 +251,40 @@ def load_model(
         label_names: names for its classes where it has none; see `ModelFolder.named`.
         provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
         device: PyTorch's device.
+        check: whether to run the folder's self test.
         progress: where a download is reported.
 
     Raises:
-        ModelError: the folder cannot be used on this backend.
+        ModelError: the folder cannot be used on this backend, or its self test fails.
         ProviderError: provider or device is not there.
     """
     folder = open_folder(reference, progress).named(label_names)
     chosen = backend or folder.backend
     require_runnable(chosen, provider, device)
     opened = OpenModel(folder, chosen, max_length, provider=provider, device=device)
-    return LoadedModel(folder, chosen, opened.tokenizer, opened.classifier(labels))
+    if not check:
+        return LoadedModel(folder, chosen, opened.tokenizer, opened.classifier(labels))
+    classifier, result = opened.tested(labels)
+    result.require_passed()
+    assert classifier is not None  # what passed was scored
+    return LoadedModel(folder, chosen, opened.tokenizer, classifier)
+
+
+def examine(reference: str, *, provider: str = "cpu", progress: Progress | None = None) -> SelfTest:
+    """The result of a folder's self test.
+
+    Args:
+        reference: a local folder or a hub name.
+        provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
+        progress: where a download is reported.
+
+    Raises:
+        ModelError: the folder cannot be used, or a file is not as it was recorded.
+        ProviderError: the provider is not there.
+    """
+    folder = open_folder(reference, progress)
+    require_runnable(folder.backend, provider, "cpu")
+    return OpenModel(folder, folder.backend, provider=provider).tested()[1]
 
 
 def load_backend(
@@ -256,6 +327,19 @@ def load_backend(
     return load_classifier(
         folder, labels, device=device, precision=precision or FP32, compiled=compiled
     )
+
+
+def machine_of(backend: Backend, provider: str | None = None) -> Machine:
+    """This machine under a backend's runtime."""
+    from monox_kit.models.golden_file import Machine
+
+    if backend == "onnx":
+        from monox_kit.models.onnx_backend import runtime_version
+
+        return Machine.here(runtime_version(), provider)
+    import torch
+
+    return Machine.here(f"torch {torch.__version__}")
 
 
 def require_runnable(backend: Backend, provider: str, device: str) -> None:

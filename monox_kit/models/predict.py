@@ -123,6 +123,7 @@ def load(
     label_names: Sequence[str] = (),
     provider: str = "cpu",
     device: str = "cpu",
+    check: bool = False,
     progress: Progress | None = None,
 ) -> Model:
     """Open a model folder for prediction.
@@ -138,10 +139,13 @@ def load(
         label_names: the same as names alone, in the order of the logits; a model's own stay.
         provider: ONNX Runtime's execution provider.
         device: PyTorch's device.
+        check: whether to run the bundle's self test first: its files must have the digests, golden
+            texts the ids and, up to rounding, the logits that were recorded at export.
         progress: where a download is reported.
 
     Raises:
-        ModelError: the folder cannot be used on this backend.
+        ModelError: the folder cannot be used on this backend; or, with `check`, the self test
+            fails, or the folder has nothing to compare with.
         ProviderError: the provider or the device is not there, or (`MissingExtra`) a package.
     """
     try:
@@ -153,6 +157,7 @@ def load(
             label_names=label_names,
             provider=provider,
             device=device,
+            check=check,
             progress=progress,
         )
     except ModuleNotFoundError as error:

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from monox_kit.data import LabelSet
+from monox_kit.data import SINGLE_LABEL, LabelSet
+from monox_kit.digest import digest_file
 from monox_kit.durable import write_file, write_json
 from monox_kit.errors import CorpusError, ModelError
 from monox_kit.foreign import stored_name, stored_names
 from monox_kit.models.files import find_file, read_json
+from monox_kit.models.tokenizer_files import Side
 
 RECORD_FILE = "monoxkit.json"
 CARD_FILE = "README.md"
+GOLDEN_FILE = "golden.json"  # see `self_test`
 FORMAT_VERSION = 1
 
+MAX_TOKENS = 1 << 24  # of a text: more is a damaged record
+SHA256 = re.compile("[0-9a-f]{64}")
+# A path below the folder: printable parts, none of which leads out of it.
+FILE_NAME = re.compile(r"(?!(.*/)?\.{1,2}(/|$))[^/\\\x00-\x1f\x7f]+(/[^/\\\x00-\x1f\x7f]+)*")
+
 Backend = Literal["torch", "onnx"]
+# How logits become probabilities: over the classes together, or of each class alone.
+Activation = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedFile:
+    """A file of the folder, as it was when the record was written.
+
+    Attributes:
+        num_bytes: its size.
+        sha256: the digest of its bytes, in hexadecimal.
+    """
+
+    num_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +54,9 @@ class BundleRecord:
         backend: which runtime opens the bundle.
         precision: `fp32`, `bf16` where it was trained so, or a name of `export --precision`.
         has_pairs: whether the model was trained on text pairs; None where that is not known.
+        truncation_side: on which side long texts lose tokens; None in records of 0.1.0.
+        padding_side: on which side shorter texts of a batch are filled; None in records of 0.1.0.
+        files: by name, the model's files; empty in records of 0.1.0.
         provenance: what the bundle was made from: digests, configuration, versions.
         checks: what was measured before the bundle was released.
     """
@@ -39,15 +66,25 @@ class BundleRecord:
     backend: Backend
     precision: str
     has_pairs: bool | None
+    truncation_side: Side | None = None
+    padding_side: Side | None = None
+    files: Mapping[str, RecordedFile] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     checks: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def activation(self) -> Activation | None:
+        """What gives probabilities; None for an encoder without a head."""
+        return None if self.labels is None else activation_of(self.labels)
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
+        own = asdict(self)
         return {
             "format_version": FORMAT_VERSION,
-            **asdict(self),
             "labels": None if self.labels is None else self.labels.to_json(),
+            "activation": self.activation,
+            **{name: value for name, value in own.items() if name != "labels"},
         }
 
     @classmethod
@@ -60,7 +97,7 @@ class BundleRecord:
         file = find_file(path.parent, path.name)
         if file is None:
             raise ModelError(f"{path}: there is no such record. Export the model again.")
-        value = {"provenance": {}, "checks": {}} | read_json(file)
+        value = {**_ABSENT, **read_json(file)}
         version = value.get("format_version")
         if version != FORMAT_VERSION:
             raise ModelError(
@@ -80,12 +117,37 @@ class BundleRecord:
                 labels = LabelSet.from_json(value["labels"], str(path))
             except CorpusError as error:
                 raise ModelError(f"{path}: the record's labels are damaged: {error}") from error
-        return cls(**{name: value[name] for name in _FIELDS} | {"labels": labels})
+        files = {name: RecordedFile(**each) for name, each in value["files"].items()}
+        record = cls(**{name: value[name] for name in _FIELDS} | {"labels": labels, "files": files})
+        if value["activation"] not in (None, record.activation):
+            raise ModelError(
+                f"{path}: expected activation {record.activation}, which the labels' problem type "
+                f"asks for, found {str(value['activation'])[:80]!r}. Export the model again."
+            )
+        return record
+
+
+def activation_of(labels: LabelSet) -> Activation:
+    """What gives probabilities of logits: classes that exclude each other share one softmax."""
+    return "softmax" if labels.problem_type == SINGLE_LABEL else "sigmoid"
 
 
 def write_record(folder: Path, record: BundleRecord, card: str) -> None:
-    """Write `monoxkit.json` and the model card into a folder under construction."""
-    write_json(folder / RECORD_FILE, record.to_json())
+    """Write `monoxkit.json` and the model card into a folder under construction.
+
+    Args:
+        folder: with all other files of the model in it; the record gets their digests.
+        record: without files.
+        card: the model card's text.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): RecordedFile(
+            num_bytes=path.stat().st_size, sha256=digest_file(path)
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (RECORD_FILE, CARD_FILE)
+    }
+    write_json(folder / RECORD_FILE, replace(record, files=files).to_json())
     write_file(folder / CARD_FILE, card.encode())
 
 
@@ -109,12 +171,38 @@ def published_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _are_files(value: Any) -> bool:
+    """Whether a value names files of a folder with their sizes and digests."""
+    return isinstance(value, dict) and all(
+        FILE_NAME.fullmatch(name)
+        and isinstance(each, dict)
+        and each.keys() == {"num_bytes", "sha256"}
+        and type(each["num_bytes"]) is int
+        and each["num_bytes"] >= 0
+        and isinstance(each["sha256"], str)
+        and SHA256.fullmatch(each["sha256"])
+        for name, each in value.items()
+    )
+
+
+# What records of 0.1.0 do not say.
+_ABSENT: Mapping[str, Any] = {
+    "activation": None,
+    "truncation_side": None,
+    "padding_side": None,
+    "files": {},
+    "provenance": {},
+    "checks": {},
+}
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "labels": lambda value: value is None or isinstance(value, dict),
-    "max_length": lambda value: type(value) is int and 0 < value <= 1 << 24,
+    "max_length": lambda value: type(value) is int and 0 < value <= MAX_TOKENS,
     "backend": lambda value: value in get_args(Backend),
     "precision": lambda value: isinstance(value, str),
     "has_pairs": lambda value: value is None or isinstance(value, bool),
+    "truncation_side": lambda value: value is None or value in get_args(Side),
+    "padding_side": lambda value: value is None or value in get_args(Side),
+    "files": _are_files,
     "provenance": lambda value: isinstance(value, dict),
     "checks": lambda value: isinstance(value, dict),
 }

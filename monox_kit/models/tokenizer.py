@@ -18,7 +18,7 @@ from monox_kit.data import Int64s
 from monox_kit.digest import digest_json
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
-from monox_kit.models.tokenizer_files import Padding, parse_tokenizer, write_tokenizer
+from monox_kit.models.tokenizer_files import Padding, Side, parse_tokenizer, write_tokenizer
 from monox_kit.models.tokenizer_origin import read_tokenizer
 from monox_kit.stage import IDS_FIELD, LIBRARY_FIELD
 
@@ -95,6 +95,11 @@ class Tokenizer:
         self.padding: Padding = self._settings.padding
         self.has_token_types = self._settings.has_token_types
         self.num_ids = _num_ids(self._tokenizer)
+
+    @property
+    def truncation_side(self) -> Side:
+        """On which side long texts lose tokens."""
+        return self._settings.truncation_side
 
     @property
     def template_ids(self) -> frozenset[int]:

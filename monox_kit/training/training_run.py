@@ -136,6 +136,8 @@ class TrainingRun:
                     backend="torch",
                     precision="fp32",
                     has_pairs=task.rows.has_pairs,
+                    truncation_side=tokenizer.truncation_side,
+                    padding_side=tokenizer.padding.side,
                     provenance={
                         "model": stored_name(self._model),
                         "origin": origin.to_json(),

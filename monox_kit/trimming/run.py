@@ -130,6 +130,8 @@ def _write_record(
         backend="torch",
         precision=FP32 if old is None else old.precision,
         has_pairs=None if old is None else old.has_pairs,
+        truncation_side=tokenizer.truncation_side,
+        padding_side=tokenizer.padding.side,
         provenance={
             "model": stored_name(source.name),
             "run": run,

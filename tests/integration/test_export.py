@@ -26,7 +26,7 @@ from monox_kit.exporting.smooth import smoothed
 from monox_kit.foreign import publishable
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import BundleRecord, open_folder
-from monox_kit.models.load import load_model
+from monox_kit.models.load import examine, load_model
 from monox_kit.models.onnx_backend import OnnxClassifier
 from monox_kit.models.scoring import score, tokenize
 from monox_kit.models.tokenizer import Tokenizer
@@ -62,6 +62,13 @@ def test_an_explicit_precision_is_what_the_bundle_holds(
     files = {path.name for path in (tmp_path / "bundle").iterdir()}
     assert {"model.onnx", "config.json", "tokenizer.json", "monoxkit.json", "README.md"} <= files
     assert "candidates" not in files
+    assert files - {"monoxkit.json", "README.md"} == set(record.files)
+    assert (record.activation, record.padding_side, record.truncation_side) == (
+        "softmax", "right", "right",
+    )  # fmt: skip
+    found = examine(str(tmp_path / "bundle"))
+    assert (found.verdict, found.num_texts) == ("passed", 27)
+    assert found.recorded is not None and found.recorded.provider == "cpu"
 
 
 def test_the_last_layer_is_computed_for_the_classified_token_alone(
