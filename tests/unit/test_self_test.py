@@ -27,6 +27,7 @@ from monox_kit.models.self_test import (
     write_golden,
 )
 from monox_kit.models.torch_backend import TorchClassifier, load_classifier
+from monoxkit_cli.app import main
 from tests.tiny_models import LABELS, bert_classifier
 
 ELSEWHERE = Machine(
@@ -206,3 +207,17 @@ def test_too_many_classes_have_no_answers(tmp_path: Path) -> None:
     machine = machine_of("torch")
     write_golden(tmp_path, tokenizer, (classifier, machine), (wide, machine), has_pairs=False)
     assert not (tmp_path / "golden.json").exists()
+
+
+def test_the_doctor_runs_the_self_test_of_a_bundle(folder: Path, capsys: Any) -> None:
+    assert main(["doctor", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["self_test"]["verdict"] == "passed"
+    assert main(["doctor", str(folder)]) == 0
+    assert "27 golden texts" in capsys.readouterr().out
+    edit(folder, "golden.json", lambda value: value["recorded"]["logits"][5].__setitem__(2, 9.25))
+    assert main(["doctor", str(folder), "--json"]) == 5
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["self_test"]["differences"][0]["recorded"] == 9.25
+    assert "9.25" in shown.err
+    assert main(["doctor", str(folder)]) == 5
+    assert GOLDEN_TEXTS[5][:20] in capsys.readouterr().out
