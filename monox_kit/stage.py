@@ -39,6 +39,9 @@ _RUN_WORDS = {
     "graphs_version": "the version of the exporter",
 }
 
+# Differing fields that are named after the first.
+_MOST_OTHERS = 8
+
 
 def is_finished(out: Path, found: Any, run: Mapping[str, Any]) -> bool:
     """Whether the same run has finished its output; False where `out` is free.
@@ -117,24 +120,38 @@ def require_same_run(found: Mapping[str, Any], given: Mapping[str, Any], where: 
     """Check that what stands in a folder was made by the run that is asked for now.
 
     Raises:
-        OtherRun: a field differs; the message names it and both values.
+        OtherRun: a field differs; the message names those that do, with both values.
         ModelError: texts are tokenized differently now.
     """
     given = json.loads(json.dumps(given))  # as it reads from a file
     # Runs of 0.1.0 do not say how they were tokenized, and another version may do it alike.
     asked = {name: value for name, value in given.items() if name not in _TOKENIZATION_FIELDS}
     asked |= kept_tokenization(found, given, where)
-    # What others follow from comes first: another command's folder differs in every field, and
-    # another label set changes the digests of all labelled text.
+    # What others follow from comes first: another label set changes the digests of all labelled
+    # text. Another command's folder differs in every field.
     first = ("command", "labels", "labelled_digest")
-    for key in (*first, *sorted({*found, *asked} - {*first})):
-        before, now = found.get(key), asked.get(key)
-        if before != now:
-            raise OtherRun(
-                f"{where}: an earlier run is there, and {_RUN_WORDS.get(key, f'`{key}`')} differs: "
-                f"{_shown_value(before)} then, {_shown_value(now)} now. Give another `out`, or "
-                f"delete {'the file' if where.is_file() else 'the folder'} to start again."
-            )
+    keys = (*first, *sorted({*found, *asked} - {*first}))
+    differing = [key for key in keys if found.get(key) != asked.get(key)]
+    if not differing:
+        return
+    values = {
+        key: f"{_shown_value(found.get(key))} then, {_shown_value(asked.get(key))} now"
+        for key in differing
+    }
+    key, *others = differing[:1] if differing[0] == "command" else differing
+    named = ", ".join(f"{_words(each)} ({values[each]})" for each in others[:_MOST_OTHERS])
+    unnamed = f" and {len(others) - _MOST_OTHERS} more" if len(others) > _MOST_OTHERS else ""
+    more = f" Also different: {named}{unnamed}." if others else ""
+    raise OtherRun(
+        f"{where}: an earlier run is there, and {_words(key)} differs: {values[key]}.{more} Give "
+        f"another `out`, or delete {'the file' if where.is_file() else 'the folder'} to start "
+        "again."
+    )
+
+
+def _words(key: str) -> str:
+    """A fingerprint's field as its user knows it."""
+    return _RUN_WORDS.get(key, f"`{key}`")
 
 
 def kept_tokenization(

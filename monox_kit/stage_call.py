@@ -104,7 +104,23 @@ class Stage:
         Raises:
             ConfigError: a setting does not fit.
         """
+        self._require_files(given)
         return self._filled(self.config, {**self.defaults, **given})
+
+    def _require_files(self, given: Mapping[str, Any]) -> None:
+        """Refuse the form of input files where none are given: it would change nothing."""
+        files = [one.name for one in self.parameters() if one.is_files]
+        if not files or any(given.get(name) for name in files):
+            return
+        for one in settings_of(CorpusConfig):
+            value = given.get(one.name)
+            if value is not None and _as_declared(value, one.type) != one.default:
+                shown = value if isinstance(value, str) else " ".join(map(str, value))
+                needed = " or ".join(f"`{name}`" for name in files)
+                raise ConfigError(
+                    f"`{one.name}` {shown}: it says how input files are read, and {needed} is not "
+                    f"given. Give files, or leave `{one.name}` out."
+                )
 
     def _filled(self, config: type[Config], given: Mapping[str, Any]) -> Config:
         values = {}

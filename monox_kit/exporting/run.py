@@ -109,7 +109,8 @@ def export_model(
         require_provider(config.provider)
     if config.precision == BF16:
         require_bf16(config.provider)
-    source = open_folder(config.model, progress)
+    names = () if config.check is None else config.check.label_names
+    source = open_folder(config.model, progress).named(names)
     source.require_backend("torch")
     tokenizer = open_tokenizer(source, config.max_length)
     documents, calibration = _documents(config, tokenizer.max_length, progress)
@@ -214,7 +215,12 @@ def _write_bundle(
     source, tokenizer = subject.folder, subject.tokenizer
     tokenizer.save(folder)
     # Without what names files or code: others open the bundle, with tools that look for it.
-    write_json(folder / CONFIG_FILE, shown_config(source.config, source.path / CONFIG_FILE))
+    declared = shown_config(source.config, source.path / CONFIG_FILE)
+    if source.label_names:
+        names = source.labels.names
+        declared["id2label"] = {str(index): name for index, name in enumerate(names)}
+        declared["label2id"] = {name: index for index, name in enumerate(names)}
+    write_json(folder / CONFIG_FILE, declared)
     chain = published_provenance(source.record.provenance) if source.record else {}
     record = BundleRecord(
         labels=source.labels,
@@ -341,6 +347,7 @@ def _fingerprint(
         "keep_fp32": config.keep_fp32,
         "provider": config.provider,
         "exporter": config.exporter,
+        **({"label_names": list(source.label_names)} if source.label_names else {}),
     }
 
 

@@ -76,6 +76,38 @@ def test_predictions_have_the_names(
     assert main(line) == 2, "other names are another run"
 
 
+def test_a_bundle_has_the_names(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    line = ["export", str(files / "unnamed"), "--out", str(out)]
+    line += ["--check", str(files / "numbers.en.jsonl")]
+    result(capsys, *line, *NAMED)
+    declared = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert declared["id2label"] == dict(zip("012", LABELS))
+    assert declared["label2id"] == {name: index for index, name in enumerate(LABELS)}
+    test = ["--test", str(files / "numbers.en.jsonl"), *NAMED]
+    found = result(capsys, "evaluate", str(out), *test)
+    assert (
+        found["languages"] == result(capsys, "evaluate", str(files / "named"), *test)["languages"]
+    )
+    assert result(capsys, *line, *NAMED)["reused"]
+    assert main(line) == 2, "other names are another run"
+    assert "--label-names" in capsys.readouterr().err
+
+
+def test_names_for_files_that_are_not_given_are_refused(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["export", str(files / "unnamed"), "--out", str(tmp_path / "out")]
+    assert main([*line, *NAMED]) == 2
+    error = capsys.readouterr().err
+    assert f"--label-names {' '.join(LABELS)}: " in error and "--check" in error
+    assert main([*line, "--delimiter", ";"]) == 2
+    assert "--delimiter ;: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_training_goes_on_with_the_head_that_was_named(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,10 +32,21 @@ def test_an_output_is_of_the_same_run_of_another_or_not_ours(tmp_path: Path, kin
         is_finished(out, KEPT, {**RUN, "seed": 2})
     with pytest.raises(OtherRun, match=r"/out: .*command .*'export' then, 'label' now"):
         is_finished(out, {**KEPT, "command": "export", "seed": 3}, RUN)
+    several = {"labels": "a" * 64, "seed": 2, **{f"t{n}": n for n in range(9)}}
+    with pytest.raises(OtherRun) as refused:
+        is_finished(out, KEPT, {**RUN, **several})
+    told = str(refused.value)
+    assert f"the label set (its digest) differs: none then, {'a' * 12} now." in told
+    assert "`seed` (1 then, 2 now)" in told and "`t6` (none then, 6 now)" in told
+    assert "`t7`" not in told and "2 more" in told
+    assert "a" * 13 not in told and "`languages`" not in told
+    with pytest.raises(OtherRun) as refused:
+        is_finished(out, {**KEPT, "command": "export", "seed": 3}, RUN)
+    assert "`seed`" not in str(refused.value), "another command's settings say nothing"
     for foreign in (None, "label", [RUN]):
-        with pytest.raises(ConfigError, match="/out: ") as refused:
+        with pytest.raises(ConfigError, match="/out: ") as other:
             is_finished(out, foreign, RUN)
-        assert not isinstance(refused.value, OtherRun)  # the demo would remove it
+        assert not isinstance(other.value, OtherRun)  # the demo would remove it
 
 
 def test_a_run_goes_on_in_its_own_folder_alone(tmp_path: Path) -> None:
