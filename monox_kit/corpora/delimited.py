@@ -176,6 +176,15 @@ def _layout(
                 f"{file.name}, line 1: expected a header, found an empty line. Remove it."
             )
         return None
+    if dialect.delimiter and columns.text not in header:
+        better = delimiter_of(first, columns, default, parse)
+        if columns.text in parse(first, better):
+            raise CorpusError(
+                f"{file.name}, line 1: `delimiter` {delimiter!r} gives "
+                f"{'one column' if len(header) == 1 else f'{len(header)} columns'}, none of them "
+                f"{columns.text!r}, which the header has between {better!r}. Give that, or leave "
+                "`delimiter` out."
+            )
     columns.check(header, f"{file.name}, line 1", meter)
     return _Layout(delimiter, is_quoted, _positions(header, columns), len(header))
 

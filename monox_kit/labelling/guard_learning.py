@@ -21,6 +21,8 @@ _LEAST_ROWS, _MOST_ROWS = 200, 2_000
 _FRACTION = 50
 # Fewer tell nothing.
 _LEAST_GIVEN_ROWS = 50
+# From this share of the corpus on, learning costs most of what labelling in fp32 would.
+_LARGE_SAMPLE = 0.5
 
 
 class LearnedGuard(NamedTuple):
@@ -55,6 +57,12 @@ def learn_on_sample(
     }
     rows = _half_rows(scan, config)
     texts = tokenize(model.tokenizer, scan.sample[: 2 * rows])
+    if 2 * rows > _LARGE_SAMPLE * scan.num_rows:
+        progress.note(
+            f"guard: it is learned on {2 * rows:,} of the corpus's {scan.num_rows:,} rows, which "
+            "the fp32 graph scores too. So small a corpus takes less time with an fp32 bundle and "
+            "no `guard`"
+        )
     started = time.perf_counter()
     with progress.task("learning the guard", (1 + len(graphs)) * len(texts), "rows") as task:
         fast = labeller.sample(texts, task)

@@ -525,6 +525,17 @@ def test_a_guard_that_costs_more_than_fp32_is_told() -> None:
     assert Totals(tokens=1000, seconds=15.0).reference_alone_s is None
 
 
+@pytest.mark.parametrize(("rows", "is_told"), [(300, True), (150, False)])
+def test_a_guard_that_learns_on_most_of_a_corpus_is_told(
+    coarse: Path, tmp_path: Path, rows: int, is_told: bool
+) -> None:
+    notes = Notes()
+    config = guarded(coarse, guard_rows=rows, begin=True)
+    label_corpus(config, tmp_path / "store", progress=notes)
+    told = [note for note in notes.notes if "600 of the corpus's 700" in note]
+    assert bool(told) == is_told
+
+
 def test_a_guard_asks_for_more_rows_than_a_corpus_has(coarse: Path, tmp_path: Path) -> None:
     wanted = (
         r"`guard_rows` 400: expected a corpus of at least 800 rows.* found 700.*`guard_rows` 350"

@@ -87,6 +87,13 @@ class TestDelimiters:
         )
         assert read(path, delimiter="semicolon")[0][0].text == "a"
 
+    def test_a_given_one_that_the_header_is_not_written_with_is_told(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", "text,label\na,b\n")
+        told = refusal(path, delimiter="semicolon")
+        assert told.startswith(f"{path}, line 1: ") and "`delimiter` ';'" in told
+        assert "'text'" in told and "','" in told
+        assert "found columns: x" in refusal(write(tmp_path / "b.csv", "x\na\n"), delimiter=";")
+
     def test_columns_are_listed_under_the_likely_one(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.csv", "Ticket ID;Body;Queue\n1;a;b\n")
         assert "found columns: Ticket ID, Body, Queue" in refusal(path)
