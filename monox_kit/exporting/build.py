@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monox_kit.errors import ModelError
 from monox_kit.exporting.candidates import Candidate, Subject
-from monox_kit.exporting.config import FORMS
+from monox_kit.exporting.config import FORMS, INTEGER_PRECISIONS
+from monox_kit.exporting.embeddings import quantize_embeddings
 from monox_kit.exporting.graph import fuse_graph, write_form
 from monox_kit.exporting.last_layer import slice_last_layer
 from monox_kit.exporting.quantize import write_quantized
@@ -65,17 +67,24 @@ class Builder:
         source = self.fp32_folder(candidate)
         if folder != source:
             write_quantized(candidate.precision, source, folder, self.subject.calibration)
+            if candidate.precision in INTEGER_PRECISIONS:
+                self._or_note(candidate, lambda: quantize_embeddings(folder, folder))
             return
         form, model = FORMS[candidate.graph], self.subject.reference.model
         if form.attention is not None:
             model = load_classifier(self.subject.folder, attention=form.attention).model
         write_form(model, folder, form, token_types=self.subject.tokenizer.has_token_types)
-        try:
-            slice_last_layer(folder, self.subject.calibration, self.subject.tokenizer.max_length)
-        except ModelError as error:
-            self.progress.note(f"{candidate.name}: {error}")
+        texts, max_length = self.subject.calibration, self.subject.tokenizer.max_length
+        self._or_note(candidate, lambda: slice_last_layer(folder, texts, max_length))
         if form.fused:
             fuse_graph(model.config, folder)
+
+    def _or_note(self, candidate: Candidate, change: Callable[[], object]) -> None:
+        """Make a change that the graph is right without; why it is not made is told."""
+        try:
+            change()
+        except ModelError as error:
+            self.progress.note(f"{candidate.name}: {error}")
 
 
 def graph_bytes(folder: Path) -> int:

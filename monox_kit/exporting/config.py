@@ -51,7 +51,11 @@ PRECISIONS = (
     "int8-static-smooth",
     "int8-nncf",
     "int8-block",
+    "int8-embedding",
+    "int4-block",
 )
+# Those of them whose layers are in integers; their word embeddings are then too.
+INTEGER_PRECISIONS = tuple(name for name in PRECISIONS if name not in ("fp16", "int8-embedding"))
 # The fp32 graph multiplied in bf16, and the graphs that are made from it.
 REDUCED = (BF16, *PRECISIONS)
 
@@ -63,8 +67,10 @@ class ExportConfig(Config):
     Attributes:
         model: fine-tuned PyTorch model folder or hub name.
         precision: what the graph computes in: fp32, bf16, fp16, int8, int8-tensor, int8-smooth,
-            int8-static, int8-static-smooth, int8-nncf, int8-block, or auto: the fastest one that
-            agrees with PyTorch. bf16 is the fp32 graph multiplied in it.
+            int8-static, int8-static-smooth, int8-nncf, int8-block, int8-embedding, int4-block, or
+            auto: the fastest one that agrees with PyTorch. bf16 is the fp32 graph multiplied in
+            it; int8-embedding has its word embeddings in int8, as all int8 ones have, and its
+            layers in fp32.
         graph: form of the graph: opset23, opset23-eager, opset17-eager or opset17-fused [default:
             the first that works; with auto, all are tried].
         candidates: reduced precisions that auto tries, such as int8,int8-smooth [default: all that

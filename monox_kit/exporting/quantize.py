@@ -11,6 +11,7 @@ import numpy as np
 from monox_kit.data import Int64s
 from monox_kit.errors import ProviderError
 from monox_kit.exporting.config import PRECISIONS
+from monox_kit.exporting.embeddings import quantize_embeddings
 from monox_kit.exporting.graph import CONTRIB_DOMAIN, quiet_exporter, save_graph
 from monox_kit.exporting.smooth import smoothed
 from monox_kit.hardware import has_vnni
@@ -64,8 +65,10 @@ def write_quantized(precision: str, source: Path, folder: Path, calibration: Tex
             _static(source, folder, calibration, smooth=precision == "int8-static-smooth")
         case "int8-nncf":
             _nncf(source, folder, calibration)
-        case "int8-block":
-            _blockwise(source, folder)
+        case "int8-block" | "int4-block":
+            _blockwise(source, folder, bits=4 if precision == "int4-block" else 8)
+        case "int8-embedding":
+            quantize_embeddings(source, folder)
         case _:
             raise ValueError(f"precision: expected one of {PRECISIONS}, found {precision!r}")
 
@@ -81,8 +84,7 @@ def _dynamic(source: Path, folder: Path, smooth_on: Texts | None, *, per_channel
         quantize_dynamic(
             str(start),
             str(folder / ONNX_FILE),
-            # Smoothing is for agreement: the embeddings, which cost no time, stay exact then.
-            op_types_to_quantize=_dynamic_operators(source, embeddings=smooth_on is None),
+            op_types_to_quantize=_dynamic_operators(source),
             per_channel=per_channel,
             reduce_range=_reduce_range(),
             weight_type=QuantType.QInt8,
@@ -146,15 +148,15 @@ def _nncf(source: Path, folder: Path, calibration: Texts) -> None:
     save_graph(quantized, folder)
 
 
-def _blockwise(source: Path, folder: Path) -> None:
-    """Weights to 8 bits with a scale per block of inputs; activations likewise while it runs."""
+def _blockwise(source: Path, folder: Path, *, bits: int) -> None:
+    """Weights to 8 or 4 bits with a scale per block of inputs; activations to 8 while it runs."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     with quiet_exporter():
         quantizer = MatMulNBitsQuantizer(
             onnx.load(str(source / ONNX_FILE)),
-            bits=8,
+            bits=bits,
             block_size=_BLOCK_SIZE,
             is_symmetric=True,
             accuracy_level=4,  # int8 products
@@ -173,11 +175,13 @@ def _fp16(source: Path, folder: Path) -> None:
         save_graph(half, folder)
 
 
+# No faster than others that agree better: fp32 for the first two, int8-block for the last.
+_SLOW_ON_CPU = ("fp16", "int8-embedding", "int4-block")
 # Every reduced precision by the name that `--precision` takes; `write_quantized` makes them.
 # What is worth trying where. The OpenVINO provider runs static graphs in int8, dynamic ones in
 # fp32, and alone the fp32 graph in bf16; on GPUs int8 needs TensorRT's own calibration.
 CANDIDATE_PRECISIONS: dict[str, Sequence[str]] = {
-    "cpu": PRECISIONS[1:],
+    "cpu": tuple(name for name in PRECISIONS if name not in _SLOW_ON_CPU),
     "openvino": (BF16, "int8-static", "int8-static-smooth", "int8-nncf"),
     "cuda": ("fp16",),
     "tensorrt": ("fp16",),
@@ -194,7 +198,7 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def _dynamic_operators(source: Path, *, embeddings: bool) -> list[str]:
+def _dynamic_operators(source: Path) -> list[str]:
     """The operators to quantize; onnxruntime's own Attention, which holds weights, among them.
 
     Opset 23 has another operator of that name, which onnxruntime's quantizer would take for its
@@ -206,11 +210,7 @@ def _dynamic_operators(source: Path, *, embeddings: bool) -> list[str]:
     is_fused = any(
         n.op_type == "Attention" and n.domain == CONTRIB_DOMAIN for n in graph.graph.node
     )
-    return [
-        *_PRODUCTS,
-        *(["Gather"] if embeddings else []),
-        *(["Attention"] if is_fused else []),
-    ]
+    return [*_PRODUCTS, *(["Attention"] if is_fused else [])]
 
 
 def _reduce_range() -> bool:

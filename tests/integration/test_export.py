@@ -113,9 +113,13 @@ def test_every_precision_of_every_form_scores_as_pytorch_does(
     summary = export_model(config, tmp_path / "bundle")
     assert summary.candidates[summary.chosen]["agreement"]["argmax"] >= 0.8
     assert (tmp_path / "bundle" / "model.fp32.onnx").is_file()
-    operators = {node.op_type for node in onnx.load(str(tmp_path / "bundle/model.onnx")).graph.node}
+    graph = onnx.load(str(tmp_path / "bundle/model.onnx")).graph
+    operators = {node.op_type for node in graph.node}
     quantized = {"MatMulInteger", "DynamicQuantizeMatMul", "QuantizeLinear", "MatMulNBits"}
-    assert operators & quantized
+    assert bool(operators & quantized) == (precision != "int8-embedding")
+    rows, width = load_model(str(model)).classifier.model.get_input_embeddings().weight.shape
+    tables = [one for one in graph.initializer if tuple(one.dims) == (rows, width)]
+    assert [one.data_type for one in tables] == [onnx.TensorProto.INT8]
 
 
 def test_the_fp32_graph_is_left_out_where_it_is_not_wanted(model: Path, tmp_path: Path) -> None:
@@ -323,7 +327,7 @@ def test_a_bundle_of_other_graphs_is_not_taken_for_this_one(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
-    monkeypatch.setattr(run, "GRAPHS_VERSION", 3)
+    monkeypatch.setattr(run, "GRAPHS_VERSION", 4)
     with pytest.raises(ConfigError, match="version of the exporter differs: 2 then, 3 now"):
         export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
 
