@@ -281,6 +281,14 @@ def _share(lengths: list[int], budget: int) -> list[int]:
 
 
 def _num_ids(tokenizer: RustTokenizer) -> int:
+    """One more than the largest id.
+
+    Where every id below the number of tokens is one, that number; the vocabulary as a dictionary
+    takes four times as long and 60 MB for 250,000 tokens.
+    """
+    count = tokenizer.get_vocab_size(with_added_tokens=True)
+    if all(tokenizer.id_to_token(number) is not None for number in range(count)):
+        return count
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 

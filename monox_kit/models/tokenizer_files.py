@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,26 +115,45 @@ def read_object(folder: Path, name: str) -> dict[str, Any]:
     return {} if file is None else read_json(file)
 
 
-def parse_tokenizer(content: str, where: Path) -> RustTokenizer:
-    """The tokenizer in the text of a `tokenizer.json`, without truncation or padding of its own.
+def parse_whole(content: bytes, where: Path) -> RustTokenizer:
+    """The tokenizer in a `tokenizer.json`, with the truncation and the padding that it has there.
+
+    Args:
+        content: the file's bytes: as text of Python they would take up to five times the memory.
+        where: for messages.
 
     Raises:
         ModelError: the `tokenizers` package cannot build it.
     """
     step = "Restore the file, or save the tokenizer again."
     with as_model_errors(where, "a tokenizer that the tokenizers package reads", step):
-        tokenizer = RustTokenizer.from_str(content)
+        return RustTokenizer.from_buffer(content)
+
+
+def parse_tokenizer(content: str, where: Path) -> RustTokenizer:
+    """The tokenizer in the text of a `tokenizer.json`, without truncation or padding of its own.
+
+    Raises:
+        ModelError: the `tokenizers` package cannot build it.
+    """
+    tokenizer = parse_whole(content.encode(), where)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def read_settings(folder: Path, content: str, tokenizer: RustTokenizer) -> TokenizerSettings:
-    """The settings of a folder; special tokens that `tokenizer.json` lacks are added to it.
+def read_settings(folder: Path, tokenizer: RustTokenizer) -> TokenizerSettings:
+    """The settings of a folder, its whole tokenizer's among them.
+
+    Special tokens that the tokenizer lacks are added to it; its truncation and padding go.
 
     Raises:
         ModelError: a file cannot be read, or no file names a padding token.
     """
+    padding: Mapping[str, Any] = tokenizer.padding or {}
+    truncation: Mapping[str, Any] = tokenizer.truncation or {}
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     config = read_object(folder, TOKENIZER_CONFIG_FILE)
     model = read_object(folder, "config.json")
     declared = {**read_object(folder, SPECIAL_TOKENS_FILE), **config}
@@ -143,8 +161,6 @@ def read_settings(folder: Path, content: str, tokenizer: RustTokenizer) -> Token
     _add_tokens(tokenizer, config, special)
     splits = config.get("split_special_tokens") is True
     tokenizer.encode_special_tokens = splits
-    saved = json.loads(content)
-    padding = saved.get("padding") or {}
     names = {name: token.content for name, token in special.items()}
     pad_id = _pad_id(tokenizer, names, padding, model)
     if pad_id is None:
@@ -155,7 +171,6 @@ def read_settings(folder: Path, content: str, tokenizer: RustTokenizer) -> Token
     names.setdefault("pad_token", str(tokenizer.id_to_token(pad_id)))
     is_left = str(config.get("tokenizer_class", "")).removesuffix("Fast") in _LEFT_CLASSES
     is_left = is_left or model.get("model_type") == _LEFT_MODEL_TYPE
-    truncation = saved.get("truncation") or {}
     side = _side(
         config.get("padding_side") or padding.get("direction"), "left" if is_left else "right"
     )

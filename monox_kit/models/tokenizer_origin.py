@@ -31,6 +31,7 @@ from monox_kit.models.tokenizer_files import (
     WORD_PIECES,
     TokenizerSettings,
     parse_tokenizer,
+    parse_whole,
     read_object,
     read_settings,
 )
@@ -61,13 +62,14 @@ def read_tokenizer(folder: Path, *, is_ours: bool) -> Read:
     path, step = folder / TOKENIZER_FILE, "Restore the file."
     is_made = not path.is_file()
     if is_made:
-        content = _converted(folder)
+        content = _converted(folder).encode()
     else:
-        with as_model_errors(path, "a file of UTF-8 text", step):
-            content = path.read_text(encoding="utf-8")
-    tokenizer = parse_tokenizer(content, folder if is_made else path)
+        with as_model_errors(path, "a file that can be read", step):
+            content = path.read_bytes()
+    tokenizer = parse_whole(content, folder if is_made else path)
+    del content  # 17 MB of a multilingual one
     with as_model_errors(folder / TOKENIZER_CONFIG_FILE, "a tokenizer's settings", step):
-        settings = read_settings(folder, content, tokenizer)
+        settings = read_settings(folder, tokenizer)
     if is_made or is_ours or find_spec("transformers") is None:
         return Read(tokenizer, settings)
     with as_model_errors(path, "a tokenizer that reads golden texts", step):

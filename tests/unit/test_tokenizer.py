@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from monox_kit.errors import ModelError
 from monox_kit.models.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
 from monox_kit.models.tokenizer import CHARS_PER_TOKEN, Tokenizer
+from monox_kit.models.tokenizer_files import Padding
 from tests.tiny_tokenizers import KINDS, write_kind
 
 PIECES = (
@@ -314,3 +315,33 @@ def test_the_digest_of_ids_tells_tokenizations_apart_and_not_cuts(
     made.save(str(tmp_path / "tokenizer.json"))
     assert Tokenizer(tmp_path, 16).ids_digest != cut
     assert len(GOLDEN_PAIRS) == 2
+
+
+def test_sides_and_the_padding_token_may_stand_in_the_tokenizers_file_alone(tmp_path: Path) -> None:
+    made = write_kind(tmp_path, "WordPiece")
+    mask = made.token_to_id("[MASK]")
+    made.enable_padding(direction="left", pad_id=mask, pad_token="[MASK]")
+    made.enable_truncation(7, direction="left")
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    tokenizer = Tokenizer(tmp_path, 6)
+    assert tokenizer.padding == Padding(mask, "left")
+    text = GOLDEN_TEXTS[0]
+    made.no_truncation()
+    made.no_padding()
+    whole = made.encode(text).ids
+    # From the left, and at the cut that was asked for, not at the file's.
+    assert tokenizer.encode([text]).input_ids.tolist() == [whole[0], *whole[-5:]]
+
+
+def test_ids_are_counted_to_the_largest_where_some_are_missing(tmp_path: Path) -> None:
+    write_kind(tmp_path, "WordPiece")
+    saved = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = saved["model"]["vocab"]
+    whole = Tokenizer(of_model(tmp_path, "bert"), 16).num_ids
+    assert whole == max(vocabulary.values()) + 1
+    last = max(vocabulary, key=lambda token: vocabulary[token])
+    vocabulary[last] = 5000
+    (tmp_path / "tokenizer.json").write_text(json.dumps(saved), encoding="utf-8")
+    (tmp_path / "monoxkit.json").write_text("{}")  # ours: taken as it stands
+    assert Tokenizer(tmp_path, 16).num_ids == 5001
