@@ -24,6 +24,7 @@ silence_dependencies()
 _HOMES = {
     "evaluate": "monox_kit.calls",
     "export": "monox_kit.calls",
+    "import_store": "monox_kit.calls",
     "label": "monox_kit.calls",
     "train_student": "monox_kit.calls",
     "train_teacher": "monox_kit.calls",
@@ -41,6 +42,7 @@ _HOMES = {
     "Comparison": "monox_kit.evaluation",
     "EvalReport": "monox_kit.evaluation",
     "ExportSummary": "monox_kit.exporting.run",
+    "ImportSummary": "monox_kit.importing.config",
     "LabelSummary": "monox_kit.labelling.config",
     "PredictSummary": "monox_kit.prediction",
     "TrainingSummary": "monox_kit.training.summary",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from monox_kit.calls import compare as compare
     from monox_kit.calls import evaluate as evaluate
     from monox_kit.calls import export as export
+    from monox_kit.calls import import_store as import_store
     from monox_kit.calls import label as label
     from monox_kit.calls import predict as predict
     from monox_kit.calls import train_student as train_student
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from monox_kit.evaluation import Comparison as Comparison
     from monox_kit.evaluation import EvalReport as EvalReport
     from monox_kit.exporting.run import ExportSummary as ExportSummary
+    from monox_kit.importing.config import ImportSummary as ImportSummary
     from monox_kit.labelling.config import LabelSummary as LabelSummary
     from monox_kit.models.predict import Model as Model
     from monox_kit.models.predict import Prediction as Prediction

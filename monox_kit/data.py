@@ -44,6 +44,7 @@ class Document:
         text_pair: the hypothesis of a pair; None for single texts.
         label: the gold label's name, or several names; None where the input has none.
         lang: language tag such as `de`; None where the input has none.
+        answer: what was made of a teacher's answer in the input; None where it is not read.
     """
 
     row: int
@@ -52,6 +53,7 @@ class Document:
     text_pair: str | None = None
     label: Label | None = None
     lang: str | None = None
+    answer: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from monox_kit.doctor import DoctorConfig
 from monox_kit.evaluation.comparison import CompareConfig
 from monox_kit.evaluation.run import EvaluateConfig
 from monox_kit.exporting.config import ExportConfig
+from monox_kit.importing.config import ImportConfig
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.prediction.config import PredictConfig
 from monox_kit.stage_call import Stage
@@ -166,6 +167,16 @@ STAGES: Mapping[str, Stage] = {
             output_help="Folder to write or to finish.",
             positional=("url",),
             by_name=True,
+        ),
+        Stage(
+            name="import_store",
+            summary="Write what a file says of every row of a corpus to a store.",
+            config=ImportConfig,
+            function="monox_kit.importing.run:import_store",
+            output="out",
+            output_help="Logit store to write or to finish: a folder or a URL.",
+            output_may_be_url=True,
+            positional=("rows",),
         ),
         Stage(
             name="export_store",

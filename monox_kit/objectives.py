@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# What stands for a probability of 0 where a logit is wanted.
+LEAST_PROBABILITY = 1e-6
+
+
 def cross_entropy(student_logits: Tensor, labels: Tensor) -> Tensor:
     """[B] -log p(label|x); 0 where a row has no label.
 
@@ -284,6 +288,22 @@ def probabilities(logits: Logits) -> npt.NDArray[np.float64]:
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
+def logits_of(probabilities: npt.NDArray[np.float64]) -> Logits:
+    """[N, C] float32 logits whose softmax is [N, C] probabilities: their logs, the largest one 0.
+
+    What `probabilities` makes of them gives the same logits again, to the bit. A logit is finite:
+    the classes of a row whose probability is 0 get `LEAST_PROBABILITY`, or the row's least other
+    one where that is less.
+
+    Args:
+        probabilities: from 0 up, in any scale; some of each row above 0.
+    """
+    p = probabilities
+    least = np.where(p > 0, p, np.inf).min(axis=-1, keepdims=True)
+    filled = np.where(p > 0, p, np.minimum(least, LEAST_PROBABILITY))
+    return np.asarray(np.log(filled / filled.max(axis=-1, keepdims=True)), np.float32)
+
+
 def confidence(teacher_logits: Logits) -> npt.NDArray[np.float64]:
     """[N] float64 in (0, 1], the largest softmax probability of each row of [N, C] at T = 1."""
     logits = teacher_logits.astype(np.float64)
@@ -309,6 +329,19 @@ def binary_probabilities(logits: Logits) -> npt.NDArray[np.float64]:
     """[N, C] float64 sigmoid of each of [N, C] logits at T = 1, without overflow on either side."""
     values = logits.astype(np.float64)
     return np.asarray(np.exp(-np.logaddexp(0, -values)))
+
+
+def binary_logits_of(probabilities: npt.NDArray[np.float64]) -> Logits:
+    """[N, C] float32 logits whose sigmoids are [N, C] probabilities: log p - log(1 - p).
+
+    Of 0 and 1 they are those of `LEAST_PROBABILITY` and 1 - `LEAST_PROBABILITY`.
+
+    Args:
+        probabilities: from 0 to 1.
+    """
+    least = LEAST_PROBABILITY
+    p = np.where(probabilities == 0, least, np.where(probabilities == 1, 1 - least, probabilities))
+    return np.asarray(np.log(p) - np.log1p(-p), np.float32)
 
 
 def binary_confidence(teacher_logits: Logits) -> npt.NDArray[np.float64]:

@@ -126,6 +126,10 @@ class Problem(ABC):
         """[N, C] the probability of each class at T = 1."""
 
     @abstractmethod
+    def logits_of(self, probabilities: Floats) -> Logits:
+        """[N, C] float32 logits with these [N, C] probabilities; see `objectives.logits_of`."""
+
+    @abstractmethod
     def confidence(self, logits: Logits) -> Floats:
         """[N] in (0, 1], how sure [N, C] logits are of their decisions at T = 1."""
 
@@ -210,6 +214,9 @@ class _SingleLabel(Problem):
     def probabilities(self, logits: Logits) -> Floats:
         return objectives.probabilities(logits)
 
+    def logits_of(self, probabilities: Floats) -> Logits:
+        return objectives.logits_of(probabilities)
+
     def confidence(self, logits: Logits) -> Floats:
         return objectives.confidence(logits)
 
@@ -291,6 +298,9 @@ class _MultiLabel(Problem):
 
     def probabilities(self, logits: Logits) -> Floats:
         return objectives.binary_probabilities(logits)
+
+    def logits_of(self, probabilities: Floats) -> Logits:
+        return objectives.binary_logits_of(probabilities)
 
     def confidence(self, logits: Logits) -> Floats:
         return objectives.binary_confidence(logits)

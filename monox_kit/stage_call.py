@@ -91,8 +91,9 @@ class Stage:
             else:
                 yield from self._flat(nested)
         if has_files:
+            own = _names(config)
             for setting in settings_of(CorpusConfig):
-                if setting.name != _PATHS:
+                if setting.name != _PATHS and setting.name not in own:
                     yield Parameter(setting.name, setting.type, setting.default, setting.help)
 
     def configured(self, given: Mapping[str, Any]) -> Config:
@@ -136,7 +137,9 @@ class Stage:
                         _read_as(setting.type, part) for part in value.split(separated.by)
                     )
                 if nested is not None:
-                    value = _files(value, given, setting)
+                    own = _names(config)
+                    shared = {name: one for name, one in given.items() if name not in own}
+                    value = _files(value, shared, setting)
                 values[setting.name] = _as_declared(value, setting.type)
         return config(**values)
 
@@ -239,6 +242,11 @@ class Parameter:
     def is_required(self) -> bool:
         """Whether it has no default."""
         return self.default is inspect.Parameter.empty
+
+
+def _names(config: type[Config]) -> frozenset[str]:
+    """The names of a configuration's own settings, which go before those of its files."""
+    return frozenset(setting.name for setting in settings_of(config))
 
 
 def nested_config(hint: Any) -> type[Config] | None:

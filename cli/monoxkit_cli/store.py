@@ -10,6 +10,7 @@ from monoxkit_cli.derive import Command, Group
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from monox_kit.importing.config import ImportSummary
     from monox_kit.store import (
         ExportedStore,
         FetchReport,
@@ -143,6 +144,31 @@ def _export_table(written: ExportedStore) -> Table:
     )
 
 
+def _import_tables(done: ImportSummary) -> list[Table]:
+    from rich.table import Table
+
+    table = _facts(
+        str(done.store),
+        ("answers", f"{done.answers} of {done.origin}"),
+        ("rows", f"{done.num_rows:,}"),
+        ("rows imported by an earlier run", f"{done.num_resumed_rows:,}"),
+        ("rows with a gold label", f"{done.num_labelled:,}"),
+        ("votes for no class, left out", f"{done.num_votes_left_out:,}"),
+        *([("skipped rows are listed in", done.report)] if done.report is not None else []),
+        ("digest", done.store_digest),
+    )
+    labels = Table("label", "answered", "of rows", title="Labels")
+    ordered = sorted(done.labels.items(), key=lambda each: -each[1])
+    for label, count in ordered[:_SHOWN_LABELS]:
+        labels.add_row(label, f"{count:,}", f"{count / done.num_rows:.1%}")
+    if not done.num_skipped:
+        return [table, labels]
+    skipped = Table("rows that are not in the store", "rows", title="Skipped")
+    for kind, count in done.num_skipped.items():
+        skipped.add_row(kind, f"{count:,}")
+    return [table, labels, skipped]
+
+
 COMMAND = Group(
     name="store",
     help="""Look into logit stores, put them together, export them.
@@ -211,6 +237,22 @@ COMMAND = Group(
             Example: monoxkit store fetch s3://bucket/store --out runs/store
             """,
             show=_fetch_table,
+        ),
+        Command(
+            name="import",
+            stage="import_store",
+            help="""Write what a file says of every row of a corpus to a new store.
+
+            The answers of a language model, an API, rules or people become a store like any other.
+            Give the column that holds them: labels, probabilities, logits, log-probabilities of the
+            top classes, or votes. Every row and answer is checked before anything is written; run
+            again after an interruption, finished shards are kept.
+
+            Example: monoxkit store import answers.jsonl --out runs/store --labels labels.json
+            --origin "gpt-x, prompt 7" --label-column answer --on-unknown-label skip --report
+            skipped.jsonl
+            """,
+            show=_import_tables,
         ),
         Command(
             name="export",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 from monox_kit.corpora.rows import MAX_LABELS, MAX_VALUE_BYTES, RawRow, RowSource, shown
 from monox_kit.data import Document, Label, LabelSet
@@ -13,6 +14,9 @@ from monox_kit.unseen import is_blank, look
 
 # A column of free text may hold as many "labels" as rows; no more than these are remembered.
 _MOST_PASSED = 10_000
+
+# What is made of a teacher's answer; it is told the row's place by the function that it is given.
+ReadAnswer: TypeAlias = Callable[[Any, Callable[[], str]], Any]
 
 
 class DocumentCheck:
@@ -25,6 +29,7 @@ class DocumentCheck:
         labels: LabelSet | None = None,
         label_names: Sequence[str] = (),
         is_labelled: bool = False,
+        read_answer: ReadAnswer | None = None,
     ) -> None:
         """Choose what is checked.
 
@@ -33,10 +38,12 @@ class DocumentCheck:
             labels: every label must be one of these; None accepts any.
             label_names: what whole numbers stand for, from 0; none leaves them as they are.
             is_labelled: whether a row without a label is an error.
+            read_answer: what makes a document's `answer`; None leaves it as it is.
         """
         self._labels = labels
         self._label_names = tuple(label_names)
         self._is_labelled = is_labelled
+        self._read_answer = read_answer
         self._is_paired = is_paired
         self._has_pairs: bool | None = True if is_paired else None
         # Labels that have passed: most corpora have few, and each is checked once.
@@ -52,7 +59,7 @@ class DocumentCheck:
                 unknown label or one that looks like another, or a pair where the rows before have
                 none, or the reverse.
         """
-        position, text, pair, label, key, lang = raw
+        position, text, pair, label, key, lang, answer = raw
         columns = source.columns
         if not _is_text(text):
             raise _text_error(text, columns.text, source.where(position))
@@ -71,7 +78,9 @@ class DocumentCheck:
             key = _key(key, columns.id, source.where(position))
         if lang is not None and not _is_text(lang):
             lang = _lang(lang, columns.lang, source.where(position))
-        return Document(row, key, text, pair, label, lang)
+        if self._read_answer is not None:
+            answer = self._read_answer(answer, partial(source.where, position))
+        return Document(row, key, text, pair, label, lang, answer)
 
     def _settle_pairs(self, has_pair: bool, column: str | None, where: str) -> None:
         """Take the first row's word on pairs, or refuse a row that differs from it."""

@@ -13,12 +13,14 @@ _NO_LABEL = -1
 _MOST_NESTED = 8
 
 
-def names_in_schema(metadata: Mapping[bytes, bytes] | None, column: str, where: str) -> list[str]:
+def names_in_schema(
+    metadata: Mapping[bytes, bytes] | None, column: str | None, where: str
+) -> list[str]:
     """The class names of a Parquet file's column; none where it has none.
 
     Args:
         metadata: of the schema; `datasets` describes its columns under `huggingface`.
-        column: of the labels, or of lists of them.
+        column: of the labels, or of lists of them; None where they are not read.
         where: for messages.
 
     Raises:

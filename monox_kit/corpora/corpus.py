@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from monox_kit.corpora.bad_rows import BadRows
-from monox_kit.corpora.checks import DocumentCheck
+from monox_kit.corpora.checks import DocumentCheck, ReadAnswer
 from monox_kit.corpora.classes import listed_counts
 from monox_kit.corpora.config import CorpusConfig
 from monox_kit.corpora.formats import row_source
@@ -61,6 +61,23 @@ class CorpusSummary:
         return {**asdict(replace(self, marks=Marks())), "marks": list(map(asdict, self.marks))}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerColumn:
+    """The column of what a teacher said of each row.
+
+    Attributes:
+        name: must exist in every file.
+        setting: which setting names it, for messages.
+        read: what makes a document's `answer`.
+        with_gold: whether gold labels are read beside it.
+    """
+
+    name: str
+    setting: str
+    read: ReadAnswer
+    with_gold: bool
+
+
 class Corpus:
     """Documents from files, read anew on every pass.
 
@@ -76,6 +93,7 @@ class Corpus:
         progress: Progress | None = None,
         *,
         needs_labels: bool = False,
+        answers: AnswerColumn | None = None,
     ) -> None:
         """Find the files and their formats; nothing is read yet.
 
@@ -83,6 +101,7 @@ class Corpus:
             config: what is read and how.
             progress: told once what is guessed about a file, and what looks wrong in it.
             needs_labels: whether a row without a gold label is an error.
+            answers: a teacher's answers, to be read too.
 
         Raises:
             ConfigError: no path is given, one file twice, or a protocol that is not taken.
@@ -93,8 +112,16 @@ class Corpus:
         self._told: set[str] = set()
         self._without_labels: dict[int, tuple[str, str]] = {}
         self._needs_labels = needs_labels
+        self._read_answer = None if answers is None else answers.read
         self._resolved = resolve_paths(config.paths)
         columns, dialect = config.columns(needs_labels=needs_labels), config.dialect()
+        if answers is not None:
+            columns = replace(
+                columns,
+                answer=answers.name,
+                label=columns.label if answers.with_gold else None,
+                required=(*columns.required, (f"what `{answers.setting}` names", answers.name)),
+            )
         self._sources = [
             row_source(file, config.format, columns, dialect) for file in self._resolved
         ]
@@ -151,6 +178,7 @@ class Corpus:
         labels: LabelSet | None = None,
         mark_every: int | None = None,
         sample_rows: int = 0,
+        keep: Callable[[Document], bool] | None = None,
     ) -> CorpusSummary:
         """Read everything once and check it, so that bad input is found before heavy work.
 
@@ -160,6 +188,8 @@ class Corpus:
                 be in one file at least; None accepts any, and none.
             mark_every: rows of a block of `CorpusSummary.marks`.
             sample_rows: most documents of `CorpusSummary.sample`.
+            keep: whether a row, which has passed all checks, is part of the corpus; the summary is
+                that of those alone. A `CorpusError` of it makes a bad row. None keeps all.
 
         Raises:
             CorpusError: as for `documents`, or an unknown label; of several bad rows, one error
@@ -172,7 +202,14 @@ class Corpus:
 
         with (progress or Silent()).task("checking the corpus", total, unit) as task:
             report = _ScanReport(task, by_bytes=total is not None)
-            for document in self._read(self._check(labels), meter, bad=BadRows()):
+            bad = BadRows()
+            for document in self._read(self._check(labels), meter, bad=bad):
+                try:
+                    if keep is not None and not keep(document):
+                        continue
+                except CorpusError as error:
+                    bad.add(error)
+                    continue
                 marker.add(document, meter)
                 sample.add(document)
                 tally.add(document)
@@ -229,6 +266,7 @@ class Corpus:
             labels=labels,
             label_names=self.config.label_names,
             is_labelled=self._needs_labels,
+            read_answer=self._read_answer,
         )
 
     def _read(

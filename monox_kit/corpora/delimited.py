@@ -82,11 +82,11 @@ def read_delimited(
         swallowed.look_at(begins_at, lines.number - begins_at, fields)
         # Position `num_fields` stands for a column that the file lacks.
         fields.append("")
-        text, pair, label, key, lang = [fields[position] for position in layout.picked]
+        text, pair, label, key, lang, answer = [fields[position] for position in layout.picked]
         offset = lines.offset_of(begins_at)
         if offset is not None:
             meter.here = Start(row, begins_at, offset)
-        yield begins_at, text, pair, _listed(label), key, lang
+        yield begins_at, text, pair, _listed(label), key, lang, answer
         row += 1
     swallowed.tell()
 
@@ -98,7 +98,7 @@ class _Layout:
     Attributes:
         delimiter: between fields.
         is_quoted: whether fields may stand in quotes.
-        picked: positions of text, pair, label, id and lang; `num_fields` for an absent one.
+        picked: positions of text, pair, label, id, lang and answer; `num_fields` for an absent one.
         num_fields: of every row.
     """
 
@@ -246,7 +246,7 @@ def _wrong_quoting(name: str, line: int, delimiter: str, error: csv.Error) -> Co
 
 
 def _positions(header: list[str], columns: Columns) -> list[int]:
-    """The positions of text, pair, label, id and lang; `len(header)` for an absent one."""
+    """The positions of a raw row's columns; `len(header)` for an absent one."""
     return [header.index(c) if c in header else len(header) for c in columns.fields]
 
 

@@ -31,12 +31,15 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[ReadRow]:
             dataset_name, config or None, split=split or DEFAULT_SPLIT, streaming=True
         )
         class_names = _class_names(dataset, columns.label)
+        answer_names = _class_names(dataset, columns.answer)
         for record in dataset:
             if row == 0:
                 columns.check(record.keys(), name, meter)
-            text, pair, label, key, lang = map(record.get, columns.fields)
+            text, pair, label, key, lang, answer = map(record.get, columns.fields)
             try:
-                yield row, text, pair, named(label, class_names, f"{name}, row {row}"), key, lang
+                where = f"{name}, row {row}"
+                label, answer = named(label, class_names, where), named(answer, answer_names, where)
+                yield row, text, pair, label, key, lang, answer
             except CorpusError as error:
                 yield error
             row += 1
@@ -50,8 +53,8 @@ def read_hub(name: str, columns: Columns, meter: Meter) -> Iterator[ReadRow]:
         ) from error
 
 
-def _class_names(dataset: Any, column: str) -> list[str]:
-    """The class names of the label column, or of its lists; nothing where it has none."""
+def _class_names(dataset: Any, column: str | None) -> list[str]:
+    """The class names of a column of labels, or of its lists; nothing where it has none."""
     features = getattr(dataset, "features", None) or {}
     feature = features.get(column)
     return list(getattr(getattr(feature, "feature", feature), "names", None) or [])

@@ -97,8 +97,8 @@ class _Picker:
                 return error
             if len(self._passed) < self._MOST_KEYS:
                 self._passed.add(keys)
-        text, pair, label, key, lang = map(record.get, self._fields)
-        return position, text, pair, label, key, lang
+        text, pair, label, key, lang, answer = map(record.get, self._fields)
+        return position, text, pair, label, key, lang, answer
 
 
 def _begins_array(lines: list[str]) -> bool:

@@ -51,11 +51,14 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
             schema = parquet.schema_arrow
             columns.check(schema.names, file.name, meter)
             names = [column for column in columns.names if column in schema.names]
-            if lists := _text_lists(parquet, columns.label):  # their elements as numbers
+            if lists := _text_lists(parquet, columns):  # their elements as numbers
                 parquet = pq.ParquetFile(
                     stream, pre_buffer=False, buffer_size=_BUFFER_BYTES, read_dictionary=lists
                 )
-            classes = names_in_schema(schema.metadata, columns.label, file.name)
+            classes, answers = (
+                names_in_schema(schema.metadata, column, file.name)
+                for column in (columns.label, columns.answer)
+            )
             for group, before in _groups_from(parquet.metadata, row):
                 surplus = before
                 batches = parquet.iter_batches(
@@ -67,7 +70,7 @@ def read_parquet(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[R
                     batch = whole.slice(min(surplus, whole.num_rows))
                     surplus -= whole.num_rows - batch.num_rows
                     meter.here = Start(row)
-                    yield from _rows(batch, row, columns, classes, file.name)
+                    yield from _rows(batch, row, columns, (classes, answers), file.name)
                     row += batch.num_rows
                     if file.size_bytes is not None:
                         meter.file_bytes = file.size_bytes * row // parquet.metadata.num_rows
@@ -159,9 +162,16 @@ def _seekable(file: SourceFile) -> Iterator[BinaryIO]:
 
 
 def _rows(
-    batch: Any, first: int, columns: Columns, classes: Sequence[str], name: str
+    batch: Any,
+    first: int,
+    columns: Columns,
+    classes: tuple[Sequence[str], Sequence[str]],
+    name: str,
 ) -> Iterator[ReadRow]:
-    """The rows of one batch, the first of which has this position in the file."""
+    """The rows of one batch, the first of which has this position in the file.
+
+    Numbers of classes become names: those of labels, and those of answers.
+    """
     values = [
         _values(batch.column(column), column, first, name)
         if column is not None and column in batch.schema.names
@@ -169,28 +179,34 @@ def _rows(
         for column in columns.fields
     ]
     rows = zip(range(first, first + batch.num_rows), *values)
-    if not classes:
+    if not any(classes):
         yield from rows
         return
-    for row, text, pair, label, key, lang in rows:
+    of_labels, of_answers = classes
+    for row, text, pair, label, key, lang, answer in rows:
         try:
-            yield row, text, pair, named(label, classes, f"{name}, row {row}"), key, lang
+            where = f"{name}, row {row}"
+            names = named(label, of_labels, where), named(answer, of_answers, where)
+            yield row, text, pair, names[0], key, lang, names[1]
         except CorpusError as error:
             yield error
 
 
-def _text_lists(parquet: Any, column: str) -> list[str]:
-    """The path of a column's texts where it holds lists of them."""
+def _text_lists(parquet: Any, columns: Columns) -> list[str]:
+    """The paths of texts in lists of labels, and in an answer that is a list of texts."""
     leaves = (parquet.schema.column(index) for index in range(len(parquet.schema)))
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     return [
-        leaf.path
-        for leaf in leaves
-        if leaf.path.startswith(f"{column}.") and leaf.physical_type == "BYTE_ARRAY"
+        path
+        for path in texts
+        if (columns.label and path.startswith(f"{columns.label}."))
+        # Not the names of classes in maps and objects.
+        or path in (f"{columns.answer}.list.element", f"{columns.answer}.list.item")
     ]
 
 
 def _values(array: Any, column: str, first: int, name: str) -> list[Any]:
-    if hasattr(array, "value_lengths"):
+    if hasattr(array, "value_lengths") and not hasattr(array, "items"):  # no map
         return _lists(array, column, first, name)
     try:
         values: list[Any] = array.to_pylist()

@@ -78,4 +78,4 @@ def read_plain(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[Rea
                     kind="a carriage return inside a line",
                 )
                 continue
-            yield number, text, None, None, None, None
+            yield number, text, None, None, None, None, None

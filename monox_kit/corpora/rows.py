@@ -16,10 +16,10 @@ MAX_VALUE_BYTES = 64 << 20
 MAX_LABELS = 10_000
 
 # Position in the file, or a place in words where the file's unit does not tell rows apart; then the
-# values of the columns text, pair, label, id and lang; a column that the input lacks is None. A
-# tuple, because a reader makes one for every row; a row that the reader cannot use, but can read on
-# behind, is its error.
-RawRow: TypeAlias = tuple[int | str, Any, Any, Any, Any, Any]
+# values of the columns text, pair, label, id, lang and answer; a column that the input lacks is
+# None. A tuple, because a reader makes one for every row; a row that the reader cannot use, but can
+# read on behind, is its error.
+RawRow: TypeAlias = tuple[int | str, Any, Any, Any, Any, Any, Any]
 ReadRow: TypeAlias = RawRow | CorpusError
 
 Quoting: TypeAlias = Literal["auto", "none", "minimal"]
@@ -48,9 +48,10 @@ class Columns:
     Attributes:
         text: must exist.
         pair: None where pairs are not read.
-        label: the gold label's column.
+        label: the gold label's column; None where gold labels are not read.
         id: the column of document keys.
         lang: the column of language tags.
+        answer: the column of what a teacher said of the row; None where nobody asks for it.
         required: (option, column) of the optional columns that must exist all the same, because
             the user named them, or because their values are needed.
         label_is_sought: whether the user named the label's column where labels are not needed: a
@@ -59,9 +60,10 @@ class Columns:
 
     text: str
     pair: str | None
-    label: str
+    label: str | None
     id: str
     lang: str
+    answer: str | None = None
     required: tuple[tuple[str, str], ...] = ()
     label_is_sought: bool = False
 
@@ -71,9 +73,9 @@ class Columns:
         return tuple(column for column in self.fields if column is not None)
 
     @property
-    def fields(self) -> tuple[str, str | None, str, str, str]:
+    def fields(self) -> tuple[str, str | None, str | None, str, str, str | None]:
         """The columns in the order of a raw row's values."""
-        return self.text, self.pair, self.label, self.id, self.lang
+        return self.text, self.pair, self.label, self.id, self.lang, self.answer
 
     def check(self, found: Collection[str], where: str, meter: Meter | None = None) -> None:
         """Check that the needed columns are among those of a file or a row, each once.

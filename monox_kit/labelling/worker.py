@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from monox_kit import __version__
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import CorpusMark, MarksByIndex
 from monox_kit.corpora.paths import absolute_path
-from monox_kit.data import LabelSet
 from monox_kit.errors import ConfigError, ModelError
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.labelling.guard import Guard
 from monox_kit.labelling.teacher import Labeller, TeacherModel
 from monox_kit.labelling.totals import Totals
-from monox_kit.labelling.windows import ShardWindow, shard_windows
+from monox_kit.labelling.windows import shard_windows
 from monox_kit.models.run_plan import RunPlan
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.overlap import Behind, ahead
-from monox_kit.problem import problem_of
 from monox_kit.progress import ProgressTask, Silent
 from monox_kit.spinning import settle_spinning
 from monox_kit.stage import kept_tokenization
-from monox_kit.store import ShardBuilder, StoreManifest, StoreWriter, store_location
+from monox_kit.store import StoreManifest, StoreWriter, store_location
+from monox_kit.store.filling import ShardSink
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,57 +79,16 @@ def label_shards(
     started = time.perf_counter()
     num_rows = assignment.manifest.num_rows
     stream = ahead(shard_windows(corpus, writer.missing, assignment.marks, num_rows, tokenizer))
-    sink = _ShardSink(writer, assignment.manifest.labels, assignment.config.ignore_labels)
+    ignored = assignment.config.ignore_labels
+    sink = ShardSink(writer, assignment.manifest.labels, ignore_labels=ignored)
     with closing(stream), sink, Behind() as behind:
         for window in stream:
             logits, recomputed = labeller.label(window.texts, task, totals)
-            behind.do(partial(sink.add, window, logits, recomputed))
+            behind.do(partial(sink.add, window.rows, logits, recomputed))
         behind.wait()
         took = time.perf_counter() - started
         totals.worker_s += took
         totals.seconds += took
-
-
-class _ShardSink:
-    """Puts labelled windows into shards; a shard is committed with its last window.
-
-    Use as a context manager: left by an error, the shard at hand is given up.
-    """
-
-    def __init__(self, writer: StoreWriter, labels: LabelSet, ignore_labels: bool) -> None:
-        self._writer = writer
-        self._problem = problem_of(labels)
-        self._ignore_labels = ignore_labels
-        self._open = ExitStack()
-        self._builder: ShardBuilder | None = None
-
-    def add(
-        self,
-        window: ShardWindow,
-        logits: npt.NDArray[np.float32],
-        recomputed: npt.NDArray[np.bool_],
-    ) -> None:
-        """Write one window, which follows the one before."""
-        if window.starts_shard:
-            self._builder = self._open.enter_context(
-                self._writer.shard(window.shard, window.text_bytes)
-            )
-        assert self._builder is not None  # a shard's first window comes first
-        self._builder.append(
-            logits=logits,
-            documents=window.documents,
-            labels=self._problem.encode(window.documents, "corpus", ignore=self._ignore_labels),
-            recomputed=recomputed,
-        )
-        if window.ends_shard:
-            self._builder = None
-            self._open.close()
-
-    def __enter__(self) -> _ShardSink:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._open.__exit__(*error)
 
 
 @dataclass(frozen=True, slots=True)

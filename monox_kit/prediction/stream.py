@@ -171,5 +171,6 @@ class _StreamSource:
                 "a line, or give the format text."
             )
         self._columns.check(value.keys(), where)
-        found, pair, _, key, lang = map(value.get, self._columns.fields)
-        return self._check.document(row, (row + 1, found, pair, None, key, lang), self._source)
+        found, pair, _, key, lang, _ = map(value.get, self._columns.fields)
+        raw = (row + 1, found, pair, None, key, lang, None)
+        return self._check.document(row, raw, self._source)

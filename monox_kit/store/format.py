@@ -54,6 +54,9 @@ LEARNED_GUARD = frozenset(
     )
 )
 
+# The digest of what a file said of the rows, in a store that was imported.
+ANSWERS_KEY = "answers_digest"
+
 LogitDtype = Literal["float32", "float16"]
 Scalar = str | int | float | bool | None
 Layout = Mapping[str, tuple[str, tuple[int | None, ...]]]
@@ -73,6 +76,10 @@ _FIELD_WORDS = {
     "fingerprint.guard_rows": "the rows that the guard is learned on",
     "fingerprint.guard_digest": "the guard's reference model",
     "fingerprint.merged_from": "the merged parts",
+    "fingerprint.answers": "what the answers are",
+    f"fingerprint.{ANSWERS_KEY}": "the answers in the files",
+    "fingerprint.smoothing": "the smoothing of hard labels",
+    "fingerprint.missing_mass": "the probability of classes that are not listed",
     "num_rows": "the number of rows",
     "shard_rows": "the rows of a shard",
     "dtype": "how logits are kept",

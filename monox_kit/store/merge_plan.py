@@ -12,6 +12,7 @@ from monox_kit.digest import digest_bytes
 from monox_kit.errors import ConfigError, StoreIncomplete, StoreMismatch
 from monox_kit.store.folder import StoreFolder, begun_manifest
 from monox_kit.store.format import (
+    ANSWERS_KEY,
     LEARNED_GUARD,
     STORE_FILE,
     CompleteRecord,
@@ -23,7 +24,7 @@ CORPUS_KEY = "corpus_digest"
 MERGED_KEY = "merged_from"
 # Fields that stores of different corpora under one teacher may differ in.
 _MAY_DIFFER = frozenset({"num_rows", "shard_rows"}) | {
-    f"fingerprint.{key}" for key in LEARNED_GUARD | {CORPUS_KEY, MERGED_KEY}
+    f"fingerprint.{key}" for key in LEARNED_GUARD | {CORPUS_KEY, MERGED_KEY, ANSWERS_KEY}
 }
 
 
@@ -159,6 +160,8 @@ class OtherCorpora:
             for key in LEARNED_GUARD:
                 fingerprint.pop(key, None)
         fingerprint[CORPUS_KEY] = _digest_of(str(each[CORPUS_KEY]) for each in fingerprints)
+        if ANSWERS_KEY in fingerprint:  # then in all: what else an import says is the same
+            fingerprint[ANSWERS_KEY] = _digest_of(str(each[ANSWERS_KEY]) for each in fingerprints)
         fingerprint[MERGED_KEY] = merged_from
         self.manifest = replace(
             first,

@@ -16,7 +16,7 @@ from monox_kit.problem import Problem
 from monox_kit.progress import Progress, Silent
 from monox_kit.store.contents import RowsPart, ShardContents
 from monox_kit.store.folder import StoreFolder
-from monox_kit.store.format import GUARD_PRECISION_KEY
+from monox_kit.store.format import ANSWERS_KEY, GUARD_PRECISION_KEY
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles are right to half a millionth of the range, in 8 MiB each, however many rows there are.
@@ -123,9 +123,11 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
             for part in ShardContents(store, shard).parts(shard.start, shard.stop):
                 counts.add(part)
                 task.advance(len(part.rows))
-    precision = str(store.manifest.fingerprint.get("precision") or "unknown")
     num_fast = num_rows - counts.num_recomputed
-    precision_rows = {precision: num_fast}
+    precision_rows = {}
+    if ANSWERS_KEY not in store.manifest.fingerprint:  # nothing was computed of what a file said
+        precision = str(store.manifest.fingerprint.get("precision") or "unknown")
+        precision_rows = {precision: num_fast}
     if counts.num_recomputed:
         again = str(store.manifest.fingerprint.get(GUARD_PRECISION_KEY, "fp32"))
         precision_rows[again] = precision_rows.get(again, 0) + counts.num_recomputed

@@ -19,8 +19,8 @@ class StoreOrigin:
         digest: the store's.
         num_rows: rows in it.
         teacher: the name that the teacher went by; None where the store does not tell.
-        teacher_digest: of its weights or graph.
-        precision: that it labelled in.
+        teacher_digest: of its weights or graph; None where its answers were imported.
+        precision: that it labelled in; None where its answers were imported.
         corpus_digest: of the text.
     """
 
@@ -100,6 +100,9 @@ class Origin:
         if not self.stores:
             yield "None: this model learned from gold labels alone."
         for store in self.stores:
+            if store.precision is None and store.teacher_digest is None:
+                yield f"- {markdown_code(store.teacher)}, whose answers were imported from files"
+                continue
             yield (
                 f"- {markdown_code(store.teacher)}, digest {markdown_code(store.teacher_digest)}, "
                 f"labelled in {markdown_text(store.precision)}"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from monox_kit.errors import CorpusError, StoreError, StoreIncomplete
-from monox_kit.labelling import label_corpus, windows
+from monox_kit.labelling import label_corpus
 from monox_kit.progress import ProgressTask, Silent
-from monox_kit.store import FolderWriter, LogitStore
+from monox_kit.store import FolderWriter, LogitStore, filling
 from monox_kit.store.format import SCAN_FILE
 from tests.faults.states import (
     COMPLETE,
@@ -33,7 +33,7 @@ SAMPLED = [0, 9, 10, 12, 31, 58]
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have shards of several windows."""
-    monkeypatch.setattr(windows, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(filling, "WINDOW_ROWS", 4)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bert_classifier(folder / "model")
     write_jsonl(folder / "corpus.jsonl", labelled_rows(NUM_ROWS, seed=3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows, "WINDOW_ROWS", 4)
+        patch.setattr(filling, "WINDOW_ROWS", 4)
         label_corpus(label_config(folder), folder / "whole")
     return folder
 
@@ -143,13 +143,13 @@ def test_any_exception_of_the_input_leaves_as_it_is_and_completes_nothing(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int
 ) -> None:
     error, store = ERRORS[row % len(ERRORS)], tmp_path / "store"
-    real = windows._parts
+    real = filling._parts
 
     def failing(documents: Iterator[Any], shard: Any) -> Iterator[list[Any]]:
         return real(FailingAt(documents, row, error), shard)
 
     with monkeypatch.context() as patch:
-        patch.setattr(windows, "_parts", failing)
+        patch.setattr(filling, "_parts", failing)
         with pytest.raises(type(error)) as caught:
             label_corpus(label_config(files), store)
     assert caught.value is error

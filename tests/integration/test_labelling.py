@@ -38,12 +38,11 @@ from monox_kit.labelling import (
     guard_learning,
     label_corpus,
     teacher,
-    windows,
 )
 from monox_kit.labelling.teacher import TeacherModel
 from monox_kit.labelling.totals import Totals
 from monox_kit.models import run_plan
-from monox_kit.store import FolderWriter, LogitStore, merge_stores
+from monox_kit.store import FolderWriter, LogitStore, filling, merge_stores
 from tests.notes import Notes
 from tests.store_samples import tree
 from tests.tiny_models import (
@@ -648,7 +647,7 @@ def test_shards_of_any_size_and_any_run_plan_give_the_same_logits(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label_corpus(config_for(files, "onnx"), tmp_path / "one")
-    monkeypatch.setattr(windows, "WINDOW_ROWS", 7)
+    monkeypatch.setattr(filling, "WINDOW_ROWS", 7)
     config = replace(
         config_for(files, "onnx"), shard_rows=50, sessions=2, threads=1, batch_tokens=None
     )

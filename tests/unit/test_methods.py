@@ -39,6 +39,7 @@ def write_store(
     gold: Sequence[int] = (-1,) * NUM_ROWS,
     *,
     pairs: bool = False,
+    text: str = "text",
     **fingerprint: Any,
 ) -> LogitStore:
     """A store of texts "text 0", "text 1", ... in shards of 8 rows."""
@@ -54,7 +55,7 @@ def write_store(
         for shard in writer.missing:
             part = slice(shard.start, shard.stop)
             documents = [
-                Document(row, str(row), f"text {row}", f"pair {row}" if pairs else None)
+                Document(row, str(row), f"{text} {row}", f"pair {row}" if pairs else None)
                 for row in range(shard.start, shard.stop)
             ]
             labels = np.array(gold[part], np.int32)
@@ -269,17 +270,21 @@ def test_averaged_logits_are_compared_by_mse(tmp_path: Path) -> None:
 
 def test_stores_of_other_rows_are_not_averaged(tmp_path: Path) -> None:
     store = write_store(tmp_path / "a", LOGITS)
-    other = write_store(tmp_path / "b", LOGITS, corpus_digest="9c01")
-    silent = write_store(tmp_path / "c", LOGITS, corpus_digest=None)
+    paired = write_store(tmp_path / "b", LOGITS, pairs=True, corpus_digest="9c01")
     fewer = write_store(tmp_path / "d", LOGITS[:20])
-    with pytest.raises(StoreMismatch, match=r"b: expected corpus_digest 7d79 .* found 9c01"):
-        StoredTeacher([store, other])
-    with pytest.raises(StoreMismatch, match=r"c: expected corpus_digest 7d79 .* found None"):
-        StoredTeacher([store, silent])
-    with pytest.raises(StoreMismatch, match=r"d: expected num_rows 30 .* found 20"):
+    other = write_store(tmp_path / "e", LOGITS, text="Text", corpus_digest="9c01")
+    with pytest.raises(StoreMismatch, match=r"b: expected the text 'text 0' in row 0 as in .*a"):
+        StoredTeacher([store, paired])
+    with pytest.raises(StoreMismatch, match=r"d: expected 30 rows .* found 20"):
         StoredTeacher([store, fewer])
+    with pytest.raises(StoreMismatch, match=r"e: .*'text 0' in row 0 .* found 'Text 0'"):
+        StoredTeacher([store, other])
     with pytest.raises(ConfigError, match=r"`store_weight`: expected one weight .* 2 stores"):
         StoredTeacher([store, store], [1.0])
+    # The digest of a corpus also sees its ids, gold labels and languages.
+    for name, digest in (("f", "9c01"), ("g", None)):
+        same = write_store(tmp_path / name, LOGITS, corpus_digest=digest)
+        assert len(StoredTeacher([store, same])) == 30
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,11 @@ def test_the_rows_of_missing_shards_come_once_and_in_order(
 ) -> None:
     missing = [SHARDS[index] for index in indices]
     found = read(tmp_path / "c.jsonl", missing)
-    rows = [document.row for window in found for document in window.documents]
+    rows = [document.row for window in found for document in window.rows.documents]
     assert rows == [row for shard in missing for row in range(shard.start, shard.stop)]
-    ids = [document.id for window in found for document in window.documents]
+    ids = [document.id for window in found for document in window.rows.documents]
     assert ids == list(map(str, rows))
-    assert [window.shard for window in found if window.ends_shard] == missing
+    assert [window.rows.shard for window in found if window.rows.ends_shard] == missing
 
 
 CHANGES: dict[str, Callable[[list[str]], Any]] = {
