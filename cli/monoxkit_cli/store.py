@@ -248,9 +248,7 @@ COMMAND = Group(
             top classes, or votes. Every row and answer is checked before anything is written; run
             again after an interruption, finished shards are kept.
 
-            Example: monoxkit store import answers.jsonl --out runs/store --labels labels.json
-            --origin "gpt-x, prompt 7" --label-column answer --on-unknown-label skip --report
-            skipped.jsonl
+            Example: monoxkit store import ROWS --out DIR --labels FILE --origin X --votes-column C
             """,
             show=_import_tables,
         ),
