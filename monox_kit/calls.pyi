@@ -9,6 +9,7 @@ from monox_kit.corpora.config import CorpusConfig
 from monox_kit.evaluation.comparison import Comparison
 from monox_kit.evaluation.run import EvalReport
 from monox_kit.exporting.run import ExportSummary
+from monox_kit.importing.config import ImportSummary
 from monox_kit.labelling.config import LabelSummary
 from monox_kit.prediction.config import PredictSummary
 from monox_kit.progress import Progress
@@ -325,3 +326,36 @@ def benchmark(
     language: Sequence[str] | str = ...,
     progress: Progress | None = ...,
 ) -> BenchmarkReport: ...
+def import_store(
+    rows: Files,
+    *,
+    labels: str | Path,
+    origin: str,
+    out: str | Path,
+    label_column: str | None = ...,
+    probabilities_column: str | None = ...,
+    logits_column: str | None = ...,
+    logprobs_column: str | None = ...,
+    votes_column: str | None = ...,
+    gold_column: str | None = ...,
+    smoothing: float | None = ...,
+    missing_mass: float | None = ...,
+    on_unknown_label: Literal["error", "skip"] = ...,
+    on_duplicate_id: Literal["error", "skip", "keep"] = ...,
+    report: str | Path | None = ...,
+    shard_rows: int = ...,
+    dtype: Literal["float32", "float16"] = ...,
+    staging: str | None = ...,
+    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"] = ...,
+    text_column: str = ...,
+    pair_column: str = ...,
+    id_column: str = ...,
+    lang_column: str = ...,
+    pair: Literal["auto", "required", "none"] = ...,
+    delimiter: str | None = ...,
+    encoding: str | None = ...,
+    quoting: Literal["auto", "none", "minimal"] = ...,
+    label_names: Sequence[str] | str = ...,
+    language: Sequence[str] | str = ...,
+    progress: Progress | None = ...,
+) -> ImportSummary: ...
