@@ -1,4 +1,4 @@
-"""What training word embeddings costs: frozen, sparse (tokens that occur) or full, side by side.
+"""What training word embeddings costs: frozen or full, side by side.
 
 Each mode takes the same steps in a process of its own, in alternating rounds; the largest resident
 memory is the process's. With one thread, seconds are those of the processor, which hold on a
@@ -44,10 +44,8 @@ from monox_kit.evaluation import EvaluateConfig, evaluate
 from monox_kit.models.folder import open_folder
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import new_classifier
-from monox_kit.progress import Silent
 from monox_kit.training.batches import Batches
 from monox_kit.training.config import EmbeddingMode, LoopConfig, StudentConfig
-from monox_kit.training.embeddings import install
 from monox_kit.training.loop import resolve_precision
 from monox_kit.training.order import Position
 from monox_kit.training.run import train_student
@@ -67,12 +65,6 @@ def take_steps(mode: EmbeddingMode, arguments: argparse.Namespace) -> dict[str, 
     config = LoopConfig(batch_size=arguments.batch_size, embeddings=mode)
     batches = Batches(rows, tokenizer, config)
     model = new_classifier(folder, LABELS, 1)
-    started, num_occurring = time.perf_counter(), 0
-    if mode == "sparse":
-        ids = batches.occurring_tokens(10**9, Silent())
-        install(model, ids)
-        num_occurring = len(ids)
-    finding_s = time.perf_counter() - started
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
     marks: list[float] = []
     step = student_step(model, config, lambda: marks.append(clock()))
@@ -94,8 +86,6 @@ def take_steps(mode: EmbeddingMode, arguments: argparse.Namespace) -> dict[str, 
         "wall_s": round(sum(walls[WARM_UP_STEPS:]) / len(steps), 4),
         "peak_rss_bytes": peak_bytes(),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "occurring_tokens": num_occurring,
-        "finding_tokens_s": round(finding_s, 2) if num_occurring else 0.0,
         "precision": resolve_precision(config),
     }
 

@@ -7,8 +7,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from monox_kit.data import Int64s, TokenBatch
 from monox_kit.errors import CheckpointError, ConfigError
 from monox_kit.models.batching import pad_batch
@@ -16,7 +14,6 @@ from monox_kit.models.scoring import Truncation
 from monox_kit.models.tokenizer import Encoded, Tokenizer
 from monox_kit.models.tokenizer_files import Padding
 from monox_kit.overlap import made_ahead
-from monox_kit.progress import Progress
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.order import Position, RowOrder, rank_rows
 from monox_kit.training.rows import TrainingRows
@@ -144,26 +141,6 @@ class Batches:
                         following = self._next(window.at)
                     yield Batch(window, places, following)
                 first = 0
-
-    def occurring_tokens(self, num_steps: int, progress: Progress) -> Int64s:
-        """[K] int64, in order, the ids that the first `num_steps` batches feed to the model.
-
-        One epoch is read, or as much of it as the steps need; what else its last window holds may
-        be among them.
-        """
-        found = np.array([self._tokenizer.padding.token_id], np.int64)
-        with (
-            progress.task("finding the tokens that occur", None, "rows") as task,
-            closing(self.after(Position())) as batches,
-        ):
-            for done, batch in enumerate(batches, 1):
-                is_last = batch.following.begins_epoch or done == num_steps
-                if batch.following.batch == 0 or is_last:
-                    found = np.union1d(found, batch.window.encoded.input_ids)
-                    task.advance(len(batch.window.rows))
-                if is_last:
-                    break
-        return found
 
     def _windows(self, position: Position) -> Iterator[Position]:
         at = position

@@ -10,11 +10,12 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from monox_kit.config import Config, Needs, OnlyWith, Rule
 from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.errors import ConfigError
 
 Method = Literal["ce", "pl", "kd", "self-training"]
 # The name of the dev set that `dev` gives.
 DEV = "dev"
-EmbeddingMode = Literal["frozen", "sparse", "full"]
+EmbeddingMode = Literal["frozen", "full"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,10 +39,8 @@ class LoopConfig(Config):
         max_grad_norm: scale gradients down to this L2 norm.
         patience: stop early after this many dev evaluations without a better one; None for never.
         max_length: truncate texts at this many tokens; None for the model's own, at most 256.
-        embeddings: how word embeddings are trained: frozen, sparse (only tokens in the data) or
-            full; sparse and full give the same model. `frozen`: they stay as they were
-            pretrained. `sparse`: the rows of the tokens that occur are trained. `full`: the
-            optimizer goes over the whole table; the same result as `sparse`.
+        embeddings: whether word embeddings are trained: frozen (they stay as they were pretrained)
+            or full. Of an encoder that was trimmed before, `full` costs little.
         freeze_layers: keep this many of the lowest layers, and the embeddings, as they are. From 1
             on, no embedding is trained, whatever `embeddings` says.
         eval_every: steps between dev evaluations; None for the end of every epoch.
@@ -79,6 +78,15 @@ class LoopConfig(Config):
     device: str = "cpu"
     workers: Annotated[int, Ge(0), Le(64)] = 0
     tensorboard: str | None = None
+
+    def __post_init__(self) -> None:
+        if str(self.embeddings) == "sparse":
+            raise ConfigError(
+                "`embeddings` sparse: version 0.1.0 had this mode; it gave the model that full "
+                "gives. Give full, and trim the encoder before it is trained (monoxkit trim), "
+                "which leaves a small table to train; or give frozen."
+            )
+        Config.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,11 +20,9 @@ from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.training.batches import Batch, Batches
 from monox_kit.training.checkpoint import Checkpoints
 from monox_kit.training.config import LoopConfig
-from monox_kit.training.embeddings import install, restore
 from monox_kit.training.evaluate import DevSets, Evaluator, is_better, num_since_best
 from monox_kit.training.log import RecentSteps, TrainingLog
 from monox_kit.training.optimizer import (
-    embedding_mode,
     freeze,
     new_optimizer,
     optimizer_tensors,
@@ -124,11 +122,6 @@ class Trainer:
         self._num_steps = planned_steps(config, len(rows))
         self._batches = Batches(rows, tokenizer, config)
         self._model = model.to(self._processes.device)
-        if embedding_mode(config) == "sparse":
-            occurring = self._processes.together(
-                lambda: self._batches.occurring_tokens(self._num_steps, self._progress)
-            )
-            install(model, occurring)
         self._trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._optimizer = new_optimizer(self._trainable, config, model)
         self._stepper = Stepper(
@@ -178,7 +171,6 @@ class Trainer:
                     self._write_event("error", message=str(error))
                 raise
         assign(self._trainable, self._state.best)
-        restore(self._model)
         self._model.eval()
         self._truncation.tell(self._progress, self._max_length, "training rows")
         return FitResult(

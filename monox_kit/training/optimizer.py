@@ -9,7 +9,6 @@ import torch
 
 from monox_kit.errors import ConfigError
 from monox_kit.training.config import EmbeddingMode, LoopConfig
-from monox_kit.training.embeddings import embedding_parameters
 
 
 def new_optimizer(
@@ -62,7 +61,7 @@ def freeze(model: Any, config: LoopConfig) -> None:
     if hasattr(base, "embeddings"):
         base.embeddings.requires_grad_(False)
     # Tables that all layers look up, such as MPNet's relative positions, are part of frozen ones.
-    for name in embedding_parameters(model):
+    for name in _embedding_parameters(model):
         model.get_parameter(name).requires_grad_(False)
     lists = [m for m in base.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
     if not lists:
@@ -124,7 +123,7 @@ def _parameter_groups(
     see, a little at each step.
     """
     encoder = model.base_model_prefix
-    undecayed = embedding_parameters(model)
+    undecayed = _embedding_parameters(model)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in trainable.items():
         is_head = not name.startswith(f"{encoder}.") or f"{encoder}.pooler." in name
@@ -136,3 +135,12 @@ def _parameter_groups(
         {"params": parameters, "factor": factor, "weight_decay": decay}
         for (factor, decay), parameters in groups.items()
     ]
+
+
+def _embedding_parameters(model: Any) -> set[str]:
+    """The names of the parameters of `model` that are tables looked up by id."""
+    return {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Embedding)
+    }

@@ -144,7 +144,7 @@ def test_an_error_of_any_process_ends_all_of_them_and_is_logged(
 @pytest.mark.parametrize(
     ("launcher", "steps", "options"),
     [
-        pytest.param(TORCHRUN, 9, "--embeddings sparse --workers 1", id="torchrun"),
+        pytest.param(TORCHRUN, 9, "--workers 1", id="torchrun"),
         pytest.param(TORCHRUN, 9, "--batch-tokens 64", id="torchrun-by-tokens", marks=COMPLETE),
         pytest.param(TORCHRUN, 100, "", id="torchrun-long", marks=COMPLETE),
         pytest.param(ACCELERATE, 20, "", id="accelerate", marks=COMPLETE),

@@ -12,7 +12,6 @@ import pytest
 from monox_kit.data import Document, Int64s, LabelSet
 from monox_kit.errors import CheckpointError, ConfigError
 from monox_kit.models.tokenizer import Tokenizer
-from monox_kit.progress import Silent
 from monox_kit.training.batches import Batch, Batches
 from monox_kit.training.config import LoopConfig
 from monox_kit.training.order import Position
@@ -147,21 +146,6 @@ def test_micro_batches_are_the_batch_each_padded_alone(
         assert tokens.attention_mask.sum(axis=1).max() == tokens.input_ids.shape[1]
     empty = replace(batch, places=batch.places[:0])
     assert list(empty.split(count)) == []
-
-
-@pytest.mark.parametrize("config", [CONFIG, BY_TOKENS], ids=["rows", "tokens"])
-@pytest.mark.parametrize("num_steps", [1, 9, 1000])
-def test_the_tokens_that_occur_are_those_of_the_batches(
-    tokenizer: Tokenizer, config: LoopConfig, num_steps: int
-) -> None:
-    batches = Batches(rows_of(90), tokenizer, config)
-    found = batches.occurring_tokens(num_steps, Silent())
-    used = first_batches(batches, min(num_steps, 100))
-    fed = np.unique(np.concatenate([batch.tokens().input_ids.ravel() for batch in used]))
-    assert (np.diff(found) > 0).all()
-    assert set(fed.tolist()) <= set(found.tolist())
-    if num_steps == 1000:
-        assert found.tolist() == np.union1d(fed, [tokenizer.padding.token_id]).tolist()
 
 
 def test_a_budget_that_a_text_would_not_fit_into_is_refused(tokenizer: Tokenizer) -> None:
