@@ -6,6 +6,8 @@ safe to show as the error is made, so that a log or a traceback shows it so too.
 
 from __future__ import annotations
 
+from typing import Any
+
 from monox_kit.foreign import shown_lines
 
 
@@ -145,6 +147,12 @@ class ClusterError(MonoxError):
 
 
 class GateError(MonoxError):
-    """A quality check failed; what was checked is not released."""
+    """A quality check failed; what was checked is not released.
+
+    Attributes:
+        result: what was measured, which the command line shows beside the error; it has `to_json`.
+            None where there is nothing to show.
+    """
 
     exit_code = 7
+    result: Any = None

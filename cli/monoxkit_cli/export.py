@@ -2,20 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from monox_kit.errors import GateError
 from monoxkit_cli.derive import Command
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from monox_kit.exporting import ExportSummary
+    from monox_kit.exporting.candidates import RefusedExport
+    from monox_kit.exporting.gate import GateReport
+    from monox_kit.stage_call import Stage
 
 
-def _table(summary: ExportSummary) -> Table:
+def _run(stage: Stage, given: dict[str, Any]) -> Any:
+    """The stage's result; of an export that was refused, what was measured."""
+    from monoxkit_cli.render import RichProgress
+
+    try:
+        return stage.run(given, RichProgress())
+    except GateError as error:
+        if error.result is None:
+            raise
+        return error.result
+
+
+def _require_released(result: ExportSummary | RefusedExport) -> None:
+    from monox_kit.exporting.candidates import RefusedExport
+
+    if isinstance(result, RefusedExport):
+        raise result.error()
+
+
+def _tables(result: ExportSummary | RefusedExport) -> list[Table]:
+    from monox_kit.exporting.candidates import RefusedExport
+
+    if isinstance(result, RefusedExport):
+        title = "refused: nothing was put in place"
+    else:
+        title = f"{result.path}: {result.chosen}" + (" (already there)" if result.reused else "")
+    candidates = _table(title, result.candidates)
+    return [candidates] if result.gate is None else [candidates, _gate_table(result.gate)]
+
+
+def _gate_table(gate: GateReport) -> Table:
     from rich.table import Table
 
-    title = f"{summary.path}: {summary.chosen}" + (" (already there)" if summary.reused else "")
+    from monox_kit.exporting.gate import GATE_COLUMNS
+
+    table = Table(*GATE_COLUMNS, title=f"gate: {gate.verdict}")
+    for cells in gate.cells():
+        table.add_row(*cells)
+    return table
+
+
+def _table(title: str, candidates: Mapping[str, Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+
     columns = (
         "graph",
         "MB",
@@ -26,7 +71,7 @@ def _table(summary: ExportSummary) -> Table:
         "verdict",
     )
     table = Table(*columns, title=title)
-    for name, candidate in summary.candidates.items():
+    for name, candidate in candidates.items():
         found = candidate["agreement"]
         rate = candidate["tokens_per_s"]
         agreement = ("-", "-", "-")
@@ -57,7 +102,13 @@ COMMAND = Command(
     built, checked and timed on the lengths of the check texts. The fastest that passes is kept; of
     those within a tenth of its speed, the one that agrees best.
 
+    With --gate, thresholds must hold in every language, on --check-rows rows of each. A graph that
+    fails one is refused (exit code 7). Where there are too few rows to tell, the bundle is put in
+    place, and its verdict is "not shown".
+
     Example: monoxkit export runs/teacher --out runs/teacher-onnx --check data/dev.jsonl
     """,
-    show=_table,
+    run=_run,
+    show=_tables,
+    check=_require_released,
 )

@@ -18,10 +18,11 @@ from monox_kit.benchmarking.report import (
     Spread,
     Timing,
 )
-from monox_kit.benchmarking.sample import Sample, buckets_of
+from monox_kit.benchmarking.sample import Sample
 from monox_kit.data import Int64s, LabelSet, Logits
 from monox_kit.evaluation.statistics import wilson
 from monox_kit.models.agreement import agreement
+from monox_kit.models.batching import length_buckets
 from monox_kit.problem import Labels, Problem, problem_of
 
 
@@ -99,7 +100,8 @@ class Findings:
             all=whole,
             languages={tag: self._figures(run, rows) for tag, rows in self.sample.rows().items()},
             lengths={
-                name: self._figures(run, rows) for name, rows in buckets_of(self.lengths).items()
+                name: self._figures(run, rows)
+                for name, rows in length_buckets(self.lengths).items()
             },
         )
 

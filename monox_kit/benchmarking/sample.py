@@ -14,9 +14,6 @@ from monox_kit.evaluation.run import UNKNOWN_LANGUAGE
 from monox_kit.models.batching import along_lengths
 from monox_kit.progress import Progress
 
-# Tokens that a bucket of lengths ends at: powers of two from here on.
-_FIRST_BUCKET = 16
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -64,23 +61,6 @@ def read_sample(config: BenchmarkConfig, progress: Progress) -> Sample:
         documents += [found[place] for place in places]
         languages += [language] * len(places)
     return Sample(tuple(documents), tuple(languages))
-
-
-def bucket_of(num_tokens: int) -> str:
-    """The bucket that a length is in, such as `17-32`."""
-    end = _FIRST_BUCKET
-    while end < num_tokens:
-        end *= 2
-    return f"{1 if end == _FIRST_BUCKET else end // 2 + 1}-{end}"
-
-
-def buckets_of(lengths: Int64s) -> dict[str, Int64s]:
-    """The positions of N lengths by bucket, the shortest first."""
-    names = np.array([bucket_of(int(each)) for each in lengths])
-    by_length = [bucket_of(int(each)) for each in np.sort(lengths)]
-    return {
-        name: np.flatnonzero(names == name).astype(np.int64) for name in dict.fromkeys(by_length)
-    }
 
 
 def batches_of(

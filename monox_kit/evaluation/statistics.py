@@ -1,4 +1,4 @@
-"""The statistics of an evaluation: F1, intervals, tests and how many rows show a difference.
+"""The statistics of evaluations and gates: F1, intervals, tests, how many rows show something.
 
 K are the distinct cells of a confusion matrix, R the resamples of a bootstrap.
 """
@@ -6,6 +6,7 @@ K are the distinct cells of a confusion matrix, R the resamples of a bootstrap.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
@@ -16,6 +17,9 @@ from monox_kit.problem import Bools, f1
 _INTERVAL = (2.5, 97.5)
 _Z_95 = NormalDist().inv_cdf(0.975)
 _Z_POWER = NormalDist().inv_cdf(0.8)
+_TAIL = 0.025
+# More rows than anybody labels: what they would not tell is not told.
+_MOST_ROWS = 10**9
 
 
 def macro_f1(
@@ -64,7 +68,7 @@ def measure_interval(
     return interval(values)
 
 
-def wilson(num_right: int, num_rows: int) -> tuple[float, float]:
+def wilson(num_right: float, num_rows: float) -> tuple[float, float]:
     """The 95 % interval of a share, which holds for all or none of a few rows too.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
@@ -75,6 +79,93 @@ def wilson(num_right: int, num_rows: int) -> tuple[float, float]:
     low = 0.0 if num_right == 0 else center - half
     high = 1.0 if num_right == num_rows else center + half
     return low, high
+
+
+def unseen_share(num_rows: float) -> float:
+    """The largest share of a kind of rows that N rows may lack altogether, at 95 %, two-sided.
+
+    Source: Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case
+    of the binomial" (1934), of 0 rows among N.
+    """
+    return float(1 - _TAIL ** (1 / num_rows))
+
+
+def share_interval(num_right: float, num_rows: float) -> tuple[float, float]:
+    """The 95 % interval of a share: Wilson's, exact where all rows are right or none is."""
+    if num_right == num_rows:
+        return 1 - unseen_share(num_rows), 1.0
+    if num_right == 0:
+        return 0.0, unseen_share(num_rows)
+    return wilson(num_right, num_rows)
+
+
+def paired_interval(only_first: float, only_second: float, num_rows: float) -> tuple[float, float]:
+    """The 95 % interval of a first system's accuracy less a second's, on the same N rows.
+
+    Where no row tells the two apart, it is exact: either may be better on as many as N rows lack.
+
+    Args:
+        only_first: rows that the first alone has right.
+        only_second: rows that the second alone has right.
+        num_rows: N.
+
+    Source: Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data" (2012), equation 11.
+    """
+    if only_first == only_second == 0:
+        return -unseen_share(num_rows), unseen_share(num_rows)
+    first, second = (count + 1 for count in (only_first, only_second))
+    total = num_rows + 2
+    center = (first - second) / total
+    half = _Z_95 * math.sqrt(((first + second) / total - center**2) / total)
+    return max(-1.0, center - half), min(1.0, center + half)
+
+
+def mean_interval(
+    mean: float, deviation: float, largest: float, num_rows: float
+) -> tuple[float, float]:
+    """The 95 % interval of the mean of N values that are at least 0 and seldom large.
+
+    The normal interval, whose upper end is raised: the share of rows that N rows may lack is taken
+    to have the largest value seen. Without it the upper end is too low for such values: with 200
+    and 1,000 rows the true mean lay above it in 12 and 6 % of samples of a lognormal distribution
+    of sigma 1.5, in 21 and 8 % where 2 % of the rows carry most of the mean, for this interval and
+    the bootstrap's alike; raised, in 2 and 1 %, and in 9 and 1 %.
+
+    Args:
+        mean: of the values.
+        deviation: their standard deviation.
+        largest: the largest of them.
+        num_rows: N.
+    """
+    half = _Z_95 * deviation / math.sqrt(num_rows)
+    return max(0.0, mean - half), mean + half + unseen_share(num_rows) * largest
+
+
+def rows_to_decide(
+    interval_of: Callable[[int], tuple[float, float]], limit: float, num_rows: int
+) -> int | None:
+    """The fewest rows whose interval leaves a limit out; None where a thousand million do not.
+
+    Args:
+        interval_of: the interval that so many rows like those seen would have.
+        limit: a value that the interval of `num_rows` rows holds.
+        num_rows: rows that were seen, at least 1.
+    """
+
+    def decides(count: int) -> bool:
+        low, high = interval_of(count)
+        return not low < limit < high
+
+    few, many = num_rows, 2 * num_rows
+    while not decides(many):
+        few, many = many, 2 * many
+        if few > _MOST_ROWS:
+            return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if decides(middle) else (middle, many)
+    return many
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

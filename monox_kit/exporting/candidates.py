@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from monox_kit.data import Classifier, Int64s, Logits
+from monox_kit.errors import GateError
 from monox_kit.exporting.config import DEFAULT_FORM
+from monox_kit.exporting.gate import GateReport
+from monox_kit.exporting.judge import Judge
 from monox_kit.models.agreement import Agreement
 from monox_kit.models.folder import BF16, FP32, ModelFolder, RunPrecision
 from monox_kit.models.padding import EqualLengths
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import TorchClassifier
+
+_FIRST_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +31,9 @@ class Candidate:
         precision: `fp32`, `bf16` or one of `PRECISIONS`.
         graph: its form, one of `FORMS`.
         provider: the execution provider that it was run on.
-        agreement: with PyTorch on the check texts; None where it was not compared.
+        agreement: with PyTorch on the check texts, of a gate's on the first ones alone until the
+            gate is asked; None where it was not compared.
+        gate: what the gate found; None where it was not asked.
         model_bytes: size of graph and weights.
         tokens_per_s: real tokens per second on the timing texts; None where it was not timed.
         rejected: why it was not kept, as a sentence; None for the one that was.
@@ -34,6 +45,7 @@ class Candidate:
     graph: str
     provider: str
     agreement: Agreement | None = None
+    gate: GateReport | None = None
     model_bytes: int = 0
     tokens_per_s: float | None = None
     rejected: str | None = None
@@ -51,6 +63,11 @@ class Candidate:
         provider = f"@{self.provider}" if self.provider != "cpu" else ""
         return f"{self.precision}{form}{provider}"
 
+    def to_json(self) -> dict[str, Any]:
+        """The candidate as plain JSON values; of the gate its verdict."""
+        verdict = None if self.gate is None else self.gate.verdict
+        return {**asdict(replace(self, gate=None)), "gate": verdict}
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -65,6 +82,7 @@ class Subject:
         calibration: other texts, for quantizers.
         expected: PyTorch's logits of the check texts.
         equal_lengths: whether padding would change its logits; see `models.padding`.
+        judge: the gate; None where none is asked for.
     """
 
     folder: ModelFolder
@@ -75,7 +93,43 @@ class Subject:
     calibration: Texts
     expected: Logits
     equal_lengths: bool
+    judge: Judge | None = None
+
+    @property
+    def first_rows(self) -> Int64s:
+        """[n] int64, the check texts that every graph is compared on: all, of a gate's the first.
+
+        A gate's are many, and asked of the graph alone that would be kept. They stand in turn, one
+        of each language.
+        """
+        count = len(self.check) if self.judge is None else min(len(self.check), _FIRST_ROWS)
+        return np.arange(count)
 
     def runner(self, classifier: Classifier) -> Classifier:
         """A graph of the model, run as the model must be."""
         return EqualLengths(classifier) if self.equal_lengths else classifier
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedExport:
+    """What an export measured that put nothing in place.
+
+    Attributes:
+        reason: why it did not.
+        candidates: everything that was built or could not be, by name.
+        gate: what the gate found of the last one that it was asked of; None without a gate.
+    """
+
+    reason: str
+    candidates: Mapping[str, Mapping[str, Any]]
+    gate: GateReport | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        return asdict(self)
+
+    def error(self) -> GateError:
+        """The reason as an error that holds this result."""
+        error = GateError(self.reason)
+        error.result = self
+        return error

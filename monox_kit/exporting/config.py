@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from monox_kit.config import Config, OnlyWith, Opposite, Rule, Separated
+from monox_kit.config import Config, Needs, OnlyWith, Opposite, Rule, Separated
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ConfigError
 from monox_kit.models.folder import BF16, FP32
@@ -60,6 +61,69 @@ INTEGER_PRECISIONS = tuple(name for name in PRECISIONS if name not in ("fp16", "
 REDUCED = (BF16, *PRECISIONS)
 
 
+# Rows that a graph is checked on; with a gate, of each language. 200 tell 99 % to 1.4 points, 1,000
+# to 0.6: a gate asks for more.
+_CHECK_ROWS = 200
+_GATE_ROWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """What a graph must keep of PyTorch's answers to be released; None where nothing is asked.
+
+    Attributes:
+        agreement: least share of all check rows that must get PyTorch's label.
+        worst: the same share in every language.
+        kl: largest mean KL divergence from PyTorch's distributions in every language, in nats.
+        drop: largest loss of accuracy in every language, in points.
+    """
+
+    agreement: float | None = None
+    worst: float | None = None
+    kl: float | None = None
+    drop: float | None = None
+
+    @classmethod
+    def of(cls, given: Sequence[str]) -> Gate:
+        """The gate of thresholds such as `worst=0.98`.
+
+        Raises:
+            ConfigError: one is of no such name, given twice, or not in its range.
+        """
+        found: dict[str, float] = {}
+        for each in given:
+            name, _, text = (part.strip() for part in each.partition("="))
+            most = _LARGEST.get(name)
+            if most is None or name in found:
+                known = ", ".join(one.name for one in fields(cls))
+                what = "is given twice" if name in found else "is no threshold"
+                raise ConfigError(
+                    f"`gate` {each!r}: {name!r} {what}. Thresholds are {known}, each once, such as "
+                    "worst=0.98,kl=0.01."
+                )
+            try:
+                found[name] = float(text)
+            except ValueError:
+                found[name] = -1.0
+            if not 0 < found[name] < most:
+                # At its end no number of rows shows that a threshold is kept.
+                raise ConfigError(
+                    f"`gate` {each!r}: {name} must be a number above 0 and below {most:g}, and is "
+                    f"{text!r}. Correct it."
+                )
+        if not found:
+            raise ConfigError("`gate`: it asks for nothing. Give such as worst=0.98,kl=0.01.")
+        return cls(**found)
+
+    def asked(self) -> dict[str, float]:
+        """The thresholds that are given, by name."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+_LARGEST = {"agreement": 1.0, "worst": 1.0, "kl": float("inf"), "drop": 100.0}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportConfig(Config):
     """How a model is exported.
@@ -79,9 +143,14 @@ class ExportConfig(Config):
             [default: the model's own].
         check: files of real text to check, calibrate and time graphs on [default: built-in
             sentences in many languages].
-        check_rows: most rows of `check` that graphs are checked on.
+        check_rows: most rows of `check` that graphs are checked on; with `gate`, of each language
+            [default: 200; with `gate` 1,000].
         calibration_rows: most other rows of `check` that quantizers learn from.
-        min_agreement: least share of the checked texts that must get PyTorch's label.
+        min_agreement: least share of the checked texts that must get PyTorch's label, without
+            `gate`.
+        gate: what must hold in every language, as agreement=0.99,worst=0.98,kl=0.01,drop=0.5. These
+            are the least share of all rows that get PyTorch's label, the least in each language,
+            and there the largest mean KL and the largest loss of accuracy in points.
         provider: execution provider to check and time on: cpu, cuda, tensorrt or openvino; auto
             tries all there are.
         exporter: what writes the graph; dynamo is the only one: optimum-onnx does not run beside
@@ -89,7 +158,10 @@ class ExportConfig(Config):
         keep_fp32: keep the fp32 graph beside a reduced one, for the guard of label.
     """
 
-    RULES: ClassVar[tuple[Rule, ...]] = (OnlyWith(("candidates",), "precision", (AUTO,)),)
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        OnlyWith(("candidates",), "precision", (AUTO,)),
+        Needs(("gate",), "check", "test.*.jsonl"),
+    )
 
     model: str
     precision: str = FP32
@@ -97,9 +169,10 @@ class ExportConfig(Config):
     candidates: Annotated[tuple[str, ...] | None, Separated()] = None
     max_length: Annotated[int, Ge(4)] | None = None
     check: CorpusConfig | None = None
-    check_rows: Annotated[int, Ge(1)] = 200
+    check_rows: Annotated[int, Ge(1)] | None = None
     calibration_rows: Annotated[int, Ge(1)] = 256
     min_agreement: Annotated[float, Ge(0), Le(1)] = 0.95
+    gate: Annotated[tuple[str, ...] | None, Separated()] = None
     provider: str = "cpu"
     exporter: Literal["dynamo"] = "dynamo"
     keep_fp32: Annotated[bool, Opposite("drop_fp32")] = True
@@ -116,6 +189,21 @@ class ExportConfig(Config):
                 f"`provider` auto: providers are measured with `precision` auto alone (found "
                 f"{self.precision}). Name one provider."
             )
+        if self.thresholds is not None and self.is_given("min_agreement"):
+            raise ConfigError(
+                f"`min_agreement` {self.min_agreement}: with `gate`, that alone decides. Give "
+                f"agreement={self.min_agreement} in `gate`."
+            )
+
+    @property
+    def thresholds(self) -> Gate | None:
+        """The gate; None where none is asked for."""
+        return None if self.gate is None else Gate.of(self.gate)
+
+    @property
+    def most_check_rows(self) -> int:
+        """`check_rows`, or their default."""
+        return self.check_rows or (_CHECK_ROWS if self.gate is None else _GATE_ROWS)
 
 
 def _require_known(setting: str, value: str, allowed: tuple[str, ...]) -> None:

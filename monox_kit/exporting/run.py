@@ -5,20 +5,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from monox_kit import __version__
-from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.durable import new_folder, write_json
-from monox_kit.errors import ConfigError, NotFinite
+from monox_kit.errors import NotFinite
 from monox_kit.exporting.candidates import Candidate, Subject
+from monox_kit.exporting.check_rows import CheckRows, gold_labels, read_check_rows
 from monox_kit.exporting.config import AUTO, FORMS, ExportConfig
+from monox_kit.exporting.gate import NOT_SHOWN, GateReport
 from monox_kit.exporting.graph import GRAPHS_VERSION, save_graph
-from monox_kit.exporting.sample_texts import check_documents
+from monox_kit.exporting.judge import Judge
 from monox_kit.exporting.search import Search
 from monox_kit.foreign import (
     markdown_code,
@@ -51,10 +53,11 @@ from monox_kit.models.onnx_backend import (
 )
 from monox_kit.models.padding import EqualLengths
 from monox_kit.models.record import published_provenance
-from monox_kit.models.scoring import Texts, score_texts, tokenize
+from monox_kit.models.scoring import score_texts, tokenize
 from monox_kit.models.self_test import write_golden
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
+from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.stage import is_finished
 
@@ -75,6 +78,7 @@ class ExportSummary:
         candidates: everything that was built or could not be, by name; see `Candidate`.
         truncation: of the check texts, how many were truncated, and by how many tokens; empty for
             bundles of 0.1.0.
+        gate: what the gate found of the graph in it; None where none was asked for.
         reused: whether the folder held the bundle of the same run.
     """
 
@@ -85,6 +89,7 @@ class ExportSummary:
     provider: str
     candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     truncation: Mapping[str, int] = field(default_factory=dict)
+    gate: GateReport | None = None
     reused: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -98,7 +103,8 @@ def export_model(
     """Write the ONNX bundle of a fine-tuned model to `out`, once it agrees with PyTorch.
 
     Raises:
-        GateError: a reduced precision gives other labels too often.
+        GateError: a reduced precision gives other labels too often, or the gate is failed; its
+            `result` is a `RefusedExport`.
         ModelError: the model cannot be written as a graph that gives PyTorch's logits.
         NotFinite: PyTorch's own logits are not.
         ProviderError: the provider is not installed, or does not compute in bf16 as asked.
@@ -113,28 +119,36 @@ def export_model(
     source = open_folder(config.model, progress).named(names)
     source.require_backend("torch")
     tokenizer = open_tokenizer(source, config.max_length)
-    documents, calibration = _documents(config, tokenizer.max_length, progress)
-    run = _fingerprint(config, source, tokenizer, [*documents, *calibration])
+    rows = read_check_rows(config, tokenizer.max_length, progress)
+    run = _fingerprint(config, source, tokenizer, [*rows.check, *rows.calibration])
     with owned_folder(out):
         if (finished := _finished(out, run)) is not None:
             return finished
         with progress.task(f"exporting {source.name}", None, "graphs") as task:
             task.detail("scoring the check texts with PyTorch")
-            texts = tokenize(tokenizer, documents), tokenize(tokenizer, calibration)
-            subject = _subject(source, tokenizer, *texts)
+            subject = _subject(config, source, tokenizer, rows, progress)
             subject.check.truncation.tell(progress, tokenizer.max_length, "check texts")
             return _export(config, subject, out, run, task=task, progress=progress)
 
 
 def _subject(
-    source: ModelFolder, tokenizer: Tokenizer, check: Texts, calibration: Texts
+    config: ExportConfig,
+    source: ModelFolder,
+    tokenizer: Tokenizer,
+    rows: CheckRows,
+    progress: Progress,
 ) -> Subject:
     """The model in PyTorch, opened and scored on the check texts.
 
     Raises:
         NotFinite: its own logits are not, so there is nothing to compare a graph with.
     """
+    check = tokenize(tokenizer, rows.check)
     reference = load_classifier(source)
+    gate, problem = config.thresholds, problem_of(reference.labels)
+    gold = None
+    if gate is not None:  # labels that do not fit are said before anything is computed
+        gold = gold_labels(rows.check, problem, progress, is_needed=gate.drop is not None)
     try:
         equal_lengths = needs_equal_lengths(source, reference, tokenizer, is_fp32=True)
         runner = EqualLengths(reference) if equal_lengths else reference
@@ -144,15 +158,21 @@ def _subject(
             f"{source.name}: PyTorch's own logits are not finite, before anything is exported: "
             f"{error}"
         ) from error
+    judge = None
+    if gate is not None:
+        tags = np.array([document.lang for document in rows.check])
+        judge = Judge(gate, problem, expected, tags, check.document_lengths, gold)
+        judge.tell(progress)
     return Subject(
         folder=source,
         tokenizer=tokenizer,
         reference=reference,
         check=check,
         timed_rows=along_lengths(check.document_lengths, _TIMING_ROWS),
-        calibration=calibration,
+        calibration=tokenize(tokenizer, rows.calibration),
         expected=expected,
         equal_lengths=equal_lengths,
+        judge=judge,
     )
 
 
@@ -181,10 +201,16 @@ def _export(
             chosen=best.name,
             opset=FORMS[best.graph].opset,
             provider=best.provider,
-            candidates={name: asdict(value) for name, value in search.found.items()},
+            candidates=search.listed(),
             truncation=subject.check.truncation.to_json(),
+            gate=best.gate,
         )
         _write_bundle(building, subject, summary, best, run)
+    if best.gate is not None and best.gate.verdict == NOT_SHOWN:
+        progress.note(
+            f"the bundle is in place, but {best.name} is not shown to pass the gate: "
+            f"{best.gate.told(NOT_SHOWN)}"
+        )
     return summary
 
 
@@ -239,6 +265,7 @@ def _write_bundle(
             "hardware": read_hardware().to_json(),
             "candidates": publishable(summary.candidates),  # reasons quote files
             "truncation": summary.truncation,
+            **({} if summary.gate is None else {"gate": summary.gate.to_json()}),
             EQUAL_LENGTHS: subject.equal_lengths,
         },
     )
@@ -257,7 +284,8 @@ def _write_bundle(
             "monoxkit does.\n"
         )
     _write_golden(folder, subject, record, best.provider)
-    write_record(folder, record, card + _card_table(summary))
+    gate = "" if summary.gate is None else summary.gate.markdown()
+    write_record(folder, record, card + _card_table(summary) + gate)
 
 
 def _write_golden(folder: Path, subject: Subject, record: BundleRecord, provider: str) -> None:
@@ -290,40 +318,6 @@ def _card_table(summary: ExportSummary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _documents(
-    config: ExportConfig, max_length: int, progress: Progress
-) -> tuple[list[Document], list[Document]]:
-    """The texts to check on and other texts to calibrate on."""
-    wanted = config.check_rows + config.calibration_rows
-    if config.check is None:
-        progress.note(
-            "no `check` text is given: quantizers learn from, and graphs are checked and timed on, "
-            "built-in sentences in many languages"
-        )
-        found = check_documents(max_length)
-        # Every fourth: both parts have all languages and lengths.
-        return [d for d in found if d.row % 4 != 3], [d for d in found if d.row % 4 == 3]
-    # In turn from every file: one file per language is checked in every language.
-    files = Corpus(config.check).files
-    readers = [Corpus(replace(config.check, paths=(path,)), progress).documents() for path in files]
-    rows = (row for group in zip_longest(*readers) for row in group if row is not None)
-    found = list(islice(rows, wanted))
-    if len(found) < 2:
-        raise ConfigError(
-            f"`check`: {' '.join(config.check.paths)}: at least 2 rows are needed, one for "
-            f"quantizers to learn from and one to check on, and there is {len(found)}. Give more "
-            "text."
-        )
-    count = config.calibration_rows
-    if len(found) < wanted:
-        count = min(count, max(1, len(found) // 4))
-        progress.note(
-            f"`check` has {len(found)} rows: quantizers learn from {count}, graphs are checked on "
-            f"{min(len(found) - count, config.check_rows)} others"
-        )
-    return found[:-count][: config.check_rows], found[-count:]
-
-
 def _fingerprint(
     config: ExportConfig, source: ModelFolder, tokenizer: Tokenizer, documents: Sequence[Document]
 ) -> dict[str, Any]:
@@ -339,9 +333,10 @@ def _fingerprint(
         "precision": config.precision,
         "max_length": tokenizer.max_length,
         "check_digest": digest.hexdigest(),
-        "check_rows": config.check_rows,
+        "check_rows": config.most_check_rows,
         "calibration_rows": config.calibration_rows,
         "min_agreement": config.min_agreement,
+        "gate": None if config.thresholds is None else config.thresholds.asked(),
         "graph": config.graph,
         "candidates": None if config.candidates is None else list(config.candidates),
         "keep_fp32": config.keep_fp32,
@@ -365,5 +360,6 @@ def _finished(out: Path, run: Mapping[str, Any]) -> ExportSummary | None:
         provider=record.checks.get("provider", "cpu"),
         candidates=record.checks.get("candidates", {}),
         truncation=record.checks.get("truncation", {}),
+        gate=GateReport.from_json(record.checks["gate"], path) if "gate" in record.checks else None,
         reused=True,
     )

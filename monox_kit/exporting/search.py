@@ -2,7 +2,8 @@
 
 With `auto`, the order saves time: every form in fp32 first, each checked before anything is made
 from it; then the reduced precisions on the form that runs fastest, or on the next where they cannot
-be built; then the best of those on the other forms.
+be built; then the best of those on the other forms. A gate has many rows: it is asked of the
+fastest, and of the next where that one does not pass.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from monox_kit.data import Classifier
+import numpy as np
+
+from monox_kit.data import Classifier, Int64s
 from monox_kit.errors import GateError, ModelError, NotFinite, ProviderError, StorageError
 from monox_kit.exporting.build import Builder, graph_bytes
-from monox_kit.exporting.candidates import Candidate, Subject
+from monox_kit.exporting.candidates import Candidate, RefusedExport, Subject
 from monox_kit.exporting.choice import best_of, is_hopeless, leader_of, lost_to, speed
 from monox_kit.exporting.config import AUTO, DEFAULT_FORM, FORMS, ExportConfig
+from monox_kit.exporting.gate import FAILED, NOT_SHOWN, PASSED
 from monox_kit.exporting.graph import cause_of
 from monox_kit.exporting.quantize import CANDIDATE_PRECISIONS
 from monox_kit.models.agreement import FP32_TOLERANCE, agreement
@@ -33,6 +37,14 @@ from monox_kit.progress import Progress, ProgressTask
 _ROUNDS = 3
 # No fault of a candidate.
 _OURS = (OSError, StorageError, MemoryError)
+
+
+def _why_not(one: Candidate, best: Candidate) -> str:
+    """Why one that was not rejected makes room for the best."""
+    is_passed = best.gate is not None and best.gate.verdict == PASSED
+    if is_passed and one.gate is not None and one.gate.verdict == NOT_SHOWN:
+        return f"It is not shown to pass the gate: {one.gate.told(NOT_SHOWN)}."
+    return lost_to(one, best)
 
 
 class Search:
@@ -81,13 +93,12 @@ class Search:
             if source.rejected is None and config.precision != FP32:
                 asked = self._try(config.precision, form, config.provider)
             if asked.rejected is None:
+                asked = self._gated(asked)
+            if asked.rejected is None:
                 self._reject_others(asked, f"precision {config.precision} was asked for")
                 return asked
-            if asked is not source and asked.cause is None:
-                raise GateError(
-                    f"{self._subject.folder.name}: {asked.rejected} Use `precision` fp32, or a "
-                    "smaller `min_agreement`."
-                )
+            if asked.cause is None and (asked is not source or asked.gate is not None):
+                raise self._refused(asked)
             if form != forms[-1]:
                 self._progress.note(f"{asked.name}: {asked.rejected} Trying the next graph form.")
         raise self._refusal()
@@ -107,11 +118,34 @@ class Search:
         survivors = [one for one in self.found.values() if one.rejected is None]
         if not survivors:
             raise self._refusal()
-        best = best_of([one for one in self._timed_in_turn(survivors) if one.rejected is None])
+        timed = self._timed_in_turn(survivors)
+        best = self._best({one.name: one for one in timed if one.rejected is None})
         for one in list(self.found.values()):
             if one.rejected is None and one.name != best.name:
-                self._note_or_drop(replace(one, rejected=lost_to(one, best)))
+                self._note_or_drop(replace(one, rejected=_why_not(one, best)))
         return best
+
+    def _best(self, left: dict[str, Candidate]) -> Candidate:
+        """Of those that were timed, the fastest that passes the gate; without one, the fastest.
+
+        Where none is shown to pass, it is the fastest that is not shown to fail.
+
+        Raises:
+            GateError: all of them fail.
+        """
+        judge = self._subject.judge
+        can_pass = judge is not None and not judge.out_of_reach()
+        unsure = []
+        while left:
+            best = self._gated(left.pop(best_of([*left.values()]).name))
+            if best.rejected is not None:
+                continue
+            if best.gate is None or best.gate.verdict == PASSED or not can_pass:
+                return best
+            unsure.append(best)
+        if not unsure:
+            raise self._refused(best)
+        return unsure[0]
 
     def _forms(self) -> list[str]:
         """The forms to try, in order."""
@@ -163,28 +197,55 @@ class Search:
             folder, labels, provider=candidate.provider, precision=candidate.run_precision
         )
         graph = self._subject.runner(session)
+        candidate = self._compared(candidate, graph, self._subject.first_rows)
+        wanted = (AUTO, candidate.precision) if self._subject.judge is not None else (AUTO,)
+        if candidate.rejected is None and self._config.precision in wanted:
+            self._graphs[candidate.name] = graph  # to be timed, or asked by the gate
+        return self._note_or_drop(candidate)
+
+    def _compared(self, candidate: Candidate, graph: Classifier, rows: Int64s) -> Candidate:
+        """The candidate with its agreement on some check texts, and what speaks against it."""
+        subject = self._subject
         try:
-            logits = score_texts(graph, self._subject.check).logits
+            logits = score_texts(graph, subject.check, rows=rows).logits
         except NotFinite:
-            reason = "Its logits are not finite; PyTorch's are."
-            return self._note_or_drop(replace(candidate, rejected=reason))
-        found = agreement(self._subject.expected, logits, problem_of(labels))
-        candidate, reason_or_none = replace(candidate, agreement=found), None
-        least = self._config.min_agreement
-        if candidate.precision == FP32 and not found.within_fp32:
-            reason_or_none = (
-                f"Its logits differ from PyTorch's by up to {found.max_delta:.1e} on "
+            return replace(candidate, rejected="Its logits are not finite; PyTorch's are.")
+        is_first, least = candidate.agreement is None, self._config.min_agreement
+        found = agreement(subject.expected[rows], logits, problem_of(subject.reference.labels))
+        candidate = replace(candidate, agreement=found)
+        if is_first and candidate.precision == FP32 and not found.within_fp32:
+            return replace(
+                candidate,
+                rejected=f"Its logits differ from PyTorch's by up to {found.max_delta:.1e} on "
                 f"{found.num_texts} texts; rounding explains "
-                f"{FP32_TOLERANCE * max(1.0, found.max_logit):.1e}."
+                f"{FP32_TOLERANCE * max(1.0, found.max_logit):.1e}.",
             )
+        if subject.judge is not None:
+            report = subject.judge.report(logits, rows)
+            if report.verdict == FAILED:
+                reason = f"It fails the gate: {report.told(FAILED)}."
+                return replace(candidate, gate=report, rejected=reason)
+            # The first rows can fail a graph, and pass none.
+            return replace(candidate, gate=report if len(rows) == len(subject.check) else None)
         if candidate.precision != FP32 and found.argmax < least:
-            reason_or_none = (
-                f"It gives PyTorch's label on {found.argmax:.1%} of {found.num_texts} texts; "
-                f"{least:.1%} is asked for."
+            return replace(
+                candidate,
+                rejected=f"It gives PyTorch's label on {found.argmax:.1%} of {found.num_texts} "
+                f"texts; {least:.1%} is asked for.",
             )
-        if reason_or_none is None and self._config.precision == AUTO:
-            self._graphs[candidate.name] = graph  # to be timed
-        return self._note_or_drop(replace(candidate, rejected=reason_or_none))
+        return candidate
+
+    def _gated(self, candidate: Candidate) -> Candidate:
+        """The candidate as the gate finds it on all check texts; itself without a gate."""
+        rows = np.arange(len(self._subject.check))
+        if self._subject.judge is None or len(rows) == len(self._subject.first_rows):
+            return candidate
+        self._task.detail(f"checking {candidate.name} in every language")
+        try:
+            graph = self._graphs[candidate.name]
+            return self._note_or_drop(self._compared(candidate, graph, rows))
+        except Exception as error:  # as in `_try`: other texts are of other lengths
+            return self._failed(candidate, error, "onnxruntime cannot run it in this form.")
 
     def _timed_in_turn(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Those that agree, timed in turn, fastest first; the hopeless are rejected, and listed."""
@@ -216,6 +277,20 @@ class Search:
         for one in list(self.found.values()):
             if one.rejected is None and one is not kept:
                 self._note_or_drop(replace(one, rejected=reason))
+
+    def listed(self) -> dict[str, dict[str, Any]]:
+        """Every candidate as JSON values, by name."""
+        return {name: one.to_json() for name, one in self.found.items()}
+
+    def _refused(self, last: Candidate) -> GateError:
+        """Why nothing is released, with what was measured."""
+        name, reason = self._subject.folder.name, last.rejected
+        if self._config.precision == AUTO:
+            reason = f"no graph passes the gate. {last.name}: {reason}"
+        step = "Use `precision` fp32, or a smaller `min_agreement`."
+        if self._subject.judge is not None:
+            step = "Give a `gate` that asks for less, or a `precision` that keeps more."
+        return RefusedExport(f"{name}: {reason} {step}", self.listed(), last.gate).error()
 
     def _refusal(self) -> ModelError:
         """Why nothing can be released, form by form."""

@@ -8,6 +8,9 @@ from monox_kit.data import Int64s, TokenBatch
 from monox_kit.models.tokenizer import Encoded
 from monox_kit.models.tokenizer_files import Padding
 
+# Tokens of the longest text in the first bucket.
+_FIRST_BUCKET = 16
+
 
 def plan_batches(lengths: Int64s, batch_tokens: int) -> list[Int64s]:
     """Batches of texts of similar length under a token budget.
@@ -38,6 +41,20 @@ def along_lengths(lengths: Int64s, count: int) -> Int64s:
     """Positions of at most `count` of N lengths, at equal distances from shortest to longest."""
     by_length = np.argsort(lengths, kind="stable").astype(np.int64)
     return by_length[np.linspace(0, len(lengths) - 1, min(count, len(lengths))).astype(np.int64)]
+
+
+def length_buckets(lengths: Int64s) -> dict[str, Int64s]:
+    """Positions of N lengths by bucket, shortest first: `1-16`, `17-32`, `33-64`, always doubling.
+
+    Buckets without a length are left out.
+    """
+    found, low, high = {}, 1, _FIRST_BUCKET
+    while low <= lengths.max(initial=0):
+        rows = np.flatnonzero((lengths >= low) & (lengths <= high)).astype(np.int64)
+        if len(rows):
+            found[f"{low}-{high}"] = rows
+        low, high = high + 1, 2 * high
+    return found
 
 
 def pad_batch(encoded: Encoded, rows: Int64s, padding: Padding) -> TokenBatch:

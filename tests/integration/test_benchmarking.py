@@ -17,7 +17,7 @@ import monox_kit as mk
 from monox_kit.benchmarking import contenders, process
 from monox_kit.benchmarking.config import BenchmarkConfig
 from monox_kit.benchmarking.report import BenchmarkReport, percentile
-from monox_kit.benchmarking.sample import batches_of, bucket_of, buckets_of
+from monox_kit.benchmarking.sample import batches_of
 from monox_kit.benchmarking.worker import FolderModel
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError, ModelError, ProviderError
@@ -282,16 +282,6 @@ def test_batches_are_of_one_language_and_begin_with_every_language() -> None:
     spans = [(lengths[batch].min(), lengths[batch].max()) for batch in batches[::2]]
     ordered = sorted(spans)
     assert all(before[1] <= after[0] for before, after in pairwise(ordered))
-
-
-def test_buckets_hold_every_text_once() -> None:
-    assert [bucket_of(length) for length in (1, 16, 17, 32, 33, 1000)] == [
-        "1-16", "1-16", "17-32", "17-32", "33-64", "513-1024",
-    ]  # fmt: skip
-    lengths = np.array([40, 3, 16, 17, 300])
-    found = {name: rows.tolist() for name, rows in buckets_of(lengths).items()}
-    assert found == {"1-16": [1, 2], "17-32": [3], "33-64": [0], "257-512": [4]}
-    assert list(found) == ["1-16", "17-32", "33-64", "257-512"]
 
 
 def test_a_percentile_needs_a_value_above_it() -> None:

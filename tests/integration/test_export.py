@@ -20,6 +20,7 @@ from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, GateError, ModelError, NotFinite, ProviderError
 from monox_kit.exporting import ExportConfig, build, export_model, run
+from monox_kit.exporting.check_rows import read_check_rows
 from monox_kit.exporting.config import FORMS, PRECISIONS
 from monox_kit.exporting.quantize import CANDIDATE_PRECISIONS, calibration_feeds
 from monox_kit.exporting.smooth import smoothed
@@ -302,7 +303,7 @@ def test_a_graph_that_does_not_run_leaves_no_line_of_onnxruntimes(
 def test_check_texts_come_from_every_file_in_turn(model: Path, tmp_path: Path) -> None:
     for name, text in (("de", "paquet"), ("ja", "spiel")):
         write_jsonl(tmp_path / f"test.{name}.jsonl", [{"text": text}] * 30)
-    seen, calibration = run._documents(
+    seen, calibration = read_check_rows(
         ExportConfig(
             model=str(model),
             check=CorpusConfig(paths=(str(tmp_path / "test.*.jsonl"),)),
