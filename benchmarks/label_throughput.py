@@ -26,7 +26,8 @@ from labelling_race.result import LabelBenchmark, RowResult, write_label_benchma
 from labelling_race.run import benchmark_labelling
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import MonoxError
-from monox_kit.tasks.debian.prepare import UNLABELLED, DebianConfig, prepare_debian
+from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian
+from monox_kit.tasks.folder import UNLABELLED
 from monoxkit_cli.render import RichProgress, emit
 
 # Texts that are in no round, to warm up and to calibrate, and some to spare.

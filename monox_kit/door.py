@@ -25,7 +25,9 @@ from monox_kit.store.config import (
     StoreExportConfig,
     VerifyConfig,
 )
+from monox_kit.tasks.cls.prepare import ClsConfig
 from monox_kit.tasks.debian.prepare import DebianConfig
+from monox_kit.tasks.xnli.prepare import XnliConfig
 from monox_kit.training.config import StudentConfig, TeacherConfig
 from monox_kit.trimming.config import TrimConfig
 
@@ -46,6 +48,22 @@ STAGES: Mapping[str, Stage] = {
             summary="Prepare Debian's package descriptions as a corpus.",
             config=DebianConfig,
             function="monox_kit.tasks.debian.prepare:prepare_debian",
+            output="out",
+            output_help="Folder to write the corpus to.",
+        ),
+        Stage(
+            name="data_xnli",
+            summary="Prepare XNLI and MultiNLI as a corpus of sentence pairs.",
+            config=XnliConfig,
+            function="monox_kit.tasks.xnli.prepare:prepare_xnli",
+            output="out",
+            output_help="Folder to write the corpus to.",
+        ),
+        Stage(
+            name="data_cls",
+            summary="Prepare reviews of the CLS data as a corpus.",
+            config=ClsConfig,
+            function="monox_kit.tasks.cls.prepare:prepare_cls",
             output="out",
             output_help="Folder to write the corpus to.",
         ),

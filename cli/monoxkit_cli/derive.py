@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from monox_kit.stage_call import Parameter, Stage
 
 JSON = "as_json"
+AsJson = Annotated[bool, typer.Option("--json", help="Show the result as JSON.")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,16 +101,20 @@ class Group:
         name: as it is typed.
         help: the help page's text.
         commands: in the order of the help page.
+        alone: what the command does without one of them, with options of its own; None shows the
+            help page.
     """
 
     name: str
     help: str
     commands: tuple[Command, ...]
+    alone: Callable[..., None] | None = None
 
     def register(self, app: typer.Typer) -> None:
         """Add the group with all its commands and their options to `app`."""
-        group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-        group.callback(help=self.help)(nothing)
+        is_help = self.alone is None
+        group = typer.Typer(no_args_is_help=is_help, rich_markup_mode=None)
+        group.callback(help=self.help, invoke_without_command=not is_help)(self.alone or nothing)
         for command in self.commands:
             command.register(group)
         app.add_typer(group, name=self.name)
@@ -129,7 +134,7 @@ _JSON_OPTION = inspect.Parameter(
     JSON,
     inspect.Parameter.KEYWORD_ONLY,
     default=False,
-    annotation=Annotated[bool, typer.Option("--json", help="Show the result as JSON.")],
+    annotation=AsJson,
 )
 
 
@@ -139,7 +144,8 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
     default = defaults.get(one.name, one.default)
     separated = mark_of(one.marks, Separated)
     if separated is not None and isinstance(default, tuple):
-        default = separated.by.join(map(str, default))
+        # Typed as nothing, an empty default would be one empty value.
+        default = separated.by.join(map(str, default)) or None
     is_argument = one.name in stage.positional
     metavar = _metavar(one, kind)
     if is_argument:

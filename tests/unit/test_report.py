@@ -28,7 +28,7 @@ from monox_kit.models.agreement import Agreement
 from monox_kit.report import accuracy_rows, fact_rows, write_report
 from monox_kit.report.plots import draw_figures, draw_plots
 from monox_kit.report.provenance import command_line
-from monox_kit.tasks.debian.prepare import DebianSummary
+from monox_kit.tasks.folder import TaskSummary
 from monox_kit.training.summary import TrainingSummary
 
 TARGETS = ("da", "de", "es", "fr", "it", "ja", "ko", "pl", "pt-BR", "ru", "sk", "uk")
@@ -131,7 +131,7 @@ def build(**changes: Any) -> DemoReport:
     values: dict[str, Any] = {
         "out": "runs/demo",
         "settings": asdict(DemoConfig()) | {"data": "debian"},
-        "corpus": DebianSummary(
+        "corpus": TaskSummary(
             folder="runs/demo/data",
             reused=False,
             release="bookworm 12.11",

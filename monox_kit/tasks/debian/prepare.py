@@ -8,7 +8,6 @@ files and every rule that a row passes.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,7 @@ from annotated_types import Ge
 
 from monox_kit.config import Config, Separated
 from monox_kit.data import LabelSet
-from monox_kit.digest import digest_bytes, digest_file
-from monox_kit.durable import is_free, new_folder, write_file, write_json
+from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.progress import Progress, Silent
 from monox_kit.tasks.debian.apt import DebianLists, fetched_lists
@@ -41,12 +39,21 @@ from monox_kit.tasks.debian.splits import (
     parted,
     unseen_rows,
 )
+from monox_kit.tasks.folder import (
+    DEV,
+    FORMAT,
+    LABELLED,
+    UNLABELLED,
+    TaskSummary,
+    language_file,
+    new_corpus,
+    require_replaceable,
+    reusable,
+    task_summary,
+)
 
-FORMAT = 1
 KIND = "monoxkit-debian-corpus"
-PROVENANCE = "provenance.json"
-LABELS = "labels.json"
-UNLABELLED = "unlabelled.jsonl"
+COMMAND = "data debian"
 
 # Sections that name a topic, not a programming language, a desktop or a kind of file.
 TOPICS = (
@@ -101,31 +108,6 @@ class DebianConfig(Config):
         return asdict(self) | {"languages": list(self.languages), "sections": list(self.sections)}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DebianSummary:
-    """What lies in the output folder.
-
-    Attributes:
-        folder: where it is.
-        reused: whether an earlier call had written it, so that nothing was fetched.
-        release: the Debian release, such as `bookworm 12.11`.
-        rows: rows per file.
-        labels: rows per label of each labelled file.
-        left_out: documents that were not used, by reason.
-    """
-
-    folder: str
-    reused: bool
-    release: str
-    rows: Mapping[str, int]
-    labels: Mapping[str, Mapping[str, int]]
-    left_out: Mapping[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as the command line prints it."""
-        return asdict(self)
-
-
 @dataclass(slots=True)
 class _Corpus:
     """The rows of every file, by file name, and how many documents fell out and why."""
@@ -136,7 +118,7 @@ class _Corpus:
 
 def prepare_debian(
     config: DebianConfig, out: Path, *, progress: Progress | None = None
-) -> DebianSummary:
+) -> TaskSummary:
     """Fetch Debian's descriptions and write the corpus folder `out`, or reuse it as it stands.
 
     A folder that an earlier call wrote under an equal configuration is reused without asking apt,
@@ -149,10 +131,10 @@ def prepare_debian(
         StorageError: the disk refused.
     """
     progress = progress or Silent()
-    reused = _reusable(config, out)
+    reused = reusable(out, _head(config), LabelSet(config.sections))
     if reused is not None:
-        return reused
-    _require_replaceable(out)
+        return task_summary(out, reused, _release(reused), reused=True)
+    require_replaceable(out, KIND, COMMAND)
     with contextlib.ExitStack() as stack:
         names = [_debian_tag(tag) for tag in config.languages]
         with progress.task("fetch Debian's descriptions", 1, "release") as bar:
@@ -163,7 +145,7 @@ def prepare_debian(
 
 def write_corpus(
     config: DebianConfig, lists: DebianLists, out: Path, *, progress: Progress | None = None
-) -> DebianSummary:
+) -> TaskSummary:
     """Write the corpus folder `out` from lists that are already here.
 
     Raises:
@@ -172,36 +154,21 @@ def write_corpus(
         StorageError: the disk refused.
     """
     progress = progress or Silent()
-    _require_replaceable(out)
+    require_replaceable(out, KIND, COMMAND)
     corpus = _select(config, lists, progress)
-    contents = {
-        name: _lines(rows, labelled=name != UNLABELLED)
-        for name, rows in sorted(corpus.rows.items())
-    }
-    labels = {
-        name: dict(Counter(row.package.section for row in corpus.rows[name]).most_common())
-        for name in contents
-        if name != UNLABELLED
-    }
-    provenance = {
-        "kind": KIND,
-        "format": FORMAT,
+    head = {
+        **_head(config),
         "release": dict(lists.release),
         "lists": {name: digest_file(path) for name, path in sorted(lists.files.items())},
-        "config": config.to_json(),
-        "files": {
-            name: {"rows": len(corpus.rows[name]), "sha256": digest_bytes(contents[name])}
-            for name in contents
-        },
-        "labels": labels,
-        "left_out": dict(sorted(corpus.left_out.items())),
     }
-    with new_folder(out, replace=True) as folder:
-        for name, content in contents.items():
-            write_file(folder / name, content)
-        write_json(folder / LABELS, LabelSet(config.sections).to_json())
-        write_json(folder / PROVENANCE, provenance)
-    return _summary(out, provenance, reused=False)
+    with new_corpus(out, head, LabelSet(config.sections)) as writer:
+        writer.left_out = corpus.left_out
+        for name, rows in sorted(corpus.rows.items()):
+            writer.begin(name)
+            for row in rows:
+                writer.add(name, row.to_json(labelled=name != UNLABELLED))
+    provenance = writer.provenance()
+    return task_summary(out, provenance, _release(provenance), reused=False)
 
 
 def _select(config: DebianConfig, lists: DebianLists, progress: Progress) -> _Corpus:
@@ -222,20 +189,20 @@ def _select(config: DebianConfig, lists: DebianLists, progress: Progress) -> _Co
     )
     for tag, texts in {"en": english, **translations}.items():
         rows = _test_rows(config, tag, parts["test"], texts)
-        corpus.rows[f"test.{tag}.jsonl"] = rows
+        corpus.rows[language_file(tag)] = rows
         # A translation may hold English text that stands in a training package too.
         for row in rows:
             held_out.add(texts[row.package.name])
 
     dev = unseen_rows(first_of_each_source(parts["dev"]), english, held_out, corpus.left_out)
     _require_enough("dev", config.dev, len(dev), config)
-    corpus.rows["dev.jsonl"] = dev[: config.dev]
-    for row in corpus.rows["dev.jsonl"]:
+    corpus.rows[DEV] = dev[: config.dev]
+    for row in corpus.rows[DEV]:
         held_out.add(english[row.package.name])
     train = unseen_rows(parts["train"], english, held_out, corpus.left_out)
     wanted = config.labelled + config.unlabelled
     _require_enough("labelled` and `unlabelled", wanted, len(train), config)
-    corpus.rows["labelled.jsonl"] = train[: config.labelled]
+    corpus.rows[LABELLED] = train[: config.labelled]
     corpus.rows[UNLABELLED] = train[config.labelled : wanted]
     return corpus
 
@@ -278,12 +245,6 @@ def _test_rows(
     return rows[: config.test_rows]
 
 
-def _lines(rows: Sequence[Row], *, labelled: bool) -> bytes:
-    """The rows as JSON lines."""
-    values = (row.to_json(labelled=labelled) for row in rows)
-    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
-
-
 def _debian_tag(tag: str) -> str:
     """The language as Debian's lists write it."""
     return tag.replace("-", "_")
@@ -303,58 +264,12 @@ def _require(holds: bool, option: str, expected: str, found: object) -> None:
         raise ConfigError(f"`{option}`: expected {expected}, found {found}. Correct it.")
 
 
-def _provenance(out: Path) -> dict[str, Any] | None:
-    """The provenance of a corpus folder of ours, or None where `out` is something else."""
-    try:
-        value = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    keys = {"format", "config", "release", "files", "labels", "left_out"}
-    ours = isinstance(value, dict) and value.get("kind") == KIND and keys <= value.keys()
-    return value if ours else None
+def _head(config: DebianConfig) -> dict[str, Any]:
+    """What a folder must have been made by to be the one that is asked for."""
+    return {"kind": KIND, "format": FORMAT, "config": config.to_json()}
 
 
-def _require_replaceable(out: Path) -> None:
-    """Refuse a folder that holds anything that we did not write."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"`out` {out}: expected a folder, found a file. Give another folder.")
-    if is_free(out):
-        return
-    provenance = _provenance(out)
-    ours = {PROVENANCE, LABELS, *(provenance or {}).get("files", {})}
-    strange = sorted(path.name for path in out.iterdir() if path.name not in ours)
-    if provenance is None or strange:
-        raise ConfigError(
-            f"`out` {out}: expected a new folder or a corpus of `monoxkit data debian`, found "
-            f"{', '.join(strange[:5]) or 'a damaged ' + PROVENANCE}. Give another folder."
-        )
-
-
-def _reusable(config: DebianConfig, out: Path) -> DebianSummary | None:
-    """The summary of a finished folder under the same configuration, or None."""
-    provenance = _provenance(out)
-    if provenance is None or provenance.get("format") != FORMAT:
-        return None
-    if provenance.get("config") != config.to_json():
-        return None
-    for name, record in provenance["files"].items():
-        path = out / name
-        if not path.is_file() or digest_file(path) != record["sha256"]:
-            raise CorpusError(
-                f"{path}: expected the content that {PROVENANCE} lists, found "
-                f"{'another' if path.is_file() else 'no file'}. Remove {out} and run again."
-            )
-    LabelSet(config.sections).require_equal(LabelSet.read(out / LABELS), PROVENANCE, LABELS)
-    return _summary(out, provenance, reused=True)
-
-
-def _summary(out: Path, provenance: Mapping[str, Any], *, reused: bool) -> DebianSummary:
+def _release(provenance: Mapping[str, Any]) -> str:
+    """The release by name and version."""
     release = provenance["release"]
-    return DebianSummary(
-        folder=str(out),
-        reused=reused,
-        release=f"{release.get('codename', '?')} {release.get('version', '')}".strip(),
-        rows={name: record["rows"] for name, record in provenance["files"].items()},
-        labels=provenance["labels"],
-        left_out=provenance["left_out"],
-    )
+    return f"{release.get('codename', '?')} {release.get('version', '')}".strip()

@@ -1,0 +1,1 @@
+"""CLS: reviews of books, DVDs and music, praise or blame, in four languages."""

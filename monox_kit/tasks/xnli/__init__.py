@@ -1,0 +1,1 @@
+"""XNLI: whether a sentence follows from another, in 15 languages, with MultiNLI to train on."""
