@@ -156,7 +156,7 @@ def _hub_rows(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for row in read_hub(name, _HUB_COLUMNS, Meter()):
         if isinstance(row, CorpusError):
             raise row
-        position, premise, hypothesis, label, _, _ = row
+        position, premise, hypothesis, label, *_ = row
         where = place(name, "row", position)
         yield (
             where,
