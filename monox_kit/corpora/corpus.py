@@ -204,11 +204,7 @@ class Corpus:
             report = _ScanReport(task, by_bytes=total is not None)
             bad = BadRows()
             for document in self._read(self._check(labels), meter, bad=bad):
-                try:
-                    if keep is not None and not keep(document):
-                        continue
-                except CorpusError as error:
-                    bad.add(error)
+                if keep is not None and not _is_kept(document, keep, bad):
                     continue
                 marker.add(document, meter)
                 sample.add(document)
@@ -373,6 +369,14 @@ def read_by_file(
     for name, language in zip(corpus.files, corpus.languages):
         alone = replace(config, paths=(name,), language=())
         yield name, language, read_labelled(alone, labels, progress)
+
+
+def _is_kept(document: Document, keep: Callable[[Document], bool], bad: BadRows) -> bool:
+    try:
+        return keep(document)
+    except CorpusError as error:
+        bad.add(error)
+        return False
 
 
 def _raised(error: CorpusError) -> None:

@@ -53,20 +53,10 @@ def import_store(
     """
     progress = progress or Silent()
     location = store_location(store, config.staging)
-    labels = LabelSet.read(config.labels)
-    if labels.is_multi and config.kind == "logprobs":
-        raise ConfigError(
-            f"`logprobs_column` {config.logprobs_column}: log-probabilities of tokens exclude each "
-            f"other, and the classes of {config.labels} do not. Give `probabilities_column`."
-        )
+    labels = _read_labels(config)
     location.require_writable()
     rows = AnsweredRows(config, labels, progress)
     scan = rows.scan(config.report)
-    if not scan.num_rows:
-        raise CorpusError(
-            f"{', '.join(rows.corpus.files)}: no row has an answer that can be used "
-            f"({rows.skipped_in_words()}). Correct the column of answers or `labels`."
-        )
     manifest = _manifest(config, labels, scan, rows)
     begun = location.begun()
     if begun is not None:
@@ -147,7 +137,7 @@ class AnsweredRows:
             report: file for a line of each row that is left out; None writes none.
 
         Raises:
-            CorpusError: rows cannot be used; one error shows the first of each kind.
+            CorpusError: rows cannot be used; one error shows the first of each kind. Or none can.
         """
         with nullcontext() if report is None else new_file(report) as self._report:
             scan = self.corpus.scan(
@@ -161,6 +151,11 @@ class AnsweredRows:
         if self._num_kept % self._shard_rows:
             self._end_shard()
         self.digest = self._digest.hexdigest()
+        if not scan.num_rows:
+            raise CorpusError(
+                f"{', '.join(self.corpus.files)}: no row has an answer that can be used "
+                f"({self.skipped_in_words()}). Correct the column of answers or `labels`."
+            )
         return scan
 
     def windows(self, scan: CorpusSummary, missing: list[ShardRange]) -> Iterator[RowWindow]:
@@ -267,6 +262,21 @@ class AnsweredRows:
             "rows or answers are not those that were checked before. Put them back, or import "
             "them into a new `store`."
         )
+
+
+def _read_labels(config: ImportConfig) -> LabelSet:
+    """The classes, which the answers must fit.
+
+    Raises:
+        ConfigError: they do not exclude each other, and the answers do.
+    """
+    labels = LabelSet.read(config.labels)
+    if labels.is_multi and config.kind == "logprobs":
+        raise ConfigError(
+            f"`logprobs_column` {config.logprobs_column}: log-probabilities of tokens exclude each "
+            f"other, and the classes of {config.labels} do not. Give `probabilities_column`."
+        )
+    return labels
 
 
 def _store_missing(
