@@ -150,16 +150,21 @@ def _read(process: ModelProcess, sample: Sample) -> tuple[Logits, Int64s]:
 
 
 def _plans(runs: Sequence[Run], config: BenchmarkConfig, sample: Sample) -> dict[int, Plan]:
-    """By size, as many batches as the slowest contender does in its time."""
+    """By size, as many batches as the slowest contender does in its time.
+
+    The large sizes have their share first: what they leave, for want of texts, goes to the others.
+    """
     generator = np.random.Generator(np.random.Philox(config.seed))
     rows, lengths = sample.rows(), runs[0].lengths
-    plans = {}
-    for size in config.batches:
+    left_s, plans = config.seconds, {}
+    for number, size in enumerate(sorted(config.batches, reverse=True)):
         batches = batches_of(list(rows.values()), lengths, size, generator)
-        slowest = max(float(np.mean(_seconds(run, batches[:_TRIED_BATCHES]))) for run in runs)
-        wanted = int(config.seconds / len(config.batches) / slowest)
-        plans[size] = Plan(batches[: max(wanted, len(rows))], config.rounds)
-    return plans
+        slowest_s = max(float(np.mean(_seconds(run, batches[:_TRIED_BATCHES]))) for run in runs)
+        share_s = left_s / (len(config.batches) - number)
+        taken = batches[: max(int(share_s / slowest_s), len(rows))]
+        plans[size] = Plan(taken, config.rounds)
+        left_s = max(0.0, left_s - len(taken) * slowest_s)
+    return {size: plans[size] for size in config.batches}
 
 
 def _time(

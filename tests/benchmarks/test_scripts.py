@@ -97,6 +97,9 @@ LONG = {
     " --max-length 32 --precisions fp32",
     "ray_overhead": "--bundle {}/bundle --corpus {}/data/unlabelled.jsonl --rows 40 --shard-rows 20"
     " --rounds 1 --claims 10",
+    "student": "--student {}/teacher --test {}/data/test.en.jsonl {}/data/test.de.jsonl --work"
+    " {}/student --corpus {}/data/unlabelled.jsonl --precision int8 --min-agreement 0.5 --rows 40"
+    " --seconds 1 --starts 1 --rounds 1 --max-length 32",
     "train_throughput": "--model {}/encoder --teacher {}/teacher --store {}/store"
     " --dev {}/data/dev.jsonl --steps 2 --rounds 1 --max-length 16",
     "train_tokenizing": "--model {}/encoder --rows 200 --max-length 16 --step-ms 1 --rounds 1",
