@@ -184,10 +184,15 @@ def mark_of(marks: tuple[Any, ...], kind: type[T]) -> T | None:
 
 
 def attribute_texts(owner: type) -> dict[str, str]:
-    """What the "Attributes" section of a class's docstring says of each name."""
-    section = re.search(
-        r"^Attributes:\n(?P<body>.*?)(?=^\S|\Z)", inspect.getdoc(owner) or "", re.M | re.S
-    )
+    """What the "Attributes" sections of a class and of its bases say of each name."""
+    texts: dict[str, str] = {}
+    for each in reversed(owner.__mro__):
+        texts |= _own_texts(inspect.cleandoc(each.__dict__.get("__doc__") or ""))
+    return texts
+
+
+def _own_texts(docstring: str) -> dict[str, str]:
+    section = re.search(r"^Attributes:\n(?P<body>.*?)(?=^\S|\Z)", docstring, re.M | re.S)
     texts: dict[str, str] = {}
     if section is not None:
         name = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,6 @@ def digest_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def digest_files(folder: Path, names: Iterable[str]) -> str:
-    """One digest over the named files of a folder: their names and their bytes, in name order."""
-    return digest_json({name: digest_file(folder / name) for name in sorted(names)})
 
 
 def encode_row(*fields: str | Sequence[str] | None) -> bytes:

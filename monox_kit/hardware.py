@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from monox_kit.results import Result
 
 # What decides which int8 and bfloat16 kernels a runtime can use, as Linux names the flags.
 CPU_FEATURES = (
@@ -21,7 +22,7 @@ CPU_FEATURES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hardware:
+class Hardware(Result):
     """What the machine offers this process.
 
     Attributes:
@@ -36,10 +37,6 @@ class Hardware:
     cpu_features: tuple[str, ...]
     num_cores: float
     memory_bytes: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
 
 
 def read_hardware(root: Path = Path("/")) -> Hardware:

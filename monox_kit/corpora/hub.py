@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from monox_kit.corpora.class_names import named
+from monox_kit.corpora.class_numbers import named
 from monox_kit.corpora.paths import HUB_PREFIX, one_line
 from monox_kit.corpora.rows import Columns, Meter, ReadRow, package
 from monox_kit.errors import CorpusError, CorpusUnreadable, MonoxError

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from monox_kit.corpora.blocks import read_blocks
-from monox_kit.corpora.class_names import named, names_in_schema
+from monox_kit.corpora.class_numbers import named, names_in_schema
 from monox_kit.corpora.detection import refuse_other_content
 from monox_kit.corpora.parquet_pages import column_pages
 from monox_kit.corpora.paths import SourceFile, one_line

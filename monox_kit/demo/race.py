@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from monox_kit.data import Classifier, Document
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, score
 from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.results import Result
 
 
 @dataclass(frozen=True, slots=True)
-class RaceResult:
+class RaceResult(Result):
     """Several classifiers on the same texts, in alternating rounds of one run.
 
     Attributes:
@@ -28,10 +28,6 @@ class RaceResult:
     num_tokens: int
     rows_per_s: Mapping[str, float]
     tokens_per_s: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values."""
-        return asdict(self)
 
 
 def race_classifiers(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from monox_kit.results import Result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DemoReport:
+class DemoReport(Result):
     """Everything that the demo's table and report show, as plain JSON values throughout.
 
     Attributes:
@@ -48,7 +50,3 @@ class DemoReport:
     sizes_bytes: Mapping[str, int]
     stage_s: Mapping[str, float]
     environment: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
-        return asdict(self)

@@ -8,19 +8,14 @@ rows that one of the two alone has right.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass
 
-from annotated_types import Ge, Le, Lt
-
-from monox_kit.config import Config
-from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, LabelMismatchError
 from monox_kit.evaluation.run import (
     SHOWN_DIFFERENCE,
-    EvaluateConfig,
     LanguageScores,
+    ScoringConfig,
     gold_labels,
     is_target,
     measure_resamples,
@@ -34,40 +29,23 @@ from monox_kit.evaluation.run import (
 from monox_kit.evaluation.statistics import interval, mcnemar, rows_to_show, wilson
 from monox_kit.models.folder import open_folder
 from monox_kit.models.load import LoadedModel, load_model
-from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS
 from monox_kit.problem import Floats, f1, problem_of
 from monox_kit.progress import Progress, Silent
+from monox_kit.results import Result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CompareConfig(Config):
+class CompareConfig(ScoringConfig):
     """Which models are compared on what.
 
     Attributes:
         first: the model that the other one is compared with: a folder, an ONNX bundle or a hub
             name.
         second: the model whose gain is asked for.
-        test: gold-labelled files; the language is the row's, else what the file's name says
-            (test.de.jsonl).
-        source_language: language that is left out of the target average.
-        max_length: truncate texts at this many tokens [default: each model's own].
-        batch_tokens: padded tokens per batch: speed and memory only.
-        provider: execution provider of ONNX Runtime, for bundles.
-        device: device of PyTorch, for PyTorch folders.
-        num_resamples: bootstrap resamples.
-        seed: seed of the resampling.
     """
 
     first: str
     second: str
-    test: CorpusConfig
-    source_language: str = "en"
-    max_length: Annotated[int, Ge(4)] | None = None
-    batch_tokens: Annotated[int, Ge(1)] = DEFAULT_BATCH_TOKENS
-    provider: str = "cpu"
-    device: str = "cpu"
-    num_resamples: Annotated[int, Ge(100), Le(100_000)] = 1000
-    seed: Annotated[int, Ge(0), Lt(2**63)] = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +78,7 @@ class LanguageComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Result):
     """Two models compared by language.
 
     Attributes:
@@ -137,10 +115,6 @@ class Comparison:
         low, high = self.target_difference_interval
         return (low > 0 or high < 0) and self.target_p_value <= 0.05
 
-    def to_json(self) -> dict[str, Any]:
-        """The comparison as plain JSON values."""
-        return asdict(self)
-
 
 def compare(config: CompareConfig, *, progress: Progress | None = None) -> Comparison:
     """Score the same rows with two models, and say by language whether they differ.
@@ -151,23 +125,15 @@ def compare(config: CompareConfig, *, progress: Progress | None = None) -> Compa
     """
     progress = progress or Silent()
     _require_used(config, progress)
-    evaluation = EvaluateConfig(
-        model=config.first,
-        test=config.test,
-        source_language=config.source_language,
-        batch_tokens=config.batch_tokens,
-        num_resamples=config.num_resamples,
-        seed=config.seed,
-    )
     first = _load(config, config.first, progress)
     documents = read_test(config.test, first.classifier.labels, progress)
     note_languages(documents, config.source_language, progress)
-    sides = [_scored(first, documents, evaluation, progress)]
+    sides = [_scored(first, documents, config, progress)]
     del first  # one model at a time in memory
     second = _load(config, config.second, progress)
     _require_same_labels(config, sides[0].labels, second.classifier.labels)
-    sides.append(_scored(second, documents, evaluation, progress))
-    return compared(config.first, config.second, documents, sides, evaluation)
+    sides.append(_scored(second, documents, config, progress))
+    return compared(config.first, config.second, documents, sides, config)
 
 
 def compared(
@@ -175,7 +141,7 @@ def compared(
     second: str,
     documents: Mapping[str, Sequence[Document]],
     sides: Sequence[LanguageScores],
-    config: EvaluateConfig,
+    config: ScoringConfig,
 ) -> Comparison:
     """The comparison of logits that are already there."""
     reports = [
@@ -214,7 +180,7 @@ def _of_language(
     sides: Sequence[LanguageScores],
     language: str,
     measured: Sequence[float],
-    config: EvaluateConfig,
+    config: ScoringConfig,
 ) -> LanguageComparison:
     rows = documents[language]
     first, second = (
@@ -262,7 +228,7 @@ def _difference_interval(
     documents: Mapping[str, Sequence[Document]],
     sides: Sequence[LanguageScores],
     languages: Sequence[str],
-    config: EvaluateConfig,
+    config: ScoringConfig,
 ) -> tuple[float, float]:
     first, second = (
         measure_resamples(side.labels, documents, side.logits, config, languages) for side in sides
@@ -290,7 +256,7 @@ def _load(config: CompareConfig, reference: str, progress: Progress) -> LoadedMo
 def _scored(
     model: LoadedModel,
     documents: Mapping[str, Sequence[Document]],
-    config: EvaluateConfig,
+    config: ScoringConfig,
     progress: Progress,
 ) -> LanguageScores:
     for language, rows in documents.items():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from monox_kit.models.load import LoadedModel, load_model
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Truncation, score
 from monox_kit.problem import Bools, Labels, Problem, f1, problem_of
 from monox_kit.progress import Progress, Silent
+from monox_kit.results import Result
 
 UNKNOWN_LANGUAGE = "und"  # BCP 47's tag for an undetermined language
 # Points of accuracy whose proof the report counts rows for.
@@ -33,37 +34,46 @@ _RESAMPLE_CELLS = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig(Config):
-    """How a model is evaluated.
+class ScoringConfig(Config):
+    """How models are tested: the settings of every call that scores labelled files.
 
     Attributes:
-        model: model folder, ONNX bundle, packaged:NAME or hub name.
-        test: gold-labelled files to test on. The language is the row's own, else the file's, else
-            `und`, which is no part of the target average.
+        test: gold-labelled files to test on. The language is the row's own, else the file's
+            (test.de.jsonl), else `und`, which is no part of the target average.
         source_language: language that is left out of the target average.
-        backend: runtime of the model [default: what its folder is made for].
-        labels: file labels.json with the names of the classes, for a model that has none of its
-            own.
         max_length: truncate texts at this many tokens [default: the model's own].
         batch_tokens: padded tokens per batch, which change speed and memory only.
         provider: execution provider of ONNX Runtime: cpu, cuda, tensorrt or openvino.
         device: PyTorch's device: cpu, cuda or cuda:N.
         num_resamples: bootstrap resamples per language.
         seed: seed of the resampling.
-        details: folder for results by class, confusions and the wrong rows.
     """
 
-    model: str
     test: CorpusConfig
     source_language: str = "en"
-    backend: Backend | None = None
-    labels: Path | None = None
     max_length: Annotated[int, Ge(4)] | None = None
     batch_tokens: Annotated[int, Ge(1)] = DEFAULT_BATCH_TOKENS
     provider: str = "cpu"
     device: str = "cpu"
     num_resamples: Annotated[int, Ge(100), Le(100_000)] = 1000
     seed: Annotated[int, Ge(0), Lt(2**63)] = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig(ScoringConfig):
+    """How a model is evaluated.
+
+    Attributes:
+        model: model folder, ONNX bundle, packaged:NAME or hub name.
+        backend: runtime of the model [default: what its folder is made for].
+        labels: file labels.json with the names of the classes, for a model that has none of its
+            own.
+        details: folder for results by class, confusions and the wrong rows.
+    """
+
+    model: str
+    backend: Backend | None = None
+    labels: Path | None = None
     details: Path | None = None
 
 
@@ -98,7 +108,7 @@ class LanguageResult:
 
 
 @dataclass(frozen=True, slots=True)
-class EvalReport:
+class EvalReport(Result):
     """Results by language.
 
     Attributes:
@@ -120,10 +130,6 @@ class EvalReport:
     target_average_interval: tuple[float, float] | None
     measure: str = "accuracy"
     truncation: Mapping[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
-        return asdict(self)
 
 
 class LanguageScores(NamedTuple):
@@ -228,7 +234,7 @@ def read_test(
 def score_languages(
     model: LoadedModel,
     documents: Mapping[str, Sequence[Document]],
-    config: EvaluateConfig,
+    config: ScoringConfig,
     progress: Progress,
 ) -> LanguageScores:
     """The logits of the documents of each language."""
@@ -254,7 +260,7 @@ def report_on(
     labels: LabelSet,
     documents: Mapping[str, Sequence[Document]],
     logits: Mapping[str, Logits],
-    config: EvaluateConfig,
+    config: ScoringConfig,
 ) -> EvalReport:
     """The report on logits that are already there, by language."""
     source = config.source_language
@@ -300,7 +306,7 @@ def target_average_resamples(
     labels: LabelSet,
     documents: Mapping[str, Sequence[Document]],
     logits: Mapping[str, Logits],
-    config: EvaluateConfig,
+    config: ScoringConfig,
 ) -> npt.NDArray[np.float64]:
     """[R] mean target-language measure of each bootstrap resample; empty without targets.
 
@@ -316,7 +322,7 @@ def measure_resamples(
     labels: LabelSet,
     documents: Mapping[str, Sequence[Document]],
     logits: Mapping[str, Logits],
-    config: EvaluateConfig,
+    config: ScoringConfig,
     targets: Sequence[str],
 ) -> npt.NDArray[np.float64]:
     """[R] mean measure over some languages; see `target_average_resamples`."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from monox_kit.data import Logits
 from monox_kit.problem import Problem
+from monox_kit.results import Result
 
 # float32 graphs sum in another order than PyTorch: differences stay below this fraction of the
 # largest logit, or this much where all logits are small.
@@ -16,7 +16,7 @@ FP32_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(Result):
     """How far a graph's logits are from the reference's on N texts.
 
     Attributes:
@@ -39,10 +39,6 @@ class Agreement:
     def within_fp32(self) -> bool:
         """Whether the difference is what float32 arithmetic in another order explains."""
         return self.max_delta <= FP32_TOLERANCE * max(1.0, self.max_logit)
-
-    def to_json(self) -> dict[str, Any]:
-        """The agreement as plain JSON values."""
-        return asdict(self)
 
 
 def agreement(reference: Logits, logits: Logits, problem: Problem) -> Agreement:

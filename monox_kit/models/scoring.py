@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from monox_kit.models.batching import pad_batch, plan_batches
 from monox_kit.models.tokenizer import Encoded, Tokenizer
 from monox_kit.models.tokenizer_files import Padding
 from monox_kit.progress import Progress
+from monox_kit.results import Result
 
 # Padded tokens per batch. On CPUs larger batches leave the cache and run slower, see
 # benchmarks/LOG.md; a GPU wants 32 times as many.
@@ -22,7 +23,7 @@ DEFAULT_BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Truncation:
+class Truncation(Result):
     """What the cut took from some rows.
 
     Attributes:
@@ -46,10 +47,6 @@ class Truncation:
             self.num_truncated_rows + other.num_truncated_rows,
             self.num_truncated_tokens + other.num_truncated_tokens,
         )
-
-    def to_json(self) -> dict[str, int]:
-        """The counts as plain JSON values."""
-        return asdict(self)
 
     def tell(self, progress: Progress, max_length: int, rows: str = "rows") -> None:
         """Say how many rows were truncated; nothing where none were."""

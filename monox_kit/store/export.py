@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from monox_kit.durable import new_file
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
+from monox_kit.results import Result
 from monox_kit.stage import is_finished
 from monox_kit.store.contents import checked_contents
 from monox_kit.store.folder import StoreFolder
@@ -28,7 +29,7 @@ _MOST_STRING_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportedStore:
+class ExportedStore(Result):
     """What an export wrote.
 
     Attributes:
@@ -44,10 +45,6 @@ class ExportedStore:
     num_rows: int
     num_bytes: int
     store_digest: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return asdict(self)
 
 
 def export_store(

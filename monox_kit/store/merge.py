@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from monox_kit.errors import ConfigError, StoreMismatch
 from monox_kit.progress import Progress, ProgressTask, Silent
+from monox_kit.results import Result
 from monox_kit.store.contents import ShardContents, text_bytes
 from monox_kit.store.folder import begun_manifest
 from monox_kit.store.folder_writer import FolderWriter
@@ -18,7 +19,7 @@ from monox_kit.store.merge_plan import Piece, merge_plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MergeReport:
+class MergeReport(Result):
     """What a merge did.
 
     Attributes:
@@ -38,10 +39,6 @@ class MergeReport:
     num_shards: int
     num_resumed_rows: int
     store_digest: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return asdict(self)
 
 
 def merge_stores(

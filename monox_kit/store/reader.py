@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,7 @@ from monox_kit.data import Document, Int64s, LabelSet, Logits
 from monox_kit.errors import ConfigError, StoreError, StoreIncomplete
 from monox_kit.problem import Bools, Labels
 from monox_kit.progress import Progress
+from monox_kit.results import Result
 from monox_kit.store.begun import BegunStore
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import COMPLETE_FILE, SHARDS_FOLDER, CompleteRecord, ShardRange
@@ -29,7 +30,7 @@ _DOCUMENTS = 1024  # decoded at once while all are read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoreInfo:
+class StoreInfo(Result):
     """What is in a store, for people.
 
     Attributes:
@@ -85,10 +86,6 @@ class StoreInfo:
             fingerprint=dict(manifest.fingerprint),
             summary=dict(complete.summary) if complete else {},
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return asdict(self)
 
 
 class LogitStore:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from monox_kit.problem import Problem
 from monox_kit.progress import Progress, Silent
+from monox_kit.results import Result
 from monox_kit.store.contents import RowsPart, ShardContents
 from monox_kit.store.folder import StoreFolder
 from monox_kit.store.format import ANSWERS_KEY, GUARD_PRECISION_KEY
@@ -56,7 +56,7 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoreStats:
+class StoreStats(Result):
     """What the rows of a store are like, as far as it is labelled.
 
     Attributes:
@@ -92,10 +92,6 @@ class StoreStats:
     num_fast: int
     precision_rows: Mapping[str, int]
     num_duplicates: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return asdict(self)
 
 
 def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:

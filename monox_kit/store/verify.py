@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from monox_kit.errors import StoreCorrupt, StoreError
 from monox_kit.progress import Progress, Silent
+from monox_kit.results import Result
 from monox_kit.store.begun import BegunStore
 from monox_kit.store.contents import check_shard
 from monox_kit.store.folder import StoreFolder
@@ -18,7 +18,7 @@ from monox_kit.store.shard import ShardRecord, ShardTotals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VerifyReport:
+class VerifyReport(Result):
     """The outcome of reading every byte of a store.
 
     Attributes:
@@ -35,10 +35,6 @@ class VerifyReport:
     num_bytes: int
     complete: bool
     problems: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return asdict(self)
 
     def require_intact(self) -> None:
         """Check that there were no problems.

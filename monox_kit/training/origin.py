@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from monox_kit.foreign import markdown_code, markdown_text
+from monox_kit.results import Result
 from monox_kit.store import LogitStore
 from monox_kit.training.config import DEV
 
@@ -41,7 +42,7 @@ class StoreOrigin:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
+class Origin(Result):
     """Data and teachers of a training run.
 
     Attributes:
@@ -65,10 +66,6 @@ class Origin:
     dev_language: str | None
     labelled_languages: Sequence[str]
     stores: Sequence[StoreOrigin]
-
-    def to_json(self) -> dict[str, Any]:
-        """The origin as plain JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -6,6 +6,7 @@ import ast
 import fnmatch
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from onnx import TensorProto, helper
 from safetensors.numpy import load_file, save_file
 
 from monox_kit.data import Document
-from monox_kit.digest import digest_files
+from monox_kit.digest import digest_file, digest_json
 from monox_kit.errors import ModelError
 from monox_kit.models.folder import open_folder
 from monox_kit.models.load import load_backend, load_model, open_tokenizer
@@ -290,6 +291,11 @@ TOKENIZERS = [
 ]  # fmt: skip
 CASES = [*TOKENIZERS, *CODE, *LINKS, *KEYS, *INDEXES, *DAMAGE, *RECORDS, *GRAPHS]
 assert len({case.name for case in CASES}) == len(CASES)
+
+
+def digest_files(folder: Path, names: Iterable[str]) -> str:
+    """The digest of some files of a folder as 0.1.0 made it: their names and their bytes."""
+    return digest_json({name: digest_file(folder / name) for name in names})
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from monox_kit.durable import remove_folder
 from monox_kit.errors import ConfigError, StoreCorrupt, StoreMismatch
 from monox_kit.progress import Progress, Silent
+from monox_kit.results import Result
 from monox_kit.store.address import require_local, store_url
 from monox_kit.store.contents import check_shard
 from monox_kit.store.folder import StoreFolder
@@ -25,7 +25,7 @@ from monox_kit.store.verify import VerifyReport, verify_records
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FetchReport:
+class FetchReport(Result):
     """What a fetch did.
 
     Attributes:
@@ -43,10 +43,6 @@ class FetchReport:
     num_bytes: int
     num_resumed_rows: int
     store_digest: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return asdict(self)
 
 
 def fetch_store(url: str, out: Path, progress: Progress | None = None) -> FetchReport:
