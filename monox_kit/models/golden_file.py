@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -13,7 +13,7 @@ from monox_kit.errors import ModelError
 from monox_kit.hardware import read_hardware
 from monox_kit.models.files import ModelFile, read_json
 
-GOLDEN_VERSION: Literal[1] = 1
+GOLDEN_VERSION = 1
 _MAX_FLOAT32 = 3e38
 
 # (text,) or (text, text_pair).
@@ -94,7 +94,7 @@ class Golden:
         recorded: the logits of the bundle itself, where it was exported.
     """
 
-    format_version: Literal[1] = GOLDEN_VERSION
+    format_version: Annotated[int, Ge(GOLDEN_VERSION), Le(GOLDEN_VERSION)] = GOLDEN_VERSION
     texts: Annotated[tuple[Input, ...], MinLen(1)]
     max_length: Annotated[int, Gt(0)]
     input_ids: tuple[TokenIds, ...]

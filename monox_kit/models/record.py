@@ -99,7 +99,7 @@ class BundleRecord:
             raise ModelError(f"{path}: there is no such record. Export the model again.")
         value = {**_ABSENT, **read_json(file)}
         version = value.get("format_version")
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise ModelError(
                 f"{path}: expected format_version {FORMAT_VERSION}, found {version!r}. "
                 "Export the model again with this version of monoxkit."
