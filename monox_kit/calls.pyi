@@ -137,6 +137,7 @@ def export(
     gate: Sequence[str] | str | None = ...,
     provider: str = ...,
     exporter: Literal["dynamo"] = ...,
+    layout: Literal["monoxkit", "tei", "triton"] = ...,
     keep_fp32: bool = ...,
     format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"] = ...,
     text_column: str = ...,

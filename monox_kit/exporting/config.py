@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from annotated_types import Ge, Le
 
@@ -15,6 +15,13 @@ from monox_kit.models.folder import BF16, FP32
 from monox_kit.models.onnx_backend import PROVIDERS
 
 AUTO: Literal["auto"] = "auto"
+
+# What the folder that is written is read by; see `layouts`.
+LayoutName: TypeAlias = Literal["monoxkit", "tei", "triton"]
+MONOXKIT: LayoutName = "monoxkit"
+# The newest operators that a server's runtime is sure to know: text-embeddings-inference has
+# onnxruntime 1.22, which is older than opset 23's Attention.
+MAX_OPSETS: dict[LayoutName, int] = {"tei": 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +162,8 @@ class ExportConfig(Config):
             tries all there are.
         exporter: what writes the graph; dynamo is the only one: optimum-onnx does not run beside
             transformers 5.
+        layout: monoxkit, or what a server reads: tei for text-embeddings-inference, triton for a
+            model repository of Triton.
         keep_fp32: keep the fp32 graph beside a reduced one, for the guard of label.
     """
 
@@ -175,6 +184,7 @@ class ExportConfig(Config):
     gate: Annotated[tuple[str, ...] | None, Separated()] = None
     provider: str = "cpu"
     exporter: Literal["dynamo"] = "dynamo"
+    layout: LayoutName = MONOXKIT
     keep_fp32: Annotated[bool, Opposite("drop_fp32")] = True
 
     def __post_init__(self) -> None:
@@ -182,6 +192,13 @@ class ExportConfig(Config):
         _require_known("precision", self.precision, (FP32, *REDUCED, AUTO))
         _require_known("graph", self.graph or DEFAULT_FORM, tuple(FORMS))
         _require_known("provider", self.provider, (*PROVIDERS, AUTO))
+        if self.graph is not None and self.graph not in self.forms:
+            raise ConfigError(
+                f"`graph` {self.graph}: `layout` {self.layout} needs operators of opset "
+                f"{MAX_OPSETS[self.layout]} or older, because that server's runtime may know no "
+                f"newer ones; the form's are of opset {FORMS[self.graph].opset}. Give "
+                f"{' or '.join(self.forms)}, or leave `graph` out."
+            )
         for name in self.candidates or ():
             _require_known("candidates", name, REDUCED)
         if self.provider == AUTO and self.precision != AUTO:
@@ -204,6 +221,12 @@ class ExportConfig(Config):
     def most_check_rows(self) -> int:
         """`check_rows`, or their default."""
         return self.check_rows or (_CHECK_ROWS if self.gate is None else _GATE_ROWS)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms of a graph that the layout's server runs, the first to try first."""
+        newest = MAX_OPSETS.get(self.layout)
+        return tuple(name for name, form in FORMS.items() if newest is None or form.opset <= newest)
 
 
 def _require_known(setting: str, value: str, allowed: tuple[str, ...]) -> None:

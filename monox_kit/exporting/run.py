@@ -17,10 +17,11 @@ from monox_kit.durable import new_folder, write_json
 from monox_kit.errors import NotFinite
 from monox_kit.exporting.candidates import Candidate, Subject
 from monox_kit.exporting.check_rows import CheckRows, gold_labels, read_check_rows
-from monox_kit.exporting.config import AUTO, FORMS, ExportConfig
+from monox_kit.exporting.config import AUTO, FORMS, MONOXKIT, ExportConfig, LayoutName
 from monox_kit.exporting.gate import NOT_SHOWN, GateReport
 from monox_kit.exporting.graph import GRAPHS_VERSION, save_graph
 from monox_kit.exporting.judge import Judge
+from monox_kit.exporting.layouts import bundle_folder, lay_out, require_servable
 from monox_kit.exporting.search import Search
 from monox_kit.foreign import (
     markdown_code,
@@ -122,7 +123,7 @@ def export_model(
     rows = read_check_rows(config, tokenizer.max_length, progress)
     run = _fingerprint(config, source, tokenizer, [*rows.check, *rows.calibration])
     with owned_folder(out):
-        if (finished := _finished(out, run)) is not None:
+        if (finished := _finished(out, run, config.layout)) is not None:
             return finished
         with progress.task(f"exporting {source.name}", None, "graphs") as task:
             task.detail("scoring the check texts with PyTorch")
@@ -186,6 +187,12 @@ def _export(
     progress: Progress,
 ) -> ExportSummary:
     """Build, check and commit; see `export_model`."""
+    require_servable(
+        config.layout,
+        subject.folder.labels,
+        subject.tokenizer,
+        equal_lengths=subject.equal_lengths,
+    )
     with new_folder(out) as building:
         work = building / "candidates"
         search = Search(config, subject, work, task=task, progress=progress)
@@ -206,6 +213,7 @@ def _export(
             gate=best.gate,
         )
         _write_bundle(building, subject, summary, best, run)
+        lay_out(config.layout, building, out, subject.tokenizer)
     if best.gate is not None and best.gate.verdict == NOT_SHOWN:
         progress.note(
             f"the bundle is in place, but {best.name} is not shown to pass the gate: "
@@ -342,13 +350,15 @@ def _fingerprint(
         "keep_fp32": config.keep_fp32,
         "provider": config.provider,
         "exporter": config.exporter,
+        # Runs of 0.1.0 know of no other.
+        **({} if config.layout == MONOXKIT else {"layout": config.layout}),
         **({"label_names": list(source.label_names)} if source.label_names else {}),
     }
 
 
-def _finished(out: Path, run: Mapping[str, Any]) -> ExportSummary | None:
+def _finished(out: Path, run: Mapping[str, Any], layout: LayoutName) -> ExportSummary | None:
     """The summary of the equal run that already stands at `out`; None where `out` is free."""
-    path = out / RECORD_FILE
+    path = bundle_folder(layout, out) / RECORD_FILE
     record = BundleRecord.read(path) if path.is_file() else None
     if not is_finished(out, record and record.provenance.get("run"), run) or record is None:
         return None

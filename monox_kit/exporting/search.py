@@ -154,7 +154,9 @@ class Search:
         own: Any = self._subject.reference.model.config
         # A form that asks for the attention that the model has anyway is the default's graph again.
         repeats = replace(FORMS[DEFAULT_FORM], attention=own._attn_implementation)
-        return [name for name, form in FORMS.items() if name == DEFAULT_FORM or form != repeats]
+        return [
+            name for name in self._config.forms if name == DEFAULT_FORM or FORMS[name] != repeats
+        ]
 
     def _on_first_form(self, precision: str, sources: Iterable[Candidate]) -> Candidate:
         """The precision on the first of the sources' forms that it can be built and run on."""

@@ -1,20 +1,24 @@
-"""Reads saved folders with transformers 4.57 and optimum-onnx; runs in an environment of theirs.
+"""Reads folders with transformers 4.57, optimum-onnx and tritonclient, in an environment of theirs.
 
-Standard input: a JSON list of {folder, kind, texts}; standard output: for each its ids and logits.
+Standard input: a JSON list of {folder, kind, texts}; standard output: what each holds.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 
 def read(folder: str, kind: str, texts: list[str]) -> dict[str, Any]:
-    """Ids and logits of each text alone, truncated as the folder says."""
+    """Ids, logits and the pipeline's answers of each text alone, truncated as the folder says."""
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+    if kind == "triton":
+        return triton_config(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     if kind == "onnx":
         from optimum.onnxruntime import ORTModelForSequenceClassification
@@ -28,7 +32,30 @@ def read(folder: str, kind: str, texts: list[str]) -> dict[str, Any]:
         ids.append(inputs["input_ids"][0].tolist())
         with torch.inference_mode():
             logits.append(model(**inputs).logits[0].tolist())
-    return {"ids": ids, "logits": logits, "labels": list(model.config.id2label.values())}
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)
+    return {
+        "ids": ids,
+        "logits": logits,
+        "labels": list(model.config.id2label.values()),
+        "pipeline": classify(texts, truncation=True),
+    }
+
+
+def triton_config(folder: str) -> dict[str, Any]:
+    """A `config.pbtxt`, read with Triton's own message."""
+    from google.protobuf import json_format, text_format
+
+    # Beside the package, whose import wants grpc and rapidjson.
+    own = importlib.util.find_spec("tritonclient")
+    assert own is not None and own.submodule_search_locations
+    path = Path(own.submodule_search_locations[0], "grpc", "model_config_pb2.py")
+    spec = importlib.util.spec_from_file_location("model_config_pb2", path)
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = text_format.Parse(Path(folder, "config.pbtxt").read_text(), module.ModelConfig())
+    found: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return found
 
 
 def main() -> None:
