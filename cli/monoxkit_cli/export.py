@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from monox_kit.errors import GateError
 from monoxkit_cli.derive import Command
+from monoxkit_cli.trim import bytes_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,8 +44,12 @@ def _tables(result: ExportSummary | RefusedExport) -> list[Table]:
         title = "refused: nothing was put in place"
     else:
         title = f"{result.path}: {result.chosen}" + (" (already there)" if result.reused else "")
-    candidates = _table(title, result.candidates)
-    return [candidates] if result.gate is None else [candidates, _gate_table(result.gate)]
+    tables = [_table(title, result.candidates)]
+    if result.gate is not None:
+        tables.append(_gate_table(result.gate))
+    if not isinstance(result, RefusedExport) and result.bytes:
+        tables.append(bytes_table(result.bytes, "MB in PyTorch", "MB here"))
+    return tables
 
 
 def _gate_table(gate: GateReport) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from monoxkit_cli.derive import Command
@@ -39,12 +40,19 @@ def _tables(summary: TrimSummary) -> list[Table]:
             f"{100 * one.unknown_before:.3f} -> {100 * one.unknown_after:.3f} %",
             f"{one.tokens_per_text_before:.1f} -> {one.tokens_per_text_after:.1f}",
         )
-    sizes = Table("part", "MB before", "MB after")
-    for part, (before, after) in summary.bytes.items():
-        sizes.add_row(part, f"{before / 1e6:.1f}", f"{after / 1e6:.1f}")
-    totals = (sum(column) / 1e6 for column in zip(*summary.bytes.values()))
-    sizes.add_row("all", *(f"{total:.1f}" for total in totals))
-    return [languages, sizes]
+    return [languages, bytes_table(summary.bytes, "MB before", "MB after")]
+
+
+def bytes_table(sizes: Mapping[str, tuple[int, int]], *columns: str) -> Table:
+    """The bytes of each part, before and after."""
+    from rich.table import Table
+
+    table = Table("part", *columns)
+    for part, pair in sizes.items():
+        table.add_row(part, *(f"{size / 1e6:.1f}" for size in pair))
+    totals = (sum(column) / 1e6 for column in zip(*sizes.values()))
+    table.add_row("all", *(f"{total:.1f}" for total in totals))
+    return table
 
 
 def _notes(summary: TrimSummary) -> str:

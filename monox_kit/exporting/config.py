@@ -164,7 +164,8 @@ class ExportConfig(Config):
             transformers 5.
         layout: monoxkit, or what a server reads: tei for text-embeddings-inference, triton for a
             model repository of Triton.
-        keep_fp32: keep the fp32 graph beside a reduced one, for the guard of label.
+        keep_fp32: keep the fp32 graph beside a reduced one, for the guard of label [default: kept,
+            but for what train-student made].
     """
 
     RULES: ClassVar[tuple[Rule, ...]] = (
@@ -185,7 +186,7 @@ class ExportConfig(Config):
     provider: str = "cpu"
     exporter: Literal["dynamo"] = "dynamo"
     layout: LayoutName = MONOXKIT
-    keep_fp32: Annotated[bool, Opposite("drop_fp32")] = True
+    keep_fp32: Annotated[bool | None, Opposite("drop_fp32")] = None
 
     def __post_init__(self) -> None:
         Config.__post_init__(self)

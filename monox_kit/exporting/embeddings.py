@@ -51,13 +51,16 @@ def quantize_embeddings(source: Path, folder: Path) -> None:
 def word_tables(graph: Any) -> list[str]:
     """The names of the [V, H] weights of an `onnx.GraphProto` that tokens are looked up in.
 
+    NNCF rounds them itself, row by row: those are not among them.
+
     Raises:
         ModelError: there is none, or one is used for something else too.
     """
     weights = {weight.name for weight in graph.initializer}
-    found = list(dict.fromkeys(n.input[0] for n in _lookups(graph) if n.input[0] in weights))
-    if not found:
+    tables = list(dict.fromkeys(node.input[0] for node in _lookups(graph)))
+    if not any(name in weights or name in _rounded(graph) for name in tables):
         raise ModelError("the graph looks no token up in a table of word embeddings.")
+    found = [name for name in tables if name in weights]
     for name in found:
         users = [node for node in graph.node if name in read_names(node)]
         others = sorted({node.op_type for node in users if not _is_lookup_in(name, node)})
@@ -81,7 +84,9 @@ def embedding_bytes(folder: Path) -> int:
     import onnx
 
     graph = onnx.load(str(folder / ONNX_FILE), load_external_data=False).graph
-    names = {node.input[0] for node in _lookups(graph)}
+    rounded, names = _rounded(graph), set()
+    for node in _lookups(graph):
+        names |= rounded.get(node.input[0], {node.input[0]})
     return sum(
         int(np.prod(weight.dims)) * onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
         for weight in graph.initializer
@@ -98,6 +103,13 @@ def _lookups(graph: Any) -> list[Any]:
         if node.op_type == "Gather" and node.input[1] in ids and _axis(node) == 0:
             found.append(node)
     return found
+
+
+def _rounded(graph: Any) -> dict[str, set[str]]:
+    """What is made float of integers and scales, by name, with the names of those."""
+    return {
+        node.output[0]: set(node.input) for node in graph.node if node.op_type == "DequantizeLinear"
+    }
 
 
 def _is_lookup_in(name: str, node: Any) -> bool:

@@ -22,6 +22,7 @@ from monox_kit.exporting.gate import NOT_SHOWN, GateReport
 from monox_kit.exporting.graph import GRAPHS_VERSION, save_graph
 from monox_kit.exporting.judge import Judge
 from monox_kit.exporting.layouts import bundle_folder, lay_out, require_servable
+from monox_kit.exporting.parts import Parts, bundle_parts, model_parts, parts_table
 from monox_kit.exporting.search import Search
 from monox_kit.foreign import (
     markdown_code,
@@ -77,6 +78,8 @@ class ExportSummary:
         opset: of the graph in it; None in bundles of 0.1.0 whose graph optimum-onnx wrote.
         provider: the execution provider that it was checked on.
         candidates: everything that was built or could not be, by name; see `Candidate`.
+        bytes: of each part of the bundle, in the PyTorch model and in the bundle; empty for
+            bundles that were exported before this was recorded.
         truncation: of the check texts, how many were truncated, and by how many tokens; empty for
             bundles of 0.1.0.
         gate: what the gate found of the graph in it; None where none was asked for.
@@ -89,6 +92,7 @@ class ExportSummary:
     opset: int | None
     provider: str
     candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bytes: Parts = field(default_factory=dict)
     truncation: Mapping[str, int] = field(default_factory=dict)
     gate: GateReport | None = None
     reused: bool = False
@@ -199,7 +203,7 @@ def _export(
         best = search.keep_best()
         graph, fp32 = search.builder.graph_folder(best), search.builder.fp32_folder(best)
         _move_graph(graph, building)
-        if graph != fp32 and config.keep_fp32:
+        if graph != fp32 and keeps_fp32(config, subject.folder):
             _keep_fp32(fp32, building)
         shutil.rmtree(work)
         summary = ExportSummary(
@@ -212,7 +216,7 @@ def _export(
             truncation=subject.check.truncation.to_json(),
             gate=best.gate,
         )
-        _write_bundle(building, subject, summary, best, run)
+        summary = _write_bundle(building, subject, summary, best, run)
         lay_out(config.layout, building, out, subject.tokenizer)
     if best.gate is not None and best.gate.verdict == NOT_SHOWN:
         progress.note(
@@ -220,6 +224,13 @@ def _export(
             f"{best.gate.told(NOT_SHOWN)}"
         )
     return summary
+
+
+def keeps_fp32(config: ExportConfig, source: ModelFolder) -> bool:
+    """Whether the fp32 graph stays beside a reduced one: labelling is guarded with teachers."""
+    if config.keep_fp32 is not None:
+        return config.keep_fp32
+    return source.record is None or "train-student" not in source.record.stages
 
 
 def _move_graph(source: Path, building: Path) -> None:
@@ -245,9 +256,10 @@ def _write_bundle(
     summary: ExportSummary,
     best: Candidate,
     run: Mapping[str, Any],
-) -> None:
-    source, tokenizer = subject.folder, subject.tokenizer
-    tokenizer.save(folder)
+) -> ExportSummary:
+    """Write all that stands beside the graph; the summary with the bytes of each part."""
+    source = subject.folder
+    subject.tokenizer.save(folder)
     # Without what names files or code: others open the bundle, with tools that look for it.
     declared = shown_config(source.config, source.path / CONFIG_FILE)
     if source.label_names:
@@ -255,8 +267,19 @@ def _write_bundle(
         declared["id2label"] = {str(index): name for index, name in enumerate(names)}
         declared["label2id"] = {name: index for index, name in enumerate(names)}
     write_json(folder / CONFIG_FILE, declared)
+    record = _record(subject, summary, run)
+    _write_golden(folder, subject, record, best.provider)
+    parts = bundle_parts(model_parts(source, subject.reference.model), folder)
+    gate = "" if summary.gate is None else summary.gate.markdown()
+    card = _card(subject, summary, best) + _card_table(summary) + parts_table(parts) + gate
+    write_record(folder, replace(record, checks={**record.checks, "bytes": parts}), card)
+    return replace(summary, bytes=parts)
+
+
+def _record(subject: Subject, summary: ExportSummary, run: Mapping[str, Any]) -> BundleRecord:
+    source, tokenizer = subject.folder, subject.tokenizer
     chain = published_provenance(source.record.provenance) if source.record else {}
-    record = BundleRecord(
+    return BundleRecord(
         labels=source.labels,
         max_length=tokenizer.max_length,
         backend="onnx",
@@ -277,8 +300,11 @@ def _write_bundle(
             EQUAL_LENGTHS: subject.equal_lengths,
         },
     )
+
+
+def _card(subject: Subject, summary: ExportSummary, best: Candidate) -> str:
     assert best.agreement is not None  # nothing is kept that was not compared
-    name = markdown_code(stored_name(source.name))
+    name = markdown_code(stored_name(subject.folder.name))
     card = (
         f"---\nlibrary_name: onnx\npipeline_tag: text-classification\n---\n\n"
         f"# {markdown_text(summary.path.name)}\n\n{name} as an ONNX graph in {summary.precision}, "
@@ -291,9 +317,7 @@ def _write_bundle(
             "\nPadding changes this model's logits: give it texts of one length at a time, as "
             "monoxkit does.\n"
         )
-    _write_golden(folder, subject, record, best.provider)
-    gate = "" if summary.gate is None else summary.gate.markdown()
-    write_record(folder, record, card + _card_table(summary) + gate)
+    return card
 
 
 def _write_golden(folder: Path, subject: Subject, record: BundleRecord, provider: str) -> None:
@@ -347,7 +371,7 @@ def _fingerprint(
         "gate": None if config.thresholds is None else config.thresholds.asked(),
         "graph": config.graph,
         "candidates": None if config.candidates is None else list(config.candidates),
-        "keep_fp32": config.keep_fp32,
+        "keep_fp32": keeps_fp32(config, source),
         "provider": config.provider,
         "exporter": config.exporter,
         # Runs of 0.1.0 know of no other.
@@ -369,6 +393,7 @@ def _finished(out: Path, run: Mapping[str, Any], layout: LayoutName) -> ExportSu
         opset=record.checks.get("opset"),
         provider=record.checks.get("provider", "cpu"),
         candidates=record.checks.get("candidates", {}),
+        bytes={part: (old, new) for part, (old, new) in record.checks.get("bytes", {}).items()},
         truncation=record.checks.get("truncation", {}),
         gate=GateReport.from_json(record.checks["gate"], path) if "gate" in record.checks else None,
         reused=True,

@@ -297,7 +297,7 @@ class ModelFolder:
             )
         raise ConfigError(
             f"`guard`: expected {FP32_FILE} in {self.path}, found none. Export the model again "
-            "without `drop_fp32`."
+            "with `keep_fp32`."
         )
 
     def resolve_max_length(self, asked: int | None) -> int:

@@ -77,6 +77,18 @@ class BundleRecord:
         """What gives probabilities; None for an encoder without a head."""
         return None if self.labels is None else activation_of(self.labels)
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The commands that the model went through, the last one first, as far as is recorded."""
+        found: list[str] = []
+        provenance: Any = self.provenance
+        while isinstance(provenance, Mapping):
+            run = provenance.get("run")
+            if isinstance(run, Mapping) and isinstance(command := run.get("command"), str):
+                found.append(command)
+            provenance = provenance.get("source")
+        return tuple(found)
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
         own = asdict(self)

@@ -199,7 +199,7 @@ def write_tokenizer(
         max_length: the cut in tokens, special tokens included.
         accepted: the inputs that the model's own code takes; None for those of any encoder.
     """
-    write_file(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True).encode())
+    write_file(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
     types = ["token_type_ids"] if settings.has_token_types else []
     names = ["input_ids", *types, "attention_mask"]
     config: dict[str, Any] = {

@@ -14,7 +14,6 @@ from monox_kit.durable import new_folder, resolved
 from monox_kit.foreign import markdown_code, markdown_text, stored_name
 from monox_kit.locks import owned_folder
 from monox_kit.models.folder import (
-    CONFIG_FILE,
     FP32,
     RECORD_FILE,
     BundleRecord,
@@ -26,6 +25,7 @@ from monox_kit.models.folder import (
 )
 from monox_kit.models.load import open_tokenizer
 from monox_kit.models.record import published_provenance
+from monox_kit.models.sizes import tokenizer_bytes
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.progress import Progress, Silent
 from monox_kit.stage import is_finished
@@ -83,7 +83,13 @@ def trim(config: TrimConfig, out: Path, *, progress: Progress | None = None) -> 
                 num_tokens_before=tokenizer.num_ids,
                 num_tokens=trimmed.num_ids,
                 num_rows_compared=len(survivors.documents),
-                bytes={**parts, "tokenizer": _tokenizer_bytes(source, building)},
+                bytes={
+                    **parts,
+                    "tokenizer": (
+                        tokenizer_bytes(source),
+                        tokenizer_bytes(open_folder(str(building.absolute()))),
+                    ),
+                },
                 languages=languages,
             )
             _write_record(building, source, trimmed, summary, run)
@@ -104,15 +110,6 @@ def _fingerprint(
         "coverage": coverage,
         "max_length": tokenizer.max_length,
     }
-
-
-def _tokenizer_bytes(source: ModelFolder, folder: Path) -> tuple[int, int]:
-    """The sizes of both tokenizers' files."""
-    before, after = (
-        sum(file.num_bytes for name, file in each.files.items() if name != CONFIG_FILE)
-        for each in (source, open_folder(str(folder.absolute())))
-    )
-    return before, after
 
 
 def _write_record(

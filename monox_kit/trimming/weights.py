@@ -17,6 +17,7 @@ from monox_kit.models.batching import pad_batch, plan_batches
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.folder import CONFIG_FILE, ModelFolder, open_folder
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, tokenize
+from monox_kit.models.sizes import parameter_bytes
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import (
     load_classifier,
@@ -73,14 +74,14 @@ def write_trimmed(
     """
     model, new = _opened(source)
     expected = _outputs(model, tokenizers[0], documents)
-    before = _sizes(model)
+    before = parameter_bytes(model)
     num_rows = model.get_input_embeddings().num_embeddings
     step = "Models of this kind cannot be trimmed."
     with as_model_errors(source.path, "a model whose word embeddings can be cut", step):
         _keep_rows(model, old_ids)
     save_classifier(model, tokenizers[1], folder, without=new)
     _write_config(folder, num_rows, old_ids)
-    after = _sizes(model)
+    after = parameter_bytes(model)
     del model
     model, _ = _opened(open_folder(str(folder.absolute())))
     for one, other in zip(expected, _outputs(model, tokenizers[1], documents), strict=True):
@@ -120,12 +121,6 @@ def _outputs(model: Any, tokenizer: Tokenizer, documents: Sequence[Document]) ->
         with torch.inference_mode():
             found.append(model(**inputs)[0])
     return found
-
-
-def _sizes(model: Any) -> dict[str, int]:
-    embedding: int = model.get_input_embeddings().weight.nbytes
-    total = sum(each.nbytes for each in model.parameters())
-    return {"embedding": embedding, "layers": total - embedding}
 
 
 def _write_config(folder: Path, num_rows: int, old_ids: Int64s) -> None:

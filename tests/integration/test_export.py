@@ -26,7 +26,7 @@ from monox_kit.exporting.quantize import CANDIDATE_PRECISIONS, calibration_feeds
 from monox_kit.exporting.smooth import smoothed
 from monox_kit.foreign import publishable
 from monox_kit.models.agreement import agreement
-from monox_kit.models.folder import BundleRecord, open_folder
+from monox_kit.models.folder import BundleRecord, open_folder, write_record
 from monox_kit.models.load import examine, load_model
 from monox_kit.models.onnx_backend import OnnxClassifier
 from monox_kit.models.scoring import score, tokenize
@@ -127,6 +127,63 @@ def test_the_fp32_graph_is_left_out_where_it_is_not_wanted(model: Path, tmp_path
     config = ExportConfig(model=str(model), precision="int8", min_agreement=0.5, keep_fp32=False)
     export_model(config, tmp_path / "bundle")
     assert not (tmp_path / "bundle" / "model.fp32.onnx").exists()
+
+
+def as_made_by(model: Path, folder: Path, *stages: str) -> Path:
+    """A copy of the model with the record of one that went through some stages, last one first."""
+    shutil.copytree(model, folder)
+    provenance: dict[str, Any] = {}
+    for stage in reversed(stages):
+        provenance = {"run": {"command": stage}, "source": provenance}
+    record = BundleRecord(
+        labels=open_folder(str(model)).labels,
+        max_length=32,
+        backend="torch",
+        precision="fp32",
+        has_pairs=False,
+        provenance=provenance,
+    )
+    write_record(folder, record, "")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stages", "asked", "is_kept"),
+    [
+        (("train-student",), None, False),
+        (("trim", "train-student"), None, False),
+        (("train-student",), True, True),
+        (("train-teacher",), None, True),
+        (("train-teacher",), False, False),
+        (("trim",), None, True),
+    ],
+)
+def test_the_fp32_graph_of_a_student_is_left_out_unless_it_is_asked_for(
+    model: Path, tmp_path: Path, stages: tuple[str, ...], asked: bool | None, is_kept: bool
+) -> None:
+    source = open_folder(str(as_made_by(model, tmp_path / "model", *stages)))
+    assert run.keeps_fp32(ExportConfig(model="m", keep_fp32=asked), source) == is_kept
+
+
+def test_a_student_without_it_is_refused_by_the_guard_and_its_bytes_are_told(
+    model: Path, tmp_path: Path
+) -> None:
+    student = as_made_by(model, tmp_path / "student", "trim", "train-student")
+    config = ExportConfig(model=str(student), precision="int8", min_agreement=0.5)
+    summary = export_model(config, tmp_path / "bundle")
+    with pytest.raises(ConfigError, match=r"`guard`: .*model\.fp32\.onnx.*`keep_fp32`"):
+        open_folder(str(tmp_path / "bundle")).require_reference()
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "bundle").iterdir()}
+    before, after = (dict(zip(summary.bytes, each)) for each in zip(*summary.bytes.values()))
+    assert sum(after.values()) == sum(sizes.values()) - sizes["monoxkit.json"] - sizes["README.md"]
+    table = load_model(str(model)).classifier.model.get_input_embeddings().weight
+    assert before["embedding"] == 4 * table.numel()
+    assert after["embedding"] == table.numel() + 4 * len(table)
+    assert after["embedding"] + after["layers"] == sizes["model.onnx"]
+    assert after["tokenizer"] == sizes["tokenizer.json"] + sizes["tokenizer_config.json"]
+    assert "fp32 graph" not in after
+    assert "| embedding |" in (tmp_path / "bundle" / "README.md").read_text()
+    assert export_model(config, tmp_path / "bundle").bytes == summary.bytes
 
 
 def test_smoothing_changes_the_weights_and_not_the_function(model: Path, tmp_path: Path) -> None:
@@ -329,7 +386,7 @@ def test_a_bundle_of_other_graphs_is_not_taken_for_this_one(
 ) -> None:
     export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
     monkeypatch.setattr(run, "GRAPHS_VERSION", 4)
-    with pytest.raises(ConfigError, match="version of the exporter differs: 2 then, 3 now"):
+    with pytest.raises(ConfigError, match="version of the exporter differs: 3 then, 4 now"):
         export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
 
 

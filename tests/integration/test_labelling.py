@@ -620,7 +620,7 @@ def test_a_guard_needs_a_reduced_bundle_with_its_fp32_graph(
         label_corpus(replace(onnx, guard=0.99), tmp_path / "store")
     shutil.copytree(coarse / "bundle", tmp_path / "bundle")
     (tmp_path / "bundle" / "model.fp32.onnx").unlink()
-    with pytest.raises(ConfigError, match="Export the model again without `drop_fp32`"):
+    with pytest.raises(ConfigError, match="Export the model again with `keep_fp32`"):
         label_corpus(guarded(coarse, model=str(tmp_path / "bundle")), tmp_path / "store")
 
 
