@@ -138,7 +138,7 @@ def export(
     provider: str = ...,
     exporter: Literal["dynamo"] = ...,
     layout: Literal["monoxkit", "tei", "triton"] = ...,
-    keep_fp32: bool = ...,
+    keep_fp32: bool | None = ...,
     format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"] = ...,
     text_column: str = ...,
     pair_column: str = ...,
