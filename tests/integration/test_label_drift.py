@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -81,7 +82,7 @@ def refused(place: Path, config: LabelConfig, kind: str = "torch") -> str:
     with pytest.raises(StoreMismatch) as caught:
         label_corpus(config, place / f"{kind}-begun")
     assert tree(place / f"{kind}-begun") == before
-    assert "Run with the store's own settings, or give another `store`." in str(caught.value)
+    assert "`store`" in str(caught.value)
     return str(caught.value)
 
 
@@ -122,7 +123,9 @@ def test_another_setting_is_refused_by_name_with_both_values(
     # No second provider is here: one that is begins like this.
     monkeypatch.setattr(teacher, "require_runnable", lambda *args: None)
     message = refused(place, replace(config_of(place, kind), **change), kind)
-    assert f"({field}) was {was!r} when this store was begun, and is {now!r} now" in message
+    assert re.search(
+        rf"\({re.escape(field)}\) .*{re.escape(repr(was))}.*{re.escape(repr(now))}", message
+    )
 
 
 def test_another_backend_is_refused(place: Path) -> None:
@@ -133,7 +136,7 @@ def test_another_backend_is_refused(place: Path) -> None:
 def test_a_bundle_of_another_precision_is_refused(place: Path) -> None:
     edit_json(place / "bundle" / "monoxkit.json", lambda value: value.update(precision="int8"))
     message = refused(place, config_of(place, "onnx"), "onnx")
-    assert "(fingerprint.precision) was 'fp32' when this store was begun" in message
+    assert re.search(r"\(fingerprint\.precision\) .*'fp32'", message)
 
 
 # Another teacher
@@ -144,7 +147,7 @@ def test_other_weights_are_refused_under_the_same_name(place: Path) -> None:
     shutil.rmtree(place / "model")
     bert_classifier(place / "model", seed=5)
     message = refused(place, config_of(place))
-    assert f"(fingerprint.teacher_digest) was {digest[:12]} when this store was begun" in message
+    assert re.search(rf"\(fingerprint\.teacher_digest\) .*{digest[:12]}", message)
 
 
 def test_another_tokenizer_is_refused(place: Path) -> None:
@@ -223,7 +226,7 @@ def test_another_corpus_is_refused_with_both_digests_and_lengths(place: Path, ki
     digest = LogitStore.open(place / "torch-whole").manifest.fingerprint["corpus_digest"]
     write_jsonl(place / "corpus.jsonl", CORPORA[kind](labelled_rows(NUM_ROWS, seed=1)))
     message = refused(place, config_of(place))
-    assert f"(fingerprint.corpus_digest) was {digest[:12]} when this store was begun" in message
+    assert re.search(rf"\(fingerprint\.corpus_digest\) .*{digest[:12]}", message)
     assert ("num_rows" in message) == (kind in OTHER_LENGTH)
     if kind in OTHER_LENGTH:
         assert f"num_rows (100, now {OTHER_LENGTH[kind]})" in message

@@ -174,7 +174,7 @@ def test_a_part_waits_for_nobody_but_the_owner_of_its_shards(files: Path, tmp_pa
     assert first.num_rows_done == 16
     manifest = LogitStore.open(tmp_path / "store", allow_incomplete=True).manifest
     with FolderWriter(tmp_path / "store", manifest, range(1, 3)):
-        with pytest.raises(StoreLocked, match="no other writer of shards 2 to 3, found one"):
+        with pytest.raises(StoreLocked, match=r"/store: .*shards 2 to 3"):
             label_corpus(replace(config_for(files), shard_range=(2, 4)), tmp_path / "store")
         label_corpus(replace(config_for(files), shard_range=(3, 4)), tmp_path / "store")
     assert label_corpus(config_for(files), tmp_path / "store").complete
@@ -364,7 +364,7 @@ def test_a_corpus_changed_under_its_size_and_time_gets_no_row_into_the_store(
     write_jsonl(corpus, rows)
     os.utime(corpus, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert corpus.stat().st_size == status.st_size
-    with pytest.raises(CorpusError, match="or since the run that checked it: put it back"):
+    with pytest.raises(CorpusError, match=r"c\.jsonl: .*50 rows"):
         label_corpus(config, tmp_path / "store")
     assert LogitStore.open(tmp_path / "store", allow_incomplete=True).info().num_rows_done <= 32
     (tmp_path / "store" / "scan").unlink()
@@ -447,7 +447,7 @@ def test_a_folder_where_the_scan_belongs_is_refused_before_the_model_is_opened(
 ) -> None:
     (tmp_path / "store" / "scan").mkdir(parents=True)
     config = replace(config_for(files), model=str(tmp_path / "nowhere"))
-    with pytest.raises(StoreError, match=r"store/scan: expected no folder of this name"):
+    with pytest.raises(StoreError, match=r"/store/scan: "):
         label_corpus(config, tmp_path / "store")
 
 
@@ -616,11 +616,11 @@ def test_a_guard_needs_a_reduced_bundle_with_its_fp32_graph(
     files: Path, coarse: Path, tmp_path: Path
 ) -> None:
     onnx = config_for(files, "onnx")
-    with pytest.raises(ConfigError, match="in fp32, which needs no guard"):
+    with pytest.raises(ConfigError, match=r"`guard`.*fp32"):
         label_corpus(replace(onnx, guard=0.99), tmp_path / "store")
     shutil.copytree(coarse / "bundle", tmp_path / "bundle")
     (tmp_path / "bundle" / "model.fp32.onnx").unlink()
-    with pytest.raises(ConfigError, match="Export the model again with `keep_fp32`"):
+    with pytest.raises(ConfigError, match="`keep_fp32`"):
         label_corpus(guarded(coarse, model=str(tmp_path / "bundle")), tmp_path / "store")
 
 

@@ -238,7 +238,7 @@ def test_logits_that_are_not_finite_are_an_error_that_names_the_row(
         ["alpha", "beta gamma", "delta", f"zeta {word}", "eta"]
     )]  # fmt: skip
     corpus = CorpusConfig(paths=(str(write_jsonl(tmp_path / "c.jsonl", rows)),))
-    with pytest.raises(NotFinite, match=r"^row 3: expected finite logits, found \[inf"):
+    with pytest.raises(NotFinite, match=r"^row 3: .*\[inf"):
         evaluate(EvaluateConfig(model=str(folder), test=corpus))
     config = LabelConfig(model=str(folder), corpus=corpus, teacher="onnx")
     with pytest.raises(NotFinite, match=r"^row 3: expected finite logits"):
@@ -273,7 +273,7 @@ def test_no_shape_but_texts_by_labels_comes_in(shape: tuple[int, ...]) -> None:
     batch = TokenBatch(np.arange(2), np.ones((2, 4), np.int64), np.ones((2, 4), np.int64))
     classifier = Wrong(np.zeros(shape, np.float32))
     for wrapped in (classifier, EqualLengths(classifier)):
-        with pytest.raises(ModelError, match=r"^rows 5, 7: expected logits of shape \[2, 3\]"):
+        with pytest.raises(ModelError, match=r"^rows 5, 7: .*\[2, 3\]"):
             checked_logits(wrapped, batch, np.array([7, 5]))
 
 

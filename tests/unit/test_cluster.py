@@ -168,7 +168,7 @@ def test_a_shard_that_loses_every_worker_ends_the_run() -> None:
 
 def test_workers_that_never_start_end_the_run() -> None:
     site = Site(lambda worker, index: RayActorError("no such image"))
-    with pytest.raises(ClusterError, match=r"10 in a row that did not.*no such image"):
+    with pytest.raises(ClusterError, match=r"\b10\b.*no such image"):
         site.run(3)
 
 
@@ -201,7 +201,7 @@ def test_what_nobody_expected_names_the_shard() -> None:
     with pytest.raises(ClusterError, match=r"shard 000001: .*ZeroDivisionError: by 0"):
         site.run(3, most_workers=1)
     site = Site(lambda worker, index: RayError("odd") if index else "done")
-    with pytest.raises(ClusterError, match="shard 000001: expected Ray to run it, found: RayErr"):
+    with pytest.raises(ClusterError, match=r"shard 000001: .*RayErr"):
         site.run(3, most_workers=1)
 
 
@@ -393,7 +393,7 @@ def test_a_process_at_another_cluster_is_refused(ray: FakeRay) -> None:
         with cluster._connected(ray, asked) as umask:
             assert umask is None
     assert ray.is_up
-    with pytest.raises(ClusterError, match=r"found it connected to 10\.0\.0\.1:6379"):
+    with pytest.raises(ClusterError, match=r"10\.0\.0\.1:6379"):
         cluster._connected(ray, "10.0.0.2:6379").__enter__()
 
 

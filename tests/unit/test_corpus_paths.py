@@ -64,15 +64,15 @@ class TestLocal:
             corpus(tmp_path / path)
 
     def test_a_folder(self, tmp_path):
-        with pytest.raises(CorpusError, match=r"expected a file, found a folder.*/\*\.jsonl'"):
+        with pytest.raises(CorpusError, match=r"folder.*/\*\.jsonl'"):
             corpus(tmp_path)
 
     def test_a_broken_link_and_a_pipe(self, tmp_path):
         (tmp_path / "link.jsonl").symlink_to(tmp_path / "absent")
-        with pytest.raises(CorpusError, match=r"link.jsonl: expected a file, found: No such file"):
+        with pytest.raises(CorpusError, match=r"link\.jsonl: .*No such file"):
             corpus(tmp_path / "link.jsonl")
         os.mkfifo(tmp_path / "pipe.jsonl")
-        with pytest.raises(CorpusError, match="found a pipe or device"):
+        with pytest.raises(CorpusError, match=r"pipe\.jsonl: .*pipe"):
             corpus(tmp_path / "pipe.jsonl")
 
     def test_no_path(self):
@@ -84,13 +84,13 @@ class TestLocal:
         path = write(tmp_path / "a.jsonl", "a")
         (tmp_path / "link.jsonl").symlink_to(path)
         for again in (path, tmp_path / "*.jsonl", tmp_path / "link.jsonl"):
-            with pytest.raises(ConfigError, match="expected each file once"):
+            with pytest.raises(ConfigError, match=r"once.*a\.jsonl"):
                 corpus(path, again)
 
     def test_a_file_that_vanishes_before_reading(self, tmp_path):
         opened = corpus(write(tmp_path / "a.jsonl", "a"))
         (tmp_path / "a.jsonl").unlink()
-        with pytest.raises(CorpusError, match="found: No such file or directory"):
+        with pytest.raises(CorpusError, match=r"a\.jsonl: .*No such file"):
             next(opened.documents())
 
 
@@ -147,7 +147,7 @@ class TestUrls:
     def test_nothing_there_and_a_folder(self, memory):
         memory.pipe("/data/a.txt", b"a\n")
         for url in ("memory://absent.txt", "memory://absent/*.txt"):
-            with pytest.raises(CorpusError, match="expected a file, found nothing there"):
+            with pytest.raises(CorpusError, match=r"memory://absent.*nothing"):
                 corpus(url)
         with pytest.raises(CorpusError, match="found a folder"):
             corpus("memory://data")
@@ -165,7 +165,7 @@ class TestUrls:
             "smb://host/a.csv",
             "ssh://host/a.csv",
         ):
-            with pytest.raises(ConfigError, match=r"expected one of the protocols file, local"):
+            with pytest.raises(ConfigError, match=r"file, local"):
                 corpus(url)
 
     def test_a_protocol_whose_package_is_missing(self, monkeypatch):

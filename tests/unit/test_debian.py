@@ -198,7 +198,7 @@ def test_only_current_translations_of_real_packages_are_used(tmp_path: Path) -> 
         index.add(f"left{number}", "games", english, f"src{number}", de=english)
         index.add(f"ahead{number}", "mail", f"Transitional package {number}\n to x", de="Leer\n x")
         index.describe(f"src{number}-data", "de", "veraltet\n alter Text", md5("older"))
-    with pytest.raises(CorpusError, match=r"at least 20 test rows in de, found 0\. Leave de out"):
+    with pytest.raises(CorpusError, match=r"20 test rows in de, found 0\."):
         write_corpus(small_config(), index.write(tmp_path / "more"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -353,7 +353,7 @@ def test_a_folder_of_someone_else_is_never_replaced(
     monkeypatch.setenv("PATH", "")  # refused before apt is asked
     with pytest.raises(ConfigError, match=r"found diary\.txt\. Give another folder"):
         prepare_debian(small_config(), notes)
-    with pytest.raises(ConfigError, match=r"expected a folder, found a file"):
+    with pytest.raises(ConfigError, match=r": .*file"):
         prepare_debian(small_config(), notes / "diary.txt")
 
 

@@ -266,9 +266,9 @@ def test_a_folder_where_the_scan_belongs_is_refused_before_any_work(tmp_path: Pa
         for shard in writer.missing:
             write_shard(writer, shard, **shard_arguments(manifest(), shard))
         (tmp_path / "s" / "scan").mkdir()
-        with pytest.raises(StoreError, match=r"s/scan: expected no folder of this name"):
+        with pytest.raises(StoreError, match=r"/s/scan: .*folder"):
             writer.complete()
-    with pytest.raises(StoreError, match=r"s/scan: expected no folder of this name"):
+    with pytest.raises(StoreError, match=r"/s/scan: .*folder"):
         begin_store(tmp_path / "s", manifest(), b"scan")
     with (
         pytest.raises(StoreError, match="Move it elsewhere"),

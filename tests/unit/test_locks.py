@@ -105,7 +105,7 @@ def test_a_lock_file_that_another_removed_is_not_current(tmp_path: Path) -> None
         locks.require_current()
         for change in (path.unlink, path.touch):
             change()
-            with pytest.raises(StoreLockLost, match="lock: expected the lock file that this"):
+            with pytest.raises(StoreLockLost, match="/lock: "):
                 locks.require_current()
 
 
@@ -122,7 +122,7 @@ def test_nobody_gets_a_lock_on_a_file_that_another_removed(tmp_path: Path, is_ne
             lambda: locks.take(0, 1, "the file"),
             lambda: locks.turn(0).__enter__(),
         ):
-            with pytest.raises(StoreLockLost, match="that it was removed or replaced"):
+            with pytest.raises(StoreLockLost, match="/lock: "):
                 get()
     with exclusive_lock(path, path.parent):
         pass
@@ -153,7 +153,7 @@ def test_a_disk_that_does_not_tell_of_the_file_is_no_loss_of_it(
 
     with RangeLocks(tmp_path / "lock") as locks:
         monkeypatch.setattr(os, "lstat", fail)
-        with pytest.raises(StorageError, match="to find out about the lock file, found: Input"):
+        with pytest.raises(StorageError, match=r"/lock: .*Input/output"):
             locks.require_current()
 
 

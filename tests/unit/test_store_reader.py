@@ -97,11 +97,11 @@ def test_texts_labels_and_ids(tmp_path: Path, has_pairs: bool) -> None:
 @pytest.mark.parametrize("rows", [[11], [-1], [0, 99], [0, -5], [2**62]])
 def test_rows_outside_are_refused(tmp_path: Path, rows: list[int]) -> None:
     store = LogitStore.open(write_store(tmp_path / "s"))
-    with pytest.raises(StoreError, match="expected a row from 0 to 10, found"):
+    with pytest.raises(StoreError, match="row from 0 to 10, "):
         store.logits(np.array(rows, np.int64))
-    with pytest.raises(StoreError, match="expected a row from 0 to 10, found"):
+    with pytest.raises(StoreError, match="row from 0 to 10, "):
         store.text(rows[-1])
-    with pytest.raises(StoreError, match="expected a row from 0 to 10, found"):
+    with pytest.raises(StoreError, match="row from 0 to 10, "):
         store.texts(np.array(rows, np.int64))
 
 
@@ -211,7 +211,7 @@ def test_a_file_of_another_size_is_noticed_at_once(tmp_path: Path, change: int) 
 
 def test_an_unknown_verify_mode_is_refused(tmp_path: Path) -> None:
     mode: Any = "always"
-    with pytest.raises(ConfigError, match="expected open, read or full, found 'always'"):
+    with pytest.raises(ConfigError, match=r"open, read or full.*'always'"):
         LogitStore.open(write_store(tmp_path / "s"), verify=mode)
 
 
@@ -222,7 +222,7 @@ def test_what_is_no_store(tmp_path: Path, name: str, found: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for open_it in (LogitStore.open, verify_store):
-        with pytest.raises(StoreError, match=f"{name}: expected a logit store, found {found}"):
+        with pytest.raises(StoreError, match=f"{name}: .*{found}"):
             open_it(tmp_path / name)
 
 

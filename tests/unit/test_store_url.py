@@ -205,7 +205,7 @@ def test_a_service_without_put_if_absent_is_refused_before_any_work(
     url: str, tmp_path: Path, service: type[DiskObjects]
 ) -> None:
     service.ignores_mode = True
-    with pytest.raises(StorageError, match=r"probe: expected a second put to be refused"):
+    with pytest.raises(StorageError, match=r"probe: .*second put"):
         store_location(url, str(tmp_path / "staging")).require_writable()
     service.ignores_mode = False
     for _ in range(2):
@@ -218,7 +218,7 @@ def test_a_probe_that_is_there_does_not_stand_for_the_right_to_write(
     place = store_location(url, "unused")
     place.require_writable()
     service.faults += [("put", "probe", refuse)] * 4
-    with pytest.raises(StorageError, match=r"probe: expected to put the object, found: connection"):
+    with pytest.raises(StorageError, match=r"probe: .*connection"):
         place.require_writable()
 
 
@@ -305,7 +305,7 @@ def test_a_service_that_nothing_can_be_read_from(
 ) -> None:
     write_url(url, tmp_path / "staging")
     service.faults.append(("read", "store.json", refuse))
-    with pytest.raises(StorageError, match=r"store\.json: expected to read the object, found"):
+    with pytest.raises(StorageError, match=r"store\.json: "):
         store_location(url).info()
 
 
@@ -480,7 +480,7 @@ def test_a_shard_that_is_too_large_for_the_service(
 
 
 def test_a_url_without_a_place_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected a place for the store, found none"):
+    with pytest.raises(ConfigError, match=r"objects://: .*none"):
         store_location("objects://", "unused")
 
 
@@ -525,7 +525,7 @@ def test_a_run_that_has_nothing_to_write_removes_what_a_killed_one_left(
 def test_staging_has_a_folder_of_its_own(tmp_path: Path) -> None:
     root = staging_root(str(tmp_path))
     assert root.parent == tmp_path / "monoxkit-staging"  # and in it one for each machine
-    with pytest.raises(ConfigError, match="`staging` s3://b/x: expected a folder, found a URL"):
+    with pytest.raises(ConfigError, match="`staging` s3://b/x: "):
         staging_root("s3://b/x")
 
 
@@ -536,7 +536,7 @@ def test_shards_that_others_put_meanwhile_are_not_missed(url: str, tmp_path: Pat
         assert writer.missing == []
         assert writer.complete() is not None
         with (
-            pytest.raises(StoreError, match="expected one of the 0 missing shards, found 000000"),
+            pytest.raises(StoreError, match=r"0 missing shards.*000000"),
             writer.shard(manifest().shard(0), {"ids": 0, "text": 0}),
         ):
             pass

@@ -67,7 +67,7 @@ def test_completing_reads_the_shards_as_they_lie_on_disk(tmp_path: Path) -> None
         for shard in writer.missing:
             write_shard(writer, shard, **shard_arguments(manifest(), shard))
         (tmp_path / "s" / "shards" / "000001" / "text.npy").unlink()
-        with pytest.raises(StoreCorrupt, match=r"000001/text\.npy: expected the file, found none"):
+        with pytest.raises(StoreCorrupt, match=r"000001/text\.npy: .*none"):
             writer.complete()
     assert not (tmp_path / "s" / "complete.json").exists()
 
@@ -164,7 +164,7 @@ def test_a_single_text_is_refused_in_a_store_of_pairs(tmp_path: Path) -> None:
     store = manifest(has_pairs=True)
     with FolderWriter(tmp_path / "s", store) as writer:
         shard = writer.missing[0]
-        with pytest.raises(StoreError, match=r"expected a pair in row 0 .*found a single text"):
+        with pytest.raises(StoreError, match=r"pair.* row 0 .*single"):
             write_shard(writer, shard, **shard_arguments(manifest(), shard))
 
 
@@ -173,7 +173,7 @@ def test_only_missing_shards_are_written(tmp_path: Path, shard: ShardRange) -> N
     with FolderWriter(tmp_path / "s", manifest()) as writer:
         first = writer.missing[0]
         write_shard(writer, first, **shard_arguments(manifest(), first))
-        with pytest.raises(StoreError, match="expected one of the 2 missing shards"):
+        with pytest.raises(StoreError, match="the 2 missing shards"):
             write_shard(writer, shard, **shard_arguments(manifest(), shard))
 
 
@@ -202,7 +202,7 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
     command = [sys.executable, "-c", code, str(tmp_path / "s")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
         assert owner.stdout and owner.stdout.readline() == b"locked\n"
-        with pytest.raises(StoreLocked, match="expected no other writer"):
+        with pytest.raises(StoreLocked, match=r"/s/?: "):
             FolderWriter(tmp_path / "s", manifest()).__enter__()
         assert len(LogitStore.open(tmp_path / "s")) == 11  # readers need no lock
         owner.kill()
@@ -245,7 +245,7 @@ def test_a_writer_whose_lock_was_removed_commits_nothing(
         context.__enter__().append(**arguments)
         with beside(folder):
             others = tree(folder / "shards") if (folder / "complete.json").exists() else {}
-            with pytest.raises(StoreLockLost, match=r"s/lock: expected the lock file that"):
+            with pytest.raises(StoreLockLost, match=r"/s/lock: "):
                 context.__exit__(None, None, None)
             assert shard in writer.missing
             with pytest.raises(StoreLockLost):
@@ -347,7 +347,7 @@ def test_writers_of_different_shards_work_side_by_side(tmp_path: Path) -> None:
         arguments = shard_arguments(manifest(), shard)
         with second.shard(shard, text_bytes(arguments["documents"])) as builder:
             for claimed in (range(2, 3), range(1, 2), range(2), None):
-                with pytest.raises(StoreLocked, match="expected no other writer of shards"):
+                with pytest.raises(StoreLocked, match=r"/s: .*shards"):
                     FolderWriter(folder, manifest(), claimed).__enter__()
             with FolderWriter(folder, manifest(), range(1)) as first:
                 write_shard(
@@ -374,7 +374,7 @@ def test_leaving_completes_nothing(tmp_path: Path) -> None:
 def test_a_shard_folder_without_its_record_is_no_finished_shard(tmp_path: Path) -> None:
     (write_store(tmp_path / "s") / "complete.json").unlink()
     (tmp_path / "s" / "shards" / "000001" / "shard.json").unlink()
-    with pytest.raises(StoreCorrupt, match=r"000001/shard\.json: expected the file, found none"):
+    with pytest.raises(StoreCorrupt, match=r"000001/shard\.json: .*none"):
         FolderWriter(tmp_path / "s", manifest()).__enter__()
 
 
@@ -390,10 +390,10 @@ def test_foreign_folders_are_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ".tmp-mine").write_text("mine")
     before = tree(tmp_path)
-    with pytest.raises(StoreError, match=r"empty folder or a logit store, found 'notes\.txt'"):
+    with pytest.raises(StoreError, match=r"'notes\.txt'"):
         FolderWriter(tmp_path, manifest()).__enter__()
     assert tree(tmp_path) == before
-    with pytest.raises(StoreError, match="expected a folder, found a file"):
+    with pytest.raises(StoreError, match=r"/notes\.txt: .*file"):
         FolderWriter(tmp_path / "notes.txt", manifest()).__enter__()
 
 
@@ -401,7 +401,7 @@ def test_shards_without_a_manifest_are_not_begun_anew(tmp_path: Path) -> None:
     write_store(tmp_path / "s")
     (tmp_path / "s" / "store.json").unlink()
     before = tree(tmp_path)
-    with pytest.raises(StoreCorrupt, match=r"store\.json: expected the file, found none"):
+    with pytest.raises(StoreCorrupt, match=r"/s/store\.json: .*none"):
         FolderWriter(tmp_path / "s", manifest()).__enter__()
     assert tree(tmp_path) == before
 
@@ -436,7 +436,7 @@ def test_a_disk_that_gives_back_other_bytes_is_noticed(
     monkeypatch.setattr(module, "new_member", lossy)
     with FolderWriter(tmp_path / "s", manifest()) as writer:
         shard = writer.missing[0]
-        with pytest.raises(StorageError, match=f"give back what was written.*{name}"):
+        with pytest.raises(StorageError, match=f"{name}: "):
             write_shard(writer, shard, **shard_arguments(manifest(), shard))
         assert list((tmp_path / "s" / "shards").iterdir()) == []
         assert shard in writer.missing
