@@ -38,7 +38,8 @@ _PARTS = {
     ("tensor", 13): "entry",
 }
 _NODE_OPERATOR, _ENTRY_KEY, _ENTRY_VALUE = ("node", 4), ("entry", 1), ("entry", 2)
-_SHORT_FIELDS = {_NODE_OPERATOR, _ENTRY_KEY, _ENTRY_VALUE}
+_NODE_DOMAIN, _FUNCTION_DOMAIN = ("node", 7), ("function", 10)
+_SHORT_FIELDS = {_NODE_OPERATOR, _NODE_DOMAIN, _FUNCTION_DOMAIN, _ENTRY_KEY, _ENTRY_VALUE}
 _MAX_STRING_BYTES = 4096
 # A graph of 24 layers has 50,000.
 _MAX_FIELDS = 5_000_000
@@ -46,6 +47,8 @@ _FIXED_BYTES = {1: 8, 5: 4}
 _MAX_DEPTH = 60  # messages in messages; a subgraph in a subgraph takes three
 # Operators that make a runtime load a file which is no weights.
 _LOADING_OPERATORS = {"EPContext"}
+# Whose operators runtimes have built in; those of any other domain would come from a library.
+_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
 
 
 def external_data(path: Path) -> tuple[str, ...]:
@@ -53,7 +56,7 @@ def external_data(path: Path) -> tuple[str, ...]:
 
     Raises:
         ModelError: the file is no ONNX graph, names a file outside its folder, or has a node that
-            loads code.
+            loads code, or that runtimes have no operator for.
     """
     try:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as data:
@@ -67,6 +70,12 @@ def external_data(path: Path) -> tuple[str, ...]:
         raise ModelError(
             f"{path}: the graph has a node {loading[0]}, which loads compiled code from a file. "
             "Export the model again without it."
+        )
+    known = _DOMAINS | found.strings[_FUNCTION_DOMAIN]
+    if strange := sorted(found.strings[_NODE_DOMAIN] - known):
+        raise ModelError(
+            f"{path}: the graph has operators of the domain {strange[0][:80]!r}, which runtimes "
+            "have only from a library of its maker's. Export the model again without them."
         )
     for location in sorted(found.locations):
         _require_below(path, location)

@@ -17,6 +17,7 @@ from monox_kit.models.load import load_model
 from monox_kit.models.scoring import score
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import save_classifier
+from monox_kit.problem import problem_of
 from tests.integration.older_environment import read_by_older
 from tests.tiny_families import FAMILIES, write_family
 from tests.tiny_models import LABELS, write_jsonl
@@ -36,6 +37,12 @@ def require_alike(folder: Path, answer: dict[str, Any]) -> None:
     logits = score(loaded.classifier, loaded.tokenizer, documents).logits
     np.testing.assert_allclose(np.array(answer["logits"]), logits, rtol=0, atol=2e-5)
     assert answer["labels"] == list(LABELS)
+    # The pipeline of transformers, over optimum's model too, gives every class, the best first.
+    probabilities = problem_of(loaded.classifier.labels).probabilities(logits)
+    for found, row in zip(answer["pipeline"], probabilities, strict=True):
+        assert [one["score"] for one in found] == sorted(one["score"] for one in found)[::-1]
+        scores = {one["label"]: one["score"] for one in found}
+        np.testing.assert_allclose([scores[name] for name in LABELS], row, atol=2e-5)
 
 
 def test_every_family_that_is_saved_loads_in_transformers_4(
