@@ -16,7 +16,7 @@ COPY cli cli
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM ${BASE}
-# A runtime (cpu, gpu or openvino), and train for everything beside predicting; the demo: all,cpu
+# A runtime (cpu or gpu, or with one of them openvino), and train for everything beside predicting; the demo: all,cpu
 ARG EXTRA=train,cpu
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=

@@ -26,7 +26,7 @@ from monox_kit.labelling.guard_learning import guard_sample_rows
 from monox_kit.labelling.kept_scan import SAMPLE_ROWS
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import BF16, FP32, FP32_FILE, RunPrecision, open_folder
-from monox_kit.models.onnx_backend import OnnxClassifier
+from monox_kit.models.providers import open_graph
 from monox_kit.models.scoring import score
 from monox_kit.models.tokenizer import Tokenizer
 from monoxkit_cli.render import RichProgress
@@ -74,7 +74,7 @@ def main() -> None:
         precisions += [BF16] * any("bf16" in name for name in arguments.guards)
         alone_s: dict[str, float] = {}
         for precision in precisions:
-            graph = OnnxClassifier(
+            graph = open_graph(
                 folder, file=FP32_FILE, provider=runs["plain"]["provider"], precision=precision
             )
             taken_s, found = timed(partial(score, graph, tokenizer, documents))

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import each_round, medians, parser, positive, publish, ratios, seconds, take_turns
-from monox_kit.data import Document
+from monox_kit.data import Classifier, Document
 from monox_kit.exporting.config import FORMS
 from monox_kit.exporting.graph import fuse_graph, write_form
 from monox_kit.exporting.last_layer import slice_last_layer
 from monox_kit.exporting.quantize import write_quantized
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import FP32, ONNX_FILE, ModelFolder, open_folder
-from monox_kit.models.onnx_backend import OnnxClassifier, runtime_version
+from monox_kit.models.providers import open_graph, runtime_version
 from monox_kit.models.scoring import Texts, score, score_texts, tokenize
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
@@ -70,7 +70,7 @@ def main() -> None:
                 opened = ModelFolder(
                     path=folder, name=way, config=source.config, record=source.record
                 )
-                graphs[way] = OnnxClassifier(opened, provider=arguments.provider)
+                graphs[way] = open_graph(opened, provider=arguments.provider, keep=False)
             logits = {way: score_texts(graph, texts).logits for way, graph in graphs.items()}
             compared = agreement(logits["whole"], logits["cut"], problem)
             if precision == FP32 and compared.max_delta > _MOST_DELTA:
@@ -89,13 +89,13 @@ def main() -> None:
         "provider": arguments.provider,
         "layers": source.config.get("num_hidden_layers"),
         "found": found,
-        "runtime": runtime_version(),
+        "runtime": runtime_version(arguments.provider),
     }
     publish(arguments, result, bars=bars, unit="tokens per second")
 
 
 def _rates(
-    graphs: Mapping[str, OnnxClassifier],
+    graphs: Mapping[str, Classifier],
     tokenizer: Tokenizer,
     documents: Sequence[Document],
     rounds: int,
@@ -103,7 +103,7 @@ def _rates(
     """Tokens per second of each graph in each round, tokenizing included."""
     num_tokens = int(tokenize(tokenizer, documents).encoded.lengths.sum())
 
-    def rate(graph: OnnxClassifier) -> float:
+    def rate(graph: Classifier) -> float:
         return num_tokens / seconds(lambda: score(graph, tokenizer, documents))
 
     ways = {way: each_round(partial(rate, graph)) for way, graph in graphs.items()}

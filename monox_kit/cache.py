@@ -1,4 +1,4 @@
-"""The folder for what can be made again: converted weights, run plans, shards bound for a URL.
+"""The folder for what can be made again: weights, run plans, compiled graphs, shards for a URL.
 
 What lies there is believed, so only this user and root may write to it. It is made for this user
 alone.
@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from monox_kit.durable import make_folder
 from monox_kit.errors import ConfigError, StorageError
@@ -67,15 +67,25 @@ def read_own(path: Path, most_bytes: int) -> bytes:
     Raises:
         OSError: it is not there, no plain file, or another user's.
     """
+    with open_own(path) as stream:
+        return stream.read(most_bytes)
+
+
+def open_own(path: Path) -> BinaryIO:
+    """A file in the cache, opened for reading.
+
+    Raises:
+        OSError: it is not there, no plain file, or another user's.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if not (stat.S_ISREG(status.st_mode) and is_own(status)):
             raise PermissionError(f"{path}: not a plain file of this user")
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            return stream.read(most_bytes)
-    finally:
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
         os.close(descriptor)
+        raise
 
 
 def true_folders(folder: Path) -> list[Path]:

@@ -16,9 +16,10 @@ from packaging.requirements import Requirement
 
 from monox_kit import __version__
 from monox_kit.config import Config, Needs, Rule
-from monox_kit.extras import runtime_distributions
+from monox_kit.extras import is_installed, runtime_distributions
 from monox_kit.hardware import Hardware, read_hardware
 from monox_kit.progress import Progress
+from monox_kit.runtime_environment import import_openvino
 
 if TYPE_CHECKING:
     from monox_kit.models.self_test import SelfTest
@@ -32,7 +33,7 @@ PACKAGED_WEIGHTS = {
         for part in range(1, 6)
     },
 }
-_RUNTIME_EXTRAS = ("cpu", "gpu", "openvino")
+_RUNTIME_EXTRAS = ("cpu", "gpu", "openvino-ep")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,8 @@ class DoctorConfig(Config):
     Attributes:
         bundle: bundle whose self test is run: its files must have the digests, golden texts the ids
             and, up to rounding, the logits that were recorded at export.
-        provider: execution provider that the self test is run on: cpu, cuda, tensorrt or openvino.
+        provider: what runs the self test: cpu, cuda or tensorrt of ONNX Runtime, openvino (its own
+            runtime) or openvino-ep (through onnxruntime-openvino).
     """
 
     RULES: ClassVar[tuple[Rule, ...]] = (Needs(("provider",), "bundle", "BUNDLE"),)
@@ -93,6 +95,8 @@ class DoctorReport:
         cuda_devices: the names of the devices that torch sees.
         execution_providers: what the installed onnxruntime offers.
         onnxruntime_flavours: the distributions that provide the module `onnxruntime`.
+        openvino: the version of OpenVINO's own runtime; None where it is not installed or does not
+            load.
         packaged_weights: the import names of `PACKAGED_WEIGHTS` that are installed.
         apt_get: the path of the program; None where there is none.
         self_test: of the bundle that was asked for; None where none was.
@@ -106,6 +110,7 @@ class DoctorReport:
     cuda_devices: tuple[str, ...]
     execution_providers: tuple[str, ...]
     onnxruntime_flavours: tuple[str, ...]
+    openvino: str | None
     packaged_weights: tuple[str, ...]
     apt_get: str | None
     findings: tuple[Finding, ...]
@@ -124,11 +129,11 @@ class DoctorReport:
 def diagnose(
     bundle: str | None = None, provider: str = "cpu", progress: Progress | None = None
 ) -> DoctorReport:
-    """Look at this Python environment and this machine; loads torch and onnxruntime.
+    """Look at this Python environment and this machine; loads torch, onnxruntime and openvino.
 
     Args:
         bundle: whose self test is run; None for none.
-        provider: execution provider of the self test.
+        provider: what runs the self test.
         progress: where a download is reported.
 
     Raises:
@@ -140,7 +145,10 @@ def diagnose(
     cuda_devices = _cuda_devices(findings)
     flavours = runtime_distributions()
     findings += check_components(components)
-    findings += check_onnxruntime(flavours, components, has_cuda=bool(cuda_devices))
+    openvino = _openvino(findings)
+    findings += check_onnxruntime(
+        flavours, components, has_cuda=bool(cuda_devices), has_openvino=openvino is not None
+    )
     weights = tuple(name for name in PACKAGED_WEIGHTS if importlib.util.find_spec(name))
     apt_get = shutil.which("apt-get")
     if apt_get is None:
@@ -160,6 +168,7 @@ def diagnose(
         cuda_devices=cuda_devices,
         execution_providers=_execution_providers(flavours, findings),
         onnxruntime_flavours=flavours,
+        openvino=openvino,
         packaged_weights=weights,
         apt_get=apt_get,
         findings=tuple(findings),
@@ -251,7 +260,11 @@ def check_components(components: Sequence[Component]) -> list[Finding]:
 
 
 def check_onnxruntime(
-    flavours: Sequence[str], components: Sequence[Component], *, has_cuda: bool
+    flavours: Sequence[str],
+    components: Sequence[Component],
+    *,
+    has_cuda: bool,
+    has_openvino: bool = False,
 ) -> list[Finding]:
     """What is wrong with the onnxruntime distributions: none, or several in one folder.
 
@@ -259,6 +272,7 @@ def check_onnxruntime(
         flavours: the installed distributions that provide the module `onnxruntime`.
         components: where the requirement of each flavour stands.
         has_cuda: whether torch sees a CUDA device; decides which flavour is advised.
+        has_openvino: whether OpenVINO's own runtime is there, which opens bundles without any.
     """
     if len(flavours) == 1:
         return []
@@ -267,14 +281,15 @@ def check_onnxruntime(
     if not flavours:
         return [
             Finding(
-                severity="problem",
+                severity="optional" if has_openvino else "problem",
                 message="onnxruntime: expected one of onnxruntime, onnxruntime-gpu and "
-                "onnxruntime-openvino, found none.",
+                "onnxruntime-openvino, found none."
+                + (" Only `provider` openvino works without." if has_openvino else ""),
                 command=_install(advised) if advised else None,
             )
         ]
     # The one that somebody added on purpose, else plain onnxruntime.
-    for extra in ("gpu", "openvino") if has_cuda else ("openvino",):
+    for extra in ("gpu", "openvino-ep") if has_cuda else ("openvino-ep",):
         if extra in offered and offered[extra].name in flavours:
             advised = offered[extra]
             break
@@ -338,6 +353,17 @@ def _execution_providers(flavours: Sequence[str], findings: list[Finding]) -> tu
     except (ImportError, OSError, AttributeError) as error:
         findings.append(_broken("onnxruntime", error))
         return ()
+
+
+def _openvino(findings: list[Finding]) -> str | None:
+    """OpenVINO's version; a finding where it is installed and does not load."""
+    if not is_installed("openvino"):
+        return None
+    try:
+        return str(import_openvino().get_version()).partition("-")[0]
+    except (ImportError, OSError, AttributeError) as error:
+        findings.append(_broken("openvino", error))
+        return None
 
 
 def _broken(name: str, error: Exception) -> Finding:

@@ -17,6 +17,7 @@ EXTRA_OF: Mapping[str, str] = {
     ),
     "matplotlib": "train,cpu",
     "onnxruntime": "cpu",
+    "openvino": "openvino",
     "datasets": "hub",
     "ray": "ray",
     "tensorboard": "tensorboard",
@@ -33,6 +34,11 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
     return MissingExtra(
         f'{module}: it is not installed, and this needs it. Run: pip install "monoxkit[{extra}]"'
     )
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported; it is looked for, and not imported."""
+    return PathFinder.find_spec(module) is not None
 
 
 def runtime_distributions() -> tuple[str, ...]:

@@ -31,8 +31,11 @@ class OpenVinoAlone:
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        import openvino
         from tokenizers import Tokenizer
+
+        from monox_kit.runtime_environment import import_openvino
+
+        openvino = import_openvino()
 
         folder = Path(given["model"])
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -21,9 +21,9 @@ class OpenVinoRow:
     """OpenVINO's own API: asynchronous requests over batches under a budget of padded tokens."""
 
     def __init__(self, job: Job, clock: Clock, graph: str, precision: str | None) -> None:
-        import openvino
+        from monox_kit.runtime_environment import import_openvino
 
-        core = openvino.Core()
+        core = import_openvino().Core()
         self._clock = clock
         self._tokenizer = tokenizer_of(job)
         self._max_length = job.max_length
@@ -52,7 +52,7 @@ class OpenVinoRow:
 
     def _run(self, texts: list[str], streams: int) -> Any:
         import numpy as np
-        import openvino
+        import openvino  # silenced when the row was loaded
 
         ids = token_ids(self._tokenizer, texts, self._max_length)
         lengths = [len(each) for each in ids]
@@ -87,10 +87,11 @@ def load_int8(job: Job, clock: Clock) -> Contender:
 
 def prepare_int8(job: Job) -> None:
     """Quantize the fp32 graph with NNCF on the calibration texts, one text a sample."""
-    import nncf
-    import openvino
-
     from monox_kit.durable import new_folder
+    from monox_kit.runtime_environment import import_openvino
+
+    openvino = import_openvino()
+    import nncf
 
     model = openvino.Core().read_model(str(job.graph))
     names = {name for value in model.inputs for name in value.names}

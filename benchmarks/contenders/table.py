@@ -63,5 +63,5 @@ ROWS: Mapping[str, Row] = {
     "monoxkit": Row("monoxkit label: file in, verified store out, session included", OurRow),
     "monoxkit-fp32": Row("the same with the fp32 bundle", OurRow),
     "monoxkit-guard": Row("the same with the fidelity guard", OurRow),
-    "monoxkit-openvino": Row("the same on the OpenVINO provider", OurRow),
+    "monoxkit-openvino": Row("the same on OpenVINO", OurRow),
 }

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from monox_kit.errors import ModelError, ProviderError, first_line
 from monox_kit.hardware import num_threads
 from monox_kit.models.folder import ModelFolder
-from monox_kit.models.onnx_backend import require_provider, require_runtime
+from monox_kit.models.onnx_backend import require_execution_provider, require_runtime
 
 NUM_ROWS = 2048  # M; more do not raise the rate
 TYPES = ("fp32", "bf16", "int8")
@@ -186,7 +186,9 @@ def integer_product(
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or num_threads()
     session = runtime.InferenceSession(
-        model.SerializeToString(), sess_options=options, providers=[require_provider("cpu")]
+        model.SerializeToString(),
+        sess_options=options,
+        providers=[require_execution_provider("cpu")],
     )
     product = np.empty((num_rows, columns), np.int32)
 

@@ -47,6 +47,7 @@ def _tables(report: DoctorReport) -> list[Table]:
         ("CUDA devices", ", ".join(report.cuda_devices) or "none"),
         ("onnxruntime", ", ".join(report.onnxruntime_flavours) or "none"),
         ("execution providers", ", ".join(report.execution_providers) or "none"),
+        ("OpenVINO", report.openvino or "none"),
         ("packaged weights", ", ".join(report.packaged_weights) or "none"),
         ("apt-get", report.apt_get or "none"),
     ):
@@ -92,8 +93,8 @@ COMMAND = Command(
     stage="doctor",
     help="""Show what is installed, what is missing and how to add it.
 
-    That is: versions, processor features, memory, execution providers, packaged weights. Exits
-    with 5 where something needed is missing.
+    That is: versions, processor features, memory, execution providers, OpenVINO, packaged weights.
+    Exits with 5 where something needed is missing.
 
     With a bundle, run its self test instead of showing that: its files must have the digests, and
     golden texts the ids and the logits, that were recorded when it was exported. Int8 is computed

@@ -32,8 +32,8 @@ class BenchmarkConfig(Config):
         batches: numbers of texts that are given at once, such as 1,8,32.
         rounds: rounds in which the models take turns.
         starts: fresh processes of each model whose time to the first answer is measured.
-        providers: execution providers that ONNX bundles run on, such as cpu,openvino [default: all
-            that are installed, but for tensorrt].
+        providers: what ONNX bundles run on, such as cpu,openvino [default: all providers that are
+            installed, but for tensorrt].
         precisions: precisions that PyTorch models run in, fp32 or fp32,bf16 [default: fp32, and
             bf16 where the hardware has it].
         device: device of PyTorch models: cpu, cuda or cuda:N.

@@ -17,7 +17,8 @@ from monox_kit.models.folder import (
     RunPrecision,
     open_folder,
 )
-from monox_kit.models.onnx_backend import computes_bf16, installed_providers
+from monox_kit.models.graph_classifier import computes_bf16
+from monox_kit.models.providers import installed_providers
 from monox_kit.models.record import CARD_FILE, RECORD_FILE
 from monox_kit.progress import Progress
 
@@ -31,7 +32,7 @@ class Contender:
     Attributes:
         name: of the folder, with the runtime and the precision.
         folder: the model's.
-        provider: of ONNX Runtime; `cpu` for PyTorch, which has a device.
+        provider: what runs a bundle's graph; `cpu` for PyTorch, which has a device.
         device: of PyTorch.
         precision: what float32 weights are multiplied in; None for what the bundle says.
         file: the graph of a bundle.

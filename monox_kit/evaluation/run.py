@@ -43,7 +43,8 @@ class ScoringConfig(Config):
         source_language: language that is left out of the target average.
         max_length: truncate texts at this many tokens [default: the model's own].
         batch_tokens: padded tokens per batch, which change speed and memory only.
-        provider: execution provider of ONNX Runtime: cpu, cuda, tensorrt or openvino.
+        provider: what runs the graph: cpu, cuda or tensorrt of ONNX Runtime, openvino (its own
+            runtime) or openvino-ep (through onnxruntime-openvino).
         device: PyTorch's device: cpu, cuda or cuda:N.
         num_resamples: bootstrap resamples per language.
         seed: seed of the resampling.

@@ -30,7 +30,7 @@ class Candidate:
     Attributes:
         precision: `fp32`, `bf16` or one of `PRECISIONS`.
         graph: its form, one of `FORMS`.
-        provider: the execution provider that it was run on.
+        provider: what it was run on, one of `PROVIDERS`.
         agreement: with PyTorch on the check texts, of a gate's on the first ones alone until the
             gate is asked; None where it was not compared.
         gate: what the gate found; None where it was not asked.

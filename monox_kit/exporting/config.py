@@ -12,7 +12,7 @@ from monox_kit.config import Config, Needs, OnlyWith, Opposite, Rule, Separated
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ConfigError
 from monox_kit.models.folder import BF16, FP32
-from monox_kit.models.onnx_backend import PROVIDERS
+from monox_kit.models.providers import PROVIDERS
 
 AUTO: Literal["auto"] = "auto"
 
@@ -158,8 +158,9 @@ class ExportConfig(Config):
         gate: what must hold in every language, as agreement=0.99,worst=0.98,kl=0.01,drop=0.5. These
             are the least share of all rows that get PyTorch's label, the least in each language,
             and there the largest mean KL and the largest loss of accuracy in points.
-        provider: execution provider to check and time on: cpu, cuda, tensorrt or openvino; auto
-            tries all there are.
+        provider: what graphs are checked and timed on: cpu, cuda or tensorrt of ONNX Runtime,
+            openvino (its own runtime), openvino-ep (through onnxruntime-openvino), or auto for all
+            that are installed.
         exporter: what writes the graph; dynamo is the only one: optimum-onnx does not run beside
             transformers 5.
         layout: monoxkit, or what a server reads: tei for text-embeddings-inference, triton for a

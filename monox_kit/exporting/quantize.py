@@ -14,10 +14,13 @@ from monox_kit.exporting.config import PRECISIONS
 from monox_kit.exporting.embeddings import quantize_embeddings
 from monox_kit.exporting.graph import CONTRIB_DOMAIN, quiet_exporter, save_graph
 from monox_kit.exporting.smooth import smoothed
+from monox_kit.extras import is_installed
 from monox_kit.hardware import has_vnni
 from monox_kit.models.batching import pad_batch
 from monox_kit.models.folder import BF16, ONNX_DATA_FILE, ONNX_FILE
+from monox_kit.models.graph_classifier import OPENVINO_PROVIDERS
 from monox_kit.models.scoring import Texts
+from monox_kit.runtime_environment import import_openvino
 
 # Operators with constant weights.
 _PRODUCTS = ["MatMul", "Gemm"]
@@ -123,6 +126,8 @@ def _nncf(source: Path, folder: Path, calibration: Texts) -> None:
     """Static int8 by NNCF, which smooths and corrects biases by itself."""
     try:
         with quiet_exporter():
+            if is_installed("openvino"):  # nncf imports it too
+                import_openvino()
             import nncf
             from nncf.quantization.range_estimator import RangeEstimatorParametersSet
     except ImportError as error:
@@ -178,11 +183,12 @@ def _fp16(source: Path, folder: Path) -> None:
 # No faster than others that agree better: fp32 for the first two, int8-block for the last.
 _SLOW_ON_CPU = ("fp16", "int8-embedding", "int4-block")
 # Every reduced precision by the name that `--precision` takes; `write_quantized` makes them.
-# What is worth trying where. The OpenVINO provider runs static graphs in int8, dynamic ones in
-# fp32, and alone the fp32 graph in bf16; on GPUs int8 needs TensorRT's own calibration.
+_OPENVINO_CANDIDATES = (BF16, "int8-static", "int8-static-smooth", "int8-nncf")
+# What is worth trying where. OpenVINO runs static graphs in int8, dynamic ones in fp32, and alone
+# the fp32 graph in bf16; on GPUs int8 needs TensorRT's own calibration.
 CANDIDATE_PRECISIONS: dict[str, Sequence[str]] = {
     "cpu": tuple(name for name in PRECISIONS if name not in _SLOW_ON_CPU),
-    "openvino": (BF16, "int8-static", "int8-static-smooth", "int8-nncf"),
+    **dict.fromkeys(OPENVINO_PROVIDERS, _OPENVINO_CANDIDATES),
     "cuda": ("fp16",),
     "tensorrt": ("fp16",),
 }

@@ -46,14 +46,10 @@ from monox_kit.models.folder import (
     open_folder,
     write_record,
 )
+from monox_kit.models.graph_classifier import require_bf16
 from monox_kit.models.load import EQUAL_LENGTHS, machine_of, needs_equal_lengths, open_tokenizer
-from monox_kit.models.onnx_backend import (
-    OnnxClassifier,
-    require_bf16,
-    require_provider,
-    runtime_version,
-)
 from monox_kit.models.padding import EqualLengths
+from monox_kit.models.providers import open_graph, require_provider, runtime_version
 from monox_kit.models.record import published_provenance
 from monox_kit.models.scoring import score_texts, tokenize
 from monox_kit.models.self_test import write_golden
@@ -76,7 +72,7 @@ class ExportSummary:
         precision: of the graph in it.
         chosen: its name among the candidates.
         opset: of the graph in it; None in bundles of 0.1.0 whose graph optimum-onnx wrote.
-        provider: the execution provider that it was checked on.
+        provider: what ran the graph when it was checked.
         candidates: everything that was built or could not be, by name; see `Candidate`.
         bytes: of each part of the bundle, in the PyTorch model and in the bundle; empty for
             bundles that were exported before this was recorded.
@@ -292,7 +288,7 @@ def _record(subject: Subject, summary: ExportSummary, run: Mapping[str, Any]) ->
             "opset": summary.opset,
             "chosen": summary.chosen,
             "provider": summary.provider,
-            "runtime": runtime_version(),
+            "runtime": runtime_version(summary.provider),
             "hardware": read_hardware().to_json(),
             "candidates": publishable(summary.candidates),  # reasons quote files
             "truncation": summary.truncation,
@@ -327,7 +323,7 @@ def _write_golden(folder: Path, subject: Subject, record: BundleRecord, provider
         folder,
         subject.tokenizer,
         (subject.reference, machine_of("torch")),
-        (OnnxClassifier(opened, provider=provider), machine_of("onnx", provider)),
+        (open_graph(opened, provider=provider, keep=False), machine_of("onnx", provider)),
         has_pairs=bool(record.has_pairs),
     )
 

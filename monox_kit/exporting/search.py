@@ -29,7 +29,7 @@ from monox_kit.exporting.graph import cause_of
 from monox_kit.exporting.quantize import CANDIDATE_PRECISIONS
 from monox_kit.models.agreement import FP32_TOLERANCE, agreement
 from monox_kit.models.folder import FP32, ModelFolder
-from monox_kit.models.onnx_backend import OnnxClassifier, installed_providers
+from monox_kit.models.providers import installed_providers, open_graph
 from monox_kit.models.scoring import score_texts
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask
@@ -181,7 +181,7 @@ class Search:
         try:
             return self._judged(candidate, folder)
         except Exception as error:  # a graph that loads may still fail to run
-            return self._failed(candidate, error, "onnxruntime cannot run it in this form.")
+            return self._failed(candidate, error, "It cannot be run in this form.")
 
     def _failed(self, candidate: Candidate, error: Exception, reason: str) -> Candidate:
         if isinstance(error, _OURS):
@@ -195,10 +195,14 @@ class Search:
     def _judged(self, candidate: Candidate, folder: ModelFolder) -> Candidate:
         """The candidate with its agreement, and rejected where that is too little."""
         labels = self._subject.reference.labels
-        session = OnnxClassifier(
-            folder, labels, provider=candidate.provider, precision=candidate.run_precision
+        opened = open_graph(
+            folder,
+            labels,
+            provider=candidate.provider,
+            precision=candidate.run_precision,
+            keep=False,  # most candidates are opened once
         )
-        graph = self._subject.runner(session)
+        graph = self._subject.runner(opened)
         candidate = self._compared(candidate, graph, self._subject.first_rows)
         wanted = (AUTO, candidate.precision) if self._subject.judge is not None else (AUTO,)
         if candidate.rejected is None and self._config.precision in wanted:
@@ -247,7 +251,7 @@ class Search:
             graph = self._graphs[candidate.name]
             return self._note_or_drop(self._compared(candidate, graph, rows))
         except Exception as error:  # as in `_try`: other texts are of other lengths
-            return self._failed(candidate, error, "onnxruntime cannot run it in this form.")
+            return self._failed(candidate, error, "It cannot be run in this form.")
 
     def _timed_in_turn(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Those that agree, timed in turn, fastest first; the hopeless are rejected, and listed."""

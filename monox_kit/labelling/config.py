@@ -27,12 +27,13 @@ class LabelConfig(Config):
         shard_rows: rows of a shard, which is the unit of commit and of resuming.
         batch_tokens: padded tokens per batch [default: measured here, where none of this setting,
             `sessions` and `threads` is given].
-        sessions: batches that ONNX Runtime runs at once [default: measured, as above].
+        sessions: batches that run at once [default: measured, as above].
         threads: threads of each of those batches [default: measured, as above].
         dtype: type of the stored logits.
         ignore_labels: leave gold labels in the corpus out of the store.
-        provider: execution provider of ONNX Runtime: cpu, cuda, tensorrt, openvino, or auto for the
-            one that the bundle was measured on.
+        provider: what runs the graph: cpu, cuda or tensorrt of ONNX Runtime, openvino (its own
+            runtime), openvino-ep (through onnxruntime-openvino), or auto for the one that the
+            bundle was measured on.
         device: PyTorch's device: cpu, cuda or cuda:N.
         precision: PyTorch's precision; bf16 runs matrix products under autocast [default: fp32].
             An ONNX bundle has its own.
@@ -42,7 +43,7 @@ class LabelConfig(Config):
         guard_rows: rows of each half of the guard's sample, on which it learns and is audited
             [default: a fiftieth of the corpus, 200 to 2,000].
         guard_precision: precision of the rows that are computed again. bf16 takes about half the
-            time, needs OpenVINO's provider on a CPU with bf16, and is audited against fp32.
+            time, needs OpenVINO on a CPU with bf16, and is audited against fp32.
         guard_kl: mean KL divergence from fp32's distributions, in nats, that rows are to have at
             most, such as 0.001. At T = 1; more rows are computed again.
         begin: scan the corpus, choose the run plan and learn the guard, and label no row.
@@ -114,7 +115,7 @@ class LabelSummary:
         num_recomputed_rows: rows that are there and that the guard computed again.
         num_truncated_rows: rows of this run that the cut at `max_length` took tokens from.
         num_truncated_tokens: the tokens that they lost; of very long texts estimated.
-        provider: ONNX Runtime's execution provider; None for PyTorch.
+        provider: what ran the graph; None for PyTorch.
         plan: batches at once, threads (ONNX Runtime alone), padded tokens per batch, and how they
             were chosen; empty where nothing was left to do.
         guard: what the guard was told and what it learned, and its price; None

@@ -17,8 +17,9 @@ from monox_kit.labelling.guard import Guard
 from monox_kit.labelling.kept_scan import SAMPLE_ROWS
 from monox_kit.labelling.totals import Totals
 from monox_kit.models.folder import BF16, ONNX_FILE, ModelFolder, RunPrecision, open_folder
+from monox_kit.models.graph_classifier import SessionPlan, require_bf16
 from monox_kit.models.load import OpenModel, require_runnable
-from monox_kit.models.onnx_backend import SessionPlan, require_bf16
+from monox_kit.models.providers import installed_like
 from monox_kit.models.run_plan import RunPlan, default_plan, measured_plan
 from monox_kit.models.scoring import BatchDone, Scored, Texts, score_texts, tokenize
 from monox_kit.problem import problem_of
@@ -30,7 +31,7 @@ class TeacherModel:
 
     Attributes:
         folder: the model's folder.
-        provider: ONNX Runtime's execution provider.
+        provider: what runs its graphs, one of `PROVIDERS`.
         tokenizer: with the run's cut.
     """
 
@@ -44,7 +45,7 @@ class TeacherModel:
         self._config = config
         self._progress = progress
         self.folder = open_folder(config.model, progress).named(config.corpus.label_names)
-        self.provider = _provider(config, self.folder)
+        self.provider = _provider(config, self.folder, progress)
         require_runnable(config.teacher, self.provider, config.device)
         self.folder.require_backend(config.teacher)
         if config.guard is not None:
@@ -221,10 +222,17 @@ class Labeller:
         )
 
 
-def _provider(config: LabelConfig, folder: ModelFolder) -> str:
-    """The execution provider that `auto` stands for: what the bundle was measured on."""
+def _provider(config: LabelConfig, folder: ModelFolder, progress: Progress) -> str:
+    """The provider that `auto` stands for: what the bundle was measured on."""
     if config.provider != "auto":
         return config.provider
     if config.teacher == "torch" or folder.record is None:
         return "cpu"
-    return str(folder.record.checks.get("provider", "cpu"))
+    measured = str(folder.record.checks.get("provider", "cpu"))
+    found = installed_like(measured)
+    if found != measured:
+        progress.note(
+            f"the bundle was measured on {measured}, which is not installed: {found}, the other "
+            "way to OpenVINO, runs it"
+        )
+    return found

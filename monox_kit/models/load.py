@@ -27,7 +27,7 @@ from monox_kit.progress import Progress
 
 if TYPE_CHECKING:
     from monox_kit.models.golden_file import Machine
-    from monox_kit.models.onnx_backend import SessionPlan
+    from monox_kit.models.graph_classifier import SessionPlan
     from monox_kit.models.self_test import SelfTest
 
 # What an ONNX bundle's checks say of padding.
@@ -70,7 +70,7 @@ class OpenModel:
             folder: an open model folder.
             backend: which runtime.
             max_length: the cut in tokens; None takes the bundle's own, else 256.
-            provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
+            provider: what runs graphs, one of `providers.PROVIDERS`.
             device: PyTorch's device.
 
         Raises:
@@ -249,7 +249,7 @@ def load_model(
         max_length: the cut in tokens; None takes the bundle's own, else 256.
         labels: names for the logits' columns instead of the folder's own.
         label_names: names for its classes where it has none; see `ModelFolder.named`.
-        provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
+        provider: what runs graphs, one of `providers.PROVIDERS`.
         device: PyTorch's device.
         check: whether to run the folder's self test.
         progress: where a download is reported.
@@ -275,7 +275,7 @@ def examine(reference: str, *, provider: str = "cpu", progress: Progress | None 
 
     Args:
         reference: a local folder or a hub name.
-        provider: ONNX Runtime's execution provider, one of `onnx_backend.PROVIDERS`.
+        provider: what runs graphs, one of `providers.PROVIDERS`.
         progress: where a download is reported.
 
     Raises:
@@ -299,15 +299,15 @@ def load_backend(
     precision: RunPrecision | None = None,
     compiled: bool = False,
 ) -> Classifier:
-    """The classifier of an open folder; a new backend is added here.
+    """The classifier of an open folder; a backend is added here, a graph runtime in `providers`.
 
     Args:
         folder: an open model folder.
         backend: which runtime.
         labels: names for the logits' columns instead of the folder's own.
-        provider: ONNX Runtime's execution provider.
-        plan: how ONNX Runtime shares the cores; None for one batch on all of them.
-        file: the name of ONNX Runtime's graph in the folder.
+        provider: what runs graphs, one of `providers.PROVIDERS`.
+        plan: how a graph's runtime shares the cores; None for one batch on all of them.
+        file: the graph's name in the folder.
         device: PyTorch's device.
         precision: `fp32` or `bf16`; None for what the bundle was exported in, PyTorch's is fp32.
         compiled: whether PyTorch compiles the model.
@@ -317,9 +317,9 @@ def load_backend(
         ProviderError: provider or device is not there, or computes in no such precision.
     """
     if backend == "onnx":
-        from monox_kit.models.onnx_backend import OnnxClassifier
+        from monox_kit.models.providers import open_graph
 
-        return OnnxClassifier(
+        return open_graph(
             folder, labels, provider=provider, plan=plan, file=file, precision=precision
         )
     from monox_kit.models.torch_backend import load_classifier
@@ -334,9 +334,9 @@ def machine_of(backend: Backend, provider: str | None = None) -> Machine:
     from monox_kit.models.golden_file import Machine
 
     if backend == "onnx":
-        from monox_kit.models.onnx_backend import runtime_version
+        from monox_kit.models.providers import runtime_version
 
-        return Machine.here(runtime_version(), provider)
+        return Machine.here(runtime_version(provider or "cpu"), provider)
     import torch
 
     return Machine.here(f"torch {torch.__version__}")
@@ -360,7 +360,7 @@ def require_runnable(backend: Backend, provider: str, device: str) -> None:
             "`device` instead, or export the model."
         )
     if backend == "onnx":
-        from monox_kit.models.onnx_backend import require_provider
+        from monox_kit.models.providers import require_provider
 
         require_provider(provider)
     else:

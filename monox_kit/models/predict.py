@@ -137,7 +137,8 @@ def load(
         max_length: the truncation length in tokens; None takes the bundle's own, else 256.
         labels: names for the logits' columns where the model has none of its own.
         label_names: the same as names alone, in the order of the logits; a model's own stay.
-        provider: ONNX Runtime's execution provider.
+        provider: what runs a bundle's graph: cpu, cuda or tensorrt of ONNX Runtime, openvino (its
+            own runtime) or openvino-ep (through onnxruntime-openvino).
         device: PyTorch's device.
         check: whether to run the bundle's self test first: its files must have the digests, golden
             texts the ids and, up to rounding, the logits that were recorded at export.

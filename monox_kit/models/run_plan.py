@@ -1,4 +1,4 @@
-"""How ONNX Runtime labels fastest here: measured on the corpus's own texts, then kept."""
+"""How a graph labels fastest here: measured on the corpus's own texts, then kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from monox_kit.errors import MonoxError, StorageError
 from monox_kit.hardware import read_hardware
 from monox_kit.models.batching import along_lengths
 from monox_kit.models.folder import RunPrecision
-from monox_kit.models.onnx_backend import SessionPlan, runtime_version
+from monox_kit.models.graph_classifier import OPENVINO_PROVIDERS, SessionPlan
+from monox_kit.models.providers import runtime_version
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Texts, score_texts
 from monox_kit.progress import Progress
 from monox_kit.spinning import may_spin
@@ -105,7 +106,7 @@ def measured_plan(
     Args:
         load: makes the classifier of a plan.
         texts: some of the corpus; a sample along its lengths is scored.
-        provider: the execution provider, as `load` uses it.
+        provider: what runs the graph, as `load` uses it.
         model_digest: of the graph.
         precision: what its float32 weights are multiplied in.
         max_length: the cut in tokens.
@@ -151,7 +152,7 @@ def _key(
         "model": model_digest,
         "precision": precision,
         "provider": provider,
-        "runtime": runtime_version(),
+        "runtime": runtime_version(provider),
         "hardware": {name: hardware[name] for name in ("cpu_model", "num_cores")},
         "max_length": max_length,
         # Texts of about this length: the next power of two.
@@ -201,7 +202,7 @@ def _measure(
 
 def _usual_sessions(cores: int, provider: str) -> int:
     is_even = cores % _OPENVINO_STREAMS == 0
-    return _OPENVINO_STREAMS if provider == "openvino" and is_even else 1
+    return _OPENVINO_STREAMS if provider in OPENVINO_PROVIDERS and is_even else 1
 
 
 def _session_candidates(cores: int, provider: str) -> list[SessionPlan]:

@@ -40,7 +40,8 @@ class PredictConfig(Config):
         backend: onnx or torch [default: what the model folder is made for].
         max_length: truncate texts at this many tokens [default: the model's].
         batch_tokens: padded tokens per batch: speed and memory only.
-        provider: execution provider of ONNX Runtime: cpu, cuda, tensorrt or openvino.
+        provider: what runs the graph: cpu, cuda or tensorrt of ONNX Runtime, openvino (its own
+            runtime) or openvino-ep (through onnxruntime-openvino).
         device: device of PyTorch: cpu, cuda or cuda:N.
     """
 

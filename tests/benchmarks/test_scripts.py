@@ -100,6 +100,8 @@ LONG = {
     "student": "--student {}/teacher --test {}/data/test.en.jsonl {}/data/test.de.jsonl --work"
     " {}/student --corpus {}/data/unlabelled.jsonl --precision int8 --min-agreement 0.5 --rows 40"
     " --seconds 1 --starts 1 --rounds 1 --max-length 32",
+    "runtimes": "{}/teacher --texts {}/data/unlabelled.jsonl --rows 40 --max-length 32 --rounds 1"
+    " --precisions fp32 bf16",
     "train_throughput": "--model {}/encoder --teacher {}/teacher --store {}/store"
     " --dev {}/data/dev.jsonl --steps 2 --rounds 1 --max-length 16",
     "train_tokenizing": "--model {}/encoder --rows 200 --max-length 16 --step-ms 1 --rounds 1",

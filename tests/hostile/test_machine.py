@@ -17,7 +17,7 @@ from monox_kit import durable, packaged
 from monox_kit.errors import ConfigError, FolderBusy, StorageError, StoreError
 from monox_kit.locks import owned_folder
 from monox_kit.models import run_plan
-from monox_kit.models.onnx_backend import SessionPlan
+from monox_kit.models.graph_classifier import SessionPlan
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """bf16 at the public seams: the fp32 graph, multiplied in it where provider and CPU do so.
 
-Most tests let the CPU provider stand in for OpenVINO's and round its logits; the one with the
-provider itself is skipped where that is not installed.
+Most tests let the CPU provider stand in for OpenVINO's and round its logits; those with OpenVINO
+itself, either way, are skipped where it is not installed or the CPU has no bf16.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ import pytest
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, ProviderError, StoreMismatch
 from monox_kit.exporting import ExportConfig, build, export_model
+from monox_kit.extras import is_installed
 from monox_kit.hardware import has_bf16
 from monox_kit.labelling import LabelConfig, label_corpus
-from monox_kit.models import onnx_backend
+from monox_kit.models import graph_classifier, onnx_backend
 from monox_kit.models.folder import BundleRecord, open_folder
+from monox_kit.models.graph_classifier import SessionPlan
 from monox_kit.models.load import load_backend, load_model
-from monox_kit.models.onnx_backend import PROVIDERS, OnnxClassifier, SessionPlan, open_session
+from monox_kit.models.onnx_backend import EXECUTION_PROVIDERS, OnnxClassifier, open_session
 from monox_kit.models.run_plan import default_plan
 from monox_kit.models.scoring import score
 from monox_kit.store import LogitStore, store_stats
 from tests.tiny_models import balanced_classifier, labelled_rows, off_by_a_little, write_jsonl
 
-NEEDS_OPENVINO = pytest.mark.skipif(
-    PROVIDERS["openvino"] not in onnxruntime.get_available_providers() or not has_bf16(),
-    reason="needs onnxruntime-openvino, and a CPU with bf16",
+NEEDS_OPENVINO_EP = pytest.mark.skipif(
+    EXECUTION_PROVIDERS["openvino-ep"] not in onnxruntime.get_available_providers(),
+    reason="needs onnxruntime-openvino",
 )
+NEEDS_OPENVINO = pytest.mark.skipif(not is_installed("openvino"), reason="needs openvino")
 
 
 class RoundedSession:
@@ -68,8 +71,8 @@ def stand_in_for_openvino(patch: pytest.MonkeyPatch) -> None:
         return RoundedSession(opened(graph, "cpu", threads))
 
     patch.setattr(onnx_backend, "open_session", opening)
-    patch.setattr(onnx_backend, "has_bf16", lambda: True)
-    patch.setitem(onnx_backend.PROVIDERS, "openvino", PROVIDERS["cpu"])
+    patch.setattr(graph_classifier, "has_bf16", lambda: True)
+    patch.setitem(onnx_backend.EXECUTION_PROVIDERS, "openvino-ep", EXECUTION_PROVIDERS["cpu"])
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(folder: Path, **changes: Any) -> ExportConfig:
-    values = {"precision": "bf16", "provider": "openvino", "max_length": 32, **changes}
+    values = {"precision": "bf16", "provider": "openvino-ep", "max_length": 32, **changes}
     values.setdefault("min_agreement", 0.5)  # random weights, close calls
     return ExportConfig(model=str(folder / "model"), **values)
 
@@ -122,11 +125,11 @@ def test_the_bundle_is_the_fp32_graph_and_its_record_says_bf16(
     files: Path, tmp_path: Path, openvino: None
 ) -> None:
     record = BundleRecord.read(files / "bundle" / "monoxkit.json")
-    assert (record.precision, record.checks["provider"]) == ("bf16", "openvino")
+    assert (record.precision, record.checks["provider"]) == ("bf16", "openvino-ep")
     candidates = record.checks["candidates"]
-    assert candidates["fp32@openvino"]["rejected"] == "precision bf16 was asked for"
-    assert candidates["bf16@openvino"]["rejected"] is None
-    fp32, bf16 = (candidates[f"{name}@openvino"]["agreement"] for name in ("fp32", "bf16"))
+    assert candidates["fp32@openvino-ep"]["rejected"] == "precision bf16 was asked for"
+    assert candidates["bf16@openvino-ep"]["rejected"] is None
+    fp32, bf16 = (candidates[f"{name}@openvino-ep"]["agreement"] for name in ("fp32", "bf16"))
     assert fp32["max_delta"] < 1e-4 < bf16["max_delta"]
     export_model(asked(files, precision="fp32"), tmp_path / "fp32")
     digests = {
@@ -141,11 +144,11 @@ def test_auto_times_bf16_and_keeps_the_graph_of_the_one_that_wins(
 ) -> None:
     config = asked(files, precision="auto", graph="opset23", candidates=("bf16", "int8-static"))
     summary = export_model(config, tmp_path / "bundle")
-    found = summary.candidates["bf16@openvino"]
+    found = summary.candidates["bf16@openvino-ep"]
     assert found["tokens_per_s"] > 0
     assert (
         found["agreement"]["max_delta"]
-        > summary.candidates["fp32@openvino"]["agreement"]["max_delta"]
+        > summary.candidates["fp32@openvino-ep"]["agreement"]["max_delta"]
     )
     assert (tmp_path / "bundle" / "model.onnx").is_file()
     has_reference = (tmp_path / "bundle" / "model.fp32.onnx").is_file()
@@ -156,7 +159,7 @@ def test_auto_times_bf16_and_keeps_the_graph_of_the_one_that_wins(
     ("provider", "cpu_has_it", "message"),
     [
         ("cpu", True, "bf16: expected `provider` openvino, .* found cpu"),
-        ("openvino", False, "bf16: expected a CPU with AVX512-BF16 or AMX, found .* without"),
+        ("openvino-ep", False, "bf16: expected a CPU with AVX512-BF16 or AMX, found .* without"),
     ],
 )
 def test_bf16_where_there_is_none_is_named_before_any_work(
@@ -168,7 +171,7 @@ def test_bf16_where_there_is_none_is_named_before_any_work(
     cpu_has_it: bool,
     message: str,
 ) -> None:
-    monkeypatch.setattr(onnx_backend, "has_bf16", lambda: cpu_has_it)
+    monkeypatch.setattr(graph_classifier, "has_bf16", lambda: cpu_has_it)
     with pytest.raises(ProviderError, match=message):
         export_model(asked(files, provider=provider), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
@@ -263,7 +266,7 @@ def test_a_store_begun_with_a_bf16_guard_is_not_finished_in_fp32(
 ) -> None:
     config = bf16_guarded(files)
     label_corpus(replace(config, begin=True), tmp_path / "store")
-    monkeypatch.setattr(onnx_backend, "has_bf16", lambda: False)
+    monkeypatch.setattr(graph_classifier, "has_bf16", lambda: False)
     with pytest.raises(ProviderError, match="AVX512-BF16 or AMX"):
         label_corpus(config, tmp_path / "store")
 
@@ -286,7 +289,7 @@ def test_a_session_tells_openvino_what_to_compute_in(
             seen.update(providers[0][1])
 
         def get_providers(self) -> list[str]:
-            return [PROVIDERS["openvino"]]
+            return [EXECUTION_PROVIDERS["openvino-ep"]]
 
     class Options:
         def add_session_config_entry(self, name: str, value: str) -> None:
@@ -295,15 +298,15 @@ def test_a_session_tells_openvino_what_to_compute_in(
     runtime = SimpleNamespace(
         InferenceSession=Session,
         SessionOptions=Options,
-        get_available_providers=lambda: [PROVIDERS["openvino"]],
+        get_available_providers=lambda: [EXECUTION_PROVIDERS["openvino-ep"]],
         __version__="1.24",
     )
     monkeypatch.setattr(onnx_backend, "require_runtime", lambda: runtime)
-    monkeypatch.setattr(onnx_backend, "has_bf16", lambda: True)
-    open_session(tmp_path / "model.onnx", "openvino", 2, precision)
+    monkeypatch.setattr(graph_classifier, "has_bf16", lambda: True)
+    open_session(tmp_path / "model.onnx", "openvino-ep", 2, precision)
     assert json.loads(seen["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": hint}}
     assert (seen["num_streams"], seen["num_of_threads"]) == ("1", "2")
-    open_session(tmp_path / "model.onnx", "openvino", 2, precision, streams=3)
+    open_session(tmp_path / "model.onnx", "openvino-ep", 2, precision, streams=3)
     assert (seen["num_streams"], seen["num_of_threads"]) == ("3", "6")
 
 
@@ -321,7 +324,7 @@ def test_batches_at_once_are_streams_of_one_openvino_session(
     monkeypatch.setattr(onnx_backend, "open_session", watched)
     folder = open_folder(str(files / "bundle"))
     for provider, plan, expected in (
-        ("openvino", SessionPlan(3, 2), [(2, 3)]),
+        ("openvino-ep", SessionPlan(3, 2), [(2, 3)]),
         ("cpu", SessionPlan(3, 2), [(2, 1)] * 3),
         ("cpu", SessionPlan(3, 1), [(1, 1)]),
     ):
@@ -335,6 +338,7 @@ def test_batches_at_once_are_streams_of_one_openvino_session(
     [
         ("cpu", 8, None, SessionPlan(1, 8)),
         ("openvino", 8, None, SessionPlan(2, 4)),
+        ("openvino-ep", 8, None, SessionPlan(2, 4)),
         ("openvino", 3, None, SessionPlan(1, 3)),  # no core is left out
         ("openvino", 1, None, SessionPlan(1, 1)),
         ("openvino", 8, 2, SessionPlan(4, 2)),
@@ -347,17 +351,29 @@ def test_openvino_runs_two_batches_at_once_by_default(
     threads: int | None,
     expected: SessionPlan,
 ) -> None:
-    monkeypatch.setattr(onnx_backend, "num_threads", lambda: cores)
+    monkeypatch.setattr(graph_classifier, "num_threads", lambda: cores)
     assert default_plan(provider, threads=threads).session == expected
 
 
-@NEEDS_OPENVINO
-def test_openvino_computes_in_what_it_was_told(files: Path, tmp_path: Path) -> None:
-    summary = export_model(asked(files, graph="opset17-eager"), tmp_path / "bundle")
+@pytest.mark.skipif(not has_bf16(), reason="needs a CPU with bf16")
+@pytest.mark.parametrize(
+    "provider",
+    [
+        pytest.param("openvino", marks=NEEDS_OPENVINO),
+        pytest.param("openvino-ep", marks=NEEDS_OPENVINO_EP),
+    ],
+)
+def test_openvino_computes_in_what_it_was_told(
+    files: Path, tmp_path: Path, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MONOXKIT_CACHE", str(tmp_path / "cache"))
+    summary = export_model(
+        asked(files, graph="opset17-eager", provider=provider), tmp_path / "bundle"
+    )
     assert summary.precision == "bf16"
-    model = load_model(str(tmp_path / "bundle"), provider="openvino")
+    model = load_model(str(tmp_path / "bundle"), provider=provider)
     expected = load_backend(open_folder(str(files / "model")), "torch")
-    exact = load_backend(model.folder, "onnx", provider="openvino", precision="fp32")
+    exact = load_backend(model.folder, "onnx", provider=provider, precision="fp32")
     rows = list(Corpus(labelling(files).corpus).documents())
     logits = {
         name: score(classifier, model.tokenizer, rows).logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -20,11 +21,12 @@ REQUIREMENTS = (
     'winonly>=1; sys_platform == "win32"',
     'onnxruntime>=1.24.1; extra == "cpu"',
     'onnxruntime-gpu>=1.24.1; extra == "gpu"',
-    'onnxruntime-openvino>=1.24.1; extra == "openvino"',
+    'onnxruntime-openvino>=1.24.1; extra == "openvino-ep"',
+    'openvino>=2026.4; extra == "openvino"',
     'weights==0.1.0; extra == "demo"',
     'ruff>=0.14; extra == "dev"',
 )
-EXTRAS = ("cpu", "gpu", "openvino", "demo", "dev")
+EXTRAS = ("cpu", "gpu", "openvino-ep", "openvino", "demo", "dev")
 
 
 def components(**installed: str) -> tuple[Component, ...]:
@@ -42,7 +44,8 @@ def test_requirements_are_read_from_metadata_lines() -> None:
         ("transformers", ""),
         ("onnxruntime", "cpu"),
         ("onnxruntime-gpu", "gpu"),
-        ("onnxruntime-openvino", "openvino"),
+        ("onnxruntime-openvino", "openvino-ep"),
+        ("openvino", "openvino"),
         ("weights", "demo"),
         ("ruff", "dev"),
     ]
@@ -70,7 +73,9 @@ def findings(**installed: str) -> list[tuple[str, str]]:
 
 
 def test_a_full_environment_has_no_findings() -> None:
-    assert findings(torch="2.13.0", transformers="5.24.0", weights="0.1.0") == []
+    assert (
+        findings(torch="2.13.0", transformers="5.24.0", weights="0.1.0", openvino="2026.4.1") == []
+    )
 
 
 def test_what_is_missing_or_old_comes_with_its_command() -> None:
@@ -78,6 +83,7 @@ def test_what_is_missing_or_old_comes_with_its_command() -> None:
         ("problem", "pip install 'torch>=2.10'"),
         ("problem", "pip install 'transformers<6,>=5.10'"),
         ("optional", "pip install 'ruff>=0.14'"),
+        ("optional", "pip install 'openvino>=2026.4'"),
         ("optional", "pip install weights==0.1.0"),
     ]
 
@@ -207,12 +213,27 @@ def test_the_command_accepts_an_environment_without_extras(
     assert report["usable"] is True
     assert report["hardware"]["num_cores"] > 0
     assert report["onnxruntime_flavours"] == ["onnxruntime"]
+    assert (report["openvino"] is None) == (importlib.util.find_spec("openvino") is None)
     assert "CPUExecutionProvider" in report["execution_providers"]
 
 
-def test_a_package_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_package_that_does_not_load_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     environment(monkeypatch, [])
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setattr(doctor, "is_installed", lambda module: True)
+    monkeypatch.setitem(__import__("sys").modules, name, None)
     report = doctor.diagnose()
     assert not report.usable
-    assert report.findings[0].message.startswith("onnxruntime: expected a package that loads")
+    assert report.findings[0].message.startswith(f"{name}: expected a package that loads")
+
+
+def test_openvino_alone_opens_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own runtime needs no onnxruntime."""
+    without, beside = (
+        check_onnxruntime([], components(), has_cuda=False, has_openvino=has)[0]
+        for has in (False, True)
+    )
+    assert (without.severity, beside.severity) == ("problem", "optional")
+    assert without.command == beside.command

