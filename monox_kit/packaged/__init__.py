@@ -59,7 +59,7 @@ def packaged_folder(
             return _cached(
                 cache,
                 f"e5-small-{source.sha256()[:16]}",
-                lambda folder: e5.convert(source, folder, progress),
+                lambda folder: e5.convert_e5(source, folder, progress),
                 progress,
             )
     raise ModelError(

