@@ -141,10 +141,9 @@ class TestLines:
             pytest.skip("plain text has no columns")
         with pytest.raises(CorpusError) as caught:
             texts(path, text_column="body")
-        assert str(caught.value) == (
-            f"{path}, line 1: expected a column 'body', found columns: text, label. "
-            "Use `text_column`, or name this file's own as FILE:text=COLUMN."
-        )
+        told = str(caught.value)
+        assert told.startswith(f"{path}, line 1: ") and "'body'" in told
+        assert "text, label" in told and "`text_column`" in told and "FILE:text=COLUMN" in told
 
     @pytest.mark.parametrize("option", ["pair", "id", "lang"])
     def test_a_named_optional_column_must_exist(self, lines, option):
@@ -224,7 +223,7 @@ class TestDelimited:
 
     def test_a_header_alone_is_an_empty_file(self, tmp_path):
         path = write(tmp_path / "a.csv", "text,label\n")
-        with pytest.raises(CorpusError, match="found an empty file"):
+        with pytest.raises(CorpusError, match=r"/a\.[a-z0-9.]+: .*empty file"):
             texts(path)
 
     def test_a_needed_column_may_stand_once_only(self, tmp_path):
@@ -295,10 +294,9 @@ class TestParquet:
         path = self.parquet(tmp_path / "a.parquet", {"body": ["a"], "y": ["b"]})
         with pytest.raises(CorpusError) as caught:
             texts(path)
-        assert str(caught.value) == (
-            f"{path}: expected a column 'text', found columns: body, y. Use `text_column`, or "
-            "name this file's own as FILE:text=COLUMN."
-        )
+        told = str(caught.value)
+        assert told.startswith(f"{path}: ") and "'text'" in told
+        assert "body, y" in told and "`text_column`" in told and "FILE:text=COLUMN" in told
         table = pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"])
         pq.write_table(table, path)
         with pytest.raises(CorpusError, match="expected one column 'text', found 2"):
@@ -306,7 +304,7 @@ class TestParquet:
 
     def test_no_rows(self, tmp_path):
         path = self.parquet(tmp_path / "a.parquet", {"text": pa.array([], pa.string())})
-        with pytest.raises(CorpusError, match="found an empty file"):
+        with pytest.raises(CorpusError, match=r"/a\.[a-z0-9.]+: .*empty file"):
             texts(path)
 
     def test_invalid_utf8_names_the_row(self, tmp_path):
@@ -380,7 +378,7 @@ class TestCompression:
             flush = zstandard.COMPRESSOBJ_FLUSH_BLOCK
             content = compressor.compress(ROWS) + compressor.flush(flush)
         path = write(tmp_path / f"a.jsonl.{suffix}", content)
-        with pytest.raises(CorpusError, match="ended before the end"):
+        with pytest.raises(CorpusError, match=r"/a\.jsonl\.[a-z0-9]+: .*end"):
             texts(path)
 
     @pytest.mark.parametrize("damage", ["byte", "other format", "tail"])
@@ -402,7 +400,7 @@ class TestCompression:
     def test_an_empty_file_is_refused(self, tmp_path, suffix):
         for content in (b"", compress(b"", suffix)):
             path = write(tmp_path / f"a.jsonl.{suffix}", content)
-            with pytest.raises(CorpusError, match="found an empty file"):
+            with pytest.raises(CorpusError, match=r"/a\.[a-z0-9.]+: .*empty file"):
                 texts(path)
 
     def test_parquet_compressed_as_a_whole(self, tmp_path, suffix):

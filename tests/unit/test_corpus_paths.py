@@ -175,10 +175,9 @@ class TestUrls:
         monkeypatch.setitem(known_implementations, "hf", known)
         with pytest.raises(CorpusError) as caught:
             corpus("s3://bucket/a.jsonl")
-        assert str(caught.value) == (
-            "s3://bucket/a.jsonl: expected the package that opens s3:// addresses, found: "
-            'Install absent_package to use it. Run `pip install "fsspec[s3]"`.'
-        )
+        told = str(caught.value)
+        assert told.startswith("s3://bucket/a.jsonl: ") and "absent_package" in told
+        assert '`pip install "fsspec[s3]"`' in told
         with pytest.raises(CorpusError, match="Run `pip install absent_package`"):
             corpus("hf://a.jsonl")
 
