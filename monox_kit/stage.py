@@ -32,6 +32,7 @@ _RUN_WORDS = {
     "corpus_digest": "the text of the corpus (its digest)",
     "languages": "the files' languages",
     "check_digest": "the text of `check` (its digest)",
+    "trim_digest": "the text of `trim` (its digest)",
     "store": "the logit store (its digest)",
     "stores": "the logit stores (their digest)",
     "model_digest": "the model (its digest)",

@@ -80,7 +80,11 @@ class Subject:
         check: the check texts.
         timed_rows: [n] int64, those of them that graphs are timed on.
         calibration: other texts, for quantizers.
-        expected: PyTorch's logits of the check texts.
+        expected: PyTorch's logits of the check texts; those of the whole model where tokens were
+            removed.
+        own: PyTorch's logits of the model that the graphs are of. Of a trimmed one they are equal
+            to the whole one's where all tokens of a text were kept.
+        num_bytes: of each part of the model in PyTorch; of the whole one's.
         equal_lengths: whether padding would change its logits; see `models.padding`.
         judge: the gate; None where none is asked for.
     """
@@ -92,6 +96,8 @@ class Subject:
     timed_rows: Int64s
     calibration: Texts
     expected: Logits
+    own: Logits
+    num_bytes: Mapping[str, int]
     equal_lengths: bool
     judge: Judge | None = None
 

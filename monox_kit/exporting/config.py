@@ -148,6 +148,8 @@ class ExportConfig(Config):
             are worth it on the provider].
         max_length: truncate texts at this many tokens, in every program that reads the bundle
             [default: the model's own].
+        trim: files of text in every language that the bundle is to read: tokens that none of them
+            uses are removed first, as monoxkit trim does [default: none is].
         check: files of real text to check, calibrate and time graphs on [default: built-in
             sentences in many languages].
         check_rows: most rows of `check` that graphs are checked on; with `gate`, of each language
@@ -179,6 +181,7 @@ class ExportConfig(Config):
     graph: str | None = None
     candidates: Annotated[tuple[str, ...] | None, Separated()] = None
     max_length: Annotated[int, Ge(4)] | None = None
+    trim: CorpusConfig | None = None
     check: CorpusConfig | None = None
     check_rows: Annotated[int, Ge(1)] | None = None
     calibration_rows: Annotated[int, Ge(1)] = 256

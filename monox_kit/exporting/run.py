@@ -24,6 +24,7 @@ from monox_kit.exporting.judge import Judge
 from monox_kit.exporting.layouts import bundle_folder, lay_out, require_servable
 from monox_kit.exporting.parts import Parts, bundle_parts, model_parts, parts_table
 from monox_kit.exporting.search import Search
+from monox_kit.exporting.trimmed import trim_of, trimmed, trimmed_tokens
 from monox_kit.foreign import (
     markdown_code,
     markdown_text,
@@ -58,6 +59,7 @@ from monox_kit.models.torch_backend import load_classifier
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.stage import is_finished
+from monox_kit.trimming.run import Trim
 
 # Texts that every candidate is timed on, along the lengths of the check texts.
 _TIMING_ROWS = 48
@@ -121,7 +123,8 @@ def export_model(
     source.require_backend("torch")
     tokenizer = open_tokenizer(source, config.max_length)
     rows = read_check_rows(config, tokenizer.max_length, progress)
-    run = _fingerprint(config, source, tokenizer, [*rows.check, *rows.calibration])
+    trim = trim_of(config, progress)
+    run = _fingerprint(config, source, tokenizer, [*rows.check, *rows.calibration], trim)
     with owned_folder(out):
         if (finished := _finished(out, run, config.layout)) is not None:
             return finished
@@ -129,7 +132,8 @@ def export_model(
             task.detail("scoring the check texts with PyTorch")
             subject = _subject(config, source, tokenizer, rows, progress)
             subject.check.truncation.tell(progress, tokenizer.max_length, "check texts")
-            return _export(config, subject, out, run, task=task, progress=progress)
+            whole = (subject, rows, trim)
+            return _export(config, whole, out, run, task=task, progress=progress)
 
 
 def _subject(
@@ -172,6 +176,8 @@ def _subject(
         timed_rows=along_lengths(check.document_lengths, _TIMING_ROWS),
         calibration=tokenize(tokenizer, rows.calibration),
         expected=expected,
+        own=expected,
+        num_bytes=model_parts(source, reference.model),
         equal_lengths=equal_lengths,
         judge=judge,
     )
@@ -179,14 +185,15 @@ def _subject(
 
 def _export(
     config: ExportConfig,
-    subject: Subject,
+    whole: tuple[Subject, CheckRows, Trim | None],
     out: Path,
     run: Mapping[str, Any],
     *,
     task: ProgressTask,
     progress: Progress,
 ) -> ExportSummary:
-    """Build, check and commit; see `export_model`."""
+    """Trim where that is asked for, build, check and commit; see `export_model`."""
+    subject, rows, trim = whole
     require_servable(
         config.layout,
         subject.folder.labels,
@@ -195,6 +202,9 @@ def _export(
     )
     with new_folder(out) as building:
         work = building / "candidates"
+        if trim is not None:
+            task.detail("trimming")
+            subject = trimmed(subject, trim, rows, work / "trimmed", progress)
         search = Search(config, subject, work, task=task, progress=progress)
         best = search.keep_best()
         graph, fp32 = search.builder.graph_folder(best), search.builder.fp32_folder(best)
@@ -265,7 +275,7 @@ def _write_bundle(
     write_json(folder / CONFIG_FILE, declared)
     record = _record(subject, summary, run)
     _write_golden(folder, subject, record, best.provider)
-    parts = bundle_parts(model_parts(source, subject.reference.model), folder)
+    parts = bundle_parts(subject.num_bytes, folder)
     gate = "" if summary.gate is None else summary.gate.markdown()
     card = _card(subject, summary, best) + _card_table(summary) + parts_table(parts) + gate
     write_record(folder, replace(record, checks={**record.checks, "bytes": parts}), card)
@@ -308,6 +318,8 @@ def _card(subject: Subject, summary: ExportSummary, best: Candidate) -> str:
         f"texts: same label on {best.agreement.argmax:.1%}, largest logit difference "
         f"{best.agreement.max_delta:.2e}, mean KL {best.agreement.mean_kl:.2e}.\n"
     )
+    if (kept := trimmed_tokens(subject.folder)) is not None:
+        card += f"\n{kept}\n"
     if subject.equal_lengths:
         card += (
             "\nPadding changes this model's logits: give it texts of one length at a time, as "
@@ -347,7 +359,11 @@ def _card_table(summary: ExportSummary) -> str:
 
 
 def _fingerprint(
-    config: ExportConfig, source: ModelFolder, tokenizer: Tokenizer, documents: Sequence[Document]
+    config: ExportConfig,
+    source: ModelFolder,
+    tokenizer: Tokenizer,
+    documents: Sequence[Document],
+    trim: Trim | None,
 ) -> dict[str, Any]:
     digest = DocumentDigest()
     for document in documents:
@@ -373,6 +389,7 @@ def _fingerprint(
         # Runs of 0.1.0 know of no other.
         **({} if config.layout == MONOXKIT else {"layout": config.layout}),
         **({"label_names": list(source.label_names)} if source.label_names else {}),
+        **({} if trim is None else {"trim_digest": trim.run["corpus_digest"]}),
     }
 
 

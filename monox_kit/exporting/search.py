@@ -219,12 +219,13 @@ class Search:
         is_first, least = candidate.agreement is None, self._config.min_agreement
         found = agreement(subject.expected[rows], logits, problem_of(subject.reference.labels))
         candidate = replace(candidate, agreement=found)
-        if is_first and candidate.precision == FP32 and not found.within_fp32:
+        exact = agreement(subject.own[rows], logits, problem_of(subject.reference.labels))
+        if is_first and candidate.precision == FP32 and not exact.within_fp32:
             return replace(
                 candidate,
-                rejected=f"Its logits differ from PyTorch's by up to {found.max_delta:.1e} on "
-                f"{found.num_texts} texts; rounding explains "
-                f"{FP32_TOLERANCE * max(1.0, found.max_logit):.1e}.",
+                rejected=f"Its logits differ from PyTorch's by up to {exact.max_delta:.1e} on "
+                f"{exact.num_texts} texts; rounding explains "
+                f"{FP32_TOLERANCE * max(1.0, exact.max_logit):.1e}.",
             )
         if subject.judge is not None:
             report = subject.judge.report(logits, rows)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from monox_kit import __version__
 from monox_kit.corpora.corpus import Corpus
@@ -55,44 +56,85 @@ def trim(config: TrimConfig, out: Path, *, progress: Progress | None = None) -> 
         MonoxError: by kind, see `monox_kit.errors`.
     """
     progress, out = progress or Silent(), resolved(out)
-    corpus = Corpus(config.corpus, progress)
-    source = open_folder(config.model, progress)
-    source.require_backend("torch")
-    tokenizer = open_tokenizer(source, config.max_length)
+    job = Trim.opened(config, progress)
     with owned_folder(out):
+        if (finished := _finished(out, job.run)) is not None:
+            return finished
+        with new_folder(out) as building:
+            return job.write(building, out, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """A trim whose inputs have been read.
+
+    Attributes:
+        source: the whole model's folder.
+        tokenizer: the whole model's.
+        corpus: texts in every language that the model is to read.
+        num_rows: of the corpus.
+        coverage: see `TrimConfig`.
+        run: everything that the trimmed model depends on, flat.
+    """
+
+    source: ModelFolder
+    tokenizer: Tokenizer
+    corpus: Corpus
+    num_rows: int
+    coverage: float
+    run: Mapping[str, Any]
+
+    @classmethod
+    def opened(cls, config: TrimConfig, progress: Progress) -> Self:
+        """The trim that is asked for.
+
+        Raises:
+            MonoxError: by kind, see `monox_kit.errors`.
+        """
+        corpus = Corpus(config.corpus, progress)
+        source = open_folder(config.model, progress)
+        source.require_backend("torch")
+        tokenizer = open_tokenizer(source, config.max_length)
         scan = corpus.scan(progress=progress)
         run = _fingerprint(source, tokenizer, corpus, scan.digest, config.coverage)
-        if (finished := _finished(out, run)) is not None:
-            return finished
-        task = progress.task("counting tokens", scan.num_rows, "rows")
-        before = count_tokens(corpus, tokenizer, task)
+        return cls(source, tokenizer, corpus, scan.num_rows, config.coverage, run)
+
+    def write(self, folder: Path, out: Path, progress: Progress) -> TrimSummary:
+        """Write the trimmed model with its record into a folder under construction.
+
+        Args:
+            folder: where to.
+            out: what the folder will be called.
+            progress: where progress is reported.
+
+        Raises:
+            ModelError: the model is of a kind that cannot be trimmed.
+            CorpusError: the corpus has changed.
+        """
+        source, tokenizer = self.source, self.tokenizer
+        task = progress.task("counting tokens", self.num_rows, "rows")
+        before = count_tokens(self.corpus, tokenizer, task)
         wanted = {*tokenizer.special_ids, *config_ids(source.config, tokenizer.num_ids)}
-        wanted.update(*(tally.wanted(config.coverage) for tally in before.values()))
+        wanted.update(*(tally.wanted(self.coverage) for tally in before.values()))
         vocabulary = Vocabulary(tokenizer.content, source.path)
         cut = vocabulary.cut(wanted)
         trimmed, survivors = tokenizer.with_content(cut.content), Survivors(tokenizer, cut)
-        task = progress.task("comparing tokens", scan.num_rows, "rows")
-        after = count_tokens(corpus, trimmed, task, survivors.compare)
+        task = progress.task("comparing tokens", self.num_rows, "rows")
+        after = count_tokens(self.corpus, trimmed, task, survivors.compare)
         languages = language_report(before, after, survivors, cut, vocabulary.unknown_id)
-        with new_folder(out) as building:
-            parts = write_trimmed(
-                source, (tokenizer, trimmed), cut.old_ids, survivors.documents, building
-            )
-            summary = TrimSummary(
-                path=str(out),
-                num_tokens_before=tokenizer.num_ids,
-                num_tokens=trimmed.num_ids,
-                num_rows_compared=len(survivors.documents),
-                bytes={
-                    **parts,
-                    "tokenizer": (
-                        tokenizer_bytes(source),
-                        tokenizer_bytes(open_folder(str(building.absolute()))),
-                    ),
-                },
-                languages=languages,
-            )
-            _write_record(building, source, trimmed, summary, run)
+        parts = write_trimmed(
+            source, (tokenizer, trimmed), cut.old_ids, survivors.documents, folder
+        )
+        written = open_folder(str(folder.absolute()))
+        summary = TrimSummary(
+            path=str(out),
+            num_tokens_before=tokenizer.num_ids,
+            num_tokens=trimmed.num_ids,
+            num_rows_compared=len(survivors.documents),
+            bytes={**parts, "tokenizer": (tokenizer_bytes(source), tokenizer_bytes(written))},
+            languages=languages,
+        )
+        _write_record(folder, source, trimmed, summary, self.run)
         return summary
 
 

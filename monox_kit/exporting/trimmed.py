@@ -1,0 +1,73 @@
+"""An export that removes tokens first: the trimmed model, beside what the whole one says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from monox_kit.exporting.candidates import Subject
+from monox_kit.exporting.check_rows import CheckRows
+from monox_kit.exporting.config import ExportConfig
+from monox_kit.foreign import markdown_text
+from monox_kit.models.folder import ModelFolder, open_folder
+from monox_kit.models.load import open_tokenizer
+from monox_kit.models.scoring import score_texts, tokenize
+from monox_kit.models.torch_backend import load_classifier
+from monox_kit.progress import Progress
+from monox_kit.trimming.config import TrimConfig
+from monox_kit.trimming.run import Trim
+
+
+def trim_of(config: ExportConfig, progress: Progress) -> Trim | None:
+    """The trim that an export asks for, its texts read; None where it asks for none."""
+    if config.trim is None:
+        return None
+    asked = TrimConfig(model=config.model, corpus=config.trim, max_length=config.max_length)
+    return Trim.opened(asked, progress)
+
+
+def trimmed(
+    subject: Subject, trim: Trim, rows: CheckRows, folder: Path, progress: Progress
+) -> Subject:
+    """The subject with a trimmed model, which is still compared with the whole one's logits.
+
+    Args:
+        subject: the whole model.
+        trim: what is removed from it.
+        rows: the check texts, which the trimmed tokenizer may read otherwise.
+        folder: a folder under construction, for the trimmed model.
+        progress: where progress is reported.
+
+    Raises:
+        ModelError: the model is of a kind that cannot be trimmed.
+    """
+    folder.mkdir(parents=True)
+    trim.write(folder, folder, progress)
+    whole = subject.folder
+    source = replace(
+        open_folder(str(folder.absolute())), name=whole.name, label_names=whole.label_names
+    )
+    tokenizer = open_tokenizer(source, subject.tokenizer.max_length)
+    trimmed = replace(
+        subject,
+        folder=source,
+        tokenizer=tokenizer,
+        reference=load_classifier(source),
+        check=tokenize(tokenizer, rows.check),
+        calibration=tokenize(tokenizer, rows.calibration),
+    )
+    return replace(
+        trimmed, own=score_texts(trimmed.runner(trimmed.reference), trimmed.check).logits
+    )
+
+
+def trimmed_tokens(folder: ModelFolder) -> str | None:
+    """A sentence on what a trimmed model has left; None of a model that was not trimmed."""
+    record = folder.record
+    if record is None or record.stages[:1] != ("trim",):
+        return None
+    checks = record.checks
+    return (
+        f"It has {checks['num_tokens']:,} of {checks['num_tokens_before']:,} tokens, trimmed for "
+        f"{markdown_text(', '.join(checks['languages']))}."
+    )
