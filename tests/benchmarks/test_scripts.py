@@ -104,6 +104,8 @@ LONG = {
     " --precisions fp32 bf16",
     "train_throughput": "--model {}/encoder --teacher {}/teacher --store {}/store"
     " --dev {}/data/dev.jsonl --steps 2 --rounds 1 --max-length 16",
+    "trim_lossless": "--model {}/encoder --corpus {}/data/test.en.jsonl {}/data/test.de.jsonl"
+    " --max-length 16 --vocabulary 400",
     "train_tokenizing": "--model {}/encoder --rows 200 --max-length 16 --step-ms 1 --rounds 1",
 }
 
