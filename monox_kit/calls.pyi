@@ -130,6 +130,7 @@ def export(
     graph: str | None = ...,
     candidates: Sequence[str] | str | None = ...,
     max_length: int | None = ...,
+    trim: Files | None = ...,
     check: Files | None = ...,
     check_rows: int | None = ...,
     calibration_rows: int = ...,
