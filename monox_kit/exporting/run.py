@@ -24,7 +24,7 @@ from monox_kit.exporting.judge import Judge
 from monox_kit.exporting.layouts import bundle_folder, lay_out, require_servable
 from monox_kit.exporting.parts import Parts, bundle_parts, model_parts, parts_table
 from monox_kit.exporting.search import Search
-from monox_kit.exporting.trimmed import trim_of, trimmed, trimmed_tokens
+from monox_kit.exporting.trimmed import trim_of, trimmed_subject, trimmed_tokens
 from monox_kit.foreign import (
     markdown_code,
     markdown_text,
@@ -204,7 +204,7 @@ def _export(
         work = building / "candidates"
         if trim is not None:
             task.detail("trimming")
-            subject = trimmed(subject, trim, rows, work / "trimmed", progress)
+            subject = trimmed_subject(subject, trim, rows, work / "trimmed", progress)
         search = Search(config, subject, work, task=task, progress=progress)
         best = search.keep_best()
         graph, fp32 = search.builder.graph_folder(best), search.builder.fp32_folder(best)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from monox_kit.durable import make_folder
 from monox_kit.exporting.candidates import Subject
 from monox_kit.exporting.check_rows import CheckRows
 from monox_kit.exporting.config import ExportConfig
@@ -26,7 +27,7 @@ def trim_of(config: ExportConfig, progress: Progress) -> Trim | None:
     return Trim.opened(asked, progress)
 
 
-def trimmed(
+def trimmed_subject(
     subject: Subject, trim: Trim, rows: CheckRows, folder: Path, progress: Progress
 ) -> Subject:
     """The subject with a trimmed model, which is still compared with the whole one's logits.
@@ -41,8 +42,7 @@ def trimmed(
     Raises:
         ModelError: the model is of a kind that cannot be trimmed.
     """
-    folder.mkdir(parents=True)
-    trim.write(folder, folder, progress)
+    trim.write_model(make_folder(folder), folder, progress)
     whole = subject.folder
     source = replace(
         open_folder(str(folder.absolute())), name=whole.name, label_names=whole.label_names

@@ -61,7 +61,7 @@ def trim(config: TrimConfig, out: Path, *, progress: Progress | None = None) -> 
         if (finished := _finished(out, job.run)) is not None:
             return finished
         with new_folder(out) as building:
-            return job.write(building, out, progress)
+            return job.write_model(building, out, progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Trim:
         run = _fingerprint(source, tokenizer, corpus, scan.digest, config.coverage)
         return cls(source, tokenizer, corpus, scan.num_rows, config.coverage, run)
 
-    def write(self, folder: Path, out: Path, progress: Progress) -> TrimSummary:
+    def write_model(self, folder: Path, out: Path, progress: Progress) -> TrimSummary:
         """Write the trimmed model with its record into a folder under construction.
 
         Args:
