@@ -152,7 +152,13 @@ _SPREAD = 0.2
 
 
 def family_classifier(
-    folder: Path, family: str, seed: int = 0, *, token_types: bool | None = None
+    folder: Path,
+    family: str,
+    seed: int = 0,
+    *,
+    token_types: bool | None = None,
+    padding_side: str | None = None,
+    changed: dict[str, Any] | None = None,
 ) -> Path:
     """A tiny classifier of `LABELS` with random weights.
 
@@ -161,28 +167,29 @@ def family_classifier(
         family: a key of `FAMILIES`.
         seed: of the weights.
         token_types: whether its tokenizer makes segment ids; None for what its family's does.
+        padding_side: of its tokenizer; None for its family's.
+        changed: settings of its configuration in place of those of `FAMILIES` and of the tokenizer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = write_tokenizer(
         folder,
         token_types=family in _WITH_TOKEN_TYPES if token_types is None else token_types,
-        padding_side="left" if family in _LEFT_PADDED else "right",
+        padding_side=padding_side or ("left" if family in _LEFT_PADDED else "right"),
     )
     # Ids as `write_tokenizer` gives them: [PAD] 0, [CLS] 2, [SEP] 3.
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=vocabulary,
-        pad_token_id=0,
-        bos_token_id=2,
-        cls_token_id=2,
-        eos_token_id=3,
-        sep_token_id=3,
-        id2label=dict(enumerate(LABELS)),
-        label2id={name: index for index, name in enumerate(LABELS)},
-        initializer_range=_SPREAD,
-        init_std=_SPREAD,
-        **FAMILIES[family],
-    )
+    settings: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "cls_token_id": 2,
+        "eos_token_id": 3,
+        "sep_token_id": 3,
+        "id2label": dict(enumerate(LABELS)),
+        "label2id": {name: index for index, name in enumerate(LABELS)},
+        "initializer_range": _SPREAD,
+        "init_std": _SPREAD,
+    }
+    config = AutoConfig.for_model(family, **{**settings, **FAMILIES[family], **(changed or {})})
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     model.save_pretrained(str(folder))

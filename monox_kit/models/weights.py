@@ -11,6 +11,9 @@ from monox_kit.models.files import ModelFile, as_model_errors, find_file, read_j
 
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+# What `torch.compile` puts before the names of a model's parameters. transformers takes weights of
+# such names for those of another model, and begins with random ones.
+_COMPILED = "_orig_mod."
 
 
 def find_weights(folder: Path) -> dict[str, ModelFile]:
@@ -57,7 +60,7 @@ def tensor_shapes(files: Iterable[ModelFile]) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor in safetensors files; no weight is read.
 
     Raises:
-        ModelError: a file is damaged.
+        ModelError: a file is damaged, or was saved from a compiled model.
     """
     from safetensors import safe_open
 
@@ -72,6 +75,12 @@ def tensor_shapes(files: Iterable[ModelFile]) -> dict[str, tuple[int, ...]]:
         ):
             tensors: Any = opened
             for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                if name.startswith(_COMPILED):
+                    raise ModelError(
+                        f"{file.shown}: the weights have the names of a compiled model "
+                        f"({name[:80]!r}), which nothing loads. Save the model that was compiled: "
+                        "compiled_model._orig_mod.save_pretrained(FOLDER)."
+                    )
                 shapes[name] = tuple(tensors.get_slice(name).get_shape())
     return shapes
 
