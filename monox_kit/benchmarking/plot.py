@@ -39,6 +39,7 @@ def save_plot(report: BenchmarkReport, path: Path) -> None:
     """
     import matplotlib.style
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     tags = list(report.contenders[0].languages)
     least = min(report.contenders[0].all.timings)
@@ -53,6 +54,12 @@ def save_plot(report: BenchmarkReport, path: Path) -> None:
             }
             _draw(latency, tags, one, least, "p50_ms", label=one.name, **look)
             _draw(speed, tags, one, one.best_batch, "rows_per_s", **look)
+        for axes in (latency, speed):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:,g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.grid(axis="both")
         latency.set_yticks(range(len(tags)), tags)
         latency.invert_yaxis()
         texts = "one text" if least == 1 else f"{least} texts"
@@ -75,5 +82,3 @@ def _draw(
         if batch in (found := one.languages[tag]).timings
     ]
     axes.plot(*zip(*values), linestyle="none", markersize=5, **look)  # type: ignore[arg-type]
-    axes.set_xscale("log")
-    axes.grid(axis="both")
