@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +71,16 @@ def main() -> None:
     parser.add_argument("--corpus", nargs="+", required=True, help="a file of each language")
     parser.add_argument("--max-length", type=harness.positive, default=32, help="of scored texts")
     parser.add_argument("--vocabulary", type=harness.positive, default=60_000, help="of the others")
+    parser.add_argument("--tokenizers", nargs="+", choices=_WRITERS, default=list(_WRITERS))
     arguments = parser.parse_args()
     rows = _rows(arguments.corpus)
     with tempfile.TemporaryDirectory() as work:
         corpus = _write_corpus(rows, Path(work) / "corpus")
         found = {}
-        for name, write in (
-            ("model", _write_given),
-            ("WordPiece", _write_bert),
-            ("byte-level BPE", _write_roberta),
-        ):
+        for name in arguments.tokenizers:
             folder = Path(work) / name
             folder.mkdir()
-            write(folder, rows, arguments)
+            _WRITERS[name](folder, rows, arguments)
             found[name] = _compared(folder, corpus, rows, arguments)
             harness.note(f"{name}: {found[name]['total']}")
     result = {"model": arguments.model, "max_length": arguments.max_length, "tokenizers": found}
@@ -109,7 +106,9 @@ def _write_corpus(rows: dict[str, list[Document]], folder: Path) -> CorpusConfig
     return CorpusConfig(paths=(f"{folder}/text.*.jsonl",))
 
 
-def _write_given(folder: Path, _rows: object, arguments: argparse.Namespace) -> None:
+def _write_given(
+    folder: Path, _rows: dict[str, list[Document]], arguments: argparse.Namespace
+) -> None:
     """The model that was asked for, with a new head."""
     source = open_folder(arguments.model)
     save_classifier(new_classifier(source, _LABELS, 1), open_tokenizer(source, None), folder)
@@ -166,6 +165,13 @@ def _save_tokenizer(
 def _save_random(folder: Path, kind: Any, config: Any) -> None:
     torch.manual_seed(1)
     kind(config).save_pretrained(str(folder))
+
+
+_WRITERS: dict[str, Callable[[Path, dict[str, list[Document]], argparse.Namespace], None]] = {
+    "model": _write_given,
+    "WordPiece": _write_bert,
+    "byte-level BPE": _write_roberta,
+}
 
 
 def _compared(
