@@ -79,5 +79,6 @@ def test_the_page_of_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -
         files = [str(each) for each in folder.glob("test.*.csv")]
         spread = [part for each in line for part in (files if "*" in each else [each])]
         assert main(["fp32" if part == "auto" else part for part in spread]) == 0
-    predicted = [json.loads(line) for line in (folder / "predictions.jsonl").open()]
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    predicted = [json.loads(line) for line in lines]
     assert len(predicted) == 9 and {row["label"] for row in predicted} <= set(NAMES)
