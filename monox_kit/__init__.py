@@ -31,6 +31,7 @@ _HOMES = {
     "trim": "monox_kit.calls",
     "predict": "monox_kit.calls",
     "compare": "monox_kit.calls",
+    "calibrate": "monox_kit.calls",
     "benchmark": "monox_kit.calls",
     "load": "monox_kit.models.predict",
     "Model": "monox_kit.models.predict",
@@ -39,6 +40,7 @@ _HOMES = {
     "LogitStore": "monox_kit.store",
     "MonoxError": "monox_kit.errors",
     "BenchmarkReport": "monox_kit.benchmarking.report",
+    "CalibrateSummary": "monox_kit.evaluation.calibration",
     "Comparison": "monox_kit.evaluation",
     "EvalReport": "monox_kit.evaluation",
     "ExportSummary": "monox_kit.exporting.run",
@@ -54,6 +56,7 @@ __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # names of `_HOMES`
 if TYPE_CHECKING:
     from monox_kit.benchmarking.report import BenchmarkReport as BenchmarkReport
     from monox_kit.calls import benchmark as benchmark
+    from monox_kit.calls import calibrate as calibrate
     from monox_kit.calls import compare as compare
     from monox_kit.calls import evaluate as evaluate
     from monox_kit.calls import export as export
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from monox_kit.errors import MonoxError as MonoxError
     from monox_kit.evaluation import Comparison as Comparison
     from monox_kit.evaluation import EvalReport as EvalReport
+    from monox_kit.evaluation.calibration import CalibrateSummary as CalibrateSummary
     from monox_kit.exporting.run import ExportSummary as ExportSummary
     from monox_kit.importing.config import ImportSummary as ImportSummary
     from monox_kit.labelling.config import LabelSummary as LabelSummary

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from monox_kit.benchmarking.report import BenchmarkReport
 from monox_kit.corpora.config import CorpusConfig
+from monox_kit.evaluation.calibration import CalibrateSummary
 from monox_kit.evaluation.comparison import Comparison
 from monox_kit.evaluation.run import EvalReport
 from monox_kit.exporting.run import ExportSummary
@@ -272,6 +273,37 @@ def evaluate(
     language: Sequence[str] | str = ...,
     progress: Progress | None = ...,
 ) -> EvalReport: ...
+def calibrate(
+    model: str,
+    *,
+    dev: Files,
+    out: str | Path,
+    precision: float | None = ...,
+    temperature: Literal["language", "one"] = ...,
+    source_language: str = ...,
+    min_rows: int = ...,
+    backend: Literal["torch", "onnx"] | None = ...,
+    labels: str | Path | None = ...,
+    max_length: int | None = ...,
+    batch_tokens: int = ...,
+    provider: str = ...,
+    device: str = ...,
+    num_resamples: int = ...,
+    seed: int = ...,
+    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"] = ...,
+    text_column: str = ...,
+    pair_column: str = ...,
+    label_column: str = ...,
+    id_column: str = ...,
+    lang_column: str = ...,
+    pair: Literal["auto", "required", "none"] = ...,
+    delimiter: str | None = ...,
+    encoding: str | None = ...,
+    quoting: Literal["auto", "none", "minimal"] = ...,
+    label_names: Sequence[str] | str = ...,
+    language: Sequence[str] | str = ...,
+    progress: Progress | None = ...,
+) -> CalibrateSummary: ...
 def compare(
     first: str,
     second: str,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from monox_kit.benchmarking.config import BenchmarkConfig
 from monox_kit.demo.config import DemoConfig
 from monox_kit.doctor import DoctorConfig
+from monox_kit.evaluation.calibration import CalibrateConfig
 from monox_kit.evaluation.comparison import CompareConfig
 from monox_kit.evaluation.run import EvaluateConfig
 from monox_kit.exporting.config import ExportConfig
@@ -126,6 +127,15 @@ STAGES: Mapping[str, Stage] = {
             summary="Measure a model in every language of some labelled files.",
             config=EvaluateConfig,
             function="monox_kit.evaluation.run:evaluate",
+            positional=("model",),
+        ),
+        Stage(
+            name="calibrate",
+            summary="Write a model that says how sure it is, by language.",
+            config=CalibrateConfig,
+            function="monox_kit.evaluation.calibrate:calibrate",
+            output="out",
+            output_help="Model folder to write.",
             positional=("model",),
         ),
         Stage(

@@ -23,6 +23,7 @@ import typer
 from monox_kit.errors import ConfigError
 from monoxkit_cli import (
     benchmark,
+    calibrate,
     compare,
     data,
     demo,
@@ -48,6 +49,7 @@ COMMANDS: Final = (
     label,
     train_student,
     trim,
+    calibrate,
     evaluate,
     compare,
     predict,

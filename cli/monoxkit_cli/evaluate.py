@@ -23,7 +23,7 @@ def _notes(report: EvalReport) -> str:
     )
 
 
-def _table(report: EvalReport) -> Table:
+def _tables(report: EvalReport) -> list[Table]:
     from rich.table import Table
 
     # The one that the target average is of comes first.
@@ -49,6 +49,29 @@ def _table(report: EvalReport) -> Table:
             f"{100 * report.target_average:.1f}",
             shown_range(report.target_average_interval),
         )
+    if report.wanted_precision is None:
+        return [table]
+    return [table, _answers(report)]
+
+
+def _answers(report: EvalReport) -> Table:
+    """What a calibrated model answers, and how far its probabilities are off."""
+    from rich.table import Table
+
+    table = Table(
+        *("language", "calibration error", "95 %", "answered", "accuracy of these", "95 %"),
+        title=f"Thresholds for {100 * (report.wanted_precision or 0):g} % right answers",
+    )
+    for language, one in report.languages.items():
+        error, interval = one.calibration_error_interval, one.answered_accuracy_interval
+        table.add_row(
+            language,
+            f"{100 * (one.calibration_error or 0):.1f}",
+            "-" if error is None else shown_range(error),
+            f"{100 * (one.coverage or 0):.1f} %",
+            "-" if one.answered_accuracy is None else f"{100 * one.answered_accuracy:.1f}",
+            "-" if interval is None else shown_range(interval),
+        )
     return table
 
 
@@ -69,6 +92,6 @@ COMMAND = Command(
 
     Example: monoxkit evaluate runs/student --test data/test.*.jsonl
     """,
-    show=_table,
+    show=_tables,
     notes=_notes,
 )

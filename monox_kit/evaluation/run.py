@@ -18,6 +18,7 @@ from monox_kit.corpora.corpus import CorpusConfig, read_by_file
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
 from monox_kit.evaluation.details import write_details
+from monox_kit.evaluation.reliability import measured_reliability
 from monox_kit.evaluation.statistics import macro_f1, measure_interval, rows_to_show
 from monox_kit.models.folder import Backend
 from monox_kit.models.load import LoadedModel, load_model
@@ -96,6 +97,12 @@ class LanguageResult:
         micro_f1_interval: 95 % interval over rows.
         rows_for_3_points: rows on which another model, whose errors are independent of this one's,
             shows that it is 3 points of accuracy better or worse; see `rows_to_show`.
+        calibration_error: expected calibration error of the probabilities that `predict` gives; see
+            `reliability.calibration_error`. None where only decisions were compared.
+        calibration_error_interval: 95 % interval over rows.
+        coverage: share of rows that a calibrated model answers; None of one without thresholds.
+        answered_accuracy: accuracy on these; None where there are none.
+        answered_accuracy_interval: its 95 % interval (Wilson's).
     """
 
     num_rows: int
@@ -106,6 +113,11 @@ class LanguageResult:
     micro_f1: float | None = None
     micro_f1_interval: tuple[float, float] | None = None
     rows_for_3_points: int | None = None
+    calibration_error: float | None = None
+    calibration_error_interval: tuple[float, float] | None = None
+    coverage: float | None = None
+    answered_accuracy: float | None = None
+    answered_accuracy_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,8 @@ class EvalReport(Result):
             languages together.
         measure: what is averaged: `accuracy`, or `micro_f1` where a row has any number of labels.
         truncation: how many test rows were truncated, and by how many tokens.
+        wanted_precision: the share of right answers that the model's thresholds were chosen for;
+            None without thresholds.
     """
 
     model: str
@@ -131,6 +145,7 @@ class EvalReport(Result):
     target_average_interval: tuple[float, float] | None
     measure: str = "accuracy"
     truncation: Mapping[str, int] = field(default_factory=dict)
+    wanted_precision: float | None = None
 
 
 class LanguageScores(NamedTuple):
@@ -177,7 +192,29 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
     if config.details is not None:
         write_details(config.details, names, documents, scores.logits)
     report = report_on(config.model, names, documents, scores.logits, config)
-    return replace(report, truncation=scores.truncation.to_json())
+    calibration = loaded.folder.record.calibration if loaded.folder.record else None
+    problem, generator = problem_of(names), np.random.Generator(np.random.Philox(config.seed))
+    languages = {
+        language: replace(
+            result,
+            **measured_reliability(
+                problem,
+                scores.logits[language],
+                gold_labels(problem, documents[language]),
+                language=None if language == UNKNOWN_LANGUAGE else language,
+                calibration=calibration,
+                num_resamples=config.num_resamples,
+                generator=generator,
+            ),
+        )
+        for language, result in report.languages.items()
+    }
+    return replace(
+        report,
+        languages=languages,
+        truncation=scores.truncation.to_json(),
+        wanted_precision=None if calibration is None else calibration.precision,
+    )
 
 
 def is_target(language: str, source: str) -> bool:

@@ -51,7 +51,7 @@ from monox_kit.models.graph_classifier import require_bf16
 from monox_kit.models.load import EQUAL_LENGTHS, machine_of, needs_equal_lengths, open_tokenizer
 from monox_kit.models.padding import EqualLengths
 from monox_kit.models.providers import open_graph, require_provider, runtime_version
-from monox_kit.models.record import published_provenance
+from monox_kit.models.record import calibration_field, published_provenance
 from monox_kit.models.scoring import score_texts, tokenize
 from monox_kit.models.self_test import write_golden
 from monox_kit.models.tokenizer import Tokenizer
@@ -293,6 +293,7 @@ def _record(subject: Subject, summary: ExportSummary, run: Mapping[str, Any]) ->
         has_pairs=source.record.has_pairs if source.record else None,
         truncation_side=tokenizer.truncation_side,
         padding_side=tokenizer.padding.side,
+        calibration=source.record.calibration if source.record else None,
         provenance={"run": run, "source": chain},
         checks={
             "opset": summary.opset,
@@ -390,6 +391,7 @@ def _fingerprint(
         **({} if config.layout == MONOXKIT else {"layout": config.layout}),
         **({"label_names": list(source.label_names)} if source.label_names else {}),
         **({} if trim is None else {"trim_digest": trim.run["corpus_digest"]}),
+        **calibration_field(source.record),
     }
 
 

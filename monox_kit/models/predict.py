@@ -32,12 +32,15 @@ class Prediction:
         probability: of that label, in (0, 1]; of several labels, one for each.
         top: (name, probability) of the most probable classes, as many as `top_k`, best first.
         truncated: whether the text was longer than the model reads, and its end was cut off.
+        abstained: whether the model is less sure than its calibration asks for; None where it was
+            not calibrated with a precision.
     """
 
     label: Label
     probability: float | tuple[float, ...]
     top: tuple[tuple[str, float], ...]
     truncated: bool = False
+    abstained: bool | None = None
 
 
 class Model:
@@ -49,11 +52,14 @@ class Model:
         loaded: folder, tokenizer and classifier.
         labels: the classes in the order of the logits.
         problem: what labels and logits mean.
+        calibration: what its record says of how sure it is; None where it was not calibrated.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded, self.labels = loaded, loaded.classifier.labels
         self.problem = problem_of(self.labels)
+        record = loaded.folder.record
+        self.calibration = None if record is None else record.calibration
 
     def logits(self, texts: Texts, *, batch_tokens: int = DEFAULT_BATCH_TOKENS) -> Logits:
         """[N, C] float32 logits of N texts or pairs, in their order.
@@ -81,16 +87,44 @@ class Model:
         return score(loaded.classifier, loaded.tokenizer, documents, batch_tokens=batch_tokens)
 
     def probabilities(
-        self, texts: Texts, *, batch_tokens: int = DEFAULT_BATCH_TOKENS
+        self,
+        texts: Texts,
+        *,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        language: str | None = None,
     ) -> npt.NDArray[np.float64]:
         """[N, C] float64 probabilities of N texts or pairs; see `logits` for what is raised.
 
-        A softmax where a text has one label; a sigmoid for each class where it has any number.
+        A softmax where a text has one label; a sigmoid for each class where it has any number. A
+        calibrated model's are calibrated, for texts in `language`.
         """
-        return self.problem.probabilities(self.logits(texts, batch_tokens=batch_tokens))
+        logits = self.logits(texts, batch_tokens=batch_tokens)
+        return self.problem.probabilities(self.calibrated(logits, [language] * len(logits)))
+
+    def calibrated(self, logits: Logits, languages: Sequence[str | None]) -> Logits:
+        """[N, C] logits of calibrated probabilities; as they are where the model has none.
+
+        Args:
+            logits: [N, C], as the model gives them.
+            languages: N tags; None where a text's language is not known.
+        """
+        return logits if self.calibration is None else self.calibration.scaled(logits, languages)
+
+    def abstentions(
+        self, calibrated: Logits, languages: Sequence[str | None]
+    ) -> npt.NDArray[np.bool_] | None:
+        """[N] whether the model is less sure than its precision asks for; None without one."""
+        if self.calibration is None or not self.calibration.thresholds:
+            return None
+        return self.calibration.abstains(self.problem.confidence(calibrated), languages)
 
     def predict(
-        self, texts: Texts, *, batch_tokens: int = DEFAULT_BATCH_TOKENS, top_k: int = 1
+        self,
+        texts: Texts,
+        *,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        top_k: int = 1,
+        language: str | None = None,
     ) -> list[Prediction]:
         """The label of each of N texts or pairs with its probability, in their order.
 
@@ -98,6 +132,7 @@ class Model:
             texts: the texts, or (text, text_pair) tuples.
             batch_tokens: padded tokens per batch: speed and memory only.
             top_k: classes in `Prediction.top`; at most all of them.
+            language: tag of the texts' language, which a calibrated model has values for.
 
         Raises:
             ConfigError: `top_k` is less than 1, or as for `logits`.
@@ -110,7 +145,9 @@ class Model:
         if not documents:
             return []
         scored = self.score(documents, batch_tokens=batch_tokens)
-        found = predictions(self.problem, scored.logits, top_k)
+        languages = [language] * len(documents)
+        logits = self.calibrated(scored.logits, languages)
+        found = predictions(self.problem, logits, top_k, self.abstentions(logits, languages))
         return [replace(one, truncated=bool(cut)) for one, cut in zip(found, scored.truncated)]
 
 
@@ -166,8 +203,20 @@ def load(
     return Model(loaded)
 
 
-def predictions(problem: Problem, logits: Logits, top_k: int = 1) -> list[Prediction]:
-    """What [N, C] logits say: N predictions with the `top_k` most probable classes each."""
+def predictions(
+    problem: Problem,
+    logits: Logits,
+    top_k: int = 1,
+    abstained: npt.NDArray[np.bool_] | None = None,
+) -> list[Prediction]:
+    """What [N, C] logits say: N predictions with the `top_k` most probable classes each.
+
+    Args:
+        problem: what labels and logits mean.
+        logits: [N, C], calibrated where the model is.
+        top_k: classes in `Prediction.top`.
+        abstained: [N] as `Model.abstentions` gives them.
+    """
     probabilities = problem.probabilities(logits)
     # A stable sort: of equal probabilities the first class leads, as it does in decisions.
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
@@ -180,7 +229,8 @@ def predictions(problem: Problem, logits: Logits, top_k: int = 1) -> list[Predic
             own: float | tuple[float, ...] = float(probabilities[row, names.index(label)])
         else:
             own = tuple(float(probabilities[row, names.index(name)]) for name in label)
-        found.append(Prediction(label, own, top))
+        abstains = None if abstained is None else bool(abstained[row])
+        found.append(Prediction(label, own, top, abstained=abstains))
     return found
 
 

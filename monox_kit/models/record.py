@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from monox_kit.data import SINGLE_LABEL, LabelSet
-from monox_kit.digest import digest_file
+from monox_kit.digest import digest_file, digest_json
 from monox_kit.durable import write_file, write_json
 from monox_kit.errors import CorpusError, ModelError
 from monox_kit.foreign import stored_name, stored_names
+from monox_kit.models.calibration import Calibration
 from monox_kit.models.files import find_file, read_json
 from monox_kit.models.tokenizer_files import Side
 
@@ -57,6 +58,8 @@ class BundleRecord:
         truncation_side: on which side long texts lose tokens; None in records of 0.1.0.
         padding_side: on which side shorter texts of a batch are filled; None in records of 0.1.0.
         files: by name, the model's files; empty in records of 0.1.0.
+        calibration: how logits become probabilities, and when the model abstains, by language; None
+            where it was not calibrated.
         provenance: what the bundle was made from: digests, configuration, versions.
         checks: what was measured before the bundle was released.
     """
@@ -69,6 +72,7 @@ class BundleRecord:
     truncation_side: Side | None = None
     padding_side: Side | None = None
     files: Mapping[str, RecordedFile] = field(default_factory=dict)
+    calibration: Calibration | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     checks: Mapping[str, Any] = field(default_factory=dict)
 
@@ -129,14 +133,39 @@ class BundleRecord:
                 labels = LabelSet.from_json(value["labels"], str(path))
             except CorpusError as error:
                 raise ModelError(f"{path}: the record's labels are damaged: {error}") from error
-        files = {name: RecordedFile(**each) for name, each in value["files"].items()}
-        record = cls(**{name: value[name] for name in _FIELDS} | {"labels": labels, "files": files})
+        made = {
+            "labels": labels,
+            "files": {name: RecordedFile(**each) for name, each in value["files"].items()},
+            "calibration": _calibration(value["calibration"], labels, path),
+        }
+        record = cls(**{name: value[name] for name in _FIELDS} | made)
         if value["activation"] not in (None, record.activation):
             raise ModelError(
                 f"{path}: expected activation {record.activation}, which the labels' problem type "
                 f"asks for, found {str(value['activation'])[:80]!r}. Export the model again."
             )
         return record
+
+
+def _calibration(value: Any, labels: LabelSet | None, path: Path) -> Calibration | None:
+    """The calibration that a record holds.
+
+    Raises:
+        ModelError: it is damaged, or of other classes.
+    """
+    if value is None:
+        return None
+    try:
+        found = Calibration.from_json(value)
+        sizes = {len(each) for each in found.temperatures.values()}
+        wanted = 1 if labels is None or labels.problem_type == SINGLE_LABEL else len(labels)
+        if sizes != {wanted}:
+            raise ValueError(f"{max(sizes)} temperatures of a language, where {wanted} are used")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{path}: the record's calibration is damaged: {error}. Calibrate the model again."
+        ) from error
+    return found
 
 
 def activation_of(labels: LabelSet) -> Activation:
@@ -161,6 +190,13 @@ def write_record(folder: Path, record: BundleRecord, card: str) -> None:
     }
     write_json(folder / RECORD_FILE, replace(record, files=files).to_json())
     write_file(folder / CARD_FILE, card.encode())
+
+
+def calibration_field(record: BundleRecord | None) -> dict[str, str]:
+    """What a run's fingerprint says of the calibration that it carries on; nothing of none."""
+    if record is None or record.calibration is None:
+        return {}
+    return {"calibration": digest_json(asdict(record.calibration))}
 
 
 def published_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,6 +239,7 @@ _ABSENT: Mapping[str, Any] = {
     "truncation_side": None,
     "padding_side": None,
     "files": {},
+    "calibration": None,
     "provenance": {},
     "checks": {},
 }
@@ -215,6 +252,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "truncation_side": lambda value: value is None or value in get_args(Side),
     "padding_side": lambda value: value is None or value in get_args(Side),
     "files": _are_files,
+    "calibration": lambda value: value is None or isinstance(value, dict),
     "provenance": lambda value: isinstance(value, dict),
     "checks": lambda value: isinstance(value, dict),
 }

@@ -42,7 +42,8 @@ def predicted_table(
 ) -> Any:
     """The predictions for N documents, at least one, as a `pyarrow.Table` of N rows.
 
-    Columns: id, lang, label, probability; then text, text_pair, probabilities and logits as asked.
+    Columns: id, lang, label, probability, and of a model with thresholds abstained; then text,
+    text_pair, probabilities and logits as asked. Probabilities are calibrated where the model is.
 
     Args:
         model: what predicted.
@@ -53,7 +54,10 @@ def predicted_table(
     """
     import pyarrow as pa
 
-    found = predictions(model.problem, logits)
+    languages = [document.lang for document in documents]
+    calibrated = model.calibrated(logits, languages)
+    abstained = model.abstentions(calibrated, languages)
+    found = predictions(model.problem, calibrated)
     many = model.labels.is_multi
     columns = {
         "id": pa.array([document.id for document in documents], pa.string()),
@@ -61,12 +65,14 @@ def predicted_table(
         "label": pa.array([one.label for one in found], _listed(pa.string(), many)),
         "probability": pa.array([one.probability for one in found], _listed(pa.float64(), many)),
     }
+    if abstained is not None:
+        columns["abstained"] = pa.array(abstained)
     if config.text:
         columns["text"] = pa.array([document.text for document in documents], pa.string())
         if has_pairs:
             columns["text_pair"] = pa.array([one.text_pair for one in documents], pa.string())
     if config.probabilities:
-        values = list(model.problem.probabilities(logits))
+        values = list(model.problem.probabilities(calibrated))
         columns["probabilities"] = pa.array(values, pa.list_(pa.float64()))
     if config.logits:
         columns["logits"] = pa.array(list(logits), pa.list_(pa.float32()))

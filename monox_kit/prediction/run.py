@@ -21,6 +21,7 @@ from monox_kit.durable import make_folder, new_file, remove_folder, write_json
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.locks import owned_folder
 from monox_kit.models.predict import Model
+from monox_kit.models.record import calibration_field
 from monox_kit.models.scoring import Truncation
 from monox_kit.prediction.config import PredictConfig, PredictSummary
 from monox_kit.prediction.rows import opened, predicted_table, write_tables
@@ -93,6 +94,7 @@ class _Run:
             "text": config.text,
             "probabilities": config.probabilities,
             "logits": config.logits,
+            **calibration_field(folder.record),
         }
 
     def finished(self) -> PredictSummary | None:

@@ -25,7 +25,7 @@ from monox_kit.models.folder import (
     write_record,
 )
 from monox_kit.models.load import open_tokenizer
-from monox_kit.models.record import published_provenance
+from monox_kit.models.record import calibration_field, published_provenance
 from monox_kit.models.sizes import tokenizer_bytes
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.progress import Progress, Silent
@@ -143,6 +143,7 @@ def _fingerprint(
 ) -> dict[str, Any]:
     """Everything that the trimmed model depends on, flat."""
     return {
+        **calibration_field(source.record),
         "command": _COMMAND,
         "model_digest": source.model_digest,
         "tokenizer_digest": source.tokenizer_digest,
@@ -171,6 +172,7 @@ def _write_record(
         has_pairs=None if old is None else old.has_pairs,
         truncation_side=tokenizer.truncation_side,
         padding_side=tokenizer.padding.side,
+        calibration=None if old is None else old.calibration,
         provenance={
             "model": stored_name(source.name),
             "run": run,

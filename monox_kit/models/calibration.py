@@ -1,0 +1,103 @@
+"""How sure a model's answers are: temperatures and thresholds by language, kept in its record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from monox_kit.data import Logits
+from monox_kit.problem import Bools, Floats
+
+# The key of what stands in for languages that had no labels.
+STAND_IN = "*"
+_MOST_LANGUAGES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """Temperatures and thresholds by language tag; `STAND_IN` is for all other languages.
+
+    Attributes:
+        temperatures: that logits are divided by: one, or one for each class where classes do not
+            exclude each other.
+        precision: the share of right answers that the thresholds were chosen for; None without
+            thresholds.
+        thresholds: confidences from which on a row is answered; None for a language where no
+            threshold reached the precision. Empty where none were asked for.
+    """
+
+    temperatures: Mapping[str, tuple[float, ...]]
+    precision: float | None = None
+    thresholds: Mapping[str, float | None] = field(default_factory=dict)
+
+    def scaled(self, logits: Logits, languages: Sequence[str | None]) -> Logits:
+        """[N, C] float32 logits that give calibrated probabilities.
+
+        Decisions stay what they are: every temperature is above 0.
+
+        Args:
+            logits: [N, C], the model's own.
+            languages: N tags; None where a row's language is not known.
+        """
+        temperatures = np.array([self.temperatures[self.known(each)] for each in languages])
+        return np.asarray(logits / temperatures, np.float32)
+
+    def abstains(self, confidences: Floats, languages: Sequence[str | None]) -> Bools:
+        """[N] whether each row is one that the model does not answer.
+
+        Args:
+            confidences: [N], of calibrated logits.
+            languages: N tags; None where a row's language is not known.
+        """
+        least = [self.thresholds[self.known(each)] for each in languages]
+        return np.asarray(confidences < [np.inf if each is None else each for each in least])
+
+    def known(self, language: str | None) -> str:
+        """The language whose values are used for one: itself, without its region, or a stand-in."""
+        tag = language or STAND_IN
+        for each in (tag, tag.replace("_", "-").partition("-")[0]):
+            if each in self.temperatures:
+                return each
+        return STAND_IN
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Calibration:
+        """The calibration that a record holds.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if value.keys() != {"temperatures", "precision", "thresholds"}:
+            raise ValueError(f"keys {', '.join(sorted(map(str, value)))[:80]}")
+        temperatures, thresholds = value["temperatures"], value["thresholds"]
+        if not isinstance(temperatures, dict) or not 0 < len(temperatures) <= _MOST_LANGUAGES:
+            raise ValueError("temperatures of no language")
+        for language, each in temperatures.items():
+            is_list = isinstance(each, list) and each
+            if not is_list or not all(_is_between(one, 0, math.inf) for one in each):
+                raise ValueError(f"temperatures {str(each)[:40]} of {language[:20]!a}")
+        is_same = isinstance(thresholds, dict) and thresholds.keys() in (set(), temperatures.keys())
+        if STAND_IN not in temperatures or not is_same:
+            raise ValueError("other languages of thresholds than of temperatures, or no stand-in")
+        for each in thresholds.values():
+            if each is not None and not _is_between(each, 0, 1):
+                raise ValueError(f"threshold {str(each)[:40]}")
+        if (value["precision"] is None) is not (not thresholds):
+            raise ValueError("thresholds without a precision, or the reverse")
+        if thresholds and not _is_between(value["precision"], 0, 1):
+            raise ValueError(f"precision {str(value['precision'])[:40]}")
+        return cls(
+            temperatures={language: tuple(each) for language, each in temperatures.items()},
+            precision=value["precision"],
+            thresholds=thresholds,
+        )
+
+
+def _is_between(value: Any, low: float, high: float) -> bool:
+    """Whether a JSON value is a number above the one and up to the other, which is finite."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and low < value <= high and math.isfinite(value)
