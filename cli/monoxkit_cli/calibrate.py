@@ -70,7 +70,7 @@ def _notes(summary: CalibrateSummary) -> str:
 COMMAND = Command(
     name="calibrate",
     stage="calibrate",
-    help="""Say how sure a model is, by language: temperatures, and thresholds to abstain below.
+    help="""Say how sure a model is, in each language.
 
     Each language with labels gets a temperature, under which its probabilities are as often right
     as they say, and with --precision a threshold. predict and evaluate then use both. Languages

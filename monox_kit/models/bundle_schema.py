@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from annotated_types import Gt, Le, MinLen
 
 from monox_kit.config import attribute_texts
+from monox_kit.models.calibration import STAND_IN, Calibration
 from monox_kit.models.golden_file import Answers, Golden, Machine
 from monox_kit.models.record import (
     FILE_NAME,
@@ -58,7 +59,7 @@ def bundle_schema() -> dict[str, Any]:
         **{key: value for key, value in record.items() if key != "title"},
         "$defs": dict(sorted(definitions.items())),
     }
-    for kind in (Labels, RecordedFile, Golden, Answers, Machine):
+    for kind in (Labels, RecordedFile, Calibration, Golden, Answers, Machine):
         _describe(schema["$defs"][kind.__name__], kind)
     _describe(schema, BundleRecord)
     properties = schema["properties"]
@@ -70,8 +71,11 @@ def bundle_schema() -> dict[str, Any]:
     file = schema["$defs"]["RecordedFile"]
     file["properties"]["num_bytes"]["minimum"] = 0
     file["properties"]["sha256"]["pattern"] = f"^{SHA256.pattern}$"
-    # Keys that nobody knows are a slip in these two; elsewhere later versions add some.
-    for name in ("Labels", "RecordedFile"):
+    calibration = schema["$defs"]["Calibration"]
+    calibration["required"] = list(calibration["properties"])
+    calibration["properties"]["temperatures"]["required"] = [STAND_IN]
+    # Keys that nobody knows are a slip in these; elsewhere later versions add some.
+    for name in ("Labels", "RecordedFile", "Calibration"):
         schema["$defs"][name]["additionalProperties"] = False
     return schema
 

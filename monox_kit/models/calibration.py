@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
+from annotated_types import Gt, Le, MinLen
 
 from monox_kit.data import Logits
 from monox_kit.problem import Bools, Floats
@@ -15,6 +16,8 @@ from monox_kit.problem import Bools, Floats
 # The key of what stands in for languages that had no labels.
 STAND_IN = "*"
 _MOST_LANGUAGES = 10_000
+
+_Share: TypeAlias = Annotated[float, Gt(0), Le(1)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,9 +33,9 @@ class Calibration:
             threshold reached the precision. Empty where none were asked for.
     """
 
-    temperatures: Mapping[str, tuple[float, ...]]
-    precision: float | None = None
-    thresholds: Mapping[str, float | None] = field(default_factory=dict)
+    temperatures: Mapping[str, Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)]]
+    precision: _Share | None = None
+    thresholds: Mapping[str, _Share | None] = field(default_factory=dict)
 
     def scaled(self, logits: Logits, languages: Sequence[str | None]) -> Logits:
         """[N, C] float32 logits that give calibrated probabilities.
