@@ -192,9 +192,9 @@ class Calibrator:
             f"({rows:,} rows). For languages unlike it these are known to be optimistic: answers "
             "there are less often right than they are said to be"
         )
-        whole = self._best(self._languages) if config.temperature == "one" else None
-        temperatures = {STAND_IN: whole or self._best(self._stand_in)}
-        temperatures |= {name: whole or self._best([name]) for name in own}
+        whole = self._temperatures(self._languages) if config.temperature == "one" else None
+        temperatures = {STAND_IN: whole or self._temperatures(self._stand_in)}
+        temperatures |= {name: whole or self._temperatures([name]) for name in own}
         plain = Calibration(temperatures=temperatures)
         calibration = plain
         if config.precision is not None:
@@ -215,7 +215,7 @@ class Calibrator:
             calibration=calibration,
         )
 
-    def _best(self, languages: Sequence[str]) -> tuple[float, ...]:
+    def _temperatures(self, languages: Sequence[str]) -> tuple[float, ...]:
         logits, gold = self._joined(languages)
         return best_temperature(self._problem, logits, gold)
 
