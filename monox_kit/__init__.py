@@ -33,11 +33,13 @@ _HOMES = {
     "compare": "monox_kit.calls",
     "calibrate": "monox_kit.calls",
     "benchmark": "monox_kit.calls",
+    "run": "monox_kit.calls",
     "load": "monox_kit.models.predict",
     "Model": "monox_kit.models.predict",
     "Prediction": "monox_kit.models.predict",
     "LabelSet": "monox_kit.data",
     "LogitStore": "monox_kit.store",
+    "RunReport": "monox_kit.recipes.run",
     "MonoxError": "monox_kit.errors",
     "BenchmarkReport": "monox_kit.benchmarking.report",
     "CalibrateSummary": "monox_kit.evaluation.calibration",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from monox_kit.calls import import_store as import_store
     from monox_kit.calls import label as label
     from monox_kit.calls import predict as predict
+    from monox_kit.calls import run as run
     from monox_kit.calls import train_student as train_student
     from monox_kit.calls import train_teacher as train_teacher
     from monox_kit.calls import trim as trim
@@ -78,6 +81,7 @@ if TYPE_CHECKING:
     from monox_kit.models.predict import Prediction as Prediction
     from monox_kit.models.predict import load as load
     from monox_kit.prediction import PredictSummary as PredictSummary
+    from monox_kit.recipes.run import RunReport as RunReport
     from monox_kit.store import LogitStore as LogitStore
     from monox_kit.training.summary import TrainingSummary as TrainingSummary
     from monox_kit.trimming import TrimSummary as TrimSummary

@@ -14,6 +14,7 @@ from monox_kit.importing.config import ImportSummary
 from monox_kit.labelling.config import LabelSummary
 from monox_kit.prediction.config import PredictSummary
 from monox_kit.progress import Progress
+from monox_kit.recipes.run import RunReport
 from monox_kit.training.summary import TrainingSummary
 from monox_kit.trimming.config import TrimSummary
 
@@ -394,3 +395,12 @@ def import_store(
     language: Sequence[str] | str = ...,
     progress: Progress | None = ...,
 ) -> ImportSummary: ...
+def run(
+    recipe: str,
+    *,
+    set: Sequence[str] | str = ...,
+    out: str | Path | None = ...,
+    dry_run: bool = ...,
+    print_commands: bool = ...,
+    progress: Progress | None = ...,
+) -> RunReport: ...

@@ -17,6 +17,9 @@ from monox_kit.exporting.config import ExportConfig
 from monox_kit.importing.config import ImportConfig
 from monox_kit.labelling.config import LabelConfig
 from monox_kit.prediction.config import PredictConfig
+from monox_kit.progress import Progress
+from monox_kit.recipes import run as recipes
+from monox_kit.recipes.recipe import RunConfig
 from monox_kit.stage_call import Stage
 from monox_kit.store.config import (
     FetchConfig,
@@ -217,6 +220,13 @@ STAGES: Mapping[str, Stage] = {
             by_name=True,
         ),
         Stage(
+            name="run",
+            summary="Run a recipe: a pipeline of these stages, or what of it is not finished.",
+            config=RunConfig,
+            function="monox_kit.door:run_recipe",
+            positional=("recipe",),
+        ),
+        Stage(
             name="doctor",
             summary="Tell what is installed, what is missing and how to install it.",
             config=DoctorConfig,
@@ -226,3 +236,12 @@ STAGES: Mapping[str, Stage] = {
         ),
     )
 }
+
+
+def run_recipe(config: RunConfig, *, progress: Progress | None = None) -> recipes.RunReport:
+    """Run a recipe of these stages.
+
+    Raises:
+        MonoxError: by kind, see `monox_kit.errors`.
+    """
+    return recipes.run_recipe(config, STAGES, progress)

@@ -32,6 +32,7 @@ from monoxkit_cli import (
     export,
     label,
     predict,
+    run,
     store,
     train_student,
     train_teacher,
@@ -44,6 +45,7 @@ from monoxkit_cli.options import require_values, spread, values_given
 COMMANDS: Final = (
     demo,
     data,
+    run,
     train_teacher,
     export,
     label,

@@ -126,6 +126,28 @@ class Group:
         app.add_typer(group, name=self.name)
 
 
+def as_words(stage: Stage, given: Mapping[str, Any]) -> list[str]:
+    """The words of a command line, behind the command's name, that give a stage these settings."""
+    words: list[str] = []
+    for one in stage.parameters():
+        value = given.get(one.name)
+        if value is None:
+            continue
+        opposite, separated = mark_of(one.marks, Opposite), mark_of(one.marks, Separated)
+        values = [str(each) for each in value] if isinstance(value, list | tuple) else [str(value)]
+        if isinstance(value, bool):
+            name = one.name if value or opposite is None else opposite.name
+            words += [option_name(name)] if value or opposite is not None else []
+            continue
+        if separated is not None:
+            values = [separated.by.join(values)]
+        elif _is_range(one.type):
+            values = [":".join(values)]
+        if values:
+            words += values if one.name in stage.positional else [option_name(one.name), *values]
+    return words
+
+
 def nothing() -> None:
     """The body of what is listed, or groups others, and does not run."""
 

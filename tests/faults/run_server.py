@@ -1,8 +1,8 @@
 """A process that forks one run at a time and tells how it ended: imports are paid once.
 
-Started as a script by `runs.RunServer`, with `writing`, `putting`, `labelling FILES`, `saving` or
-`training FILES [STEPS CHECKPOINT_EVERY]`. A run waits for a word before it begins, so that a tracer
-has time to attach: what it counts is the run's own from its first system call on.
+Started as a script by `runs.RunServer`, with `writing`, `putting`, `labelling FILES`, `saving`,
+`training FILES [STEPS CHECKPOINT_EVERY]` or `recipe FILE`. A run waits for a word before it begins,
+so that a tracer has time to attach: what it counts is the run's own from its first system call on.
 """
 
 from __future__ import annotations
@@ -82,6 +82,36 @@ def training(request: Mapping[str, Any]) -> None:
     train_teacher(config, Path(request["store"]))
 
 
+def recipe(request: Mapping[str, Any]) -> None:
+    """Run a recipe; SIGKILL ends it before its step or rename number `kill_at`, counted together.
+
+    What it reports, and how many there were, goes into a file beside the run's folder.
+    """
+    from monox_kit.door import STAGES
+    from monox_kit.recipes.recipe import RunConfig
+    from monox_kit.recipes.run import run_recipe
+    from monox_kit.training.step import Stepper
+
+    events = 0
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal events
+            if events == request["kill_at"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            events += 1
+            return real(*args, **options)
+
+        return call
+
+    Stepper.take = counted(Stepper.take)  # type: ignore[method-assign]
+    os.rename, os.replace = counted(os.rename), counted(os.replace)
+    out = Path(request["store"])
+    report = run_recipe(RunConfig(recipe=sys.argv[2], out=out), STAGES)
+    kept = {"events": events, "steps": report.to_json()["steps"]}
+    out.with_name(f"{out.name}.json").write_text(json.dumps(kept))
+
+
 def _serve(run: Run) -> None:
     while line := os.read(0, 1 << 16):
         if line == _BEGIN:
@@ -128,6 +158,13 @@ _KINDS: Mapping[str, tuple[Run, tuple[str, ...]]] = {
     ),
     "saving": (saving, ("monox_kit.training.checkpoint",)),
     "training": (training, ("monox_kit.training.run", "transformers.models.bert.modeling_bert")),
+    "recipe": (
+        recipe,
+        (
+            *("monox_kit.door", "monox_kit.training.run", "monox_kit.labelling.run"),
+            *("monox_kit.evaluation.comparison", "transformers.models.bert.modeling_bert"),
+        ),
+    ),
 }
 
 if __name__ == "__main__":

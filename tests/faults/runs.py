@@ -137,7 +137,8 @@ class RunServer:
             shards: of the six, to write these alone; None for all.
             synced: whether fsync does anything.
             faults: strace's options for faults; an empty list traces, None does not.
-            kill_at: of a training run: the step that it is killed before; None for none.
+            kill_at: of a training run: the step that it is killed before; of a recipe also a
+                rename; None for none.
         """
         wanted = shards and [shards.start, shards.stop]
         request = {"store": str(store), "shards": wanted, "synced": synced, "kill_at": kill_at}

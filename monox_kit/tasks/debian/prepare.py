@@ -103,6 +103,11 @@ class DebianConfig(Config):
         _require("en" not in tags, "languages", "languages other than English", "en")
         _require(len(self.sections) >= 2, "sections", "at least 2", list(self.sections))
 
+    @property
+    def planned_rows(self) -> dict[str, int]:
+        """Rows of the files whose size is known before they are written."""
+        return {LABELLED: self.labelled, UNLABELLED: self.unlabelled, DEV: self.dev}
+
     def to_json(self) -> dict[str, Any]:
         """The configuration as it stands in the provenance."""
         return asdict(self) | {"languages": list(self.languages), "sections": list(self.sections)}

@@ -1,0 +1,1 @@
+"""Recipes: pipelines of the commands as data, validated before anything runs, and resumed."""

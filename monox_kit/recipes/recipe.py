@@ -1,0 +1,284 @@
+"""A recipe as it stands in its file: values, a matrix, and stages with their settings.
+
+`docs/recipes.md` describes the form. What is wrong in a file is told by file, line and table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import MinLen
+
+from monox_kit.config import Config
+from monox_kit.errors import ConfigError
+from monox_kit.foreign import shown
+
+_SUFFIX = ".toml"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_HOMES = ("values", "matrix", "stages")
+_TABLES = {"description": str, "values": dict, "matrix": dict, "stages": dict}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig(Config):
+    """Which recipe is run, and how.
+
+    Attributes:
+        recipe: a recipe's file, or the name of one that comes along: cls, debian, own, xnli.
+        set: changes of the recipe, such as seed=[1,2], student.max_steps=600 or source=a.zip. The
+            value is TOML, or else text.
+        out: folder of the run [default: the recipe's name, below runs].
+        dry_run: show the plan, with what is finished and how many rows each stage reads, and run
+            nothing.
+        print_commands: show the plan as commands for a shell, and run nothing.
+    """
+
+    recipe: Annotated[str, MinLen(1)]
+    set: tuple[str, ...] = ()
+    out: Path | None = None
+    dry_run: bool = False
+    print_commands: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A recipe's file, which messages point into.
+
+    Attributes:
+        origin: its path.
+        text: what it holds.
+    """
+
+    origin: str
+    text: str
+
+    def where(self, *keys: str) -> str:
+        """File, line and table of a key; of one that a change has added, the file alone.
+
+        The line is that of the statement with which the key comes into what the file's lines so
+        far mean. They are read again and again, which an error in a file of 100 lines allows.
+        """
+        begins, lines = 1, self.text.splitlines()
+        for stop in range(1, len(lines) + 1):
+            try:
+                found: Any = tomllib.loads("\n".join(lines[:stop]))
+            except tomllib.TOMLDecodeError:
+                continue  # in the middle of a statement of several lines
+            for key in keys:
+                found = found.get(key) if isinstance(found, dict) else None
+            if found is not None:
+                table = keys if isinstance(found, dict) else keys[:-1]
+                named = f", [{'.'.join(table)}]" if table else ""
+                return f"{self.origin}, line {begins}{named}"
+            begins = stop + 1
+        return f"{self.origin}, {'.'.join(keys)} as it is set"
+
+    def require_known(self, name: Any, known: Iterable[str], what: str, *keys: str) -> None:
+        """Refuse a name that is not known, with the closest that are.
+
+        Raises:
+            ConfigError: it is not; the message begins with the place of `keys`.
+        """
+        names = list(known)
+        if name not in names:
+            raise ConfigError(
+                f"{self.where(*keys)}: {shown(name)} is no {what}. {closest(str(name), names)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One place on an axis of the matrix.
+
+    Attributes:
+        name: part of the names of what is written.
+        value: what `$AXIS` stands for.
+        settings: by stage, what the option sets there.
+    """
+
+    name: str
+    value: Any
+    settings: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class StageTable:
+    """One stage of a recipe.
+
+    Attributes:
+        name: of the table.
+        command: the command that it runs.
+        axes: axes of the matrix: the stage runs once for each combination of their options.
+        skip: by axis, the options that it does not run for.
+        settings: the command's settings, in which references are not resolved yet.
+    """
+
+    name: str
+    command: str
+    axes: tuple[str, ...]
+    skip: Mapping[str, Sequence[Any]]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe with its changes.
+
+    Attributes:
+        name: of its file.
+        source: its file, for messages.
+        values: by name, what `$NAME` stands for.
+        matrix: the axes with their options.
+        stages: in their order.
+    """
+
+    name: str
+    source: Source
+    values: Mapping[str, Any]
+    matrix: Mapping[str, Sequence[Option]]
+    stages: Mapping[str, StageTable]
+
+
+def load_recipe(config: RunConfig) -> Recipe:
+    """The recipe that is asked for, its form checked.
+
+    Raises:
+        ConfigError: there is none, or its form is wrong.
+    """
+    name, source = _found(config.recipe)
+    try:
+        raw = tomllib.loads(source.text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source.origin}: this is no TOML: {error}. Correct it.") from error
+    for change in config.set:
+        _change(raw, change, source)
+    for key, value in raw.items():
+        source.require_known(key, _TABLES, "table", key)
+        if not isinstance(value, _TABLES[key]):
+            raise ConfigError(f"{source.where(key)}: expected {_TABLES[key].__name__} in {key}.")
+    values, matrix, tables = (raw.get(key, {}) for key in _HOMES)
+    names = [*values, *matrix, *tables]
+    for each in names:
+        if not _NAME.fullmatch(each) or names.count(each) > 1:
+            raise ConfigError(
+                f"{source.origin}: the name {shown(each)} stands for two things, or is none. Names "
+                "of values, axes and stages are distinct, of letters, digits, - and _."
+            )
+    if not tables:
+        raise ConfigError(f"{source.origin}: there is no [stages.NAME] in it. Add the first stage.")
+    recipe = Recipe(
+        name=name,
+        source=source,
+        values=values,
+        matrix={axis: _options(value) for axis, value in matrix.items()},
+        stages={each: _stage(each, table, source) for each, table in tables.items()},
+    )
+    _require_axes(recipe)
+    return recipe
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that come along."""
+    folder = resources.files("monox_kit.recipes")
+    return sorted(
+        p.name.removesuffix(_SUFFIX) for p in folder.iterdir() if p.name.endswith(_SUFFIX)
+    )
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known names that are near one, or all of them, for a message."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"The closest are {', '.join(near)}." if near else f"There are {', '.join(names)}."
+
+
+def _found(reference: str) -> tuple[str, Source]:
+    """The name and the file of a recipe."""
+    path = Path(reference)
+    if path.is_file():
+        return path.name.removesuffix(_SUFFIX), Source(reference, path.read_text(encoding="utf-8"))
+    name = reference.removesuffix(_SUFFIX)
+    if name not in shipped():
+        raise ConfigError(
+            f"`recipe` {reference}: there is no such file, and no recipe of that name. "
+            f"{closest(name, shipped())}"
+        )
+    file = resources.files("monox_kit.recipes") / f"{name}{_SUFFIX}"
+    return name, Source(file.name, file.read_text(encoding="utf-8"))
+
+
+def _change(raw: dict[str, Any], change: str, source: Source) -> None:
+    """Set one key as the user wants it: `NAME=VALUE` or `STAGE.SETTING=VALUE`."""
+    key, is_given, text = change.partition("=")
+    *parents, last = key.strip().split(".")
+    first = (*parents, last)[0]
+    home = next((name for name in _HOMES if first in raw.get(name, {})), None)
+    if not is_given or home is None or (home == "stages" and not parents):
+        known = [*raw.get("values", {}), *raw.get("matrix", {})]
+        known += [f"{stage}.SETTING" for stage in raw.get("stages", {})]
+        raise ConfigError(f"`set` {change}: expected KEY=VALUE. {closest(key, known)}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table = raw[home]
+    for part in parents:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"`set` {change}: {part} is a value. Give it whole.")
+    there = table.get(last)
+    if home == "matrix" and not parents and isinstance(there, dict):  # some of the named options
+        wanted = value if isinstance(value, list) else [value]
+        for name in wanted:
+            source.require_known(name, there, f"option of {last}", "matrix", last)
+        value = {name: there[name] for name in wanted}
+    table[last] = value
+
+
+def _options(value: Any) -> list[Option]:
+    """The options of an axis: values in a list, or tables by name."""
+    if isinstance(value, dict):
+        return [Option(name, name, settings) for name, settings in value.items()]
+    return [Option(str(each), each, {}) for each in (value if isinstance(value, list) else [value])]
+
+
+def _stage(name: str, table: Any, source: Source) -> StageTable:
+    """One stage's table."""
+    settings = dict(table) if isinstance(table, dict) else {}
+    command, axes = settings.pop("command", None), settings.pop("matrix", [])
+    skip = settings.pop("skip", {})
+    fits = isinstance(command, str) and isinstance(axes, list) and isinstance(skip, dict)
+    if not fits or not all(isinstance(each, list) for each in skip.values()):
+        raise ConfigError(
+            f'{source.where("stages", name)}: expected command = "...", and where they are needed '
+            "matrix = [...] with the names of axes and skip = { AXIS = [...] } with the options "
+            "that are left out. Correct them."
+        )
+    return StageTable(name, command, tuple(axes), skip, settings)
+
+
+def _require_axes(recipe: Recipe) -> None:
+    """Check that stages name axes that there are, and options stages that have them."""
+    require_known, where = recipe.source.require_known, recipe.source.where
+    for stage in recipe.stages.values():
+        for axis in stage.axes:
+            require_known(axis, recipe.matrix, "axis", "stages", stage.name, "matrix")
+        for axis in stage.skip:
+            require_known(axis, stage.axes, "axis of the stage", "stages", stage.name, "skip")
+    for axis, options in recipe.matrix.items():
+        having = [each.name for each in recipe.stages.values() if axis in each.axes]
+        if not options:
+            raise ConfigError(f"{where('matrix', axis)}: the axis is empty. Give options.")
+        for option in options:
+            for name, settings in option.settings.items():
+                place = ("matrix", axis, option.name, name)
+                require_known(name, having, f"stage with the axis {axis}", *place)
+                if not isinstance(settings, dict):
+                    raise ConfigError(f"{where(*place)}: expected a table of settings. Write one.")

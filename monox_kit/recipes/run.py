@@ -1,0 +1,238 @@
+"""A plan carried out, or shown: each step knows by itself whether it is finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from monox_kit.corpora.paths import HUB_PREFIX, resolve_paths
+from monox_kit.digest import digest_file, digest_files
+from monox_kit.durable import write_json
+from monox_kit.errors import MonoxError
+from monox_kit.locks import owned_folder
+from monox_kit.models.folder import open_folder
+from monox_kit.progress import Progress, Silent
+from monox_kit.recipes.plan import Step, make_plan
+from monox_kit.recipes.recipe import RunConfig, load_recipe
+from monox_kit.stage import holds_record, read_record
+from monox_kit.stage_call import Stage
+
+RECORD = "recipe.json"
+FINISHED, TO_DO, DONE, REUSED = "finished", "to do", "done", "reused"
+_STEPS = "steps"
+_MODELS = ("model", "first", "second")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReport:
+    """One step of a run, or of a plan.
+
+    Attributes:
+        name: of the step.
+        command: that it runs.
+        settings: of the command.
+        output: what it writes.
+        state: done or reused; of a plan finished or to do.
+        seconds: that it took when it was done; of a step to do the mean of the same stage's
+            finished steps, None without any.
+        rows: by setting, the rows of the files that it reads; None where they are not there yet.
+        result: what its command shows with --json; None of a step to do.
+    """
+
+    name: str
+    command: str
+    settings: Mapping[str, Any]
+    output: str
+    state: str
+    seconds: float | None
+    rows: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
+    result: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """What a recipe has done, or would do.
+
+    Attributes:
+        recipe: its file.
+        out: the run's folder.
+        steps: in their order.
+    """
+
+    recipe: str
+    out: str
+    steps: Sequence[StepReport]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return asdict(self)
+
+
+def run_recipe(
+    config: RunConfig, stages: Mapping[str, Stage], progress: Progress | None = None
+) -> RunReport:
+    """Run a recipe to its end, or what of it is not finished; or show its plan.
+
+    Args:
+        config: which recipe, and how.
+        stages: the stages by the names of their calls.
+        progress: told of every step.
+
+    Raises:
+        ConfigError: the recipe is wrong, or the run's folder holds something else.
+        MonoxError: what a step ends in, by kind.
+    """
+    progress = progress or Silent()
+    recipe = load_recipe(config)
+    out = config.out or Path("runs") / recipe.name
+    plan = make_plan(recipe, out, stages)
+    is_shown = config.dry_run or config.print_commands
+    _require_inputs(plan, is_shown, progress)
+    if is_shown:
+        reports = _shown(plan, out, config.dry_run)
+    else:
+        with owned_folder(out):
+            holds_record(out, RECORD)
+            kept = {"recipe": recipe.source.origin, "set": list(config.set)}
+            write_json(out / RECORD, {**kept, "text": recipe.source.text})
+            reports = [
+                _done(step, out, f"[{number}/{len(plan)}]", progress)
+                for number, step in enumerate(plan, 1)
+            ]
+    return RunReport(recipe=recipe.source.origin, out=str(out), steps=reports)
+
+
+def _require_inputs(plan: Sequence[Step], is_shown: bool, progress: Progress) -> None:
+    """Find what comes from outside before the first step: a slip is not told after hours."""
+    models = []
+    for step in plan:
+        for name, files in _files(step):
+            paths = tuple(path for path in files.paths if path in step.outside[name])
+            if paths:
+                try:
+                    Corpus(replace(files, paths=paths, language=()))
+                except MonoxError as error:
+                    raise type(error)(f"step {step.name}, `{name}`: {error}") from error
+        models += [one for name in _MODELS for one in step.outside.get(name, ())]
+    if not is_shown:  # a hub's model would be fetched
+        for model in dict.fromkeys(models):
+            open_folder(model, progress)
+
+
+def _done(step: Step, out: Path, number: str, progress: Progress) -> StepReport:
+    """One step brought to its end."""
+    progress.note(f"{number} {step.name}: {step.command}")
+    kept, inputs = _kept(step, out), None
+    if step.stage.output is None:
+        inputs = _inputs(step)
+        if kept is not None and kept["inputs"] == inputs:
+            return _report(step, REUSED, kept["seconds"], result=kept["result"])
+    started_s = time.perf_counter()
+    result = step.stage.run(step.given, progress)
+    seconds = round(time.perf_counter() - started_s, 2)
+    found = json.loads(json.dumps(result.to_json()))
+    if step.stage.output is None:
+        write_json(step.output, found)
+    is_reused = bool(getattr(result, "reused", False))
+    if is_reused and kept is not None:
+        return _report(step, REUSED, kept["seconds"], result=kept["result"])
+    record = {"settings": dict(step.given), "inputs": inputs, "seconds": seconds, "result": found}
+    write_json(_record_of(step, out), record)
+    return _report(step, REUSED if is_reused else DONE, seconds, result=found)
+
+
+def _shown(plan: Sequence[Step], out: Path, counts: bool) -> list[StepReport]:
+    """The plan as it stands: what is finished, and what each step will read."""
+    kept = [_kept(step, out) for step in plan]
+    reports = []
+    for step, record in zip(plan, kept):
+        took = [one["seconds"] for each, one in zip(plan, kept) if one and each.table == step.table]
+        mean = round(sum(took) / len(took), 2) if took else None
+        report = _report(
+            step,
+            TO_DO if record is None else FINISHED,
+            mean if record is None else record["seconds"],
+            rows=_rows(step, plan) if counts else {},
+            result=None if record is None else record["result"],
+        )
+        reports.append(report)
+    return reports
+
+
+def _report(step: Step, state: str, seconds: float | None, **more: Any) -> StepReport:
+    return StepReport(
+        name=step.name,
+        command=step.command,
+        settings=step.given,
+        output=str(step.output),
+        state=state,
+        seconds=seconds,
+        **more,
+    )
+
+
+def _record_of(step: Step, out: Path) -> Path:
+    return out / _STEPS / f"{step.name}.json"
+
+
+def _kept(step: Step, out: Path) -> dict[str, Any] | None:
+    """The record of a step that has been done under these settings, and whose output is there."""
+    path = _record_of(step, out)
+    record = read_record(path) if path.is_file() and step.output.exists() else None
+    return record if record is not None and record["settings"] == step.given else None
+
+
+def _files(step: Step) -> Iterator[tuple[str, CorpusConfig]]:
+    """The input files of a step by the setting that names them."""
+    for each in dataclasses.fields(step.config):  # type: ignore[arg-type]  # a dataclass, as all
+        value = getattr(step.config, each.name)
+        if isinstance(value, CorpusConfig):
+            yield each.name, value
+
+
+def _rows(step: Step, plan: Sequence[Step]) -> dict[str, int | None]:
+    """By setting, the rows of the files that a step reads; None of what is not written yet."""
+    return {name: _counted(files, plan) for name, files in _files(step)}
+
+
+def _counted(files: CorpusConfig, plan: Sequence[Step]) -> int | None:
+    total = 0
+    for path in files.paths:
+        writer = next((one for one in plan if path.startswith(f"{one.output}/")), None)
+        if writer is not None and not writer.output.exists():
+            planned = getattr(writer.config, "planned_rows", {})
+            if (rows := planned.get(path.removeprefix(f"{writer.output}/"))) is None:
+                return None
+            total += rows
+        elif path.startswith(HUB_PREFIX) or "://" in path:
+            return None
+        else:
+            total += Corpus(replace(files, paths=(path,), language=())).scan().num_rows
+    return total
+
+
+def _inputs(step: Step) -> dict[str, Any]:
+    """The settings of a step, with digests of the files and folders that they name."""
+    return {name: _digest(value) for name, value in step.given.items()} | {
+        name: {
+            one.name: _digest(getattr(one, "location", "")) for one in resolve_paths(files.paths)
+        }
+        for name, files in _files(step)
+    }
+
+
+def _digest(value: Any) -> Any:
+    """The digest of the file or folder that a value names; another value as it is."""
+    path = Path(value) if isinstance(value, str) else None
+    if path is not None and path.is_file():
+        return digest_file(path)
+    if path is not None and path.is_dir():
+        names = [str(each.relative_to(path)) for each in path.rglob("*") if each.is_file()]
+        return digest_files(path, names)
+    return value

@@ -1,0 +1,76 @@
+"""The shipped recipes to their end on small releases in the real layout, with tiny models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monox_kit.errors import OtherRun
+from monoxkit_cli.app import main
+from tests.task_samples import cls_files, tarred, xnli_files, zipped
+from tests.tiny_models import bert_encoder
+
+Run = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a recipe in a folder of its own with tiny models, and gives its steps."""
+    models = [
+        f"{name}_model={bert_encoder(tmp_path / name, seed=seed)}"
+        for seed, name in enumerate(("teacher", "student"))
+    ]
+
+    def once(recipe: str, *changes: str) -> list[dict[str, Any]]:
+        changes = (*models, "steps=3", "max_length=24", *changes)
+        out = str(tmp_path / "run")
+        capsys.readouterr()
+        assert main(["run", recipe, "--out", out, "--json", "--set", *changes]) == 0
+        steps: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["steps"]
+        return steps
+
+    return once
+
+
+def test_xnli(run: Run, tmp_path: Path) -> None:
+    files = xnli_files()
+    sources = [
+        str(zipped(tmp_path / f"{part}.zip", {n: c for n, c in files.items() if part in n}))
+        for part in ("XNLI-1.0", "multinli_1.0")
+    ]
+    changes = (f"source={json.dumps(sources)}", "unlabelled=20", "bundle.min_agreement=0.5")
+    steps = {step["name"]: step for step in run("xnli", *changes)}
+    assert {step["state"] for step in steps.values()} == {"done"}
+    assert steps["store"]["result"]["num_rows"] == 32
+    languages = steps["scores-kd-seed1"]["result"]["languages"]
+    assert len(languages) == 15 and all(one["num_rows"] == 12 for one in languages.values())
+    kept = json.loads((tmp_path / "run" / "results" / "gain-kd-seed1.json").read_text())
+    assert kept == steps["gain-kd-seed1"]["result"] and "target_difference" in kept
+    assert "gain-ce-seed1" not in steps
+
+    again = run("xnli", *changes)
+    assert {step["state"] for step in again} == {"reused"}
+    assert [step["seconds"] for step in again] == [step["seconds"] for step in steps.values()]
+    # One seed more takes its own steps alone.
+    more = run("xnli", *changes, "seed=[1,2]", 'method=["ce"]')
+    states = {step["name"]: step["state"] for step in more}
+    assert {name for name, state in states.items() if state == "done"} == {
+        "student-ce-seed2", "scores-ce-seed2",
+    }  # fmt: skip
+
+
+def test_cls(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = tarred(tmp_path / "cls.tar.gz", cls_files())
+    changes = (f"source={archive}", "unlabelled=20", "domain=music", 'method=["ce","kd"]')
+    steps = {step["name"]: step for step in run("cls", *changes)}
+    assert {step["state"] for step in steps.values()} == {"done"}
+    assert set(steps["scores-music-kd-seed1"]["result"]["languages"]) == {"en", "de", "fr", "ja"}
+    # Other settings under finished work are refused by name: nothing is thrown away.
+    models = (f"{name}_model={tmp_path / name}" for name in ("teacher", "student"))
+    line = ["run", "cls", "--out", str(tmp_path / "run"), "--set", *changes, *models]
+    assert main([*line, "max_length=24", "steps=4"]) == OtherRun.exit_code
+    assert "--max-steps" in capsys.readouterr().err
