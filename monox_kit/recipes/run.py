@@ -12,7 +12,7 @@ from typing import Any
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.paths import HUB_PREFIX, resolve_paths
-from monox_kit.digest import digest_file, digest_files
+from monox_kit.digest import digest_file, digest_json
 from monox_kit.durable import write_json
 from monox_kit.errors import MonoxError
 from monox_kit.locks import owned_folder
@@ -221,7 +221,7 @@ def _inputs(step: Step) -> dict[str, Any]:
     """The settings of a step, with digests of the files and folders that they name."""
     return {name: _digest(value) for name, value in step.given.items()} | {
         name: {
-            one.name: _digest(getattr(one, "location", "")) for one in resolve_paths(files.paths)
+            one.name: _digest(getattr(one, "location", None)) for one in resolve_paths(files.paths)
         }
         for name, files in _files(step)
     }
@@ -233,6 +233,6 @@ def _digest(value: Any) -> Any:
     if path is not None and path.is_file():
         return digest_file(path)
     if path is not None and path.is_dir():
-        names = [str(each.relative_to(path)) for each in path.rglob("*") if each.is_file()]
-        return digest_files(path, names)
+        files = (each for each in path.rglob("*") if each.is_file())
+        return digest_json({str(each.relative_to(path)): digest_file(each) for each in files})
     return value

@@ -91,7 +91,7 @@ def report(out: Path) -> dict[str, Any]:
 
 def products(out: Path) -> list[Path]:
     """The files that steps have put in place: weights, logits and results."""
-    found = [*out.glob("*/model.safetensors"), *out.glob("store/shards/*/logits.npy")]
+    found = [*out.glob("[!.]*/model.safetensors"), *out.glob("store/shards/[!.]*/logits.npy")]
     return sorted([*found, *out.glob("store/complete.json"), *out.glob("results/*.json")])
 
 
