@@ -39,8 +39,8 @@ class StepReport:
         settings: of the command.
         output: what it writes.
         state: done or reused; of a plan finished or to do.
-        seconds: that it took when it was done; of a step to do the mean of the same stage's
-            finished steps, None without any.
+        seconds: that it took when it was done, None where that run was killed at its very end; of
+            a step to do the mean of the same stage's finished steps, None without any.
         rows: by setting, the rows of the files that it reads; None where they are not there yet.
         result: what its command shows with --json; None of a step to do.
     """
@@ -128,22 +128,25 @@ def _require_inputs(plan: Sequence[Step], is_shown: bool, progress: Progress) ->
 def _done(step: Step, out: Path, number: str, progress: Progress) -> StepReport:
     """One step brought to its end."""
     progress.note(f"{number} {step.name}: {step.command}")
-    kept, inputs = _kept(step, out), None
-    if step.stage.output is None:
-        inputs = _inputs(step)
-        if kept is not None and kept["inputs"] == inputs:
-            return _report(step, REUSED, kept["seconds"], result=kept["result"])
+    kept = _kept(step, out)
+    inputs = _inputs(step) if step.stage.output is None else None
+    if kept is not None and inputs is not None and kept["inputs"] == inputs:
+        if not step.output.exists():
+            write_json(step.output, kept["result"])
+        return _report(step, REUSED, kept["seconds"], result=kept["result"])
     started_s = time.perf_counter()
     result = step.stage.run(step.given, progress)
-    seconds = round(time.perf_counter() - started_s, 2)
+    seconds: float | None = round(time.perf_counter() - started_s, 2)
     found = json.loads(json.dumps(result.to_json()))
+    if is_reused := bool(getattr(result, "reused", False)):
+        if kept is not None:
+            return _report(step, REUSED, kept["seconds"], result=kept["result"])
+        seconds = None  # finished by a run that was killed before it could note how long it took
+    record = {"settings": dict(step.given), "inputs": inputs, "seconds": seconds, "result": found}
+    # The record alone says that the step is done: a kill between the two files repeats nothing.
+    write_json(_record_of(step, out), record)
     if step.stage.output is None:
         write_json(step.output, found)
-    is_reused = bool(getattr(result, "reused", False))
-    if is_reused and kept is not None:
-        return _report(step, REUSED, kept["seconds"], result=kept["result"])
-    record = {"settings": dict(step.given), "inputs": inputs, "seconds": seconds, "result": found}
-    write_json(_record_of(step, out), record)
     return _report(step, REUSED if is_reused else DONE, seconds, result=found)
 
 
@@ -152,7 +155,8 @@ def _shown(plan: Sequence[Step], out: Path, counts: bool) -> list[StepReport]:
     kept = [_kept(step, out) for step in plan]
     reports = []
     for step, record in zip(plan, kept):
-        took = [one["seconds"] for each, one in zip(plan, kept) if one and each.table == step.table]
+        same = (one for each, one in zip(plan, kept) if one and each.table == step.table)
+        took = [one["seconds"] for one in same if one["seconds"] is not None]
         mean = round(sum(took) / len(took), 2) if took else None
         report = _report(
             step,
@@ -184,7 +188,8 @@ def _record_of(step: Step, out: Path) -> Path:
 def _kept(step: Step, out: Path) -> dict[str, Any] | None:
     """The record of a step that has been done under these settings, and whose output is there."""
     path = _record_of(step, out)
-    record = read_record(path) if path.is_file() and step.output.exists() else None
+    is_there = step.stage.output is None or step.output.exists()
+    record = read_record(path) if is_there and path.is_file() else None
     return record if record is not None and record["settings"] == step.given else None
 
 

@@ -90,21 +90,19 @@ def report(out: Path) -> dict[str, Any]:
 
 
 def products(out: Path) -> list[Path]:
-    """The files that steps have put in place: weights, logits and results."""
+    """The files that steps have put in place: weights, logits, and the records of what is done."""
     found = [*out.glob("[!.]*/model.safetensors"), *out.glob("store/shards/[!.]*/logits.npy")]
-    return sorted([*found, *out.glob("store/complete.json"), *out.glob("results/*.json")])
+    return sorted([*found, *out.glob("store/complete.json"), *out.glob("steps/*.json")])
 
 
 def digests(out: Path) -> dict[str, str]:
-    """Of each product; results name models by their folder."""
+    """Of weights and logits, and of results, which name models by their folder."""
     found = {}
-    for path in products(out):
-        if path.name == "complete.json":  # it tells when the store was finished
-            continue
-        is_text = path.parent.name == "results"
-        text = path.read_bytes().replace(str(out).encode(), b"OUT") if is_text else b""
-        found[str(path.relative_to(out))] = digest_bytes(text) if is_text else digest_file(path)
-    return found
+    for path in out.glob("results/*.json"):
+        text = path.read_bytes().replace(str(out).encode(), b"OUT")
+        found[path.name] = digest_bytes(text)
+    binary = (path for path in products(out) if path.suffix != ".json")
+    return found | {str(path.relative_to(out)): digest_file(path) for path in binary}
 
 
 def test_a_whole_run_does_each_step_once(whole: Path) -> None:
@@ -132,7 +130,7 @@ def test_kills_anywhere_change_no_bit_and_repeat_no_step(
         out = tmp_path / f"killed-{at}"
         assert server.run(out, kill_at=at).killed
         kept = {path: path.stat().st_mtime_ns for path in products(out)}
-        records = [path.stem for path in (out / "steps").glob("*.json")]
+        records = [path.stem for path in kept if path.parent.name == "steps"]
         outcome = server.run(out)
         assert outcome.exit_code == 0, f"{outcome.message}, killed at {at}"
         assert digests(out) == expected, f"killed at {at}"
