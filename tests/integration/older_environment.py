@@ -1,4 +1,4 @@
-"""An environment of transformers 4.57, optimum-onnx and tritonclient, which read our folders.
+"""An environment of transformers 4.57, both optimums and tritonclient, which read our folders.
 
 None of them runs beside the suite's own packages, so an environment of their own is made once,
 below pytest's cache folder. It borrows torch and the rest from the suite's.
@@ -21,6 +21,7 @@ PACKAGES = (
     "transformers==4.57.6",
     "optimum-onnx==0.1.0",
     "optimum==2.1.0",
+    "optimum-intel==1.27.0",  # the last for transformers 4; it runs on the suite's openvino
     "huggingface_hub<1",
     "tokenizers>=0.22,<0.23",
     "tritonclient==2.73.0",  # Triton's protocol buffers; its wheel asks for an older protobuf

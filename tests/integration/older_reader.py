@@ -1,4 +1,4 @@
-"""Reads folders with transformers 4.57, optimum-onnx and tritonclient, in an environment of theirs.
+"""Reads folders with transformers 4.57, both optimums and tritonclient, in their environment.
 
 Standard input: a JSON list of {folder, kind, texts}; standard output: what each holds.
 """
@@ -24,6 +24,8 @@ def read(folder: str, kind: str, texts: list[str]) -> dict[str, Any]:
         from optimum.onnxruntime import ORTModelForSequenceClassification
 
         model: Any = ORTModelForSequenceClassification.from_pretrained(folder)
+    elif kind == "openvino":
+        model = openvino_model(folder)
     else:
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     ids, logits = [], []
@@ -39,6 +41,18 @@ def read(folder: str, kind: str, texts: list[str]) -> dict[str, Any]:
         "labels": list(model.config.id2label.values()),
         "pipeline": classify(texts, truncation=True),
     }
+
+
+def openvino_model(folder: str) -> Any:
+    """A bundle in optimum-intel, told to multiply in fp32 as its record says."""
+    # Its import sends an event and writes into the home folder; the suite's sentence-transformers
+    # is for another transformers.
+    for name in ("openvino_telemetry", "sentence_transformers"):
+        sys.modules[name] = None  # type: ignore[assignment]
+    from optimum.intel import OVModelForSequenceClassification
+
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    return OVModelForSequenceClassification.from_pretrained(folder, from_onnx=True, ov_config=hint)
 
 
 def triton_config(folder: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is saved loads in transformers 4.57 and optimum-onnx, with the same ids and logits."""
+"""What is saved loads in transformers 4.57 and both optimums, with the same ids and logits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import monox_kit as mk
 from monox_kit.data import Document
 from monox_kit.exporting.config import ExportConfig
 from monox_kit.exporting.run import export_model
+from monox_kit.extras import is_installed
 from monox_kit.models.golden import GOLDEN_TEXTS
 from monox_kit.models.load import load_model
 from monox_kit.models.scoring import score
@@ -74,13 +75,24 @@ def test_trimmed_models_load_in_transformers_4(older_python: Path, tmp_path: Pat
         require_alike(folder, answer)
 
 
-def test_bundles_load_in_optimum_onnx(older_python: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "onnx",
+        pytest.param(
+            "openvino",
+            marks=pytest.mark.skipif(not is_installed("openvino"), reason="needs openvino"),
+        ),
+    ],
+)
+def test_bundles_load_in_optimum(older_python: Path, tmp_path: Path, kind: str) -> None:
+    """In optimum-onnx, and in optimum-intel."""
     folders = []
     for family in ("bert", "roberta"):
         write_family(tmp_path / family, family)
         config = ExportConfig(model=str(tmp_path / family), max_length=MAX_LENGTH)
         export_model(config, tmp_path / f"{family}-onnx")
-        folders.append((tmp_path / f"{family}-onnx", "onnx"))
+        folders.append((tmp_path / f"{family}-onnx", kind))
     answers = read_by_older(older_python, folders, TEXTS)
     for (folder, _), answer in zip(folders, answers, strict=True):
         require_alike(folder, answer)
