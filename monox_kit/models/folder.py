@@ -345,7 +345,7 @@ class ModelFolder:
         return self.blueprint.num_labels if self.backend == "torch" else 2
 
     def _digest(self, names: Iterable[str], more: Mapping[str, ModelFile] = _NONE) -> str:
-        """One digest over names and bytes, equal to `digest_files` of the same files."""
+        """One digest over the names and the bytes of all of them."""
         files = {name: self.files[name] for name in names} | dict(more)
         return digest_json({name: files[name].digest() for name in sorted(files)})
 
