@@ -15,6 +15,7 @@ from monox_kit.errors import ModelError, ProviderError
 from monox_kit.hardware import has_bf16, num_threads, read_hardware
 from monox_kit.models.files import ModelFile
 from monox_kit.models.folder import ModelFolder
+from monox_kit.models.graph_file import GraphValue, graph_interface
 
 # The provider that is OpenVINO's own runtime, and the one that is ONNX Runtime's way to it.
 OPENVINO, OPENVINO_EP = "openvino", "openvino-ep"
@@ -47,21 +48,6 @@ class SessionPlan:
     def to_json(self) -> dict[str, int]:
         """The plan as plain JSON values."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class GraphValue:
-    """An input or an output of a graph, as a runtime describes it.
-
-    Attributes:
-        name: as the graph has it.
-        type: of its elements, by ONNX's name: int64, float, float16, ...
-        axes: the length of each; a name or None where it may vary.
-    """
-
-    name: str
-    type: str
-    axes: tuple[int | str | None, ...]
 
 
 class GraphClassifier:
@@ -100,25 +86,30 @@ class GraphClassifier:
             self._idle.put(run)
 
 
-def require_graph(folder: ModelFolder, file: str) -> Mapping[str, ModelFile]:
+def require_graph(
+    folder: ModelFolder, file: str, num_labels: int
+) -> tuple[Mapping[str, ModelFile], list[str]]:
     """By name, the files of a bundle's graph, checked before any runtime reads them.
 
+    Returns:
+        The files, and the names of the graph's inputs.
+
     Raises:
-        ModelError: the folder is no ONNX bundle, or has no such graph.
+        ModelError: the folder is no ONNX bundle, has no such graph, or one that does not take
+            tokens or does not give logits for so many labels.
     """
     folder.require_backend("onnx")
     files = folder.graph_files(file)
     if not files:
         raise ModelError(f"{folder.path / file}: there is no such graph. Export the model again.")
-    return files
+    inputs, outputs = graph_interface(folder.path / file)
+    _require_inputs(inputs, folder.path / file)
+    _require_logits(outputs, folder.path / file, num_labels)
+    return files, [value.name for value in inputs]
 
 
-def checked_inputs(inputs: Sequence[GraphValue], graph: Path) -> list[str]:
-    """The names of a graph's inputs, all of them such as a batch of tokens has.
-
-    Raises:
-        ModelError: the graph takes something else.
-    """
+def _require_inputs(inputs: Sequence[GraphValue], graph: Path) -> None:
+    """Check that a graph takes what a batch of tokens has."""
     for value in inputs:
         if value.name not in _INPUTS or value.type != "int64" or len(value.axes) != 2:
             raise ModelError(
@@ -127,15 +118,10 @@ def checked_inputs(inputs: Sequence[GraphValue], graph: Path) -> list[str]:
             )
     if "input_ids" not in [value.name for value in inputs]:
         raise ModelError(f"{graph}: expected an input input_ids, found none. Export it again.")
-    return [value.name for value in inputs]
 
 
-def require_logits(outputs: Sequence[GraphValue], graph: Path, num_labels: int) -> None:
-    """Check that a graph's output is logits for so many labels.
-
-    Raises:
-        ModelError: it gives something else.
-    """
+def _require_logits(outputs: Sequence[GraphValue], graph: Path, num_labels: int) -> None:
+    """Check that a graph's output is logits for so many labels."""
     logits = next((value for value in outputs if value.name == "logits"), None)
     if logits is None or len(logits.axes) != 2 or logits.type not in _LOGIT_TYPES:
         found = [f"{value.name[:60]!r} of {len(value.axes)} axes" for value in outputs]
@@ -144,8 +130,8 @@ def require_logits(outputs: Sequence[GraphValue], graph: Path, num_labels: int) 
             f"{', '.join(found)}. Export the model again."
         )
     columns = logits.axes[-1]
-    # A runtime need not know: the shape of what it computes is checked in every batch.
-    if columns is not None and columns != num_labels:
+    # It may be free: the shape of what is computed is checked in every batch.
+    if isinstance(columns, int) and columns != num_labels:
         raise ModelError(
             f"{graph}: expected logits for the {num_labels} labels "
             f"of the bundle, found {columns}. Export the model again."

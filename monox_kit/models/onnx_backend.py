@@ -18,13 +18,10 @@ from monox_kit.models.graph_classifier import (
     OPENVINO,
     OPENVINO_EP,
     GraphClassifier,
-    GraphValue,
     Run,
     SessionPlan,
-    checked_inputs,
     require_bf16,
     require_graph,
-    require_logits,
 )
 from monox_kit.spinning import may_spin
 
@@ -71,8 +68,9 @@ class OnnxClassifier(GraphClassifier):
         precision: RunPrecision | None = None,
     ) -> None:
         plan = plan or SessionPlan.default()
-        graph, files = folder.path / file, require_graph(folder, file)
         labels = folder.resolve_labels(labels)
+        graph = folder.path / file
+        files, inputs = require_graph(folder, file, len(labels))
         # One session is enough where it runs calls at once, and the weights are in memory once: on
         # the CPU provider one of one thread, which computes in the thread that calls it, and
         # OpenVINO's, which has streams.
@@ -91,8 +89,6 @@ class OnnxClassifier(GraphClassifier):
         ]
         for each in files.values():
             each.require_unchanged()
-        inputs = checked_inputs(_values(sessions[0].get_inputs()), graph)
-        require_logits(_values(sessions[0].get_outputs()), graph, len(labels))
         runs = [_run(session) for session in sessions]
         super().__init__(labels, inputs, runs * (plan.sessions // num_sessions))
 
@@ -100,16 +96,6 @@ class OnnxClassifier(GraphClassifier):
 def _run(session: Any) -> Run:
     """What computes a batch in a session."""
     return lambda feed: np.asarray(session.run(["logits"], dict(feed))[0], np.float32)
-
-
-def _values(values: Any) -> list[GraphValue]:
-    """A session's inputs or outputs; onnxruntime writes types as `tensor(int64)`."""
-    return [
-        GraphValue(
-            value.name, value.type.removeprefix("tensor(").removesuffix(")"), tuple(value.shape)
-        )
-        for value in values
-    ]
 
 
 def installed_execution_providers() -> list[str]:

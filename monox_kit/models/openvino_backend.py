@@ -5,7 +5,7 @@ It reads the graphs that ONNX Runtime reads, and its package stands beside onnxr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -22,22 +22,16 @@ from monox_kit.models.graph_classifier import (
     OPENVINO,
     OPENVINO_EP,
     GraphClassifier,
-    GraphValue,
     Run,
     SessionPlan,
-    checked_inputs,
     require_bf16,
     require_graph,
-    require_logits,
 )
 from monox_kit.models.openvino_cache import CompiledGraph
 from monox_kit.runtime_environment import import_openvino
 
 _DEVICE = "CPU"
 _PRECISIONS: dict[RunPrecision, str] = {FP32: "f32", BF16: "bf16"}
-_NAMES = ("input_ids", "attention_mask", "token_type_ids", "logits")
-# ONNX's names of the types that inputs and logits may have, by OpenVINO's.
-_TYPES = {"i64": "int64", "f32": "float", "f16": "float16", "f64": "double"}
 
 
 class OpenVinoClassifier(GraphClassifier):
@@ -71,15 +65,14 @@ class OpenVinoClassifier(GraphClassifier):
         keep: bool = True,
     ) -> None:
         plan = plan or SessionPlan.default()
-        graph, files = folder.path / file, require_graph(folder, file)
         labels = folder.resolve_labels(labels)
+        graph = folder.path / file
+        files, inputs = require_graph(folder, file, len(labels))
         opened = _Opened(graph, files, plan, precision or folder.run_precision, keep=keep)
         for each in files.values():
             each.require_unchanged()
-        inputs = checked_inputs(_values(opened.compiled.inputs), graph)
-        outputs = _values(opened.compiled.outputs)
-        require_logits(outputs, graph, len(labels))
-        place = [value.name for value in outputs].index("logits")
+        # A value may have several names.
+        place = next(i for i, each in enumerate(opened.compiled.outputs) if "logits" in each.names)
         super().__init__(labels, inputs, [opened.run(place) for _ in range(plan.sessions)])
 
 
@@ -168,19 +161,6 @@ def _settings(plan: SessionPlan, precision: RunPrecision) -> dict[str, Any]:
         # Two processes on one machine would be pinned to the same cores.
         "ENABLE_CPU_PINNING": False,
     }
-
-
-def _values(values: Sequence[Any]) -> list[GraphValue]:
-    """A compiled model's inputs or outputs."""
-    return [
-        GraphValue(
-            # A value may have several names, or none.
-            next((name for name in _NAMES if name in value.names), min(value.names, default="")),
-            _TYPES.get(kind := value.element_type.get_type_name(), kind),
-            tuple(None if axis.is_dynamic else axis.get_length() for axis in value.partial_shape),
-        )
-        for value in values
-    ]
 
 
 def _cause(error: Exception) -> str:

@@ -146,7 +146,7 @@ def write_graph(folder: Path, nodes: list[Any], *values: Any, **changes: Any) ->
         changes.get("output", "logits"), TensorProto.FLOAT, ["b", changes.get("columns", 3)]
     )
     graph = helper.make_graph(nodes, "g", inputs, [logits], list(values))
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("a.stranger", 1)]
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     onnx.save(model, str(folder / "model.onnx"))
     return open_folder(str(folder))
@@ -196,7 +196,7 @@ IDENTITY = [
 @pytest.mark.parametrize(
     ("nodes", "changes", "message"),
     [
-        ([helper.make_node("Evil", ["input_ids"], ["logits"], domain="a.stranger")], {}, "Evil"),
+        ([helper.make_node("Evil", ["input_ids"], ["logits"], domain="com.microsoft")], {}, "Evil"),
         (FOUR_COLUMNS, {"columns": 4}, "3 labels .* found 4"),
         (IDENTITY, {"ids": TensorProto.FLOAT}, "int64 of 2 axes, found 'input_ids', float of 2"),
         (
