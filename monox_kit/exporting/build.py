@@ -13,6 +13,7 @@ from monox_kit.exporting.config import FORMS, INTEGER_PRECISIONS
 from monox_kit.exporting.embeddings import quantize_embeddings
 from monox_kit.exporting.graph import fuse_graph, write_form
 from monox_kit.exporting.last_layer import slice_last_layer
+from monox_kit.exporting.mixed import write_mixed
 from monox_kit.exporting.quantize import write_quantized
 from monox_kit.models.folder import BF16, FP32, ONNX_DATA_FILE, ONNX_FILE, ModelFolder
 from monox_kit.models.torch_backend import load_classifier
@@ -66,7 +67,11 @@ class Builder:
     def _write(self, candidate: Candidate, folder: Path) -> None:
         source = self.fp32_folder(candidate)
         if folder != source:
-            write_quantized(candidate.precision, source, folder, self.subject.calibration)
+            if candidate.precision == "int8-mixed":
+                kept = ", ".join(write_mixed(source, folder, self.subject))
+                self.progress.note(f"{candidate.name}: these stay in fp32: {kept}")
+            else:
+                write_quantized(candidate.precision, source, folder, self.subject.calibration)
             if candidate.precision in INTEGER_PRECISIONS:
                 self._or_note(candidate, lambda: quantize_embeddings(folder, folder))
             return

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from monox_kit.data import Classifier, Int64s, Logits
 from monox_kit.errors import GateError
@@ -80,6 +81,7 @@ class Subject:
         check: the check texts.
         timed_rows: [n] int64, those of them that graphs are timed on.
         calibration: other texts, for quantizers.
+        calibration_languages: [N] their language tags.
         expected: PyTorch's logits of the check texts; those of the whole model where tokens were
             removed.
         own: PyTorch's logits of the model that the graphs are of. Of a trimmed one they are equal
@@ -95,6 +97,7 @@ class Subject:
     check: Texts
     timed_rows: Int64s
     calibration: Texts
+    calibration_languages: npt.NDArray[np.str_]
     expected: Logits
     own: Logits
     num_bytes: Mapping[str, int]

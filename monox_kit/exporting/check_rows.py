@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.languages import require_used, told_languages
@@ -54,6 +57,11 @@ def read_check_rows(config: ExportConfig, max_length: int, progress: Progress) -
     if config.gate is None:
         return _in_turn(config, config.check, progress)
     return _of_each_language(config, config.check, progress)
+
+
+def languages_of(documents: Sequence[Document]) -> npt.NDArray[np.str_]:
+    """[N] the language tags of N documents."""
+    return np.array([document.lang or UNKNOWN_LANGUAGE for document in documents])
 
 
 def gold_labels(

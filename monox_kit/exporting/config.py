@@ -55,6 +55,7 @@ PRECISIONS = (
     "int8",
     "int8-tensor",
     "int8-smooth",
+    "int8-mixed",
     "int8-static",
     "int8-static-smooth",
     "int8-nncf",
@@ -138,10 +139,11 @@ class ExportConfig(Config):
     Attributes:
         model: fine-tuned PyTorch model folder or hub name.
         precision: what the graph computes in: fp32, bf16, fp16, int8, int8-tensor, int8-smooth,
-            int8-static, int8-static-smooth, int8-nncf, int8-block, int8-embedding, int4-block, or
-            auto: the fastest one that agrees with PyTorch. bf16 is the fp32 graph multiplied in
-            it; int8-embedding has its word embeddings in int8, as all int8 ones have, and its
-            layers in fp32.
+            int8-mixed, int8-static, int8-static-smooth, int8-nncf, int8-block, int8-embedding,
+            int4-block, or auto: the fastest one that agrees with PyTorch. bf16 is the fp32 graph
+            multiplied in it; int8-embedding has its word embeddings in int8, as all int8 ones have,
+            and its layers in fp32; int8-mixed is int8-smooth but for the quarter of the layers that
+            cost the worst language most.
         graph: form of the graph: opset23, opset23-eager, opset17-eager or opset17-fused [default:
             the first that works; with auto, all are tried].
         candidates: reduced precisions that auto tries, such as int8,int8-smooth [default: all that

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from monox_kit.data import Int64s
-from monox_kit.errors import ProviderError
+from monox_kit.errors import ModelError, ProviderError
 from monox_kit.exporting.config import PRECISIONS
 from monox_kit.exporting.embeddings import quantize_embeddings
 from monox_kit.exporting.graph import CONTRIB_DOMAIN, quiet_exporter, save_graph
@@ -78,29 +78,68 @@ def write_quantized(precision: str, source: Path, folder: Path, calibration: Tex
 
 def _dynamic(source: Path, folder: Path, smooth_on: Texts | None, *, per_channel: bool) -> None:
     """Weights to int8; the range of the activations is taken from every batch while it runs."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     start = source / ONNX_FILE
     if smooth_on is not None:
-        start = _smoothed_file(source, folder, smooth_on)
+        start = smoothed_file(source, folder, smooth_on)
+    write_dynamic(start, folder, per_channel=per_channel)
+
+
+def write_dynamic(
+    start: Path, folder: Path, *, per_channel: bool = True, leave: Sequence[str] = ()
+) -> None:
+    """Write `model.onnx` with the products of the graph `start` in dynamic int8.
+
+    Args:
+        start: an fp32 graph.
+        folder: a folder under construction.
+        per_channel: whether each output of a weight has a scale of its own.
+        leave: names of nodes that stay in fp32; see `product_names`.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     with quiet_exporter():
         quantize_dynamic(
             str(start),
             str(folder / ONNX_FILE),
-            op_types_to_quantize=_dynamic_operators(source),
+            op_types_to_quantize=_dynamic_operators(start),
+            # The quantizer first makes a MatMul of every Gemm, under another name.
+            nodes_to_exclude=[*leave, *(f"{name}_MatMul" for name in leave)],
             per_channel=per_channel,
             reduce_range=_reduce_range(),
             weight_type=QuantType.QInt8,
-            use_external_data_format=(source / ONNX_DATA_FILE).is_file(),
+            use_external_data_format=start.with_name(f"{start.name}.data").is_file(),
             extra_options={"MatMulConstBOnly": True, **_UNKNOWN_TYPES},
         )
+
+
+def product_names(start: Path) -> list[str]:
+    """The names of the nodes that dynamic int8 rounds, in the order of the graph.
+
+    Raises:
+        ModelError: they have no names of their own.
+    """
+    import onnx
+
+    graph = onnx.load(str(start), load_external_data=False).graph
+    weights, operators = {one.name for one in graph.initializer}, _dynamic_operators(start)
+    names = [
+        node.name
+        for node in graph.node
+        if node.op_type in operators and len(node.input) > 1 and node.input[1] in weights
+    ]
+    if len(names) < 2 or len({*names, ""}) <= len(names):
+        raise ModelError(
+            "int8-mixed: the graph's products with weights have no names of their own to be left "
+            "out by. Use int8-smooth."
+        )
+    return names
 
 
 def _static(source: Path, folder: Path, calibration: Texts, *, smooth: bool) -> None:
     """Weights and activations to int8 with ranges from the calibration text, as QDQ nodes."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    start = _smoothed_file(source, folder, calibration) if smooth else source / ONNX_FILE
+    start = smoothed_file(source, folder, calibration) if smooth else source / ONNX_FILE
     with quiet_exporter():
         quantize_static(
             str(start),
@@ -180,18 +219,25 @@ def _fp16(source: Path, folder: Path) -> None:
         save_graph(half, folder)
 
 
-# No faster than others that agree better: fp32 for the first two, int8-block for the last.
-_SLOW_ON_CPU = ("fp16", "int8-embedding", "int4-block")
+# No faster than others that agree better: fp32 for the first two, int8-block for the third. The
+# last takes minutes to find its layers, and is tried where a gate asks by language.
+_NOT_ON_CPU = ("fp16", "int8-embedding", "int4-block", "int8-mixed")
 # Every reduced precision by the name that `--precision` takes; `write_quantized` makes them.
 _OPENVINO_CANDIDATES = (BF16, "int8-static", "int8-static-smooth", "int8-nncf")
 # What is worth trying where. OpenVINO runs static graphs in int8, dynamic ones in fp32, and alone
 # the fp32 graph in bf16; on GPUs int8 needs TensorRT's own calibration.
 CANDIDATE_PRECISIONS: dict[str, Sequence[str]] = {
-    "cpu": tuple(name for name in PRECISIONS if name not in _SLOW_ON_CPU),
+    "cpu": tuple(name for name in PRECISIONS if name not in _NOT_ON_CPU),
     **dict.fromkeys(OPENVINO_PROVIDERS, _OPENVINO_CANDIDATES),
     "cuda": ("fp16",),
     "tensorrt": ("fp16",),
 }
+
+
+def candidates_of(provider: str, *, has_gate: bool) -> Sequence[str]:
+    """The precisions that `auto` tries on a provider."""
+    mixed = ("int8-mixed",) if has_gate and provider == "cpu" else ()
+    return (*CANDIDATE_PRECISIONS[provider], *mixed)
 
 
 class _Reader:
@@ -204,7 +250,7 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def _dynamic_operators(source: Path) -> list[str]:
+def _dynamic_operators(start: Path) -> list[str]:
     """The operators to quantize; onnxruntime's own Attention, which holds weights, among them.
 
     Opset 23 has another operator of that name, which onnxruntime's quantizer would take for its
@@ -212,7 +258,7 @@ def _dynamic_operators(source: Path) -> list[str]:
     """
     import onnx
 
-    graph = onnx.load(str(source / ONNX_FILE), load_external_data=False)
+    graph = onnx.load(str(start), load_external_data=False)
     is_fused = any(
         n.op_type == "Attention" and n.domain == CONTRIB_DOMAIN for n in graph.graph.node
     )
@@ -228,7 +274,7 @@ def _reduce_range() -> bool:
     return not has_vnni()
 
 
-def _smoothed_file(source: Path, folder: Path, calibration: Texts) -> Path:
+def smoothed_file(source: Path, folder: Path, calibration: Texts) -> Path:
     """The smoothed fp32 graph, beside the one to write: its name is no part of the bundle."""
     import onnx
 

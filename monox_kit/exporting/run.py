@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from monox_kit import __version__
 from monox_kit.corpora.marks import DocumentDigest
 from monox_kit.data import Document
 from monox_kit.durable import new_folder, write_json
 from monox_kit.errors import NotFinite
 from monox_kit.exporting.candidates import Candidate, Subject
-from monox_kit.exporting.check_rows import CheckRows, gold_labels, read_check_rows
+from monox_kit.exporting.check_rows import CheckRows, gold_labels, languages_of, read_check_rows
 from monox_kit.exporting.config import AUTO, FORMS, MONOXKIT, ExportConfig, LayoutName
 from monox_kit.exporting.gate import NOT_SHOWN, GateReport
 from monox_kit.exporting.graph import GRAPHS_VERSION, save_graph
@@ -165,7 +163,7 @@ def _subject(
         ) from error
     judge = None
     if gate is not None:
-        tags = np.array([document.lang for document in rows.check])
+        tags = languages_of(rows.check)
         judge = Judge(gate, problem, expected, tags, check.document_lengths, gold)
         judge.tell(progress)
     return Subject(
@@ -175,6 +173,7 @@ def _subject(
         check=check,
         timed_rows=along_lengths(check.document_lengths, _TIMING_ROWS),
         calibration=tokenize(tokenizer, rows.calibration),
+        calibration_languages=languages_of(rows.calibration),
         expected=expected,
         own=expected,
         num_bytes=model_parts(source, reference.model),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.data import Classifier, Int64s
+from monox_kit.data import Classifier, Int64s, Logits
 from monox_kit.errors import GateError, ModelError, NotFinite, ProviderError, StorageError
 from monox_kit.exporting.build import Builder, graph_bytes
 from monox_kit.exporting.candidates import Candidate, RefusedExport, Subject
@@ -26,7 +26,8 @@ from monox_kit.exporting.choice import best_of, is_hopeless, leader_of, lost_to,
 from monox_kit.exporting.config import AUTO, DEFAULT_FORM, FORMS, ExportConfig
 from monox_kit.exporting.gate import FAILED, NOT_SHOWN, PASSED
 from monox_kit.exporting.graph import cause_of
-from monox_kit.exporting.quantize import CANDIDATE_PRECISIONS
+from monox_kit.exporting.judge import Judge
+from monox_kit.exporting.quantize import candidates_of
 from monox_kit.models.agreement import FP32_TOLERANCE, agreement
 from monox_kit.models.folder import FP32, ModelFolder
 from monox_kit.models.providers import installed_providers, open_graph
@@ -109,7 +110,8 @@ class Search:
         for provider in installed_providers() if chosen == AUTO else [chosen]:
             tried = [self._try(FP32, form, provider) for form in self._forms()]
             sources = self._timed_in_turn(tried)
-            names = self._config.candidates or CANDIDATE_PRECISIONS[provider]
+            has_gate = self._subject.judge is not None
+            names = self._config.candidates or candidates_of(provider, has_gate=has_gate)
             made = [self._on_first_form(name, sources) for name in names] if sources else []
             reduced = [one for one in self._timed_in_turn(made) if one.rejected is None]
             for source in sources if reduced else []:
@@ -136,8 +138,8 @@ class Search:
         judge = self._subject.judge
         can_pass = judge is not None and not judge.out_of_reach()
         unsure = []
-        while left:
-            best = self._gated(left.pop(best_of([*left.values()]).name))
+        for one in self._fastest_first(left):
+            best = self._gated(one)
             if best.rejected is not None:
                 continue
             if best.gate is None or best.gate.verdict == PASSED or not can_pass:
@@ -146,6 +148,21 @@ class Search:
         if not unsure:
             raise self._refused(best)
         return unsure[0]
+
+    def _fastest_first(self, left: dict[str, Candidate]) -> Iterator[Candidate]:
+        """Those that were timed to the end, then, opened again, those that were far behind."""
+        while left:
+            yield left.pop(best_of([*left.values()]).name)
+        behind = [
+            one
+            for one in self.found.values()
+            if one.tokens_per_s is not None and one.rejected is not None and one.gate is None
+        ]
+        for one in sorted(behind, key=speed, reverse=True):
+            del self.found[one.name]
+            again = self._try(one.precision, one.graph, one.provider)
+            if again.rejected is None:
+                yield self._note_or_drop(replace(again, tokens_per_s=one.tokens_per_s))
 
     def _forms(self) -> list[str]:
         """The forms to try, in order."""
@@ -228,12 +245,7 @@ class Search:
                 f"{FP32_TOLERANCE * max(1.0, exact.max_logit):.1e}.",
             )
         if subject.judge is not None:
-            report = subject.judge.report(logits, rows)
-            if report.verdict == FAILED:
-                reason = f"It fails the gate: {report.told(FAILED)}."
-                return replace(candidate, gate=report, rejected=reason)
-            # The first rows can fail a graph, and pass none.
-            return replace(candidate, gate=report if len(rows) == len(subject.check) else None)
+            return self._asked_of(subject.judge, candidate, logits, rows)
         if candidate.precision != FP32 and found.argmax < least:
             return replace(
                 candidate,
@@ -242,11 +254,24 @@ class Search:
             )
         return candidate
 
+    def _asked_of(
+        self, judge: Judge, candidate: Candidate, logits: Logits, rows: Int64s
+    ) -> Candidate:
+        """The candidate as the gate finds it on some rows; the first can fail it, and pass none."""
+        is_whole = len(rows) == len(self._subject.check)
+        if not is_whole and self._config.precision != AUTO:
+            return candidate  # where there is no choice, the table is to be of all rows
+        report = judge.report(logits, rows)
+        if report.verdict == FAILED:
+            reason = f"It fails the gate: {report.told(FAILED)}."
+            return replace(candidate, gate=report, rejected=reason)
+        return replace(candidate, gate=report if is_whole else None)
+
     def _gated(self, candidate: Candidate) -> Candidate:
         """The candidate as the gate finds it on all check texts; itself without a gate."""
-        rows = np.arange(len(self._subject.check))
-        if self._subject.judge is None or len(rows) == len(self._subject.first_rows):
+        if self._subject.judge is None or candidate.gate is not None:
             return candidate
+        rows = np.arange(len(self._subject.check))
         self._task.detail(f"checking {candidate.name} in every language")
         try:
             graph = self._graphs[candidate.name]
