@@ -30,6 +30,7 @@ from monox_kit.exporting.judge import Judge
 from monox_kit.exporting.quantize import candidates_of
 from monox_kit.models.agreement import FP32_TOLERANCE, agreement
 from monox_kit.models.folder import FP32, ModelFolder
+from monox_kit.models.graph_classifier import OPENVINO
 from monox_kit.models.providers import installed_providers, open_graph
 from monox_kit.models.scoring import score_texts
 from monox_kit.problem import problem_of
@@ -198,7 +199,7 @@ class Search:
         try:
             return self._judged(candidate, folder)
         except Exception as error:  # a graph that loads may still fail to run
-            return self._failed(candidate, error, "It cannot be run in this form.")
+            return self._failed(candidate, error, _cannot_run(candidate))
 
     def _failed(self, candidate: Candidate, error: Exception, reason: str) -> Candidate:
         if isinstance(error, _OURS):
@@ -277,7 +278,7 @@ class Search:
             graph = self._graphs[candidate.name]
             return self._note_or_drop(self._compared(candidate, graph, rows))
         except Exception as error:  # as in `_try`: other texts are of other lengths
-            return self._failed(candidate, error, "It cannot be run in this form.")
+            return self._failed(candidate, error, _cannot_run(candidate))
 
     def _timed_in_turn(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Those that agree, timed in turn, fastest first; the hopeless are rejected, and listed."""
@@ -360,3 +361,8 @@ class Search:
             if not is_wanted:
                 shutil.rmtree(folder, ignore_errors=True)
         return candidate
+
+
+def _cannot_run(candidate: Candidate) -> str:
+    runtime = "OpenVINO" if candidate.provider == OPENVINO else "onnxruntime"
+    return f"{runtime} cannot run it in this form."

@@ -120,7 +120,8 @@ def require_execution_provider(provider: str) -> str:
     installed = installed_execution_providers()
     if provider not in installed:
         extra = _EXTRAS.get(provider)
-        step = f'pip install "monoxkit[{extra}]"' if extra else f"one of {', '.join(_EXTRAS)}"
+        known = ", ".join((*_EXTRAS, OPENVINO))
+        step = f'pip install "monoxkit[{extra}]"' if extra else f"one of {known}"
         raise ProviderError(
             f"`provider` {provider}: expected an installed execution provider, found "
             f"{', '.join(installed)}. Next: {step}"
