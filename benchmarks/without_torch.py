@@ -28,7 +28,8 @@ print(json.dumps({"import_until": imported, "load_until": loaded, "answer_until"
                   "has_torch": any(name in sys.modules for name in ("torch", "transformers"))}))
 """
 _ENVIRONMENT = """
-import importlib.metadata, importlib.util, json, sysconfig
+import importlib.util, json, sysconfig
+from importlib import metadata
 from pathlib import Path
 site = Path(sysconfig.get_path("purelib"))
 sizes = {}
@@ -37,7 +38,7 @@ for path in site.rglob("*"):
         name = path.relative_to(site).parts[0]
         sizes[name] = sizes.get(name, 0) + path.stat().st_size / 1e6
 largest = sorted(sizes, key=lambda name: -sizes[name])[:10]
-distributions = sorted({one.metadata["Name"] for one in importlib.metadata.distributions()})
+distributions = sorted({one.metadata["Name"] for one in metadata.distributions()})
 print(json.dumps({"mb": round(sum(sizes.values()), 1), "distributions": distributions,
                   "largest_mb": {name: round(sizes[name], 1) for name in largest},
                   "has_torch": importlib.util.find_spec("torch") is not None}))
