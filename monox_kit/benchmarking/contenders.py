@@ -96,13 +96,13 @@ def reference_of(contenders: Sequence[Contender]) -> Contender | None:
         if one.folder.backend == "torch" and one.precision == FP32:
             return one
     for one in contenders:
-        if one.provider == "cpu" and is_fp32(one.folder):
+        if one.folder.backend == "onnx" and is_fp32(one.folder):
             return one
     for one in contenders:
         file = one.folder.reference_file
         if one.folder.backend == "onnx" and one.folder.graph_files(file):
             name = f"{one.folder.name} fp32 graph"
-            return replace(one, name=name, provider="cpu", precision=FP32, file=file)
+            return replace(one, name=name, precision=FP32, file=file)
     return None
 
 

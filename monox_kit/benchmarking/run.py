@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from importlib import import_module
 
 import numpy as np
 
@@ -51,6 +52,8 @@ def measure(
 ) -> BenchmarkReport:
     """Measure contenders side by side; other programs' among them."""
     progress = progress or Silent()
+    if config.plot is not None:
+        import_module("matplotlib")  # that it is missing is told before minutes of measuring
     may_spin()  # chosen once, for all processes
     labels = require_same_labels([one.folder for one in contenders])
     sample = read_sample(config, progress)

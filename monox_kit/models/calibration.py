@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-from annotated_types import Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from monox_kit.data import Logits
 from monox_kit.problem import Bools, Floats
@@ -16,7 +15,10 @@ from monox_kit.problem import Bools, Floats
 # The key of what stands in for languages that had no labels.
 STAND_IN = "*"
 _MOST_LANGUAGES = 10_000
+# Beyond these, float32 logits overflow when they are divided, or tell nothing any more.
+_LEAST, _MOST = 1e-3, 1e3
 
+_Temperature: TypeAlias = Annotated[float, Ge(_LEAST), Le(_MOST)]
 _Share: TypeAlias = Annotated[float, Gt(0), Le(1)]
 
 
@@ -33,7 +35,7 @@ class Calibration:
             threshold reached the precision. Empty where none were asked for.
     """
 
-    temperatures: Mapping[str, Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)]]
+    temperatures: Mapping[str, Annotated[tuple[_Temperature, ...], MinLen(1)]]
     precision: _Share | None = None
     thresholds: Mapping[str, _Share | None] = field(default_factory=dict)
 
@@ -81,7 +83,7 @@ class Calibration:
             raise ValueError("temperatures of no language")
         for language, each in temperatures.items():
             is_list = isinstance(each, list) and each
-            if not is_list or not all(_is_between(one, 0, math.inf) for one in each):
+            if not is_list or not all(_is_number(one) and _LEAST <= one <= _MOST for one in each):
                 raise ValueError(f"temperatures {str(each)[:40]} of {language[:20]!a}")
         is_same = isinstance(thresholds, dict) and thresholds.keys() in (set(), temperatures.keys())
         if STAND_IN not in temperatures or not is_same:
@@ -101,6 +103,9 @@ class Calibration:
 
 
 def _is_between(value: Any, low: float, high: float) -> bool:
-    """Whether a JSON value is a number above the one and up to the other, which is finite."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and low < value <= high and math.isfinite(value)
+    """Whether a JSON value is a number above the one and up to the other."""
+    return _is_number(value) and low < value <= high
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -17,6 +17,8 @@ GOLDEN_VERSION = 1
 _MAX_FLOAT32 = 3e38
 
 # (text,) or (text, text_pair).
+# Each is a run of its own, so that a stranger's file must not hold thousands.
+_MAX_TEXTS = 200
 Input: TypeAlias = Annotated[tuple[str, ...], MinLen(1), MaxLen(2)]
 TokenIds: TypeAlias = Annotated[tuple[Annotated[int, Ge(0), Lt(1 << 31)], ...], MinLen(1)]
 Row: TypeAlias = tuple[Annotated[float, Ge(-_MAX_FLOAT32), Le(_MAX_FLOAT32)], ...]
@@ -95,7 +97,7 @@ class Golden:
     """
 
     format_version: Annotated[int, Ge(GOLDEN_VERSION), Le(GOLDEN_VERSION)] = GOLDEN_VERSION
-    texts: Annotated[tuple[Input, ...], MinLen(1)]
+    texts: Annotated[tuple[Input, ...], MinLen(1), MaxLen(_MAX_TEXTS)]
     max_length: Annotated[int, Gt(0)]
     input_ids: tuple[TokenIds, ...]
     reference: Answers

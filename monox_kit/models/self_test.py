@@ -172,7 +172,16 @@ def read_golden(folder: ModelFolder) -> Golden | None:
     """
     require_recorded_files(folder)
     file = find_file(folder.path, GOLDEN_FILE)
-    return None if file is None else Golden.read(file, len(folder.labels))
+    if file is None:
+        return None
+    golden = Golden.read(file, len(folder.labels))
+    cut = None if folder.record is None else folder.record.max_length
+    if golden.max_length != cut:
+        raise ModelError(
+            f"{file.shown}: expected texts of at most {cut} tokens as {RECORD_FILE} has it, found "
+            f"{golden.max_length}. Restore the file, or export the model again."
+        )
+    return golden
 
 
 def require_recorded_files(folder: ModelFolder) -> None:
@@ -187,7 +196,7 @@ def require_recorded_files(folder: ModelFolder) -> None:
     for name, wanted in recorded.items():
         file = find_file(folder.path, name)
         if file is None:
-            if name == FP32_FILE:
+            if name in (FP32_FILE, f"{FP32_FILE}.data"):
                 continue
             raise ModelError(
                 f"{folder.path / name}: {RECORD_FILE} names this file, which is not there. Restore "

@@ -103,6 +103,12 @@ def gone(file: str) -> Change:
     return lambda folder, _: (folder / file).unlink()
 
 
+def calibrated(temperature: Any) -> Change:
+    """A record with a temperature for all languages."""
+    content = {"temperatures": {"*": [temperature]}, "precision": None, "thresholds": {}}
+    return key(RECORD, calibration=content)
+
+
 def nodes_of(domain: str) -> list[Any]:
     """A graph's only node, of an operator of a domain."""
     return [helper.make_node("Evil", ["input_ids"], ["logits"], domain=domain)]
@@ -167,6 +173,8 @@ ANSWERS = [
     Case("golden-columns", golden("recorded", "logits", 0, value=[1.0, 2.0]), GOLDEN),
     Case("golden-other", golden("recorded", "logits", 4, 1, value=1e6), "1000000.0"),
     Case("golden-length", golden("max_length", value=-1), GOLDEN),
+    Case("golden-longer", golden("max_length", value=1 << 20), "1048576"),
+    Case("golden-many", golden("texts", value=[["a"]] * 10_000), "texts"),
     Case("golden-machine", golden("recorded", "machine", value="fast"), GOLDEN),
 ]  # fmt: skip
 DIGESTS = [
@@ -175,6 +183,7 @@ DIGESTS = [
     Case("longer-settings", longer(SETTINGS), SETTINGS),
     Case("gone-settings", gone(SETTINGS), SETTINGS),
     Case("gone-fp32", gone(FP32), None),
+    Case("gone-fp32-data", named(f"{FP32}.data"), None),
     Case("graph-exchanged", other_graph(outputs=("logits", ["N", 3])), GRAPH),
     Case("planted-map", text("special_tokens_map.json", '{"pad_token": "[SEP]"}'),
          "special_tokens_map.json"),
@@ -203,6 +212,10 @@ WORDS = [
     Case("truncation", key(RECORD, truncation_side="left"), "truncation_side"),
     Case("truncation-number", key(RECORD, truncation_side=1), RECORD),
     Case("more-labels", key(RECORD, labels={"names": ["a", "b", "c", "d"]}), GOLDEN),
+    *(
+        Case(f"temperature-{number}", calibrated(value), RECORD)
+        for number, value in enumerate([10**400, 5e-324, 1e300, -1, True, "1"])
+    ),
     Case("later-field", key(RECORD, later={"a": 1}), None),
 ]
 # Of these the digests are the record's.

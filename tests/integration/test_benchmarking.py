@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import monox_kit as mk
-from monox_kit.benchmarking import contenders, process
+from monox_kit.benchmarking import contenders, process, run
 from monox_kit.benchmarking.config import BenchmarkConfig
 from monox_kit.benchmarking.report import BenchmarkReport, percentile
 from monox_kit.benchmarking.sample import batches_of
@@ -196,6 +196,8 @@ def test_what_runs_where_and_what_it_is_compared_with(
     alone = contenders.reference_of(found[:2])
     assert alone is not None
     assert (alone.file, alone.precision, alone.provider) == ("model.fp32.onnx", "fp32", "cpu")
+    # PyTorch in bf16 is no reference, whatever precision its folder's record has.
+    assert contenders.reference_of([found[2]]) is None
     assert contenders.short_names(["a/x", "b/x/", "packaged:y"]) == ["a/x", "b/x/", "packaged:y"]
 
 
@@ -230,6 +232,15 @@ def test_settings_that_do_not_fit_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=named):
         _config(work, **given)
+
+
+def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_measured(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(run, "_start", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(ModuleNotFoundError, match="matplotlib"):
+        run.benchmark(_config(work, plot=tmp_path / "plot.svg"))
 
 
 def test_a_number_that_is_none_is_a_usage_error(work: Path, capsys: Any) -> None:
