@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 
 from monox_kit.config import Opposite, Separated, mark_of
+from monox_kit.errors import ConfigError
 from monoxkit_cli.options import ArgumentsFirst, as_options, option_name
 
 if TYPE_CHECKING:
@@ -139,9 +140,14 @@ def as_words(stage: Stage, given: Mapping[str, Any]) -> list[str]:
             name = one.name if value or opposite is None else opposite.name
             words += [option_name(name)] if value or opposite is not None else []
             continue
-        if separated is not None:
+        if not values and one.default:
+            raise ConfigError(
+                f"`{one.name}`: an empty list is not its default, and no command line can give it. "
+                "Give values, or leave it out."
+            )
+        if separated is not None and values:
             values = [separated.by.join(values)]
-        elif _is_range(one.type):
+        elif _is_range(one.type) and values:
             values = [":".join(values)]
         if values:
             words += values if one.name in stage.positional else [option_name(one.name), *values]

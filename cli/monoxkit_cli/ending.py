@@ -118,7 +118,7 @@ def usage_error(error: Any, given: Mapping[str, Sequence[str]]) -> ConfigError:
     what = error.format_message()
     help_step = f"See `{command} --help`."
     if parameter is None:
-        return ConfigError(f"{command}: {what if what.endswith('?') else what + '.'} {help_step}")
+        return ConfigError(f"{command}: {_sentence(what)} {help_step}")
     if parameter.param_type_name == "argument":
         name = parameter.metavar or parameter.name.upper()
         long = next((pair for pair in given.items() if pair[0] and len(pair[1]) > 1), None)
@@ -134,7 +134,12 @@ def usage_error(error: Any, given: Mapping[str, Sequence[str]]) -> ConfigError:
     values = [value for name in parameter.opts for value in given.get(name, ())]
     if not values:
         return ConfigError(f"{command}: {option} is missing. {help_step}")
-    return ConfigError(f"{command}: {option} {values[-1]}: {error.message}. {help_step}")
+    return ConfigError(f"{command}: {option} {values[-1]}: {_sentence(error.message)} {help_step}")
+
+
+def _sentence(text: str) -> str:
+    """What Typer says with one stop at its end, which some of its messages have."""
+    return text if text.endswith(("?", ".")) else f"{text}."
 
 
 def _described(error: BaseException) -> tuple[str, str, int]:

@@ -37,6 +37,7 @@ def _commands(report: RunReport) -> Iterator[str]:
     from monox_kit.door import STAGES
     from monox_kit.recipes.plan import COMMANDS
 
+    yield "set -e"
     made: set[Path] = set()
     for step in report.steps:
         stage = STAGES[COMMANDS[step.command]]
@@ -47,7 +48,12 @@ def _commands(report: RunReport) -> Iterator[str]:
             if folder not in made:
                 made.add(folder)
                 yield shlex.join(["mkdir", "-p", str(folder)])
-            line += f" --json > {shlex.quote(step.output)}"
+            # An error with --json is JSON too; one that is kept must be no result. The brackets let
+            # `set -e` see how it ends, which it does not of what stands before &&.
+            part = f"{step.output}.part"
+            line = (
+                f"({line} --json > {shlex.quote(part)} && {shlex.join(['mv', part, step.output])})"
+            )
         yield line
 
 

@@ -57,6 +57,11 @@ class PredictConfig(Config):
     provider: str = "cpu"
     device: str = "cpu"
 
+    @property
+    def output_suffix(self) -> str:
+        """What an output's name ends in where the caller gives no name."""
+        return f".{self.out_format or 'jsonl'}"
+
     def output_format(self, out: Path) -> OutputFormat:
         """The format of the output: what was asked for, else what its name says.
 

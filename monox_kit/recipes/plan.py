@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ COMMANDS: Mapping[str, str] = {
 _REFERENCE = re.compile(
     r"\$(?P<name>[A-Za-z][A-Za-z0-9_-]*)(?:\[(?P<options>[^\]]*)\])?(?P<rest>[/:].*)?", re.DOTALL
 )
-_RESULTS = "results"
+# Folders of the run's own, beside what the steps write.
+RESULTS, STEPS = "results", "steps"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,10 +115,9 @@ class _Plan:
             source.require_known(name, known, f"setting of {table.command}", *place)
             values = value if isinstance(value, list) else [value]
             resolved = [self._resolved(one, options, place) for one in values]
-            given[name] = [one for one, _ in resolved] if value is values else resolved[0][0]
-            outside[name] = tuple(one for one, is_ours in resolved if not is_ours)
+            given[name] = _flat(one for one, _ in resolved) if value is values else resolved[0][0]
+            outside[name] = tuple(_flat(one for one, is_ours in resolved if not is_ours))
         name = "-".join([table.name, *map(_slug, options.items())])
-        output = self._out / name
         try:
             config = stage.configured(given)
         except (ConfigError, TypeError) as error:
@@ -126,11 +126,11 @@ class _Plan:
             )
             raise ConfigError(f"{source.where(*home)}, step {name}: {reason}") from error
         if stage.output is None:
-            output = self._out / _RESULTS / f"{name}.json"
+            output = self._out / RESULTS / f"{name}.json"
         else:
+            output = self._out / f"{name}{getattr(config, 'output_suffix', '')}"
             given[stage.output] = str(output)
-        if any(step.output == output for step in self.steps):
-            raise ConfigError(f"{source.where(*home)}: two steps are named {name}. Rename one.")
+        self._require_own(table, name, output)
         step = Step(
             name=name,
             table=table.name,
@@ -143,6 +143,16 @@ class _Plan:
         )
         self.steps.append(step)
         self._by_options[table.name, tuple(one.name for one in options.values())] = step
+
+    def _require_own(self, table: StageTable, name: str, output: Path) -> None:
+        """Refuse the name of a step that another step or a folder of the run has."""
+        if name in (RESULTS, STEPS):
+            reason = f"the run has a folder {name} of its own. Give the stage another name"
+        elif any(name == step.name or output == step.output for step in self.steps):
+            reason = f"two steps are named {name}. Rename one"
+        else:
+            return
+        raise ConfigError(f"{self._recipe.source.where('stages', table.name)}: {reason}.")
 
     def _settings(
         self, table: StageTable, options: Mapping[str, Option]
@@ -176,6 +186,11 @@ class _Plan:
         if name in above:
             return f"{self._step(found, options, place).output}{rest}", True
         meant = values[name] if name in values else options[name].value
+        if found["options"] is not None or (rest and isinstance(meant, list | dict)):
+            raise ConfigError(
+                f"{source.where(*place)}: {shown(value)}: {name} is no stage, so that [...] cannot "
+                f"follow, and / or : only where its value is one text. Write ${name}."
+            )
         return (f"{meant}{rest}" if rest else meant), False
 
     def _step(
@@ -183,18 +198,28 @@ class _Plan:
     ) -> Step:
         """The step of a stage that has the named options and, of the other axes, the same ones."""
         name, axes = found["name"], self._recipe.stages[found["name"]].axes
-        parts = (found["options"] or "").split(",")
-        named = dict(part.split("=", 1) for part in parts if "=" in part)
+        parts = [] if found["options"] is None else found["options"].split(",")
+        named = {axis: option for axis, _, option in (part.partition("=") for part in parts)}
         chosen = {axis: options[axis].name for axis in axes if axis in options} | named
         step = self._by_options.get((name, tuple(chosen.get(axis, "") for axis in axes)))
-        if step is None or set(chosen) - set(axes):
+        if step is None or set(chosen) - set(axes) or len(named) < len(parts):
             steps = [each.name for each in self.steps if each.table == name]
+            advice = f"Write ${name}."
+            if axes:
+                advice = (
+                    "Name the option of each axis that this stage does not have: "
+                    f"${name}[{','.join(f'{axis}=...' for axis in axes)}]."
+                )
             raise ConfigError(
                 f"{self._recipe.source.where(*place)}: {shown(found[0])} is none of the steps "
-                f"{', '.join(steps)}. Name the option of each axis that this stage does not have: "
-                f"${name}[{','.join(f'{axis}=...' for axis in axes)}]."
+                f"{', '.join(steps)}. {advice}"
             )
         return step
+
+
+def _flat(values: Iterable[Any]) -> list[Any]:
+    """The values, with those of a list among them in its place."""
+    return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
 def _slug(choice: tuple[str, Option]) -> str:

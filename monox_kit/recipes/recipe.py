@@ -157,12 +157,13 @@ def load_recipe(config: RunConfig) -> Recipe:
         raw = tomllib.loads(source.text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source.origin}: this is no TOML: {error}. Correct it.") from error
-    for change in config.set:
-        _change(raw, change, source)
     for key, value in raw.items():
         source.require_known(key, _TABLES, "table", key)
         if not isinstance(value, _TABLES[key]):
             raise ConfigError(f"{source.where(key)}: expected {_TABLES[key].__name__} in {key}.")
+    listed = {axis: _options(value) for axis, value in raw.get("matrix", {}).items()}
+    for change in config.set:
+        _change(raw, change, source)
     values, matrix, tables = (raw.get(key, {}) for key in _HOMES)
     names = [*values, *matrix, *tables]
     for each in names:
@@ -180,7 +181,7 @@ def load_recipe(config: RunConfig) -> Recipe:
         matrix={axis: _options(value) for axis, value in matrix.items()},
         stages={each: _stage(each, table, source) for each, table in tables.items()},
     )
-    _require_axes(recipe)
+    _require_axes(recipe, listed)
     return recipe
 
 
@@ -194,7 +195,7 @@ def shipped() -> list[str]:
 
 def closest(name: str, known: Iterable[str]) -> str:
     """The known names that are near one, or all of them, for a message."""
-    names = list(known)
+    names = list(dict.fromkeys(map(str, known)))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"The closest are {', '.join(near)}." if near else f"There are {', '.join(names)}."
 
@@ -203,7 +204,11 @@ def _found(reference: str) -> tuple[str, Source]:
     """The name and the file of a recipe."""
     path = Path(reference)
     if path.is_file():
-        return path.name.removesuffix(_SUFFIX), Source(reference, path.read_text(encoding="utf-8"))
+        try:  # some editors begin a file with a byte order mark
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{reference}: expected UTF-8, found {error}. Save it so.") from error
+        return path.name.removesuffix(_SUFFIX), Source(reference, text)
     name = reference.removesuffix(_SUFFIX)
     if name not in shipped():
         raise ConfigError(
@@ -264,21 +269,38 @@ def _stage(name: str, table: Any, source: Source) -> StageTable:
     return StageTable(name, command, tuple(axes), skip, settings)
 
 
-def _require_axes(recipe: Recipe) -> None:
-    """Check that stages name axes that there are, and options stages that have them."""
-    require_known, where = recipe.source.require_known, recipe.source.where
+def _require_axes(recipe: Recipe, listed: Mapping[str, Sequence[Option]]) -> None:
+    """Check that stages name axes and options that there are, and options stages that have them.
+
+    Args:
+        recipe: the recipe.
+        listed: the axes as the file has them: a change may have taken away what a stage skips.
+    """
+    require_known = recipe.source.require_known
+    for axis, options in recipe.matrix.items():
+        if not options:
+            where = recipe.source.where("matrix", axis)
+            raise ConfigError(f"{where}: the axis is empty. Give options.")
     for stage in recipe.stages.values():
         for axis in stage.axes:
             require_known(axis, recipe.matrix, "axis", "stages", stage.name, "matrix")
-        for axis in stage.skip:
-            require_known(axis, stage.axes, "axis of the stage", "stages", stage.name, "skip")
+        for axis, skipped in stage.skip.items():
+            place = ("stages", stage.name, "skip")
+            require_known(axis, stage.axes, "axis of the stage", *place)
+            known = [each.value for each in (*listed[axis], *recipe.matrix[axis])]
+            for value in skipped:
+                require_known(value, known, f"option of {axis}", *place)
     for axis, options in recipe.matrix.items():
         having = [each.name for each in recipe.stages.values() if axis in each.axes]
-        if not options:
-            raise ConfigError(f"{where('matrix', axis)}: the axis is empty. Give options.")
         for option in options:
+            _require_table(option.settings, recipe.source, "matrix", axis, option.name)
             for name, settings in option.settings.items():
-                place = ("matrix", axis, option.name, name)
-                require_known(name, having, f"stage with the axis {axis}", *place)
-                if not isinstance(settings, dict):
-                    raise ConfigError(f"{where(*place)}: expected a table of settings. Write one.")
+                require_known(
+                    name, having, f"stage with the axis {axis}", "matrix", axis, option.name, name
+                )
+                _require_table(settings, recipe.source, "matrix", axis, option.name, name)
+
+
+def _require_table(value: Any, source: Source, *place: str) -> None:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{source.where(*place)}: expected a table of settings. Write one.")

@@ -14,19 +14,21 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.paths import HUB_PREFIX, resolve_paths
 from monox_kit.digest import digest_file, digest_json
 from monox_kit.durable import write_json
-from monox_kit.errors import MonoxError
+from monox_kit.errors import ConfigError, MonoxError
+from monox_kit.foreign import shown
 from monox_kit.locks import owned_folder
 from monox_kit.models.folder import open_folder
 from monox_kit.progress import Progress, Silent
-from monox_kit.recipes.plan import Step, make_plan
+from monox_kit.recipes.plan import STEPS, Step, make_plan
 from monox_kit.recipes.recipe import RunConfig, load_recipe
 from monox_kit.stage import holds_record, read_record
 from monox_kit.stage_call import Stage
+from monox_kit.store.address import store_url
 
 RECORD = "recipe.json"
 FINISHED, TO_DO, DONE, REUSED = "finished", "to do", "done", "reused"
-_STEPS = "steps"
 _MODELS = ("model", "first", "second")
+_PLACES = ("labels", "store", "parts")  # files and folders that are read, and are no texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +121,13 @@ def _require_inputs(plan: Sequence[Step], is_shown: bool, progress: Progress) ->
                     Corpus(replace(files, paths=paths, language=()))
                 except MonoxError as error:
                     raise type(error)(f"step {step.name}, `{name}`: {error}") from error
+        for name in _PLACES:
+            for place in step.outside.get(name, ()):
+                if store_url(place) is None and not Path(place).exists():
+                    raise ConfigError(
+                        f"step {step.name}, `{name}` {shown(place)}: there is no such file or "
+                        "folder. Correct the path."
+                    )
         models += [one for name in _MODELS for one in step.outside.get(name, ())]
     if not is_shown:  # a hub's model would be fetched
         for model in dict.fromkeys(models):
@@ -182,7 +191,7 @@ def _report(step: Step, state: str, seconds: float | None, **more: Any) -> StepR
 
 
 def _record_of(step: Step, out: Path) -> Path:
-    return out / _STEPS / f"{step.name}.json"
+    return out / STEPS / f"{step.name}.json"
 
 
 def _kept(step: Step, out: Path) -> dict[str, Any] | None:
@@ -209,7 +218,11 @@ def _rows(step: Step, plan: Sequence[Step]) -> dict[str, int | None]:
 def _counted(files: CorpusConfig, plan: Sequence[Step]) -> int | None:
     total = 0
     for path in files.paths:
-        writer = next((one for one in plan if path.startswith(f"{one.output}/")), None)
+        # Behind a step's folder stands one of its files, behind its file the file's columns.
+        writer = next(
+            (one for one in plan if f"{path}/".startswith((f"{one.output}/", f"{one.output}:"))),
+            None,
+        )
         if writer is not None and not writer.output.exists():
             planned = getattr(writer.config, "planned_rows", {})
             if (rows := planned.get(path.removeprefix(f"{writer.output}/"))) is None:

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, Self, TypeAlias, cast
 
 from monox_kit.corpora.blocks import read_blocks, read_lines
 from monox_kit.corpora.detection import known_encoding
@@ -25,10 +25,20 @@ from monox_kit.errors import ConfigError, CorpusError, CorpusUnreadable
 # The releases have a few dozen files of at most a few hundred MB.
 MAX_MEMBERS = 100_000
 MAX_MEMBER_BYTES = 8 << 30
+MAX_NAME_LENGTH = 4096  # characters; no file system takes a longer path
+MAX_TAR_HEADER_BYTES = 1 << 20  # extended attributes need some kB
+_EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 _TAR_NAMES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # Beside each file, macOS packs another of its own that has the same name.
 _OF_MACOS = re.compile(r"(?:^|/)(?:__MACOSX/|\._)")
 _LISTED = 10
+
+
+# Name and size; None of what is no plain file, such as folders, links and devices.
+_Listed: TypeAlias = tuple[str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +51,27 @@ class _Zip:
         """A new stream over a member's bytes, whose checksum is compared at its end."""
         return cast(BinaryIO, zipfile.ZipFile(self.path).open(location))
 
-    def listed(self) -> Iterator[tuple[str, int]]:
-        """Name and size of each member that is a file."""
+    def listed(self) -> Iterator[_Listed]:
+        """Each member."""
         with zipfile.ZipFile(self.path) as archive:
             for info in archive.infolist():
-                if not info.is_dir():
-                    yield info.filename, info.file_size
+                yield info.filename, None if info.is_dir() else info.file_size
+
+
+class _TarHeader(tarfile.TarInfo):
+    """A member's header; one that extends it is read into memory, so that its size is bounded."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The header that a block holds.
+
+        Raises:
+            ValueError: more blocks belong to it than to any header of a release.
+        """
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _EXTENDED and info.size > MAX_TAR_HEADER_BYTES:
+            raise ValueError(f"a header of {info.size:,} bytes")
+        return info
 
 
 class _TarMember(tarfile.ExFileObject):
@@ -70,7 +95,7 @@ class _Tar:
 
     def open(self, location: str, mode: str) -> BinaryIO:
         """A new stream over a member's bytes."""
-        archive = tarfile.open(self.path)  # noqa: SIM115 (the member's stream closes it)
+        archive = tarfile.open(self.path, tarinfo=_TarHeader)  # noqa: SIM115 (the member's stream closes it)
         archive.fileobject = _TarMember
         for info in archive:
             if info.name == location and info.isreg():
@@ -78,12 +103,12 @@ class _Tar:
         archive.close()
         raise FileNotFoundError(f"no member {location}")
 
-    def listed(self) -> Iterator[tuple[str, int]]:
-        """Name and size of each member that is a plain file; links and devices are passed over."""
-        with tarfile.open(self.path) as archive:
-            for info in archive:
-                if info.isreg():
-                    yield info.name, info.size
+    def listed(self) -> Iterator[_Listed]:
+        """Each member."""
+        with tarfile.open(self.path, tarinfo=_TarHeader) as archive:
+            while (info := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
+                yield info.name, info.size if info.isreg() else None
 
 
 def release_files(paths: Sequence[str]) -> list[SourceFile]:
@@ -177,13 +202,14 @@ def _files_of(path: Path) -> Iterator[SourceFile]:
             "found another file. Give the archive as it was published, or the folder that it makes."
         )
     try:
-        listed = [member for member in archive.listed() if not _OF_MACOS.search(member[0])]
+        listed = list(_bounded(path, archive.listed()))
+    except CorpusUnreadable:
+        raise
     # Both modules raise errors of zlib, lzma and their own.
     except Exception as error:
         raise CorpusUnreadable(
             f"{path}: expected a readable archive, found: {one_line(error)}. Fetch it again."
         ) from error
-    _require_bounded(path, listed)
     for member, size in listed:
         yield SourceFile(
             name=f"{path}/{member}", location=member, size_bytes=size, filesystem=archive
@@ -191,31 +217,43 @@ def _files_of(path: Path) -> Iterator[SourceFile]:
 
 
 def _in_folder(folder: Path) -> Iterator[SourceFile]:
-    found: list[tuple[str, int]] = []
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(parent, name)
-            member = path.relative_to(folder).as_posix()
-            # A pipe or a device would be waited for.
-            if path.is_file() and not _OF_MACOS.search(member):
-                found.append((member, path.stat().st_size))
-        _require_bounded(folder, found)
-    for member, size in found:
+    for member, size in list(_bounded(folder, _walked(folder))):
         path = folder / member
         yield SourceFile(name=str(path), location=str(path), size_bytes=size)
 
 
-def _require_bounded(path: Path, members: Sequence[tuple[str, Any]]) -> None:
-    """Refuse what is no release: it would be listed, or read, without an end."""
-    if len(members) > MAX_MEMBERS:
-        raise CorpusUnreadable(
-            f"{path}: expected a release, found more than {MAX_MEMBERS:,} files. Give the folder "
-            "or archive of the release itself."
-        )
-    for name, size in members:
+def _walked(folder: Path) -> Iterator[_Listed]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            # A pipe or a device would be waited for.
+            size = path.stat().st_size if path.is_file() else None
+            yield path.relative_to(folder).as_posix(), size
+
+
+def _bounded(path: Path, members: Iterator[_Listed]) -> Iterator[tuple[str, int]]:
+    """The files among the members of a folder or an archive.
+
+    Raises:
+        CorpusUnreadable: it is no release: it would be listed, or read, without an end.
+    """
+    for number, (name, size) in enumerate(members, 1):
+        if number > MAX_MEMBERS or len(name) > MAX_NAME_LENGTH:
+            found = (
+                f"more than {MAX_MEMBERS:,} members"
+                if number > MAX_MEMBERS
+                else f"a name of {len(name):,} characters"
+            )
+            raise CorpusUnreadable(
+                f"{path}: expected a release, found {found}. Give the folder or archive of the "
+                "release itself."
+            )
+        if size is None or _OF_MACOS.search(name):
+            continue
         if size > MAX_MEMBER_BYTES:
             raise CorpusUnreadable(
                 f"{path}/{name}: expected at most {MAX_MEMBER_BYTES >> 30} GiB, found a file of "
                 f"{size:,} bytes. Give the release as it was published."
             )
+        yield name, size

@@ -367,3 +367,10 @@ def test_a_reader_that_leaves_early_causes_no_noise() -> None:
         )
         os.close(write_end)
         assert (finished.returncode, finished.stderr) == (1, "")
+
+
+def test_a_message_of_the_parser_has_one_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["data", "nope"], ["data", "debian", "--seed", "x", "--out", "y"]):
+        assert main(line) == 2
+        told = capsys.readouterr().err
+        assert ".." not in told and ". See" in told

@@ -12,7 +12,7 @@ import pytest
 from monox_kit.errors import OtherRun
 from monoxkit_cli.app import main
 from tests.task_samples import cls_files, tarred, xnli_files, zipped
-from tests.tiny_models import bert_encoder
+from tests.tiny_models import bert_classifier, bert_encoder, labelled_rows, write_jsonl
 
 Run = Callable[..., list[dict[str, Any]]]
 
@@ -74,3 +74,40 @@ def test_cls(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     line = ["run", "cls", "--out", str(tmp_path / "run"), "--set", *changes, *models]
     assert main([*line, "max_length=24", "steps=4"]) == OtherRun.exit_code
     assert "--max-steps" in capsys.readouterr().err
+
+
+def test_predictions_are_read_by_a_later_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = bert_classifier(tmp_path / "model")
+    rows = write_jsonl(tmp_path / "rows.jsonl", labelled_rows(6))
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(
+        f'''[stages.guess]
+command = "predict"
+model = "{model}"
+input = "{rows}"
+text = true
+[stages.again]
+command = "predict"
+model = "{model}"
+input = ["$guess", "$guess:text=label"]
+out_format = "csv"
+'''
+    )
+    line = ["run", str(recipe), "--out", str(tmp_path / "run"), "--json"]
+
+    def steps(*more: str) -> list[dict[str, Any]]:
+        assert main([*line, *more]) == 0
+        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["steps"]
+        return found
+
+    assert [step["rows"] for step in steps("--dry-run")] == [{"input": 6}, {"input": None}]
+    recipe.write_text(recipe.read_text().replace(', "$guess:text=label"', ""))
+    assert [step["state"] for step in steps()] == ["done", "done"]
+    names = {path.name for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert {"guess.jsonl", "again.csv"} <= names
+    planned = steps("--dry-run")
+    assert [step["rows"] for step in planned] == [{"input": 6}, {"input": 6}]
+    assert {step["state"] for step in planned} == {"finished"}
+    assert {step["state"] for step in steps()} == {"reused"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import typer
 
 from monox_kit.door import STAGES
-from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.errors import ConfigError, CorpusError, MonoxError
 from monox_kit.recipes.plan import COMMANDS, make_plan
 from monox_kit.recipes.recipe import RunConfig, load_recipe, shipped
 from monox_kit.recipes.run import run_recipe
@@ -92,6 +94,31 @@ def test_a_plan_has_each_combination_with_its_references(tmp_path: Path) -> None
     }
 
 
+def test_a_list_behind_a_name_is_part_of_a_list(tmp_path: Path) -> None:
+    path = written(tmp_path, SMALL.replace('languages = "$langs"', 'languages = ["$langs", "it"]'))
+    assert planned(path)["data"]["languages"] == ["de", "fr", "it"]
+
+
+@pytest.mark.parametrize("name", ["results", "steps"])
+def test_a_stage_has_no_name_of_the_runs_folders(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"line 1, .*a folder {name} of its own"):
+        planned(written(tmp_path, f'[stages.{name}]\ncommand = "data debian"\n'))
+
+
+def test_an_option_that_a_change_took_away_may_be_skipped(tmp_path: Path) -> None:
+    plan = planned(written(tmp_path), "temperature=[0.1]")
+    assert sum(name.startswith("student-") for name in plan) == 4
+
+
+def test_a_file_may_begin_with_a_mark_and_must_be_utf_8(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_bytes(SMALL.encode("utf-8-sig"))
+    assert "gain-seed1" in planned(path)
+    path.write_bytes(SMALL.replace("small", "kleinmütig").encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"small\.toml: expected UTF-8, found"):
+        planned(path)
+
+
 def test_changes_are_values_axes_options_and_settings(tmp_path: Path) -> None:
     path = written(tmp_path)
     plan = planned(
@@ -129,6 +156,18 @@ STUDENT = '"$data/dev.jsonl"\nseed'
         ("skip = { temp", "skip = { tempo", "skip", "tempoerature"),
         ("[stages.data]\ncommand", "[stages.data]\ncomand", "[stages.data]", "expected command"),
         ('["de", "fr"]', '["de", "de"]', "[stages.data]", r"step data: languages: expected each"),
+        ("[method=ce,temperature=0.1]", "[method=ce,temperature=0.1,2]", "0.1,2]",
+         r"0\.1,2\] is none of the steps"),
+        (STUDENT, '"$data[]/dev.jsonl"\nseed', "$data[]", r"steps data\. Write \$data\.$"),
+        ("[method=ce,", "[method=ce,method=kd,", "method=ce,method=kd", r"none of the steps"),
+        ('"$steps"', '"$steps[x]"', "$steps[x]", r"steps is no stage"),
+        ('"$seed"', '"$seed[x]"', "$seed[x]", r"seed is no stage"),
+        ('"$langs"', '"$langs/x"', "$langs/x", r"langs is no stage"),
+        ("temperature = [1]", "temperature = [2]", "skip", r"2 is no option of temper.* 0\.1, 1"),
+        ("[matrix.method.ce.student]", "[matrix.method]\nce = 1\n[matrix.method.no.student]",
+         "ce = 1", "expected a table"),
+        ("[stages.gain]", "[stages.gain-seed1]\ncommand = \"data debian\"\n[stages.gain]",
+         "[stages.gain]", "two steps are named gain-seed1"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_by_file_line_and_table(
@@ -196,6 +235,25 @@ def test_files_that_are_not_there_are_told_before_the_first_step(
     assert "The closest are own" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ('test=["test.de.csv", "typo.csv"]', r"`test`: typo\.csv: "),
+        ("student.labels=no.json", r"student-\S+, `labels` no\.json: "),
+        ('method.kd.student.store=["test.de.csv", "no"]', r"student-kd-seed1, `store` no: "),
+    ],
+)
+def test_every_outside_file_of_a_list_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("train.csv", "dev.csv", "test.de.csv", "unlabelled.jsonl"):
+        row = '{"text": "x"}\n' if name.endswith("jsonl") else "text,label\nx,a\n"
+        (tmp_path / name).write_text(row)
+    with pytest.raises(MonoxError, match=told):
+        run_recipe(RunConfig(recipe="own", set=(change,), dry_run=True), STAGES)
+
+
 def test_a_dry_run_counts_rows_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,9 +270,48 @@ def test_a_dry_run_counts_rows_and_writes_nothing(
     assert steps["teacher"]["rows"] == {"train": 5, "dev": 3}
     assert main(["run", "own", "--print-commands"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("monoxkit ") for line in lines) == len(steps)
+    assert sum(line.lstrip("(").startswith("monoxkit ") for line in lines) == len(steps)
     assert "--corpus train.csv unlabelled.jsonl --store runs/own/store" in " ".join(lines)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_printed_plan_ends_at_the_first_error_and_keeps_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """[stages.good]
+command = "evaluate"
+model = "packaged:e5-small"
+test = "rows.csv"
+[stages.bad]
+command = "evaluate"
+model = "packaged:none"
+test = "rows.csv"
+[stages.after]
+command = "data debian"
+"""
+    (tmp_path / "rows.csv").write_text("text,label\nx,a\n")
+    line = ["run", str(written(tmp_path, text)), "--out", "my run", "--print-commands"]
+    assert main(line) == 0
+    (tmp_path / "run.sh").write_text(capsys.readouterr().out)
+    command = tmp_path / "monoxkit"
+    command.write_text('#!/bin/sh\necho "{}"\necho $* >> log\n! echo $* | grep -q :none\n')
+    command.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "run.sh"], env=path, check=False)
+    assert done.returncode != 0
+    log = (tmp_path / "log").read_text().splitlines()
+    assert [each.split()[0] for each in log] == ["evaluate", "evaluate"]
+    results = tmp_path / "my run" / "results"
+    assert (results / "good.json").read_text() == "{}\n" and not (results / "bad.json").exists()
+
+
+def test_an_empty_list_is_no_empty_word() -> None:
+    stage = STAGES["data_xnli"]
+    given = {"source": "a.zip", "out": "x", "translations": []}
+    assert as_words(stage, given) == ["--source", "a.zip", "--out", "x"]
+    with pytest.raises(ConfigError, match="`languages`"):  # left out it would be all of them
+        as_words(stage, {**given, "languages": []})
 
 
 def test_debians_rows_are_known_before_its_files(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import tarfile
 import types
 import zipfile
 from collections import Counter
@@ -14,7 +16,8 @@ import pytest
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
 from monox_kit.data import LabelSet
-from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.errors import ConfigError, CorpusError, CorpusUnreadable
+from monox_kit.tasks import members
 from monox_kit.tasks.xnli.pairs import LABELS
 from monox_kit.tasks.xnli.prepare import XnliConfig, prepare_xnli
 from monoxkit_cli.app import main
@@ -131,6 +134,17 @@ def test_machine_translations_have_the_ids_of_the_english_rows(
     assert "contradictory" not in {row["label"] for row in german.values()}
 
 
+def test_translations_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    files = xnli_files()
+    name = "XNLI-MT-1.0/multinli/multinli.train.de.tsv"
+    files[name] = with_line(files[name], 3, lambda line: b" \t" + line.split(b"\t", 1)[1])
+    config = XnliConfig(
+        source=(str(put(tmp_path / "release", files)),), languages=("de",), translations=("de",)
+    )
+    summary = prepare_xnli(config, tmp_path / "out")
+    assert summary.rows["train.de.jsonl"] == 59 and summary.left_out == {"blank text": 1}
+
+
 def test_odd_rows(tmp_path: Path) -> None:
     """Blank lines, CRLF, a byte order mark, no agreement, blank text, repeated ids, short rows."""
     files = xnli_files()
@@ -223,6 +237,49 @@ def test_damaged_archives_and_missing_parts(tmp_path: Path) -> None:
         prepared((whole, tmp_path / "part"), tmp_path / "out")
     with pytest.raises(ConfigError, match="there is no such folder"):
         prepared(tmp_path / "none", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])
+def test_an_archive_without_an_end_is_not_listed_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr(members, "MAX_MEMBERS", 10)
+    with tarfile.open(tmp_path / "many.tar.gz", "w:gz") as archive:
+        for number in range(100):
+            info = tarfile.TarInfo(str(number))
+            info.type = kind
+            archive.addfile(info)
+    read: list[str] = []
+    frombuf = tarfile.TarInfo.frombuf.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: type[tarfile.TarInfo], *block: Any) -> tarfile.TarInfo:
+        info: tarfile.TarInfo = frombuf(cls, *block)
+        read.append(info.name)
+        return info
+
+    monkeypatch.setattr(tarfile.TarInfo, "frombuf", classmethod(counted))
+    with pytest.raises(CorpusUnreadable, match=r"many\.tar\.gz: .*more than 10 members"):
+        members.release_files([str(tmp_path / "many.tar.gz")])
+    assert len(read) == 11
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_huge_header_is_not_read(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("long")
+    info.type, info.size = kind, members.MAX_TAR_HEADER_BYTES + 1
+    with tarfile.open(tmp_path / "long.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("first"))
+        archive.addfile(info, io.BytesIO(b"x" * info.size))
+        archive.addfile(tarfile.TarInfo("last"))
+    with pytest.raises(CorpusUnreadable, match=r"long\.tar: .*a header of 1,048,577 bytes"):
+        members.release_files([str(tmp_path / "long.tar")])
+
+
+def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "long.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("x" * 5000))
+    with pytest.raises(CorpusUnreadable, match="5,000 characters"):
+        members.release_files([str(tmp_path / "long.tar")])
 
 
 def test_members_of_an_archive_are_never_written_to_disk(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def _fill(config: XnliConfig, parts: _Parts, writer: RowWriter, progress: Progre
         _write_training(config, parts.train, writer)
         bar.advance()
         for tag, file in parts.translated.items():
-            for pair in read_pairs(file, None, Counter()):
+            for pair in read_pairs(file, None, writer.left_out):
                 writer.add(f"train.{tag}.jsonl", _row(pair, tag, pair.id))
             bar.advance()
         for tag, dev in parts.dev.items():
