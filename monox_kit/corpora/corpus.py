@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from monox_kit.corpora.bad_rows import BadRows
@@ -14,7 +15,7 @@ from monox_kit.corpora.config import CorpusConfig
 from monox_kit.corpora.formats import row_source
 from monox_kit.corpora.languages import language_of, require_used, told_languages
 from monox_kit.corpora.marks import Marker, Marks, Place
-from monox_kit.corpora.paths import file_states, resolve_paths, with_columns
+from monox_kit.corpora.paths import SourceFile, file_states, resolve_paths, with_columns
 from monox_kit.corpora.rows import Meter, Start
 from monox_kit.corpora.sample import Sample
 from monox_kit.data import Document, LabelSet
@@ -66,16 +67,18 @@ class AnswerColumn:
     """The column of what a teacher said of each row.
 
     Attributes:
-        name: must exist in every file.
+        name: must exist in every file; of JSON, whose rows have keys of their own, in every row.
         setting: which setting names it, for messages.
         read: what makes a document's `answer`.
         with_gold: whether gold labels are read beside it.
+        may_lack: whether a row of JSON may lack it, where others have it: its answer is None.
     """
 
     name: str
     setting: str
     read: ReadAnswer
     with_gold: bool
+    may_lack: bool = False
 
 
 class Corpus:
@@ -121,6 +124,7 @@ class Corpus:
                 answer=answers.name,
                 label=columns.label if answers.with_gold else None,
                 required=(*columns.required, (f"what `{answers.setting}` names", answers.name)),
+                answer_may_lack=answers.may_lack,
             )
         self._sources = [
             row_source(file, config.format, columns, dialect) for file in self._resolved
@@ -129,6 +133,15 @@ class Corpus:
         names = [file.name for file in self._resolved]
         told = told_languages(config.language)
         self.languages = tuple(language_of(name, told) for name in names)
+
+    @property
+    def local_files(self) -> tuple[Path, ...]:
+        """Where the files of this machine lie."""
+        return tuple(
+            Path(file.location)
+            for file in self._resolved
+            if isinstance(file, SourceFile) and file.filesystem is None
+        )
 
     @property
     def has_pairs(self) -> bool:
@@ -212,6 +225,7 @@ class Corpus:
                 if tally.num_rows % _ROWS_PER_REPORT == 0:
                     report.at(meter, tally.num_rows)
             report.at(meter, tally.num_rows)
+        _require_answer_column(meter)
         if labels is not None:
             self._require_label_column(meter)
         marker.end_block()
@@ -377,6 +391,12 @@ def _is_kept(document: Document, keep: Callable[[Document], bool], bad: BadRows)
     except CorpusError as error:
         bad.add(error)
         return False
+
+
+def _require_answer_column(meter: Meter) -> None:
+    """Refuse an answer's column that all rows lack, and may lack: its name is a slip."""
+    if meter.without_answer is not None and not meter.has_answer_column:
+        raise meter.without_answer
 
 
 def _raised(error: CorpusError) -> None:

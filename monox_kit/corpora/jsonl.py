@@ -31,7 +31,8 @@ def read_jsonl(file: SourceFile, columns: Columns, meter: Meter) -> Iterator[Rea
     """The rows of a JSONL file, or of one JSON array, by line number from 1.
 
     The keys of an object are its columns; a key that an object lacks is read as null, unless the
-    user named the column. Empty lines may stand at the end of the file alone.
+    user named the column (but see `Columns.answer_may_lack`). Empty lines may stand at the end of
+    the file alone.
 
     Raises:
         CorpusError: an array is broken; or as for `read_lines`.
@@ -92,7 +93,7 @@ class _Picker:
         if keys not in self._passed:
             try:
                 where = place(self._name, "line", position)
-                self._columns.check(record.keys(), where, self._meter)
+                self._columns.check(record.keys(), where, self._meter, is_row=True)
             except CorpusError as error:
                 return error
             if len(self._passed) < self._MOST_KEYS:

@@ -56,6 +56,7 @@ class Columns:
             the user named them, or because their values are needed.
         label_is_sought: whether the user named the label's column where labels are not needed: a
             file may lack it, which is told.
+        answer_may_lack: whether a row with columns of its own may lack the answer's.
     """
 
     text: str
@@ -66,6 +67,7 @@ class Columns:
     answer: str | None = None
     required: tuple[tuple[str, str], ...] = ()
     label_is_sought: bool = False
+    answer_may_lack: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,13 +79,22 @@ class Columns:
         """The columns in the order of a raw row's values."""
         return self.text, self.pair, self.label, self.id, self.lang, self.answer
 
-    def check(self, found: Collection[str], where: str, meter: Meter | None = None) -> None:
+    def check(
+        self,
+        found: Collection[str],
+        where: str,
+        meter: Meter | None = None,
+        *,
+        is_row: bool = False,
+    ) -> None:
         """Check that the needed columns are among those of a file or a row, each once.
 
         Args:
             found: the columns that there are.
             where: the file or row, for messages.
-            meter: told whether the label's column is there; None where nobody asks.
+            meter: told whether the label's and the answer's columns are there; None where nobody
+                asks.
+            is_row: whether the columns are one row's, and others may have others.
 
         Raises:
             CorpusError: one is missing, and the message lists those that exist; or there twice; or
@@ -91,8 +102,12 @@ class Columns:
         """
         _refuse_lookalikes(self.names, found, where)
         for option, column in (("`text_column`", self.text), *self.required):
-            if column not in found:
-                raise _missing_column(where, column, option, found)
+            if column in found:
+                continue
+            error = _missing_column(where, column, option, found)
+            if not (is_row and self.answer_may_lack and column == self.answer and meter):
+                raise error
+            meter.without_answer = meter.without_answer or error
         for column in self.names:
             if (count := sum(name == column for name in found)) > 1:
                 raise CorpusError(
@@ -100,6 +115,7 @@ class Columns:
                     "another name."
                 )
         if meter is not None:
+            meter.has_answer_column |= self.answer in found
             self.look_for_label(found, where, meter)
 
     def look_for_label(self, found: Collection[str], where: str, meter: Meter) -> None:
@@ -123,7 +139,13 @@ class Columns:
             required[column] = f"FILE:{name}=COLUMN"
         named = tuple((option, column) for column, option in required.items())
         sought = self.label_is_sought and "label" not in dict(columns)
-        return replace(self, **dict(columns), required=named, label_is_sought=sought)
+        return replace(
+            self,
+            **dict(columns),
+            required=named,
+            label_is_sought=sought,
+            answer_may_lack=self.answer_may_lack,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +183,9 @@ class Meter:
         without_labels: of the files in which rows lack the column of labels, the place of
             the first and its columns, by the file's position; shared by passes, which tell it once.
         has_label_column: whether the label's column was there in a row of this pass.
+        without_answer: what is wrong with the first row of this pass that lacks the answer's
+            column, and may.
+        has_answer_column: whether the answer's column was there in a row of this pass.
     """
 
     finished_bytes: int = 0
@@ -172,6 +197,8 @@ class Meter:
     note: Callable[[str], None] = _unheard
     without_labels: dict[int, tuple[str, str]] = field(default_factory=dict)
     has_label_column: bool = False
+    without_answer: CorpusError | None = None
+    has_answer_column: bool = False
 
     def begin_file(self, file: int, first_row: int, start: Start) -> None:
         """Let the reader of the next file begin at `start`."""

@@ -22,6 +22,12 @@ _Read: TypeAlias = tuple[Logits, int]  # logits, and votes that were left out
 
 # How far the probabilities of a row may be from 1 together: files keep three digits and more.
 _SUM_TOLERANCE = 1e-3
+# How far the logit of a class that a row does not list stays below others, for each unit of their
+# distance from 0 and one more. float16 keeps 11 bits of a logit: nearer ones become equal in a
+# store of it, and of equal ones the first class is decided for, whatever the row lists.
+_MARGIN = 2**-9
+# Whole numbers above are not exact as float64.
+_MOST_VOTES = 2**53
 
 
 class Answer(NamedTuple):
@@ -139,7 +145,8 @@ class AnswerReader:
         if isinstance(value, Mapping) and not self._labels.is_multi:
             counted = [(vote, count) for vote, count in value.items() if count is not None]
             for _, count in counted:
-                if not (_is_number(count) and count >= 0 and float(count).is_integer()):
+                number = _number(count)
+                if not (number.is_integer() and 0 <= number <= _MOST_VOTES):
                     raise self._fault(where, "a count of votes that is none", shown(str(count)))
             return [(vote, int(count)) for vote, count in counted if count > 0]
         if not isinstance(value, list):
@@ -158,20 +165,20 @@ class AnswerReader:
         """Log-probabilities of some classes; the others share what is missing."""
         listed: dict[int, float] = {}
         total, tokens = 0.0, self._tokens(value, where)
-        for token, number in tokens:
-            if not _is_number(number) or math.isnan(number) or number > _SUM_TOLERANCE:
-                raise self._fault(where, "a log-probability above 0, or none", shown(str(number)))
-            probability = math.exp(min(float(number), 0.0))
-            total += probability
+        for token, given in tokens:
+            number = _number(given)
+            if math.isnan(number) or number > _SUM_TOLERANCE:
+                raise self._fault(where, "a log-probability above 0, or none", shown(str(given)))
+            total += math.exp(min(number, 0.0))
             index = self._index.get(token)
             if index is not None:  # " games" and "games" are tokens of one class
                 listed[index] = float(np.logaddexp(listed.get(index, -np.inf), number))
-        best = max(tokens, key=lambda each: float(each[1]), default=("", 0.0))[0]
+        best = max(tokens, key=lambda each: _number(each[1]), default=("", 0.0))[0]
         if best not in self._index:
             self._class(best, where)
         if total > 1 + _SUM_TOLERANCE:
             raise self._fault(where, "log-probabilities whose sum exceeds 1", f"{total:g}")
-        found = self._with_missing(listed, total)
+        found = self._with_missing(listed, total, where)
         if not found.any():
             raise self._fault(where, "log-probabilities of nothing", shown(str(value)))
         return self._of_probabilities(found)
@@ -192,18 +199,31 @@ class AnswerReader:
             tokens.append((each["token"].strip(), each.get("logprob")))
         return tokens
 
-    def _with_missing(self, listed: Mapping[int, float], total: float) -> Floats:
-        """[C] probabilities, not scaled to 1, with those of classes that are not listed."""
+    def _with_missing(self, listed: Mapping[int, float], total: float, where: Where) -> Floats:
+        """[C] probabilities, not scaled to 1, with those of classes that are not listed.
+
+        Raises:
+            CorpusError: `missing_mass` makes one of these as probable as the best that is listed.
+        """
         found = np.zeros(len(self._labels))
         found[list(listed)] = np.exp(list(listed.values()))
         num_missing = len(found) - len(listed)
         if num_missing:
             mass = max(1 - total, 0.0) if self._missing_mass is None else self._missing_mass
             each = mass / num_missing
+            least, best = found[list(listed)].min(), found[list(listed)].max()
             if self._missing_mass is None:  # top k: what is not listed is less probable
-                each = min(each, found[list(listed)].min())
+                each = min(each, _below(least, best))
             else:
-                found *= (1 - mass) / max(found.sum(), np.finfo(float).tiny)
+                scale = (1 - mass) / max(found.sum(), np.finfo(float).tiny)
+                found *= scale
+                if each > _below(best * scale, best * scale):
+                    raise self._fault(
+                        where,
+                        "a class that is not listed would be as probable as the best that is",
+                        f"{each:.3g} and {best * scale:.3g}",
+                        f"Give a lower `missing_mass` than {mass:g}",
+                    )
             found[[index for index in range(len(found)) if index not in listed]] = each
         return found
 
@@ -226,10 +246,11 @@ class AnswerReader:
         if len(value) != len(self._labels):
             found = f"{len(value)} where there are {len(self._labels)} classes"
             raise self._fault(where, "another number of values than classes", found)
-        for each in value:
-            if not _is_number(each) or not math.isfinite(each):
+        numbers = np.array([_number(each) for each in value])
+        for each, number in zip(value, numbers):
+            if not math.isfinite(number):
                 raise self._fault(where, "a value that is no finite number", shown(str(each)))
-        return np.array([float(each) for each in value])
+        return numbers
 
     def _class(self, name: Any, where: Where) -> int:
         """The index of a class.
@@ -248,16 +269,31 @@ class AnswerReader:
         index = self._index.get(name)
         return self._labels.index(name, where()) if index is None else index
 
-    def _fault(self, where: Where, kind: str, found: str = "") -> CorpusError:
+    def _fault(
+        self, where: Where, kind: str, found: str = "", step: str = "Correct the answer"
+    ) -> CorpusError:
         """The error of a row whose answer cannot be used."""
         return CorpusError.of_row(
             where(),
             f"column {self.column!r}: {kind}{': ' if found else ''}{found}",
-            "Correct the answer, or give `on_unknown_label` skip.",
+            f"{step}, or give `on_unknown_label` skip.",
             kind=f"{kind} in column {self.column!r}",
             found=found,
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+def _below(least: float, best: float) -> float:
+    """The most of a class that stays less probable than `least` in float16; `best` has logit 0."""
+    if not least:
+        return 0.0
+    return float(least * np.exp(-_MARGIN * (1 + np.log(best) - np.log(least))))
+
+
+def _number(value: Any) -> float:
+    """A number as float64; NaN for what is none, or is beyond it."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        return math.nan

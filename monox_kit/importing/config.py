@@ -40,12 +40,13 @@ class ImportConfig(Config):
         smoothing: share of the probability of a hard label that is spread over all classes
             [default: 0.1].
         missing_mass: probability that the classes which `logprobs_column` does not list share
-            [default: what the listed ones leave, a class at most as much as the least of them].
+            [default: what the listed ones leave, a class less than the least of them].
         on_unknown_label: whether a row whose answer is missing, cannot be read or names no class is
             an error, or is skipped, counted and listed in the report.
         on_duplicate_id: whether a row with the id of an earlier row is an error, is skipped in the
             same way, or is a row like others (keep).
-        report: file of JSON lines to write, one for each row that was skipped.
+        report: file of JSON lines to write, one for each row that was skipped; neither a file that
+            is read nor in the store.
         shard_rows: rows of a shard, which is the unit of commit and of resuming.
         dtype: type of the stored logits.
         staging: folder for shards on their way to a URL [default: one in the cache].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -26,6 +27,7 @@ from monox_kit.importing.seen_ids import SeenIds
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.store import ShardRange, StoreManifest, StoreWriter, store_location
+from monox_kit.store.address import store_url
 from monox_kit.store.filling import RowWindow, ShardSink, row_windows
 from monox_kit.store.format import ANSWERS_KEY, STORE_FILE
 
@@ -56,11 +58,17 @@ def import_store(
     labels = _read_labels(config)
     location.require_writable()
     rows = AnsweredRows(config, labels, progress)
-    scan = rows.scan(config.report)
-    manifest = _manifest(config, labels, scan, rows)
-    begun = location.begun()
-    if begun is not None:
-        begun.require_equal(manifest, f"{location}/{STORE_FILE}")
+    _require_own_report(config, rows.corpus, store)
+    # An import that is refused leaves an earlier one's report as it is.
+    with nullcontext() if config.report is None else new_file(config.report) as report:
+        scan = rows.scan(report)
+        if scan.num_rows:
+            manifest = _manifest(config, labels, scan, rows)
+            begun = location.begun()
+            if begun is not None:
+                begun.require_equal(manifest, f"{location}/{STORE_FILE}")
+    if not scan.num_rows:
+        raise rows.unusable()
     location.begin(manifest, None)
     with location.writer(manifest) as writer:
         resumed = scan.num_rows - sum(map(len, writer.missing))
@@ -111,6 +119,7 @@ class AnsweredRows:
                 setting=config.answer_setting,
                 read=read,
                 with_gold=gold is not None,
+                may_lack=config.on_unknown_label == "skip",
             ),
         )
         self.digest = ""
@@ -130,33 +139,35 @@ class AnsweredRows:
         self._uncounted: list[Answer] = []
         self._decisions = np.zeros(len(labels), np.int64)
 
-    def scan(self, report: Path | None) -> CorpusSummary:
+    def scan(self, report: BinaryIO | None) -> CorpusSummary:
         """Check every row and its answer; what cannot be used is left out as the settings say.
 
         Args:
-            report: file for a line of each row that is left out; None writes none.
+            report: gets a line of each row that is left out; None writes none.
 
         Raises:
-            CorpusError: rows cannot be used; one error shows the first of each kind. Or none can.
+            CorpusError: rows cannot be used; one error shows the first of each kind.
         """
-        with nullcontext() if report is None else new_file(report) as self._report:
-            scan = self.corpus.scan(
-                progress=self._progress,
-                labels=self._labels if self._has_gold else None,
-                mark_every=self._shard_rows,
-                keep=self._keep,
-            )
+        self._report = report
+        scan = self.corpus.scan(
+            progress=self._progress,
+            labels=self._labels if self._has_gold else None,
+            mark_every=self._shard_rows,
+            keep=self._keep,
+        )
         self._report = None
         self._count()
         if self._num_kept % self._shard_rows:
             self._end_shard()
         self.digest = self._digest.hexdigest()
-        if not scan.num_rows:
-            raise CorpusError(
-                f"{', '.join(self.corpus.files)}: no row has an answer that can be used "
-                f"({self.skipped_in_words()}). Correct the column of answers or `labels`."
-            )
         return scan
+
+    def unusable(self) -> CorpusError:
+        """The error of files of which a scan kept no row."""
+        return CorpusError(
+            f"{', '.join(self.corpus.files)}: no row has an answer that can be used "
+            f"({self.skipped_in_words()}). Correct the column of answers or `labels`."
+        )
 
     def windows(self, scan: CorpusSummary, missing: list[ShardRange]) -> Iterator[RowWindow]:
         """The rows of the missing shards again, each with its answer.
@@ -277,6 +288,28 @@ def _read_labels(config: ImportConfig) -> LabelSet:
             f"other, and the classes of {config.labels} do not. Give `probabilities_column`."
         )
     return labels
+
+
+def _require_own_report(config: ImportConfig, corpus: Corpus, store: Path | str) -> None:
+    """Check that the report takes no other file's place.
+
+    Raises:
+        ConfigError: it would replace a file that is read, or lie in the store.
+    """
+    if config.report is None:
+        return
+    report = Path(os.path.realpath(config.report))
+    for path in (*corpus.local_files, config.labels):
+        if Path(os.path.realpath(path)) == report:
+            raise ConfigError(
+                f"`report` {config.report}: it would replace {path}, which is read. Give another "
+                "file."
+            )
+    if store_url(store) is None and Path(os.path.realpath(store)) in (report, *report.parents):
+        raise ConfigError(
+            f"`report` {config.report}: it would lie in the store {store}, which holds its own "
+            "files alone. Give a file outside of it."
+        )
 
 
 def _store_missing(

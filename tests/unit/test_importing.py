@@ -61,6 +61,7 @@ def stored(folder: Path, kind: str, *answers: Any, multi: bool = False, **settin
 
 
 TINY = LEAST_PROBABILITY
+NEAR = math.exp(2**-9)  # how much more probable than others the least listed class is at least
 FORMS: dict[str, tuple[str, Any, list[float], dict[str, Any]]] = {
     "label": ("label", "mail", [0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3], {}),
     "smoothed": ("label", "games", [0.9, 0.05, 0.05], {"smoothing": 0.15}),
@@ -81,7 +82,12 @@ FORMS: dict[str, tuple[str, Any, list[float], dict[str, Any]]] = {
     "counts": ("votes", {"mail": 3, "text": 2}, [TINY, 0.6, 0.4], {}),
     "logprobs": ("logprobs", {"games": math.log(0.7), "mail": math.log(0.2)}, [0.7, 0.2, 0.1], {}),
     "top 1": ("logprobs", {"games": math.log(0.4)}, [0.4, 0.3, 0.3], {}),
-    "at most the least": ("logprobs", {"games": math.log(0.1)}, [1 / 3] * 3, {}),
+    "less than the least": (
+        "logprobs",
+        {"text": math.log(0.1)},
+        [1 / (2 + NEAR), 1 / (2 + NEAR), NEAR / (2 + NEAR)],
+        {},
+    ),
     "missing mass": ("logprobs", {"games": -0.1}, [0.98, 0.01, 0.01], {"missing_mass": 0.02}),
     "tokens": (
         "logprobs",
@@ -118,6 +124,38 @@ def test_answers_of_classes_that_do_not_exclude_each_other_mean(tmp_path: Path, 
     kind, answer, expected, settings = MULTI_FORMS[name]
     found = stored(tmp_path, kind, answer, multi=True, **settings)
     np.testing.assert_allclose(found, [expected], rtol=3e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_class_that_is_listed_is_decided_for(tmp_path: Path, dtype: str) -> None:
+    """The last class alone, whose share of what is missing would be more than its own; in float16
+    also where the least listed one is far below the best."""
+    best = math.log(0.6)
+    answers = [
+        *({"text": math.log(share)} for share in (0.9, 0.34, 0.3, 0.01, 1e-5)),
+        *({"mail": best, "text": best - gap} for gap in np.linspace(0.5, 9, 60)),
+    ]
+    file = write(tmp_path / "a.jsonl", *answers)
+    store = imported(tmp_path, file, logprobs_column="said", dtype=dtype)
+    logits = store.logits(slice(None))
+    for answer, row in zip(answers, logits.tolist()):
+        listed = {name: row[NAMES.index(name)] for name in answer}
+        assert NAMES[int(np.argmax(row))] in answer
+        missing = [value for name, value in zip(NAMES, row) if name not in listed]
+        assert max(missing) < min(listed.values()), (answer, row)
+
+
+@pytest.mark.parametrize(("mass", "is_refused"), [(0.65, False), (0.67, True), (0.9, True)])
+def test_a_missing_mass_leaves_the_best_listed_class_the_most_probable(
+    tmp_path: Path, mass: float, is_refused: bool
+) -> None:
+    file = write(tmp_path / "a.jsonl", {"text": -0.1})
+    settings: dict[str, Any] = {"logprobs_column": "said", "missing_mass": mass, "dtype": "float16"}
+    if is_refused:
+        with pytest.raises(CorpusError, match=r"line 1.*Give a lower `missing_mass`"):
+            imported(tmp_path, file, **settings)
+        return
+    assert imported(tmp_path, file, **settings).logits(slice(None)).argmax() == 2
 
 
 BAD: dict[str, tuple[str, Any]] = {
@@ -157,6 +195,10 @@ BAD: dict[str, tuple[str, Any]] = {
     "logits: NaN": ("logits", [0.5, math.nan, 0.5]),
     "logits: infinite": ("logits", [0.5, math.inf, 0.5]),
     "logits: beyond float32": ("logits", [1e39, 0, 0]),
+    "logits: beyond float64": ("logits", [10**400, 0, 0]),
+    "logits: far below 0": ("logits", {"games": -(10**400), "mail": 0, "text": 0}),
+    "probabilities: beyond float64": ("probabilities", [10**400, 0, 0]),
+    "a number of 400 digits for a label": ("label", 10**400),
     "logits: nested": ("logits", [[1, 2, 3]]),
     "logits: null among them": ("logits", [1, None, 2]),
     "logits: too few": ("logits", [1, 2]),
@@ -168,6 +210,8 @@ BAD: dict[str, tuple[str, Any]] = {
     "logprobs: without weight": ("logprobs", {"games": -9999.0}),
     "logprobs: text": ("logprobs", {"games": "-0.1"}),
     "logprobs: a list of numbers": ("logprobs", [-0.1, -3]),
+    "logprobs: far below 0": ("logprobs", {"games": -0.1, "mail": -(10**400)}),
+    "logprobs: far above 0": ("logprobs", [{"token": "mail", "logprob": 10**400}]),
     "logprobs: no token": ("logprobs", [{"logprob": -0.1}]),
     "logprobs: best token is no class": ("logprobs", [{"token": "I", "logprob": -0.1}]),
     "logprobs: no number": ("logprobs", [{"token": "mail"}]),
@@ -178,6 +222,8 @@ BAD: dict[str, tuple[str, Any]] = {
     "votes: negative count": ("votes", {"games": -1, "mail": 2}),
     "votes: half a vote": ("votes", {"games": 0.5}),
     "votes: counts of 0": ("votes", {"games": 0}),
+    "votes: a count beyond float64": ("votes", {"games": 10**400, "mail": 1}),
+    "votes: counts whose sum is beyond float64": ("votes", {"games": 10**308, "mail": 1.5e308}),
 }
 assert len(BAD) >= 40
 
@@ -464,3 +510,67 @@ def test_a_report_says_why_no_row_could_be_used(tmp_path: Path) -> None:
     with pytest.raises(MonoxError, match=r"no row has an answer .*\(2\)"):
         imported(tmp_path, file, label_column="said", on_unknown_label="skip", report=report)
     assert len(report.read_text().splitlines()) == 2  # why none could be used
+
+
+def test_a_json_row_without_the_answers_key_is_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    rows = [{"id": "t1", "text": "a"}, {"id": "t2", "text": "b", "said": "mail"}]
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in (*rows, {"id": "t3", "text": "c"})))
+    (tmp_path / "b.json").write_text(json.dumps([{"id": "t4", "text": "d"}]))
+    report = tmp_path / "r.jsonl"
+    store = imported(
+        tmp_path,
+        str(file),
+        str(tmp_path / "b.json"),
+        label_column="said",
+        on_unknown_label="skip",
+        report=report,
+        shard_rows=1,
+    )
+    assert store.ids(slice(None)) == ["t2"]
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [(line["id"], line["why"]) for line in lines] == [
+        (name, "no answer in column 'said'") for name in ("t1", "t3", "t4")
+    ]
+
+
+def test_a_column_that_no_row_has_is_an_error_where_rows_are_skipped(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", "mail", "games")
+    with pytest.raises(CorpusError, match=r"a\.jsonl, line 1: expected a column 'sad'.*said"):
+        imported(tmp_path, file, label_column="sad", on_unknown_label="skip")
+    # A header is that of all rows of its file.
+    (tmp_path / "b.csv").write_text("text,other\na,mail\n")
+    with pytest.raises(CorpusError, match=r"b\.csv, line 1: expected a column 'said'"):
+        imported(
+            tmp_path, file, str(tmp_path / "b.csv"), label_column="said", on_unknown_label="skip"
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "link", "labels.json", "store/skipped.jsonl", "store", "sub/../a.jsonl"]
+)
+def test_a_report_takes_no_other_files_place(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "a.jsonl", "x", "mail")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to("a.jsonl")
+    (tmp_path / "linked.jsonl").symlink_to("a.jsonl")
+    labels = Path(labels_at(tmp_path))
+    before = Path(file).read_bytes(), labels.read_bytes()
+    settings: dict[str, Any] = {"label_column": "said", "on_unknown_label": "skip"}
+    for given in (file, str(tmp_path / "linked.jsonl")):
+        with pytest.raises(ConfigError, match="`report`"):
+            imported(tmp_path, given, report=tmp_path / name, **settings)
+    assert (Path(file).read_bytes(), labels.read_bytes()) == before
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_import_that_is_refused_leaves_the_report_of_the_first(tmp_path: Path) -> None:
+    report = tmp_path / "r.jsonl"
+    settings: dict[str, Any] = {"label_column": "said", "on_unknown_label": "skip"}
+    file = write(tmp_path / "a.jsonl", "x", "mail")
+    imported(tmp_path, file, report=report, **settings)
+    before = report.read_bytes()
+    other = write(tmp_path / "b.jsonl", "mail", "y", "z")
+    with pytest.raises(StoreMismatch):
+        imported(tmp_path, other, report=report, **settings)
+    assert report.read_bytes() == before
