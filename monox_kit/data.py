@@ -23,6 +23,7 @@ from monox_kit.unseen import look
 Logits = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
 
+UNKNOWN_LANGUAGE = "und"  # BCP 47's tag for an undetermined language
 # As in `transformers` model configurations.
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"

@@ -9,8 +9,7 @@ import numpy as np
 
 from monox_kit.benchmarking.config import BenchmarkConfig
 from monox_kit.corpora.corpus import Corpus
-from monox_kit.data import Document, Int64s
-from monox_kit.evaluation.run import UNKNOWN_LANGUAGE
+from monox_kit.data import UNKNOWN_LANGUAGE, Document, Int64s
 from monox_kit.models.batching import along_lengths
 from monox_kit.progress import Progress
 

@@ -18,6 +18,7 @@ from monox_kit.evaluation.calibration import (
     CalibrateSummary,
     Calibrator,
     LanguageCalibration,
+    require_enough,
 )
 from monox_kit.evaluation.run import EvaluateConfig, gold_labels, read_test, score_languages
 from monox_kit.foreign import markdown_text, stored_name
@@ -75,6 +76,7 @@ def calibrate(
     documents = read_test(config.dev, loaded.classifier.labels, progress)
     for language, rows in documents.items():
         loaded.folder.require_pairs(rows[0].text_pair is not None, f"`dev`, language {language}")
+    require_enough(documents, config)
     with owned_folder(out):
         run = _fingerprint(config, loaded, documents)
         if (finished := _finished(out, run)) is not None:
@@ -191,6 +193,7 @@ def _fingerprint(
         "tokenizer_digest": loaded.folder.tokenizer_digest,
         **loaded.tokenizer.fingerprint(),
         "backend": loaded.backend,
+        "provider": config.provider,
         "labels": loaded.classifier.labels.fingerprint,
         "max_length": loaded.tokenizer.max_length,
         "dev_digest": digest.hexdigest(),

@@ -12,7 +12,8 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from monox_kit.config import Config
 from monox_kit.corpora.corpus import CorpusConfig
-from monox_kit.data import Logits
+from monox_kit.data import UNKNOWN_LANGUAGE, Document, Logits
+from monox_kit.errors import CorpusError
 from monox_kit.evaluation.reliability import (
     LEAST_TEMPERATURE,
     MOST_TEMPERATURE,
@@ -25,7 +26,7 @@ from monox_kit.evaluation.reliability import (
     sureness,
     threshold_for,
 )
-from monox_kit.evaluation.run import UNKNOWN_LANGUAGE, is_target
+from monox_kit.evaluation.run import is_target
 from monox_kit.evaluation.statistics import wilson
 from monox_kit.models.calibration import STAND_IN, Calibration
 from monox_kit.models.folder import Backend
@@ -45,8 +46,9 @@ class CalibrateConfig(Config):
         precision: share of right answers that a threshold by language is to give on these files,
             such as 0.95; below the threshold the model abstains [default: no thresholds].
         temperature: whether each language has a temperature of its own, or all have one.
-        source_language: language whose values stand in for languages that have no labels here.
-        min_rows: rows that a language needs for values of its own.
+        source_language: language whose values stand in for languages that have no labels here;
+            where it has too few rows, those of all rows do.
+        min_rows: rows that a language, or what stands in for it, needs for values of its own.
         backend: runtime of the model [default: what its folder is made for].
         labels: file labels.json with the names of the classes, for a model that has none of its
             own.
@@ -80,7 +82,8 @@ class LanguageCalibration:
 
     Attributes:
         num_rows: rows.
-        is_own: whether its values come from its own rows; else from those that stand in.
+        is_own: whether its values come from its own rows; else from those of the language without
+            its region, or from those that stand in.
         temperatures: that logits are divided by; one for each class where they do not exclude each
             other.
         error_before: expected calibration error at T = 1, with its 95 % interval over rows.
@@ -148,6 +151,20 @@ class CalibrateSummary:
         return {**asdict(self), "path": str(self.path)}
 
 
+def require_enough(documents: Mapping[str, Sequence[Document]], config: CalibrateConfig) -> None:
+    """Check that rows of all languages together are as many as one language needs.
+
+    Raises:
+        CorpusError: they are fewer: nothing could stand in for other languages.
+    """
+    found = sum(map(len, documents.values()))
+    if found < config.min_rows:
+        raise CorpusError(
+            f"`dev`: expected at least {config.min_rows} rows (`min_rows`), found {found} in "
+            f"{', '.join(sorted(documents))}. Label more rows, or give a lower `min_rows`."
+        )
+
+
 class Calibrator:
     """Chooses temperatures and thresholds, and measures what they give."""
 
@@ -174,24 +191,14 @@ class Calibrator:
         self._languages = sorted(logits, key=lambda name: (is_target(name, source), name))
         known = [name for name in self._languages if name != UNKNOWN_LANGUAGE]
         of_source = [name for name in known if not is_target(name, source)]
-        self._stand_in = tuple(of_source or self._languages)
+        is_one = config.temperature == "one" and config.precision is None  # made of all rows
+        is_enough = not is_one and self._num_rows(of_source) >= config.min_rows
+        self._stand_in = tuple(of_source if is_enough else self._languages)
 
     def summary(self, out: Path) -> CalibrateSummary:
         """Everything that was found, for the folder `out`."""
         config, least = self._config, self._config.min_rows
         own = [name for name in self._languages if len(self._gold[name]) >= least]
-        few = sorted(set(self._languages) - set(own))
-        rows = sum(len(self._gold[name]) for name in self._stand_in)
-        if few:
-            self._progress.note(
-                f"{', '.join(few)}: fewer than {least} rows (`min_rows`), so that these languages "
-                f"have the values of {', '.join(self._stand_in)}"
-            )
-        self._progress.note(
-            f"languages without labels here get the values of {', '.join(self._stand_in)} "
-            f"({rows:,} rows). For languages unlike it these are known to be optimistic: answers "
-            "there are less often right than they are said to be"
-        )
         whole = self._temperatures(self._languages) if config.temperature == "one" else None
         temperatures = {STAND_IN: whole or self._temperatures(self._stand_in)}
         temperatures |= {name: whole or self._temperatures([name]) for name in own}
@@ -202,6 +209,7 @@ class Calibrator:
             chosen[STAND_IN] = self._threshold(plain, STAND_IN, self._stand_in).threshold
             thresholds = {name: chosen[name] for name in temperatures}
             calibration = replace(plain, precision=config.precision, thresholds=thresholds)
+        self._tell_stand_ins(calibration, own)
         self._tell(calibration)
         generator = np.random.Generator(np.random.Philox(config.seed))
         return CalibrateSummary(
@@ -214,6 +222,9 @@ class Calibrator:
             wanted_precision=config.precision,
             calibration=calibration,
         )
+
+    def _num_rows(self, languages: Sequence[str]) -> int:
+        return sum(len(self._gold[name]) for name in languages)
 
     def _temperatures(self, languages: Sequence[str]) -> tuple[float, ...]:
         logits, gold = self._joined(languages)
@@ -237,6 +248,25 @@ class Calibrator:
         scaled = calibration.scaled(logits, [name] * len(logits))
         right = self._problem.are_equal(gold, self._problem.decide(logits))
         return self._problem.confidence(scaled), right
+
+    def _tell_stand_ins(self, calibration: Calibration, own: Sequence[str]) -> None:
+        """Note whose values languages have that have none of their own."""
+        config, together = self._config, ", ".join(self._stand_in)
+        is_one = config.temperature == "one" and config.precision is not None
+        values = "thresholds" if is_one else "values"
+        few: dict[str, list[str]] = {}
+        for name in sorted(set(self._languages) - set(own)):
+            few.setdefault(calibration.known(name), []).append(name)
+        for key, names in few.items():
+            self._progress.note(
+                f"{', '.join(names)}: fewer than {config.min_rows} rows each (`min_rows`), so that "
+                f"these languages have the {values} of {together if key == STAND_IN else key}"
+            )
+        self._progress.note(
+            f"languages without labels here get the {values} of {together} "
+            f"({self._num_rows(self._stand_in):,} rows). For languages unlike these they are known "
+            "to be optimistic: answers there are less often right than they are said to be"
+        )
 
     def _tell(self, calibration: Calibration) -> None:
         """Note values that are none: temperatures at a bound, thresholds that were not found."""

@@ -15,7 +15,7 @@ from annotated_types import Ge, Le, Lt
 from monox_kit.config import Config
 from monox_kit.corpora.classes import class_counts, listed_counts
 from monox_kit.corpora.corpus import CorpusConfig, read_by_file
-from monox_kit.data import Document, LabelSet, Logits
+from monox_kit.data import UNKNOWN_LANGUAGE, Document, LabelSet, Logits
 from monox_kit.errors import CorpusError
 from monox_kit.evaluation.details import write_details
 from monox_kit.evaluation.reliability import measured_reliability
@@ -27,7 +27,6 @@ from monox_kit.problem import Bools, Labels, Problem, f1, problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.results import Result
 
-UNKNOWN_LANGUAGE = "und"  # BCP 47's tag for an undetermined language
 # Points of accuracy whose proof the report counts rows for.
 SHOWN_DIFFERENCE = 0.03
 # Documents x resamples that are drawn at once: 32 MB of counts.

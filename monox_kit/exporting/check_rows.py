@@ -14,9 +14,8 @@ import numpy.typing as npt
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.corpora.languages import require_used, told_languages
 from monox_kit.corpora.sample import Sample
-from monox_kit.data import Document
+from monox_kit.data import UNKNOWN_LANGUAGE, Document
 from monox_kit.errors import ConfigError, CorpusError
-from monox_kit.evaluation.run import UNKNOWN_LANGUAGE
 from monox_kit.exporting.config import ExportConfig
 from monox_kit.exporting.sample_texts import check_documents
 from monox_kit.problem import Labels, Problem

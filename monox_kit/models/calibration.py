@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
@@ -9,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
 
-from monox_kit.data import Logits
+from monox_kit.data import UNKNOWN_LANGUAGE, Logits
 from monox_kit.problem import Bools, Floats
 
 # The key of what stands in for languages that had no labels.
@@ -48,7 +49,8 @@ class Calibration:
             logits: [N, C], the model's own.
             languages: N tags; None where a row's language is not known.
         """
-        temperatures = np.array([self.temperatures[self.known(each)] for each in languages])
+        known = {each: self.temperatures[self.known(each)] for each in set(languages)}
+        temperatures = np.array([known[each] for each in languages])
         return np.asarray(logits / temperatures, np.float32)
 
     def abstains(self, confidences: Floats, languages: Sequence[str | None]) -> Bools:
@@ -58,16 +60,23 @@ class Calibration:
             confidences: [N], of calibrated logits.
             languages: N tags; None where a row's language is not known.
         """
-        least = [self.thresholds[self.known(each)] for each in languages]
+        known = {each: self.thresholds[self.known(each)] for each in set(languages)}
+        least = [known[each] for each in languages]
         return np.asarray(confidences < [np.inf if each is None else each for each in least])
 
     def known(self, language: str | None) -> str:
-        """The language whose values are used for one: itself, without its region, or a stand-in."""
-        tag = language or STAND_IN
-        for each in (tag, tag.replace("_", "-").partition("-")[0]):
-            if each in self.temperatures:
-                return each
-        return STAND_IN
+        """The key of the values that are used for a language; None where it is not known.
+
+        It is the language's own, whatever the case (BCP 47, section 2.1.1), without its region, or
+        the stand-in.
+        """
+        tag = language or UNKNOWN_LANGUAGE
+        if tag in self.temperatures:
+            return tag
+        keys = {_parts(key): key for key in self.temperatures}
+        parts = _parts(tag)
+        found = (keys.get(parts[:length]) for length in range(len(parts), 0, -1))
+        return next((key for key in found if key is not None), STAND_IN)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Calibration:
@@ -100,6 +109,10 @@ class Calibration:
             precision=value["precision"],
             thresholds=thresholds,
         )
+
+
+def _parts(tag: str) -> tuple[str, ...]:
+    return tuple(re.split("[-_]", tag.lower()))
 
 
 def _is_between(value: Any, low: float, high: float) -> bool:

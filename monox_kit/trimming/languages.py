@@ -9,9 +9,8 @@ from itertools import islice
 import numpy as np
 
 from monox_kit.corpora.corpus import Corpus
-from monox_kit.data import Document, Int64s
+from monox_kit.data import UNKNOWN_LANGUAGE, Document, Int64s
 from monox_kit.errors import ModelError
-from monox_kit.evaluation.run import UNKNOWN_LANGUAGE
 from monox_kit.foreign import shown
 from monox_kit.models.tokenizer import Encoded, Tokenizer
 from monox_kit.progress import ProgressTask

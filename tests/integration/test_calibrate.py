@@ -180,6 +180,41 @@ def test_rows_of_no_language_stand_in_for_all(files: Path, tmp_path: Path) -> No
     known = calibrated(files, files / "sure")
     assert found.stand_in == ("und",)
     assert found.calibration.temperatures["*"] == known.calibration.temperatures["en"]
+    with pytest.raises(CorpusError, match=r"`dev`: expected at least 61 rows.*found 60"):
+        calibrated(files, tmp_path / "few", dev=str(dev), min_rows=61)
+    assert not (tmp_path / "few").exists()
+
+
+def test_another_provider_is_another_run(files: Path) -> None:
+    """Runtimes compute other int8 logits, which have other temperatures."""
+    path = files / "sure" / "monoxkit.json"
+    record, kept = json.loads(path.read_text()), path.read_bytes()
+    assert record["provenance"]["run"]["provider"] == "cpu"
+    record["provenance"]["run"]["provider"] = "openvino"
+    path.write_text(json.dumps(record))
+    try:
+        with pytest.raises(OtherRun, match="`provider`"):
+            calibrated(files, files / "sure")
+    finally:
+        path.write_bytes(kept)
+
+
+def test_rows_without_a_language_have_the_values_of_such_rows(files: Path, tmp_path: Path) -> None:
+    rows = [
+        {"text": row["text"], "label": row["label"], "lang": language if language == "en" else ""}
+        for language in ("en", "ja")
+        for row in texts_of(files, language)
+    ]
+    dev = write_jsonl(tmp_path / "rows.jsonl", rows)
+    found = calibrated(files, tmp_path / "out", dev=str(dev), min_rows=2)
+    assert found.languages["und"].is_own
+    model, plain = mk.load(str(tmp_path / "out")), mk.load(str(files / "model"))
+    (temperature,) = found.languages["und"].temperatures
+    assert temperature != found.calibration.temperatures["*"][0]
+    texts = [row["text"] for row in texts_of(files, "ja")]
+    expected = probabilities((plain.logits(texts) / np.float64(temperature)).astype(np.float32))
+    np.testing.assert_allclose(model.probabilities(texts), expected, rtol=1e-6)
+    assert all(one.abstained for one in model.predict(texts))  # none of them was right
 
 
 def test_exports_and_trims_keep_the_calibration(files: Path, tmp_path: Path) -> None:

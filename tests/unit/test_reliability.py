@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import MULTI_LABEL, LabelSet
+from monox_kit.evaluation.calibration import CalibrateConfig, Calibrator
 from monox_kit.evaluation.reliability import (
     LEAST_TEMPERATURE,
     MOST_TEMPERATURE,
@@ -26,6 +29,7 @@ from monox_kit.evaluation.reliability import (
 )
 from monox_kit.models.calibration import STAND_IN, Calibration
 from monox_kit.problem import problem_of
+from tests.notes import Notes
 
 NAMES = ("a", "b", "c")
 SINGLE, MULTI = problem_of(LabelSet(NAMES)), problem_of(LabelSet(NAMES, MULTI_LABEL))
@@ -161,9 +165,50 @@ def test_a_calibration_knows_languages_without_their_region() -> None:
         precision=0.9,
         thresholds={STAND_IN: 0.8, "de": None},
     )
-    languages = ["de", "de-AT", "de_CH", "fr", None]
+    languages = ["de", "DE-at", "de_CH", "fr", None]
     scaled = calibration.scaled(np.ones((5, 3), np.float32) * 4, languages)
     assert scaled[:, 0].tolist() == [1, 1, 1, 2, 2] and scaled.dtype == np.float32
     confidences = np.array([1.0, 1.0, 1.0, 0.8, 0.79])
     abstained = calibration.abstains(confidences, languages).tolist()
     assert abstained == [True, True, True, False, True]
+
+
+def test_a_calibration_finds_the_nearest_values() -> None:
+    keys = (STAND_IN, "und", "EN", "zh-Hant", "zh", "pt-BR")
+    calibration = Calibration(temperatures=dict.fromkeys(keys, (1.0,)))
+    expected = {None: "und", "": "und", "und": "und", "en": "EN", "En_gb": "EN"}
+    expected |= {"ZH_hant-TW": "zh-Hant", "zh-TW": "zh", "pt_br": "pt-BR", "pt": STAND_IN}
+    assert {tag: calibration.known(tag) for tag in expected} == expected
+    assert Calibration(temperatures={STAND_IN: (1.0,)}).known(None) == STAND_IN
+
+
+@pytest.mark.parametrize(
+    ("rows", "stand_in"),
+    [
+        ({"en": 5, "de": 200}, ("en", "de")),
+        ({"en": 50, "de": 200}, ("en",)),
+        ({"EN-gb": 25, "en-US": 25, "de": 30, "de-AT": 7}, ("EN-gb", "en-US")),
+        ({"und": 40, "en": 9}, ("en", "und")),
+    ],
+)
+def test_enough_rows_stand_in(rows: dict[str, int], stand_in: tuple[str, ...]) -> None:
+    notes = Notes()
+    data = {name: sampled(count, 2.0) for name, count in rows.items()}
+    config = CalibrateConfig(
+        model="m", dev=CorpusConfig(paths=("dev.csv",)), min_rows=30, num_resamples=100
+    )
+    logits, gold = ({name: each[at] for name, each in data.items()} for at in (0, 1))
+    found = Calibrator(config, SINGLE, logits, gold, notes).summary(Path("out"))
+    assert sorted(found.stand_in) == sorted(stand_in)
+    joined = [np.concatenate([each[name] for name in found.stand_in]) for each in (logits, gold)]
+    assert found.calibration.temperatures[STAND_IN] == best_temperature(SINGLE, *joined)
+    told = " ".join(notes.notes)
+    assert f"{', '.join(found.stand_in)} ({len(joined[1])} rows)" in told
+    few = [name for name in rows if rows[name] < 30]
+    assert all(f"{name}" in told for name in few)
+    if "de-AT" in rows:  # by its language, and not by what stands in
+        assert (
+            "de-AT: fewer than 30 rows each (`min_rows`), so that these languages have the "
+            "values of de" in told
+        )
+        assert found.languages["de-AT"].temperatures == found.languages["de"].temperatures
