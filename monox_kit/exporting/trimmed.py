@@ -66,8 +66,11 @@ def trimmed_tokens(folder: ModelFolder) -> str | None:
     record = folder.record
     if record is None or record.stages[:1] != ("trim",):
         return None
-    checks = record.checks
+    counts = [record.checks.get(name) for name in ("num_tokens", "num_tokens_before")]
+    languages = record.checks.get("languages", ())
+    if not all(isinstance(count, int) for count in counts):  # a record that another one wrote
+        return None
     return (
-        f"It has {checks['num_tokens']:,} of {checks['num_tokens_before']:,} tokens, trimmed for "
-        f"{markdown_text(', '.join(checks['languages']))}."
+        f"It has {counts[0]:,} of {counts[1]:,} tokens, trimmed for "
+        f"{markdown_text(', '.join(map(str, languages)))}."
     )

@@ -16,8 +16,7 @@ RULES = "monox_kit/store/rules.py"
 SHARD = "monox_kit/store/shard.py"
 READER = "monox_kit/store/reader.py"
 KEPT_SCAN = "monox_kit/labelling/kept_scan.py"
-WINDOWS = "monox_kit/labelling/windows.py"
-WORKER = "monox_kit/labelling/worker.py"
+FILLING = "monox_kit/store/filling.py"
 SCORING = "monox_kit/models/scoring.py"
 OBJECTS = "monox_kit/store/remote/objects.py"
 URL_WRITER = "monox_kit/store/remote/writer.py"
@@ -181,14 +180,14 @@ MUTANTS = (
     ),
     Mutant(
         name="a corpus that changes is not noticed",
-        file=WINDOWS,
+        file=FILLING,
         old="                if digest.hexdigest() != mark.digest or",
         new="                if",
         test=CHANGED_ROWS,
     ),
     Mutant(
         name="rows that were appended are not noticed",
-        file=WINDOWS,
+        file=FILLING,
         old=" or (is_last and any(True for _ in documents)):\n",
         new=":\n",
         test=CHANGED_ROWS,
@@ -209,7 +208,7 @@ MUTANTS = (
     ),
     Mutant(
         name="gold labels are those of the row before",
-        file=WORKER,
+        file=FILLING,
         old='(window.documents, "corpus", ',
         new='([window.documents[-1], *window.documents[:-1]], "corpus", ',
         test=IN_LABELLING + "test_stored_logits_are_those_of_one_text_at_a_time",

@@ -409,13 +409,15 @@ def test_the_whole_way(files: Path, expected: Any, tmp_path: Path, cache: Path) 
     names = store.manifest.labels.names
     assert [one.label for one in found] == [names[index] for index in expected.argmax(axis=1)]
     ways = {"model": "cpu", "bundle": "openvino"}
-    reports = [
+    languages = [
         evaluate(
             EvaluateConfig(model=str(files / name), test=check, provider=provider, max_length=32)
-        ).to_json()
+        ).to_json()["languages"]["en"]
         for name, provider in ways.items()
     ]
-    assert reports[0]["languages"] == reports[1]["languages"]
+    for name in ("calibration_error", "calibration_error_interval"):  # of probabilities, not labels
+        np.testing.assert_allclose(*[each.pop(name) for each in languages], atol=1e-5)
+    assert languages[0] == languages[1]
 
 
 _PREDICTION = """
