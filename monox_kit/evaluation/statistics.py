@@ -20,6 +20,12 @@ _Z_POWER = NormalDist().inv_cdf(0.8)
 _TAIL = 0.025
 # More rows than anybody labels: what they would not tell is not told.
 _MOST_ROWS = 10**9
+# Where more rows than these are right and as many wrong, Wilson's interval is the exact one but for
+# a hundredth of its width, which no verdict on so many rows turns on.
+_MANY = 10_000
+# Of exact intervals: relative, and more steps and terms than are ever taken.
+_PRECISION = 1e-13
+_MOST_STEPS, _MOST_TERMS = 200, 100_000
 
 
 def macro_f1(
@@ -91,12 +97,81 @@ def unseen_share(num_rows: float) -> float:
 
 
 def share_interval(num_right: float, num_rows: float) -> tuple[float, float]:
-    """The 95 % interval of a share: Wilson's, exact where all rows are right or none is."""
+    """The exact 95 % interval of a share, for verdicts: it holds for few rows and shares near 1.
+
+    Wilson's upper end is there too low: of 7 rows of which 6 are right it is 0.974, and a system
+    that is right on 98 of 100 rows gets one of 7 wrong in one sample of eight. The exact one is
+    0.996.
+
+    Args:
+        num_right: right rows; no whole number where it is a share of rows to come.
+        num_rows: N.
+
+    Source: Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case
+    of the binomial" (1934); its ends are quantiles of beta distributions.
+    """
     if num_right == num_rows:
         return 1 - unseen_share(num_rows), 1.0
     if num_right == 0:
         return 0.0, unseen_share(num_rows)
-    return wilson(num_right, num_rows)
+    num_wrong = num_rows - num_right
+    low, high = wilson(num_right, num_rows)
+    if min(num_right, num_wrong) > _MANY:
+        return low, high
+    return (
+        _beta_quantile(_TAIL, num_right, num_wrong + 1, low),
+        _beta_quantile(1 - _TAIL, num_right + 1, num_wrong, high),
+    )
+
+
+def _beta_quantile(share: float, a: float, b: float, near: float) -> float:
+    """Where a share of Beta(a, b) lies below: Newton's steps inside of a bracket.
+
+    Args:
+        share: above 0, below 1.
+        a: first parameter.
+        b: second parameter.
+        near: where to begin, above 0 and below 1.
+    """
+    low, high, found = 0.0, 1.0, near
+    for _ in range(_MOST_STEPS):
+        below, density = _beta(found, a, b)
+        low, high = (low, found) if below > share else (found, high)
+        last, found = found, found - (below - share) / density if density else low
+        if not low < found < high:
+            found = (low + high) / 2
+        if abs(found - last) <= _PRECISION * found:
+            break
+    return found
+
+
+def _beta(x: float, a: float, b: float) -> tuple[float, float]:
+    """The share of Beta(a, b) that lies below `x`, and the density there.
+
+    Source: DLMF, https://dlmf.nist.gov/8.17 (equations 8.17.4 and 8.17.22, the continued fraction
+    by Lentz's method, in the half where it converges fast).
+    """
+    log_all = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    power = math.exp(log_all + a * math.log(x) + b * math.log1p(-x))
+    density = power / (x * (1 - x))
+    if x > (a + 1) / (a + b + 2):
+        return 1 - power * _fraction(1 - x, b, a) / b, density
+    return power * _fraction(x, a, b) / a, density
+
+
+def _fraction(x: float, a: float, b: float) -> float:
+    """The continued fraction of the incomplete beta function."""
+    upper, lower = 1.0, 1 / (1 - (a + b) * x / (a + 1))
+    value = lower
+    for m in range(1, _MOST_TERMS):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for term in (even, odd):
+            lower, upper = 1 / (1 + term * lower), 1 + term / upper
+            value *= lower * upper
+        if abs(lower * upper - 1) <= _PRECISION:
+            break
+    return value
 
 
 def paired_interval(only_first: float, only_second: float, num_rows: float) -> tuple[float, float]:
@@ -127,15 +202,16 @@ def mean_interval(
     """The 95 % interval of the mean of N values that are at least 0 and seldom large.
 
     The normal interval, whose upper end is raised: the share of rows that N rows may lack is taken
-    to have the largest value seen. Without it the upper end is too low for such values: with 200
-    and 1,000 rows the true mean lay above it in 12 and 6 % of samples of a lognormal distribution
-    of sigma 1.5, in 21 and 8 % where 2 % of the rows carry most of the mean, for this interval and
-    the bootstrap's alike; raised, in 2 and 1 %, and in 9 and 1 %.
+    to have the largest value seen. It needs some thirty rows: of two or three the deviation is
+    anything, and of one it is 0. Without the rise the upper end is too low for such values: with
+    200 and 1,000 rows the true mean lay above it in 12 and 6 % of samples of a lognormal
+    distribution of sigma 1.5, in 21 and 8 % where 2 % of the rows carry most of the mean, for this
+    interval and the bootstrap's alike; raised, in 2 and 1 %, and in 9 and 1 %.
 
     Args:
         mean: of the values.
         deviation: their standard deviation.
-        largest: the largest of them.
+        largest: the largest of them, and of all values of their kind that were seen elsewhere.
         num_rows: N.
     """
     half = _Z_95 * deviation / math.sqrt(num_rows)

@@ -3,14 +3,16 @@
 A threshold is passed where the 95 % interval of what was measured lies on its good side, failed
 where it lies on the other, and not shown where it holds the threshold: then there are too few rows,
 and the report says how many it would take if those seen are like all others. Each verdict stands
-for itself. That a graph passes takes all of them, so that many languages make a wrong pass no
-likelier; they do make it likelier that one of them fails a graph that is just at the threshold.
+for itself. That a graph passes takes all of them, so that
+many languages make a wrong pass no likelier; they do make it likelier that one of them fails a
+graph that is just at the threshold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal, localcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -48,7 +50,7 @@ class GateResult:
     Attributes:
         num_rows: rows.
         agreement: share of them with PyTorch's label, or, of any number of labels, all of them.
-            Wilson's interval; exact where all rows agree or none does.
+            The interval is exact; see `share_interval`.
         kl: mean KL divergence of the graph's distribution from PyTorch's, in nats; for the interval
             see `mean_interval`.
         max_delta: largest absolute difference of two logits.
@@ -145,7 +147,7 @@ class GateReport:
 
     def markdown(self) -> str:
         """The table of a model card."""
-        asked = ", ".join(f"{name}={limit:g}" for name, limit in self.thresholds.items())
+        asked = ", ".join(shown_threshold(*each) for each in self.thresholds.items())
         lines = [
             "",
             f"Gate {asked}: **{self.verdict}**. Intervals hold at 95 %.",
@@ -175,7 +177,7 @@ class GateReport:
         if found is None:
             return f"{where}: no row has a label for {one.threshold}"
         value = shown_measure(one.threshold, found)
-        asked = f"{one.threshold}={one.limit:g} is asked for"
+        asked = f"{shown_threshold(one.threshold, one.limit)} is asked for"
         needed = f", and it would take {one.rows_needed:,} rows" if one.rows_needed else ""
         return f"{where}: {NAMES[one.threshold]} {value} on {rows}, where {asked}{needed}"
 
@@ -197,15 +199,40 @@ NAMES = {
 LEAST = ("agreement", "worst")
 
 
+def shown_threshold(name: str, limit: float) -> str:
+    """As it was given, such as `worst=0.98`."""
+    return f"{name}={limit:.15g}"
+
+
 def shown_measure(threshold: str, found: Measured) -> str:
-    """Such as `99.0 % (98.2 to 99.5)`."""
-    ends = (found.value, found.low, found.high)
-    if threshold in LEAST:
-        value, low, high = (f"{100 * end:.1f}" for end in ends)
-        return f"{value} % ({low} to {high})"
-    form = ".1e" if threshold == "kl" else ".2f"
-    value, low, high = (f"{end:{form}}" for end in ends)
-    return f"{value} ({low} to {high})"
+    """Such as `99.0 % (98.2 to 99.5)`; ends are rounded outwards, away from a near threshold."""
+    form, scale, unit = _FORMS[threshold]
+    value, low, high = (
+        _rounded(end, form, scale, rounding)
+        for end, rounding in (
+            (found.value, ROUND_HALF_EVEN),
+            (found.low, ROUND_FLOOR),
+            (found.high, ROUND_CEILING),
+        )
+    )
+    return f"{value}{unit} ({low} to {high})"
+
+
+# How each is shown: its digits, the power of ten that it is multiplied with, and its unit.
+_FORMS = {
+    "agreement": (".1f", 2, " %"),
+    "worst": (".1f", 2, " %"),
+    "kl": (".1e", 0, ""),
+    "drop": (".2f", 0, ""),
+}
+
+
+def _rounded(value: float, form: str, scale: int, rounding: str) -> str:
+    with localcontext() as context:
+        context.rounding = rounding
+        # As decimal numbers: in floats 100 times 0.29 is less than 29.
+        digits = format(Decimal(str(value)).scaleb(scale), form)
+    return format(float(digits), form)  # exponents of two digits, as everywhere
 
 
 # Of the table.

@@ -30,11 +30,17 @@ from monox_kit.exporting.gate import (
     GateResult,
     Measured,
     Verdict,
+    shown_threshold,
     whole_verdict,
 )
 from monox_kit.models.batching import length_buckets
 from monox_kit.problem import Bools, Floats, Labels, Problem
 from monox_kit.progress import Progress
+
+# A mean KL is told by no fewer rows. Its interval is a normal one, of a deviation that one row does
+# not have and a few equal texts make 0; and no interval, of Student's t neither, knows from few
+# small values how large the seldom large ones are.
+_FEWEST_OF_KL = 30
 
 
 class _Rows(NamedTuple):
@@ -83,9 +89,10 @@ class Judge:
         rows = np.arange(len(self.expected)) if rows is None else rows
         found = self._rows(logits, rows)
         tags = self.languages[rows]
-        spreads: dict[str | None, _Spread] = {None: _Spread(found)}
+        largest = float(found.kl.max())
+        spreads: dict[str | None, _Spread] = {None: _Spread(found, largest)}
         for tag in dict.fromkeys(tags.tolist()):
-            spreads[tag] = _Spread(found.some(tags == tag))
+            spreads[tag] = _Spread(found.some(tags == tag), largest)
         findings = [
             spread.finding(name, limit, tag)
             for name, limit in self.gate.asked().items()
@@ -93,7 +100,7 @@ class Judge:
             if (tag is None) == (name == "agreement")
         ]
         lengths = {
-            name: _Spread(found.some(inside)).result
+            name: _Spread(found.some(inside), largest).result
             for name, inside in length_buckets(self.lengths[rows]).items()
         }
         return GateReport(
@@ -114,13 +121,7 @@ class Judge:
         """Say what no graph can be shown to keep, before any is built."""
         found = self.out_of_reach()
         if found:
-            needs = [
-                f"{one.threshold}={one.limit:g} needs {one.rows_needed:,} rows of "
-                f"{one.language or 'all languages'}, and there are {one.num_rows:,}"
-                if one.rows_needed
-                else f"no row of {one.language} has a label for {one.threshold}"
-                for one in found[:TOLD]
-            ]
+            needs = [_need(one) for one in found[:TOLD]]
             more = f"; and {len(found) - TOLD} more" if len(found) > TOLD else ""
             progress.note(
                 "`gate`: these rows cannot show that any graph passes, not one that equals PyTorch "
@@ -147,13 +148,30 @@ class Judge:
         )
 
 
-class _Spread:
-    """Some rows, and what intervals more of their like would have."""
+def _need(one: Finding) -> str:
+    """What it would take to show a threshold, in words."""
+    where = one.language or "all languages"
+    if one.num_rows == 0:
+        return f"no row of {where} has a label for {one.threshold}"
+    asked = shown_threshold(one.threshold, one.limit)
+    if one.rows_needed is None:
+        return f"{asked} needs more rows of {where} than anybody has; there are {one.num_rows:,}"
+    return f"{asked} needs {one.rows_needed:,} rows of {where}, and there are {one.num_rows:,}"
 
-    def __init__(self, rows: _Rows) -> None:
+
+class _Spread:
+    """Some rows, and what intervals more of their like would have.
+
+    Args:
+        rows: they.
+        largest: KL divergence of any row that is judged with them. A few rows of a language may
+            all lack what is large, so their own largest one is no scale.
+    """
+
+    def __init__(self, rows: _Rows, largest: float) -> None:
         self._num_rows, self._num_labelled = len(rows.same), int(rows.has_label.sum())
         self._same = float(rows.same.mean())
-        self._kl = float(rows.kl.mean()), float(rows.kl.std()), float(rows.kl.max())
+        self._kl = float(rows.kl.mean()), float(rows.kl.std()), largest
         labelled = max(self._num_labelled, 1)
         self._lost, self._won = rows.lost.sum() / labelled, rows.won.sum() / labelled
         self._max_delta = float(rows.delta.max())
@@ -174,16 +192,18 @@ class _Spread:
     def finding(self, name: str, limit: float, language: str | None) -> Finding:
         """Whether the rows keep a threshold."""
         count = self._num_labelled if name == "drop" else self._num_rows
+        fewest = _FEWEST_OF_KL if name == "kl" else 1
         verdict: Verdict = NOT_SHOWN
         needed = None
-        if count:
+        if count >= fewest:
             low, high = self._interval(name, count)
             if name in LEAST:
                 verdict = PASSED if low >= limit else FAILED if high <= limit else NOT_SHOWN
             else:
                 verdict = PASSED if high <= limit else FAILED if low >= limit else NOT_SHOWN
-            if verdict == NOT_SHOWN:
-                needed = rows_to_decide(lambda n: self._interval(name, n), limit, count)
+        if count and verdict == NOT_SHOWN:
+            seen = max(count, fewest - 1)
+            needed = rows_to_decide(lambda n: self._interval(name, n), limit, seen)
         return Finding(
             threshold=name,
             limit=limit,
@@ -202,6 +222,7 @@ class _Spread:
         if name in LEAST:
             return share_interval(self._same * count, count)
         if name == "kl":
-            return mean_interval(*self._kl, count)
+            low, high = mean_interval(*self._kl, count)
+            return low if count >= _FEWEST_OF_KL else 0.0, high
         low, high = paired_interval(self._lost * count, self._won * count, count)
         return 100 * low, 100 * high

@@ -22,10 +22,18 @@ from monox_kit.evaluation.statistics import (
     wilson,
 )
 from monox_kit.exporting.config import ExportConfig, Gate
-from monox_kit.exporting.gate import FAILED, NOT_SHOWN, PASSED, GateReport
+from monox_kit.exporting.gate import (
+    FAILED,
+    NOT_SHOWN,
+    PASSED,
+    GateReport,
+    Measured,
+    shown_measure,
+)
 from monox_kit.exporting.judge import Judge
 from monox_kit.models.batching import length_buckets
 from monox_kit.problem import problem_of
+from tests.notes import Notes
 from tests.tiny_models import corpus_of
 
 TWO = problem_of(LabelSet(("a", "b")))
@@ -69,7 +77,7 @@ def test_the_worst_language_decides_and_not_the_mean() -> None:
     verdicts = {(one.threshold, one.language): one.verdict for one in report.findings}
     assert verdicts[("agreement", None)] == PASSED
     assert {key for key, verdict in verdicts.items() if verdict == FAILED} == {("worst", "ja")}
-    assert report.told(FAILED).startswith("ja: same label 96.0 % (94.6 to 97.0) on 1,000 rows")
+    assert report.told(FAILED).startswith("ja: same label 96.0 % (94.5 to 97.2) on 1,000 rows")
     assert report.languages["x0"].agreement.value == 1.0
     kept = json.loads(json.dumps(report.to_json()))
     assert GateReport.from_json(kept, Path("monoxkit.json")) == report
@@ -99,7 +107,7 @@ def test_as_many_rows_as_it_says_decide_where_they_are_like_those_seen(
     assert finding.verdict == NOT_SHOWN and finding.rows_needed is not None
     share = wrong / 200
     # Whole rows: shares are not quite those of the 200.
-    for factor, is_decided in ((1.1, True), (0.9, False)):
+    for factor, is_decided in ((1.1, True), (0.8, False)):
         count = round(factor * finding.rows_needed)
         more = judge(gate, {"de": count}, gold=None if gold is None else [0] * count)
         (found,) = more.report(flipped(more, list(range(round(share * count))))).findings
@@ -139,6 +147,77 @@ def test_equal_logits_pass_a_divergence_and_every_length_is_reported() -> None:
         "17-32": 32,
         "33-64": 16,
     }
+
+
+def with_divergence(judge: Judge, values: dict[int, float]) -> np.ndarray:
+    """Logits as PyTorch's but for the distance of some rows' two, which make up a divergence."""
+    logits = judge.expected.copy()
+    for row, distance in values.items():
+        logits[row, 0] += distance
+    return logits
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 29])
+@pytest.mark.parametrize("distance", [2.0, 0.01])
+def test_few_rows_tell_no_mean_divergence(count: int, distance: float) -> None:
+    # Far above the limit or far below it, and without a deviation.
+    few = judge("kl=0.01", {"de": 500, "ja": count})
+    far = dict.fromkeys(range(500, 500 + count), distance)
+    german, japanese = few.report(with_divergence(few, far)).findings
+    assert (german.verdict, japanese.verdict) == (PASSED, NOT_SHOWN)
+    assert japanese.rows_needed == 30 if distance > 1 else japanese.rows_needed >= 30
+    # It is said beforehand, for a graph that equals PyTorch too.
+    (told,) = few.out_of_reach()
+    assert (told.language, told.num_rows, told.rows_needed) == ("ja", count, 30)
+
+
+def test_what_one_languages_rows_may_lack_is_as_large_as_any_row_of_all_languages() -> None:
+    both = judge("kl=0.01", {"de": 2000, "ja": 40})
+    small = dict.fromkeys(range(2000, 2040), 0.01)
+    alone = both.report(with_divergence(both, small))
+    assert alone.verdict == PASSED
+    # One row of another language is far off, which 40 rows of this one may not have met.
+    report = both.report(with_divergence(both, small | {7: 2.0}))
+    assert {one.language: one.verdict for one in report.findings} == {"de": PASSED, "ja": NOT_SHOWN}
+    largest = both.report(with_divergence(both, {7: 2.0})[[7]], np.array([7])).total.kl.value
+    known = alone.languages["ja"].kl
+    assert report.languages["ja"].kl.high - known.high == pytest.approx(
+        unseen_share(40) * (largest - known.value), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("rows", [7, 14])
+def test_one_differing_row_of_few_fails_no_graph(rows: int) -> None:
+    # 200 rows that stand in turn, of 28 languages or of 14.
+    first = judge("worst=0.99", {f"x{number}": rows for number in range(196 // rows)})
+    assert first.report(flipped(first, [3])).verdict == NOT_SHOWN
+    assert first.report(flipped(first, list(range(rows)))).verdict == FAILED
+
+
+def test_a_threshold_that_no_number_of_rows_shows_is_told_as_one() -> None:
+    notes = Notes()
+    judge("worst=0.99999999999", {"de": 50}).tell(notes)
+    (note,) = notes.notes
+    assert "worst=0.99999999999 needs more rows of de than anybody has" in note
+    assert "label" not in note
+
+
+@pytest.mark.parametrize(
+    ("threshold", "found", "shown"),
+    [
+        ("worst", (0.99, 0.9796, 0.9956), "99.0 % (97.9 to 99.6)"),
+        ("worst", (0.29, 0.29, 0.29), "29.0 % (29.0 to 29.0)"),
+        ("worst", (1.0, 0.99999, 1.0), "100.0 % (99.9 to 100.0)"),
+        ("kl", (0.005, 0.00499, 0.01004), "5.0e-03 (4.9e-03 to 1.1e-02)"),
+        ("kl", (0.0, 0.0, 9.91e-3), "0.0e+00 (0.0e+00 to 1.0e-02)"),
+        ("drop", (0.1, -0.111, 0.501), "0.10 (-0.12 to 0.51)"),
+    ],
+)
+def test_ends_are_rounded_outwards(
+    threshold: str, found: tuple[float, float, float], shown: str
+) -> None:
+    value, low, high = found
+    assert shown_measure(threshold, Measured(value=value, low=low, high=high)) == shown
 
 
 def test_of_any_number_of_labels_all_must_be_pytorchs() -> None:
@@ -215,9 +294,48 @@ def test_every_length_is_in_one_bucket(lengths: list[int]) -> None:
 def test_intervals_are_exact_where_nothing_differs() -> None:
     assert share_interval(200, 200) == pytest.approx((0.025 ** (1 / 200), 1.0))
     assert share_interval(0, 30) == pytest.approx((0.0, 1 - 0.025 ** (1 / 30)))
-    assert share_interval(198, 200) == wilson(198, 200)
     low, high = paired_interval(0, 0, 500)
     assert (-low, high) == pytest.approx((unseen_share(500), unseen_share(500)))
+
+
+@pytest.mark.parametrize(
+    ("right", "rows", "expected"),
+    [
+        (6, 7, (0.4212768, 0.9963897)),
+        (0, 20, (0.0, 0.1684335)),
+        (1, 20, (0.0012651, 0.2487328)),
+        (13, 14, (0.6613155, 0.9981932)),
+        (10, 10, (0.6915029, 1.0)),
+    ],
+)
+def test_a_shares_interval_is_that_of_the_published_tables(
+    right: int, rows: int, expected: tuple[float, float]
+) -> None:
+    assert share_interval(right, rows) == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.integers(2, 400), st.data())
+@settings(max_examples=50)
+def test_at_an_end_of_a_shares_interval_so_many_rows_are_right_in_one_of_forty_samples(
+    rows: int, data: st.DataObject
+) -> None:
+    right = data.draw(st.integers(1, rows - 1))
+    low, high = share_interval(right, rows)
+
+    def of_at_most(count: int, share: float) -> float:
+        """The sum of the binomial distribution, term by term."""
+        return math.fsum(
+            math.comb(rows, k) * share**k * (1 - share) ** (rows - k) for k in range(count + 1)
+        )
+
+    assert 1 - of_at_most(right - 1, low) == pytest.approx(0.025, abs=1e-9)
+    assert of_at_most(right, high) == pytest.approx(0.025, abs=1e-9)
+
+
+def test_of_very_many_rows_a_shares_interval_is_wilsons() -> None:
+    for right, rows in ((9_000, 10**9), (10**9 - 9_000, 10**9), (9_990, 20_000), (10**8, 10**9)):
+        low, high = wilson(right, rows)
+        assert share_interval(right, rows) == pytest.approx((low, high), abs=(high - low) / 100)
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(80, 5000))
