@@ -15,6 +15,7 @@ from monox_kit.exporting.config import DEFAULT_FORM
 from monox_kit.exporting.gate import GateReport
 from monox_kit.exporting.judge import Judge
 from monox_kit.models.agreement import Agreement
+from monox_kit.models.batching import along_lengths
 from monox_kit.models.folder import BF16, FP32, ModelFolder, RunPrecision
 from monox_kit.models.padding import EqualLengths
 from monox_kit.models.scoring import Texts
@@ -22,6 +23,8 @@ from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import TorchClassifier
 
 _FIRST_ROWS = 200
+# Texts that every candidate is timed on, along the lengths of those that it was compared on.
+_TIMED_ROWS = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class Candidate:
         rejected: why it was not kept, as a sentence; None for the one that was.
         cause: where it could not be built or run in this form, what a package raised; another form
             may do.
+        is_refused: whether it runs as it should, and was rejected for what it answers.
     """
 
     precision: str
@@ -51,6 +55,7 @@ class Candidate:
     tokens_per_s: float | None = None
     rejected: str | None = None
     cause: str | None = None
+    is_refused: bool = False
 
     @property
     def run_precision(self) -> RunPrecision:
@@ -67,7 +72,9 @@ class Candidate:
     def to_json(self) -> dict[str, Any]:
         """The candidate as plain JSON values; of the gate its verdict."""
         verdict = None if self.gate is None else self.gate.verdict
-        return {**asdict(replace(self, gate=None)), "gate": verdict}
+        value = {**asdict(replace(self, gate=None)), "gate": verdict}
+        del value["is_refused"]  # `rejected` says it
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,6 @@ class Subject:
         tokenizer: its tokenizer, with the cut that the bundle declares.
         reference: the model in PyTorch.
         check: the check texts.
-        timed_rows: [n] int64, those of them that graphs are timed on.
         calibration: other texts, for quantizers.
         calibration_languages: [N] their language tags.
         expected: PyTorch's logits of the check texts; those of the whole model where tokens were
@@ -95,7 +101,6 @@ class Subject:
     tokenizer: Tokenizer
     reference: TorchClassifier
     check: Texts
-    timed_rows: Int64s
     calibration: Texts
     calibration_languages: npt.NDArray[np.str_]
     expected: Logits
@@ -113,6 +118,17 @@ class Subject:
         """
         count = len(self.check) if self.judge is None else min(len(self.check), _FIRST_ROWS)
         return np.arange(count)
+
+    @property
+    def timed_rows(self) -> Int64s:
+        """[n] int64, the check texts that graphs are timed on: some that each has been run on."""
+        first = self.first_rows
+        return first[along_lengths(self.check.document_lengths[first], _TIMED_ROWS)]
+
+    @property
+    def is_trimmed(self) -> bool:
+        """Whether tokens were removed, so that an exact graph may answer otherwise too."""
+        return self.own is not self.expected
 
     def runner(self, classifier: Classifier) -> Classifier:
         """A graph of the model, run as the model must be."""

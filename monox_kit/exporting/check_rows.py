@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from monox_kit.progress import Progress
 # More are no languages: a sample of each is kept in memory.
 _MOST_LANGUAGES = 500
 
+_Row = TypeVar("_Row")
+
 
 class CheckRows(NamedTuple):
     """Rows of real text, no row in both.
@@ -32,10 +34,14 @@ class CheckRows(NamedTuple):
         check: to check graphs on; with a gate each names its language, and they stand in turn, one
             of each language.
         calibration: for quantizers to learn from.
+        calibration_languages: [N] their language tags. Without a gate rows do not name those that
+            their files say: rows are part of what tells one export from another, and 0.1.0 left
+            them as they were.
     """
 
     check: list[Document]
     calibration: list[Document]
+    calibration_languages: npt.NDArray[np.str_]
 
 
 def read_check_rows(config: ExportConfig, max_length: int, progress: Progress) -> CheckRows:
@@ -52,7 +58,8 @@ def read_check_rows(config: ExportConfig, max_length: int, progress: Progress) -
         )
         found = check_documents(max_length)
         # Every fourth: both parts have all languages and lengths.
-        return CheckRows([d for d in found if d.row % 4 != 3], [d for d in found if d.row % 4 == 3])
+        learned = [d for d in found if d.row % 4 == 3]
+        return CheckRows([d for d in found if d.row % 4 != 3], learned, languages_of(learned))
     if config.gate is None:
         return _in_turn(config, config.check, progress)
     return _of_each_language(config, config.check, progress)
@@ -97,7 +104,8 @@ def _in_turn(config: ExportConfig, check: CorpusConfig, progress: Progress) -> C
     """From every file in turn: one file per language is checked in every language."""
     wanted = config.most_check_rows + config.calibration_rows
     files = Corpus(check).files
-    readers = [Corpus(replace(check, paths=(path,)), progress).documents() for path in files]
+    require_used(told_languages(check.language), files)
+    readers = [Corpus(replace(check, paths=(path,)), progress).with_languages() for path in files]
     found = list(islice(_alternating(readers), wanted))
     if len(found) < 2:
         raise ConfigError(
@@ -111,7 +119,12 @@ def _in_turn(config: ExportConfig, check: CorpusConfig, progress: Progress) -> C
             f"`check` has {len(found)} rows: quantizers learn from {count}, graphs are checked on "
             f"{min(len(found) - count, config.most_check_rows)} others"
         )
-    return CheckRows(found[:-count][: config.most_check_rows], found[-count:])
+    learned = found[-count:]
+    return CheckRows(
+        [document for document, _ in found[:-count]][: config.most_check_rows],
+        [document for document, _ in learned],
+        np.array([language or UNKNOWN_LANGUAGE for _, language in learned]),
+    )
 
 
 def _of_each_language(config: ExportConfig, check: CorpusConfig, progress: Progress) -> CheckRows:
@@ -138,7 +151,7 @@ def _of_each_language(config: ExportConfig, check: CorpusConfig, progress: Progr
         f"{config.most_check_rows:,} of each (`check_rows`); the fewest are "
         f"{len(checked[fewest]):,} of {fewest}. Quantizers learn from {len(learned):,} others"
     )
-    return CheckRows(list(_alternating(checked.values())), learned)
+    return CheckRows(list(_alternating(checked.values())), learned, languages_of(learned))
 
 
 def _samples(check: CorpusConfig, most: int, progress: Progress) -> dict[str, Sample]:
@@ -162,6 +175,6 @@ def _samples(check: CorpusConfig, most: int, progress: Progress) -> dict[str, Sa
     return samples
 
 
-def _alternating(rows: Iterable[Iterable[Document]]) -> Iterable[Document]:
+def _alternating(rows: Iterable[Iterable[_Row]]) -> Iterable[_Row]:
     """One row of each in turn, until all are at their end."""
     return (row for group in zip_longest(*rows) for row in group if row is not None)

@@ -151,14 +151,14 @@ class ExportConfig(Config):
         max_length: truncate texts at this many tokens, in every program that reads the bundle
             [default: the model's own].
         trim: files of text in every language that the bundle is to read: tokens that none of them
-            uses are removed first, as monoxkit trim does [default: none is].
+            uses are removed first, as monoxkit trim does; needs `check` [default: none is].
         check: files of real text to check, calibrate and time graphs on [default: built-in
             sentences in many languages].
         check_rows: most rows of `check` that graphs are checked on; with `gate`, of each language
             [default: 200; with `gate` 1,000].
         calibration_rows: most other rows of `check` that quantizers learn from.
         min_agreement: least share of the checked texts that must get PyTorch's label, without
-            `gate`.
+            `gate`; with `trim`, the whole model's.
         gate: what must hold in every language, as agreement=0.99,worst=0.98,kl=0.01,drop=0.5. These
             are the least share of all rows that get PyTorch's label, the least in each language,
             and there the largest mean KL and the largest loss of accuracy in points.
@@ -176,6 +176,8 @@ class ExportConfig(Config):
     RULES: ClassVar[tuple[Rule, ...]] = (
         OnlyWith(("candidates",), "precision", (AUTO,)),
         Needs(("gate",), "check", "test.*.jsonl"),
+        # Built-in sentences are of languages that it may have been trimmed away from.
+        Needs(("trim",), "check", "test.*.jsonl"),
     )
 
     model: str

@@ -31,7 +31,6 @@ from monox_kit.foreign import (
 )
 from monox_kit.hardware import read_hardware
 from monox_kit.locks import owned_folder
-from monox_kit.models.batching import along_lengths
 from monox_kit.models.blueprint import shown_config
 from monox_kit.models.folder import (
     BF16,
@@ -58,9 +57,6 @@ from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.stage import is_finished
 from monox_kit.trimming.run import Trim
-
-# Texts that every candidate is timed on, along the lengths of the check texts.
-_TIMING_ROWS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +167,8 @@ def _subject(
         tokenizer=tokenizer,
         reference=reference,
         check=check,
-        timed_rows=along_lengths(check.document_lengths, _TIMING_ROWS),
         calibration=tokenize(tokenizer, rows.calibration),
-        calibration_languages=languages_of(rows.calibration),
+        calibration_languages=rows.calibration_languages,
         expected=expected,
         own=expected,
         num_bytes=model_parts(source, reference.model),

@@ -78,9 +78,9 @@ class Search:
         """The candidate to keep; all others are rejected with their reason.
 
         Raises:
-            ModelError: no fp32 graph, the source of the others, agrees with PyTorch, or the
-                precision that was asked for cannot be built from any.
-            GateError: the precision that was asked for must not be released.
+            ModelError: no fp32 graph, the source of the others, gives the logits of the model that
+                it was made of, or the precision that was asked for cannot be built from any.
+            GateError: the precision that was asked for must not be released, or with `auto` none.
         """
         best = self._fastest() if self._config.precision == AUTO else self._asked()
         self._graphs.clear()
@@ -99,7 +99,7 @@ class Search:
             if asked.rejected is None:
                 self._reject_others(asked, f"precision {config.precision} was asked for")
                 return asked
-            if asked.cause is None and (asked is not source or asked.gate is not None):
+            if asked.cause is None and (asked is not source or asked.is_refused):
                 raise self._refused(asked)
             if form != forms[-1]:
                 self._progress.note(f"{asked.name}: {asked.rejected} Trying the next graph form.")
@@ -120,7 +120,8 @@ class Search:
                     self._try(reduced[0].precision, source.graph, provider)
         survivors = [one for one in self.found.values() if one.rejected is None]
         if not survivors:
-            raise self._refusal()
+            refused = [one for one in self.found.values() if one.is_refused]
+            raise self._refused(refused[-1]) if refused else self._refusal()
         timed = self._timed_in_turn(survivors)
         best = self._best({one.name: one for one in timed if one.rejected is None})
         for one in list(self.found.values()):
@@ -247,10 +248,14 @@ class Search:
             )
         if subject.judge is not None:
             return self._asked_of(subject.judge, candidate, logits, rows)
-        if candidate.precision != FP32 and found.argmax < least:
+        if candidate.precision == FP32 and not subject.is_trimmed:
+            return candidate  # rounding alone: ties of random models are no fault of a graph
+        if found.argmax < least:
+            whose = "the whole model's" if subject.is_trimmed else "PyTorch's"
             return replace(
                 candidate,
-                rejected=f"It gives PyTorch's label on {found.argmax:.1%} of {found.num_texts} "
+                is_refused=True,
+                rejected=f"It gives {whose} label on {found.argmax:.1%} of {found.num_texts} "
                 f"texts; {least:.1%} is asked for.",
             )
         return candidate
@@ -265,7 +270,7 @@ class Search:
         report = judge.report(logits, rows)
         if report.verdict == FAILED:
             reason = f"It fails the gate: {report.told(FAILED)}."
-            return replace(candidate, gate=report, rejected=reason)
+            return replace(candidate, gate=report, rejected=reason, is_refused=True)
         return replace(candidate, gate=report if is_whole else None)
 
     def _gated(self, candidate: Candidate) -> Candidate:
@@ -318,11 +323,17 @@ class Search:
     def _refused(self, last: Candidate) -> GateError:
         """Why nothing is released, with what was measured."""
         name, reason = self._subject.folder.name, last.rejected
+        has_gate = self._subject.judge is not None
         if self._config.precision == AUTO:
-            reason = f"no graph passes the gate. {last.name}: {reason}"
-        step = "Use `precision` fp32, or a smaller `min_agreement`."
-        if self._subject.judge is not None:
-            step = "Give a `gate` that asks for less, or a `precision` that keeps more."
+            asked = "passes the gate" if has_gate else "agrees often enough"
+            reason = f"no graph {asked}. {last.name}: {reason}"
+        less = "a `gate` that asks for less" if has_gate else "a smaller `min_agreement`"
+        if last.precision != FP32:
+            step = f"Give {less}, or a `precision` that keeps more, as fp32 does."
+        elif self._subject.is_trimmed:
+            step = f"Trim on more text (`trim`), or give {less}."
+        else:
+            step = f"Give {less}."
         return RefusedExport(f"{name}: {reason} {step}", self.listed(), last.gate).error()
 
     def _refusal(self) -> ModelError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, CorpusError, OtherRun
 from monox_kit.exporting import ExportConfig, build, export_model
-from monox_kit.exporting.candidates import RefusedExport
+from monox_kit.exporting.candidates import RefusedExport, Subject
 from monox_kit.exporting.check_rows import gold_labels, read_check_rows
 from monox_kit.exporting.gate import FAILED, NOT_SHOWN, PASSED, GateReport
 from monox_kit.exporting.mixed import costliest
@@ -211,10 +211,10 @@ def test_200_rows_do_not_show_99_and_a_half_percent_and_say_so(
         for part in ("not one that equals PyTorch either", "the bundle is in place, but")
     )
     assert "worst=0.995 needs 736 rows of bg, and there are 200" in before
-    assert "same label 100.0 % (98.2 to 100.0) on 200 rows" in after
+    assert "same label 100.0 % (98.1 to 100.0) on 200 rows" in after
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "**not shown**" in card
-    assert "| el | 200 | 100.0 % (98.2 to 100.0) |" in card
+    assert "| el | 200 | 100.0 % (98.1 to 100.0) |" in card
 
 
 def with_opposite_units(folder: Path, model: Path) -> Path:
@@ -280,12 +280,58 @@ def test_rows_are_of_each_language_and_none_is_learned_from_and_checked(
     tags = [document.lang for document in found.check]
     assert {tag: tags.count(tag) for tag in tags} == {"de": 20, "ja": 7, "und": 1}
     assert tags[:5] == ["de", "ja", "und", "de", "ja"]
-    checked, learned = ({d.row for d in part} for part in found)
+    checked, learned = ({d.row for d in part} for part in found[:2])
+    assert found.calibration_languages.tolist() == [d.lang for d in found.calibration]
     assert not checked & learned
     assert len(learned) == 5  # 3 of de, and a quarter of ja
     assert "28 rows of 3 languages" in notes.notes[-1]
     # A random sample: not the first rows, which may all be of one class.
     assert {d.row for d in found.check if d.lang == "de"} != set(range(20))
+
+
+def test_without_a_gate_too_quantizers_know_their_rows_languages(
+    model: Path, tmp_path: Path
+) -> None:
+    for tag in ("de", "ja"):
+        write_jsonl(tmp_path / f"test.{tag}.jsonl", [{"text": f"{tag} {at}"} for at in range(9)])
+    write_jsonl(tmp_path / "other.jsonl", [{"text": "fr", "lang": "fr"}, {"text": "none"}])
+    check = CorpusConfig(paths=(str(tmp_path / "*.jsonl"),))
+    config = ExportConfig(model=str(model), check=check, check_rows=2, calibration_rows=18)
+    found = read_check_rows(config, 32, Silent())
+    first = [document.text.split()[0] for document in found.calibration]
+    assert {*first} == {"de", "ja", "none"}
+    named = [tag if tag != "none" else "und" for tag in first]
+    assert found.calibration_languages.tolist() == named
+    # Rows are as their files have them: they tell one export from another.
+    assert {d.lang for d in [*found.check, *found.calibration]} == {None, "fr"}
+    with pytest.raises(ConfigError, match="nobody"):
+        told = replace(check, language=("nobody.jsonl=de",))
+        read_check_rows(replace(config, check=told), 32, Silent())
+
+
+def test_graphs_are_timed_on_rows_that_they_were_checked_on() -> None:
+    # The longest texts come after those that every graph is compared on.
+    lengths = np.arange(300) + 1
+    nothing: Any = None
+    names = [each.name for each in fields(Subject)]
+    blank = Subject(**dict.fromkeys(names, nothing))
+    texts: Any = LengthsOnly(lengths)
+    gated = replace(blank, check=texts, judge=object())
+    assert len(gated.first_rows) == 200
+    assert len(gated.timed_rows) == 48
+    assert {0, 199} <= {*gated.timed_rows.tolist()} <= {*gated.first_rows.tolist()}
+    assert gated.timed_rows.max() < 200
+    assert replace(blank, check=texts).timed_rows.max() == 299
+
+
+@dataclass
+class LengthsOnly:
+    """Of tokenized texts what timing looks at."""
+
+    document_lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.document_lengths)
 
 
 def test_labels_that_are_not_the_models_are_needed_for_a_drop_alone() -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import monox_kit as mk
 from monox_kit.data import Document
-from monox_kit.errors import OtherRun
-from monox_kit.exporting import ExportSummary
+from monox_kit.errors import ConfigError, GateError, OtherRun
+from monox_kit.exporting import ExportConfig, ExportSummary
+from monox_kit.exporting.gate import FAILED
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import BundleRecord, open_folder
 from monox_kit.models.golden import GOLDEN_TEXTS
@@ -19,7 +21,7 @@ from monox_kit.models.load import load_model
 from monox_kit.models.scoring import score
 from monox_kit.problem import problem_of
 from tests.tiny_families import write_family
-from tests.tiny_models import write_jsonl
+from tests.tiny_models import corpus_of, write_jsonl
 
 TRIMMED_FOR = GOLDEN_TEXTS[:3]
 # The last ones have tokens that are removed.
@@ -116,3 +118,53 @@ def test_an_equal_run_returns_at_once_and_one_for_other_texts_is_refused(
     with pytest.raises(OtherRun, match="`trim`"):
         mk.export(out=exported.path, **settings(files, trim=()))
     assert open_folder(str(exported.path)).record is not None
+
+
+@pytest.fixture(scope="module")
+def balanced(files: Path) -> Path:
+    """A model that gives half of the golden texts another label: whatever moves logits flips some.
+
+    What it is checked on are these texts, of which it is trimmed for three.
+    """
+    folder = files / "balanced"
+    folder.mkdir()
+    model = write_family(folder, "roberta")
+    opened = load_model(str(folder))
+    logits = score(opened.classifier, opened.tokenizer, documents(GOLDEN_TEXTS)).logits
+    first, second = np.argsort(-logits.mean(axis=0))[:2]
+    with torch.no_grad():
+        bias = model.classifier.out_proj.bias
+        bias[second] += float(np.median(logits[:, first] - logits[:, second]))
+    model.save_pretrained(str(folder))
+    write_jsonl(files / "golden.en.jsonl", rows(GOLDEN_TEXTS))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ({"precision": "fp32", "min_agreement": 1.0}, "`min_agreement`"),
+        ({"precision": "auto", "min_agreement": 1.0, "candidates": ("int8",)}, "`min_agreement`"),
+        ({"precision": "auto", "gate": ("worst=0.99",), "candidates": ("int8",)}, "`gate`"),
+    ],
+)
+def test_what_trimming_costs_is_refused_in_fp32_too(
+    files: Path, balanced: Path, tmp_path: Path, asked: dict[str, Any], what: str
+) -> None:
+    least = {"min_agreement": ExportConfig(model="m").min_agreement}
+    changes = {"model": balanced, "check": files / "golden.en.jsonl", "graph": "opset23"}
+    with pytest.raises(GateError, match="more text") as caught:
+        mk.export(out=tmp_path / "bundle", **settings(files, **changes, **(least | asked)))
+    assert caught.value.exit_code == 7
+    assert "`trim`" in str(caught.value) and what in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+    result: Any = caught.value.result
+    assert list(result.candidates) == ["fp32"]
+    found = result.candidates["fp32"]
+    assert found["rejected"] is not None and found["agreement"]["argmax"] < 1
+    assert (result.gate is not None and result.gate.verdict == FAILED) == ("gate" in asked)
+
+
+def test_a_trimmed_model_is_checked_on_text_of_its_languages() -> None:
+    with pytest.raises(ConfigError, match=r"`trim`.*`check`"):
+        ExportConfig(model="m", trim=corpus_of())
