@@ -360,7 +360,7 @@ def test_a_graph_that_does_not_run_leaves_no_line_of_onnxruntimes(
 def test_check_texts_come_from_every_file_in_turn(model: Path, tmp_path: Path) -> None:
     for name, text in (("de", "paquet"), ("ja", "spiel")):
         write_jsonl(tmp_path / f"test.{name}.jsonl", [{"text": text}] * 30)
-    seen, calibration = read_check_rows(
+    seen, calibration, languages = read_check_rows(
         ExportConfig(
             model=str(model),
             check=CorpusConfig(paths=(str(tmp_path / "test.*.jsonl"),)),
@@ -372,6 +372,7 @@ def test_check_texts_come_from_every_file_in_turn(model: Path, tmp_path: Path) -
     )
     assert [document.text for document in seen] == ["paquet", "spiel"] * 10
     assert [document.row for document in calibration] == [10, 10, 11, 11]
+    assert languages.tolist() == ["de", "ja"] * 2
 
 
 def test_an_equal_export_is_reused_and_another_is_refused(model: Path, tmp_path: Path) -> None:
