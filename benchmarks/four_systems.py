@@ -192,7 +192,7 @@ def tested(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     loaded = load_model(model, progress=Silent())
     labels = loaded.classifier.labels
     documents = read_test(config.test, labels)
-    logits = score_languages(loaded, documents, config, Silent()).logits
+    logits = score_languages(loaded, documents, config.batch_tokens, Silent()).logits
     report = report_on(model, labels, documents, logits, config)
     resampled = target_average_resamples(labels, documents, logits, config)
     return {

@@ -224,7 +224,7 @@ class _Demo:
             model = load_model(str(self._home / name))
             labels = model.classifier.labels
             documents = read_test(config.test, labels)
-            logits = score_languages(model, documents, config, self._progress).logits
+            logits = score_languages(model, documents, config.batch_tokens, self._progress).logits
             resampled = target_average_resamples(labels, documents, logits, config)
             report = report_on(name, labels, documents, logits, config)
             return {"report": report.to_json(), "target_average_resamples": resampled.tolist()}
@@ -245,11 +245,13 @@ class _Demo:
             graph = load_model(str(self._home / bundle))
             labels = graph.classifier.labels
             documents = read_test(config.test, labels)
-            logits = score_languages(graph, documents, config, self._progress).logits
+            logits = score_languages(graph, documents, config.batch_tokens, self._progress).logits
             report = report_on(bundle, labels, documents, logits, config)
             sample = {name: rows[:_PARITY_ROWS] for name, rows in documents.items()}
             reference = load_model(str(self._home / best))
-            expected = score_languages(reference, sample, config, self._progress).logits
+            expected = score_languages(
+                reference, sample, config.batch_tokens, self._progress
+            ).logits
             found = np.concatenate([logits[name][: len(rows)] for name, rows in sample.items()])
             compared = agreement(np.concatenate(list(expected.values())), found, problem_of(labels))
             resampled = target_average_resamples(labels, documents, logits, config)

@@ -20,7 +20,7 @@ from monox_kit.evaluation.calibration import (
     LanguageCalibration,
     require_enough,
 )
-from monox_kit.evaluation.run import EvaluateConfig, gold_labels, read_test, score_languages
+from monox_kit.evaluation.run import gold_labels, read_test, require_pairs, score_languages
 from monox_kit.foreign import markdown_text, stored_name
 from monox_kit.locks import owned_folder
 from monox_kit.models.files import find_file
@@ -74,17 +74,13 @@ def calibrate(
         progress=progress,
     )
     documents = read_test(config.dev, loaded.classifier.labels, progress)
-    for language, rows in documents.items():
-        loaded.folder.require_pairs(rows[0].text_pair is not None, f"`dev`, language {language}")
+    require_pairs(loaded, documents, "dev")
     require_enough(documents, config)
     with owned_folder(out):
         run = _fingerprint(config, loaded, documents)
         if (finished := _finished(out, run)) is not None:
             return finished
-        settings = EvaluateConfig(
-            model=config.model, test=config.dev, batch_tokens=config.batch_tokens
-        )
-        scores = score_languages(loaded, documents, settings, progress)
+        scores = score_languages(loaded, documents, config.batch_tokens, progress)
         scores.truncation.tell(progress, loaded.tokenizer.max_length, "dev rows")
         problem = problem_of(scores.labels)
         gold = {name: gold_labels(problem, rows) for name, rows in documents.items()}

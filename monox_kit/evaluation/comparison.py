@@ -23,6 +23,7 @@ from monox_kit.evaluation.run import (
     num_documents,
     read_test,
     report_on,
+    require_pairs,
     right_rows,
     score_languages,
 )
@@ -259,9 +260,8 @@ def _scored(
     config: ScoringConfig,
     progress: Progress,
 ) -> LanguageScores:
-    for language, rows in documents.items():
-        model.folder.require_pairs(rows[0].text_pair is not None, f"`test`, language {language}")
-    return score_languages(model, documents, config, progress)
+    require_pairs(model, documents, "test")
+    return score_languages(model, documents, config.batch_tokens, progress)
 
 
 def _require_used(config: CompareConfig, progress: Progress) -> None:

@@ -180,13 +180,11 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
     )
     names = loaded.classifier.labels
     documents = read_test(config.test, names, progress)
-    for language, rows in documents.items():
-        has_pairs = rows[0].text_pair is not None
-        loaded.folder.require_pairs(has_pairs, f"`test`, language {language}")
+    require_pairs(loaded, documents, "test")
     note_languages(documents, config.source_language, progress)
     rows = [document for found in documents.values() for document in found]
     progress.note(f"test rows: {listed_counts(class_counts(rows, names))}")
-    scores = score_languages(loaded, documents, config, progress)
+    scores = score_languages(loaded, documents, config.batch_tokens, progress)
     scores.truncation.tell(progress, loaded.tokenizer.max_length, "test rows")
     if config.details is not None:
         write_details(config.details, names, documents, scores.logits)
@@ -268,10 +266,28 @@ def read_test(
     return by_language
 
 
+def require_pairs(
+    model: LoadedModel, documents: Mapping[str, Sequence[Document]], setting: str
+) -> None:
+    """Check that every language has pairs if the model was trained on them, and else none.
+
+    Args:
+        model: what is to score them.
+        documents: by language.
+        setting: that names their files.
+
+    Raises:
+        CorpusError: a language does not fit.
+    """
+    for language, rows in documents.items():
+        has_pairs = rows[0].text_pair is not None
+        model.folder.require_pairs(has_pairs, f"`{setting}`, language {language}")
+
+
 def score_languages(
     model: LoadedModel,
     documents: Mapping[str, Sequence[Document]],
-    config: ScoringConfig,
+    batch_tokens: int,
     progress: Progress,
 ) -> LanguageScores:
     """The logits of the documents of each language."""
@@ -284,7 +300,7 @@ def score_languages(
                 model.classifier,
                 model.tokenizer,
                 rows,
-                batch_tokens=config.batch_tokens,
+                batch_tokens=batch_tokens,
                 on_batch=lambda done: task.advance(done.num_rows),
             )
             logits[language] = scored.logits
