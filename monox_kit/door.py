@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from monox_kit.benchmarking.config import BenchmarkConfig
+from monox_kit.benchmarking.load.config import LoadConfig
 from monox_kit.demo.config import DemoConfig
 from monox_kit.doctor import DoctorConfig
 from monox_kit.evaluation.calibration import CalibrateConfig
@@ -154,6 +155,13 @@ STAGES: Mapping[str, Stage] = {
             config=BenchmarkConfig,
             function="monox_kit.benchmarking.run:benchmark",
             positional=("models",),
+        ),
+        Stage(
+            name="benchmark_server",
+            summary="Measure what a server answers, how fast and up to which rate.",
+            config=LoadConfig,
+            function="monox_kit.benchmarking.load.run:load",
+            positional=("url",),
         ),
         Stage(
             name="store_info",

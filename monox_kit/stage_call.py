@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -275,10 +276,15 @@ def _files(value: Any, given: Mapping[str, Any], setting: Setting) -> CorpusConf
     return CorpusConfig(**{**shared, _PATHS: paths})
 
 
-def _read_as(hint: Any, part: str) -> str | int:
+def _read_as(hint: Any, part: str) -> str | int | float:
     """One of several values that are written as one text: a number where the setting has such."""
-    takes_numbers = any(get_args(kind)[:1] == (int,) for kind in (hint, *get_args(hint)))
-    return int(part) if takes_numbers and part.isascii() and part.isdigit() else part
+    kinds = {get_args(kind)[0] for kind in (hint, *get_args(hint)) if get_args(kind)}
+    if int in kinds and part.isascii() and part.isdigit():
+        return int(part)
+    if float in kinds:
+        with suppress(ValueError):
+            return float(part)
+    return part
 
 
 def _as_declared(value: Any, hint: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`monoxkit benchmark`: models side by side."""
+"""`monoxkit benchmark`: models side by side, and a server under load."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from monoxkit_cli.derive import Command, Group
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from monox_kit.benchmarking.load.report import Latencies, LoadFigures, LoadReport
     from monox_kit.benchmarking.report import BenchmarkReport, Figures
 
 _NONE = "-"
@@ -103,9 +104,83 @@ def _notes(report: BenchmarkReport) -> str:
     )
 
 
+def _load_tables(report: LoadReport) -> list[Table]:
+    return [_steps(report), *(_parts(report, by) for by in ("by_rows", "by_length", "by_language"))]
+
+
+def _steps(report: LoadReport) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        "requests/s", *_LOAD_HEADINGS, "429 p99", "Retry-After", "client late",
+        f"p99 <= {report.p99_ms:g} ms", title=f"{report.url}, alone {report.alone_ms:.1f} ms",
+    )  # fmt: skip
+    for step in report.steps:
+        asked = step.all.retry_after_s
+        table.add_row(
+            f"{step.rate_per_s:g}",
+            *_load_cells(step.all),
+            _ms(_slow(step.all.rejected)),
+            _NONE if asked is None else f"{asked:g} s",
+            _ms(step.lateness_p99_ms),
+            "yes" if step.is_goal_met else "no",
+        )
+    return table
+
+
+def _parts(report: LoadReport, by: str) -> Table:
+    """The parts of the step at the capacity, or of the first one where none met the goal."""
+    from rich.table import Table
+
+    chosen = next(
+        (one for one in report.steps if one.rate_per_s == report.capacity_per_s), report.steps[0]
+    )
+    name = {"by_rows": "texts", "by_length": "characters", "by_language": "language"}[by]
+    table = Table(name, *_LOAD_HEADINGS, title=f"at {chosen.rate_per_s:g} requests/s")
+    for part, figures in getattr(chosen, by).items():
+        table.add_row(part, *_load_cells(figures))
+    return table
+
+
+_LOAD_HEADINGS = ("requests", "answers", "goodput/s", "texts/s", "p50", "p95", "p99")
+
+
+def _load_cells(figures: LoadFigures) -> list[str]:
+    return [
+        f"{figures.num_requests:,}",
+        ", ".join(f"{count:,} x {status}" for status, count in figures.statuses.items()),
+        f"{figures.goodput_per_s:,.1f}",
+        f"{figures.goodput_rows_per_s:,.1f}",
+        *(_ms(getattr(figures.accepted, name)) for name in _LATENCIES),
+    ]
+
+
+def _slow(latencies: Latencies) -> float | None:
+    return latencies.most_ms if latencies.p99_ms is None else latencies.p99_ms
+
+
+def _load_notes(report: LoadReport) -> str:
+    capacity = report.capacity_per_s
+    found = "no rate met the goal" if capacity is None else f"{capacity:g} requests a second"
+    late = max(one.lateness_p99_ms for one in report.steps)
+    limited = (
+        ""
+        if late < report.p99_ms / 4
+        else (
+            f" This client sent requests up to {late:.0f} ms late (99th percentile), so its own "
+            "speed is part of the figures: give it more of the processor."
+        )
+    )
+    return (
+        f"Capacity: {found}. Requests were sent at times that were fixed before, and latencies "
+        "count from those times, so a server that holds requests up does not look faster. "
+        "A percentile that so few answers do not have is left out." + limited
+    )
+
+
 COMMAND = Group(
     name="benchmark",
-    help="""Measure models side by side.
+    help="""Measure models, or a server.
 
     Example: monoxkit benchmark model student student-onnx --test data/test.*.jsonl
     """,
@@ -124,6 +199,21 @@ COMMAND = Group(
             """,
             show=_tables,
             notes=_notes,
+        ),
+        Command(
+            name="serve",
+            stage="benchmark_server",
+            help="""What a server answers, how fast and up to which rate.
+
+            Requests of real texts are sent at fixed or random times, whether or not earlier ones
+            were answered, at one rate after the other. Latency counts from the time at which a
+            request was due. Answers with 200 and in time are goodput; 429 and all else is told
+            apart, by the size and the language of requests too.
+
+            Example: monoxkit benchmark serve http://127.0.0.1:8080 --test data/test.*.jsonl
+            """,
+            show=_load_tables,
+            notes=_load_notes,
         ),
     ),
 )
