@@ -211,8 +211,8 @@ def by_way(runs: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> dict[st
     return {name: [run[key] for run in found] for name, found in runs.items()}
 
 
-def last_line(command: Sequence[str], **options: Any) -> Any:
-    """The JSON value on the last line that a process prints.
+def printed(command: Sequence[str], **options: Any) -> str:
+    """What a process prints to its end.
 
     Args:
         command: run to its end.
@@ -221,8 +221,12 @@ def last_line(command: Sequence[str], **options: Any) -> Any:
     Raises:
         CalledProcessError: it failed.
     """
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options).stdout
+
+
+def last_line(command: Sequence[str], **options: Any) -> Any:
+    """The JSON value on the last line that a process prints; arguments and errors of `printed`."""
+    return json.loads(printed(command, **options).strip().splitlines()[-1])
 
 
 def environment(package: Path = ROOT) -> dict[str, str]:
