@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monox_kit.errors import ModelError
+from monox_kit.exporting.attention import join_heads
 from monox_kit.exporting.candidates import Candidate, Subject
 from monox_kit.exporting.config import FORMS, INTEGER_PRECISIONS
 from monox_kit.exporting.embeddings import quantize_embeddings
@@ -81,6 +82,7 @@ class Builder:
         write_form(model, folder, form, token_types=self.subject.tokenizer.has_token_types)
         texts, max_length = self.subject.calibration, self.subject.tokenizer.max_length
         self._or_note(candidate, lambda: slice_last_layer(folder, texts, max_length))
+        self._or_note(candidate, lambda: join_heads(folder, texts, max_length))
         if form.fused:
             fuse_graph(model.config, folder)
 

@@ -386,8 +386,8 @@ def test_a_bundle_of_other_graphs_is_not_taken_for_this_one(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
-    monkeypatch.setattr(run, "GRAPHS_VERSION", 4)
-    with pytest.raises(ConfigError, match="version of the exporter differs: 3 then, 4 now"):
+    monkeypatch.setattr(run, "GRAPHS_VERSION", 999)
+    with pytest.raises(ConfigError, match="version of the exporter differs: .* then, 999 now"):
         export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
 
 
