@@ -1,8 +1,8 @@
 """Labelling and training by this version and by an earlier one, through their commands.
 
 Both run the same commands on the same files under the same interpreter and take turns. The figures
-are seconds of the two whole commands, and of training alone as the command tells it. What they wrote
-is compared: the logits of each row, and the student's weights by their digest.
+are seconds of the two whole commands, and of training alone as the command tells it. What they
+wrote is compared: the logits of each row, and the student's weights by their digest.
 
     python benchmarks/earlier_version.py --checkout ../monoxkit-0.1.0 --teacher runs/teacher-onnx \\
         --corpus runs/data/unlabelled.jsonl --dev runs/data/dev.jsonl --rounds 3

@@ -221,7 +221,8 @@ def printed(command: Sequence[str], **options: Any) -> str:
     Raises:
         CalledProcessError: it failed.
     """
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options).stdout
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options)
+    return str(done.stdout)
 
 
 def last_line(command: Sequence[str], **options: Any) -> Any:

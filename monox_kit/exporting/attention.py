@@ -80,7 +80,7 @@ class _Heads:
 
     def _split(self, name: str, shapes: Shapes) -> tuple[str, int] | None:
         """The states [B, L, N * D] that an input [B, N, L, D] is made of, and N."""
-        turn = self._makers.get(name)
+        turn: Any = self._makers.get(name)
         parts = self._makers.get(turn.input[0]) if _turns_heads(turn) else None
         if parts is None or parts.op_type != "Reshape":
             return None
@@ -90,7 +90,7 @@ class _Heads:
 
     def _joined(self, node: Any, shapes: Shapes) -> str | None:
         """The states [B, L, N * D] that are made of the output alone."""
-        turn = self._only_reader(node.output[0]) if len(node.output) == 1 else None
+        turn: Any = self._only_reader(node.output[0]) if len(node.output) == 1 else None
         whole = self._only_reader(turn.output[0]) if _turns_heads(turn) else None
         if whole is None or whole.op_type != "Reshape":
             return None

@@ -7,7 +7,7 @@ it makes is run beside the graph that it was made of.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,13 +24,13 @@ from monox_kit.models.scoring import Texts
 
 # Batches that shapes are seen on. An axis of length 1 in both is broadcast, an equal one is fixed.
 _SEEN = ((3, 11), (2, 7))
-# Of the batches that a rewritten graph is checked on. Attention's scores grow with its square: those
-# of 8,192 tokens would take gigabytes.
+# Of the batches that a rewritten graph is checked on: attention's scores grow with the square,
+# those of 8,192 tokens would take gigabytes.
 _LONGEST = 512
 _SCRATCH_FILE = "rewritten.onnx"
 Feed = dict[str, Int64s]
 # Of every value of a graph, its shape on two batches that differ in both sizes.
-Shapes: TypeAlias = Mapping[str, tuple[Dims, Dims]]
+Shapes: TypeAlias = dict[str, tuple[Dims, Dims]]
 ShapesOf: TypeAlias = Callable[[], Shapes]
 
 
@@ -133,7 +133,7 @@ def _require_equal(before: Path, after: Path, batches: _Batches) -> None:
                 )
 
 
-def _seen_shapes(model: Any, scratch: Path, batches: _Batches) -> dict[str, tuple[Dims, Dims]]:
+def _seen_shapes(model: Any, scratch: Path, batches: _Batches) -> Shapes:
     """The shape of every value of the graph, on two batches of different size."""
     import onnx
 
@@ -150,7 +150,7 @@ def _seen_shapes(model: Any, scratch: Path, batches: _Batches) -> dict[str, tupl
         [np.shape(value) for value in session.run(names, batches.feed(session, size))]
         for size in batches.seen()
     ]
-    shapes: dict[str, tuple[Dims, Dims]] = dict(zip(names, zip(*seen)))
+    shapes: Shapes = dict(zip(names, zip(*seen)))
     for weight in model.graph.initializer:
         shapes[weight.name] = (tuple(weight.dims), tuple(weight.dims))
     return shapes

@@ -387,7 +387,7 @@ def test_a_bundle_of_other_graphs_is_not_taken_for_this_one(
 ) -> None:
     export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
     monkeypatch.setattr(run, "GRAPHS_VERSION", 999)
-    with pytest.raises(ConfigError, match="version of the exporter differs: .* then, 999 now"):
+    with pytest.raises(ConfigError, match="version of the exporter differs"):
         export_model(ExportConfig(model=str(model)), tmp_path / "bundle")
 
 
