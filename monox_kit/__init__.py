@@ -34,6 +34,7 @@ _HOMES = {
     "calibrate": "monox_kit.calls",
     "benchmark": "monox_kit.calls",
     "run": "monox_kit.calls",
+    "serve": "monox_kit.calls",
     "load": "monox_kit.models.predict",
     "Model": "monox_kit.models.predict",
     "Prediction": "monox_kit.models.predict",
@@ -49,6 +50,7 @@ _HOMES = {
     "ImportSummary": "monox_kit.importing.config",
     "LabelSummary": "monox_kit.labelling.config",
     "PredictSummary": "monox_kit.prediction",
+    "ServeSummary": "monox_kit.serving.config",
     "TrainingSummary": "monox_kit.training.summary",
     "TrimSummary": "monox_kit.trimming",
 }
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from monox_kit.calls import label as label
     from monox_kit.calls import predict as predict
     from monox_kit.calls import run as run
+    from monox_kit.calls import serve as serve
     from monox_kit.calls import train_student as train_student
     from monox_kit.calls import train_teacher as train_teacher
     from monox_kit.calls import trim as trim
@@ -82,6 +85,7 @@ if TYPE_CHECKING:
     from monox_kit.models.predict import load as load
     from monox_kit.prediction import PredictSummary as PredictSummary
     from monox_kit.recipes.run import RunReport as RunReport
+    from monox_kit.serving.config import ServeSummary as ServeSummary
     from monox_kit.store import LogitStore as LogitStore
     from monox_kit.training.summary import TrainingSummary as TrainingSummary
     from monox_kit.trimming import TrimSummary as TrimSummary

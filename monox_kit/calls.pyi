@@ -15,6 +15,7 @@ from monox_kit.labelling.config import LabelSummary
 from monox_kit.prediction.config import PredictSummary
 from monox_kit.progress import Progress
 from monox_kit.recipes.run import RunReport
+from monox_kit.serving.config import ServeSummary
 from monox_kit.training.summary import TrainingSummary
 from monox_kit.trimming.config import TrimSummary
 
@@ -246,6 +247,33 @@ def predict(
     language: Sequence[str] | str = ...,
     progress: Progress | None = ...,
 ) -> PredictSummary: ...
+def serve(
+    bundles: Sequence[str] | str,
+    *,
+    host: str = ...,
+    port: int = ...,
+    keys: str | Path | None = ...,
+    without_keys: bool = ...,
+    provider: str = ...,
+    sessions: int | None = ...,
+    threads: int | None = ...,
+    batch_tokens: int = ...,
+    max_length: int | None = ...,
+    truncate: bool = ...,
+    max_wait_s: float = ...,
+    timeout_s: float = ...,
+    max_rows: int = ...,
+    max_characters: int = ...,
+    max_tokens: int = ...,
+    max_body_bytes: int = ...,
+    max_requests: int = ...,
+    max_connections: int = ...,
+    sender_timeout_s: float = ...,
+    shutdown_s: float = ...,
+    drain_s: float = ...,
+    self_test: bool = ...,
+    progress: Progress | None = ...,
+) -> ServeSummary: ...
 def evaluate(
     model: str,
     *,

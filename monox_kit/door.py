@@ -21,6 +21,7 @@ from monox_kit.prediction.config import PredictConfig
 from monox_kit.progress import Progress
 from monox_kit.recipes import run as recipes
 from monox_kit.recipes.recipe import RunConfig
+from monox_kit.serving.config import ServeConfig
 from monox_kit.stage_call import Stage
 from monox_kit.store.config import (
     FetchConfig,
@@ -125,6 +126,13 @@ STAGES: Mapping[str, Stage] = {
             output="out",
             output_help="File to write; - writes to the standard output.",
             positional=("model",),
+        ),
+        Stage(
+            name="serve",
+            summary="Answer over HTTP what bundles say of texts.",
+            config=ServeConfig,
+            function="monox_kit.serving.run:serve",
+            positional=("bundles",),
         ),
         Stage(
             name="evaluate",

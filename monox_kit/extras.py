@@ -22,6 +22,10 @@ EXTRA_OF: Mapping[str, str] = {
     "ray": "ray",
     "tensorboard": "tensorboard",
     "nncf": "nncf",
+    **dict.fromkeys(
+        ("starlette", "msgspec", "uvicorn", "httptools", "uvloop", "prometheus_client"),
+        "serve,cpu",
+    ),
 }
 
 

@@ -117,10 +117,12 @@ class OpenModel:
             )
         return EqualLengths(loaded) if self._needs_equal_lengths else loaded
 
-    def tested(self, labels: LabelSet | None = None) -> tuple[Classifier | None, SelfTest]:
+    def tested(
+        self, labels: LabelSet | None = None, *, plan: SessionPlan | None = None
+    ) -> tuple[Classifier | None, SelfTest]:
         """The classifier and the result of its self test; None where no session was worth making.
 
-        Digests and ids are compared before weights are loaded.
+        Digests and ids are compared before weights are loaded. For the arguments see `classifier`.
 
         Raises:
             ModelError: a file is not as it was recorded, or the model cannot score.
@@ -133,7 +135,7 @@ class OpenModel:
         failed = compare_ids(name, golden, self.tokenizer)
         if failed is not None:
             return None, failed
-        classifier = self.classifier(labels)
+        classifier = self.classifier(labels, plan=plan)
         here = machine_of(self.backend, self._provider)
         return classifier, compare_logits(name, golden, self.tokenizer, classifier, here)
 

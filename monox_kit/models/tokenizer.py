@@ -158,6 +158,12 @@ class Tokenizer:
         changed.max_length = max_length
         return changed
 
+    def with_truncation_side(self, side: Side) -> Tokenizer:
+        """The same tokenizer, whose long texts lose tokens on that side."""
+        changed = copy(self)
+        changed._settings = replace(self._settings, truncation_side=side)
+        return changed
+
     def with_content(self, content: str) -> Tokenizer:
         """A tokenizer with other tokens and ids; the special ones are called as they are here.
 
