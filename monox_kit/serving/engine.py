@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from monox_kit.data import Classifier, Int64s, Logits
+from monox_kit.data import Classifier, Logits
 from monox_kit.digest import digest_json
-from monox_kit.errors import ModelError, MonoxError
+from monox_kit.errors import ModelError
 from monox_kit.models.folder import ModelFolder, open_folder
 from monox_kit.models.golden import GOLDEN_TEXTS
 from monox_kit.models.graph_classifier import SessionPlan
@@ -36,7 +36,9 @@ from monox_kit.serving.contract import (
     Refused,
     Timings,
 )
-from monox_kit.serving.lanes import Found, Lanes, Row, RunDone
+from monox_kit.serving.lanes import Lanes, RunDone
+from monox_kit.serving.limits import require_fits, require_length
+from monox_kit.serving.sessions import Found, Row, Sessions, rows_of
 
 # Up to so many characters are tokenized in the event loop, in less than a millisecond: handing them
 # to a thread costs as much.
@@ -71,7 +73,8 @@ class Engine:
         reference: the folder that it was opened from.
         identity: a digest of all that its answers depend on.
         speed: measured tokens a second.
-        lanes: its sessions.
+        sessions: what scores rows.
+        lanes: what feeds them.
     """
 
     def __init__(
@@ -123,17 +126,16 @@ class Engine:
         self.speed = Speed(plan.sessions, config.batch_tokens)
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-tokenizer")
         self._tokens_ahead = self._num_asked = 0
-        self.lanes = Lanes(
+        self.sessions = Sessions(
             name,
             classifier,
             reopen=lambda: opened.classifier(plan=plan),
             padding=opened.tokenizer.padding,
             read=self._read,
-            speed=self.speed,
-            on_done=self._done,
-            on_replaced=on_fault,
-            probe=_rows(opened.tokenizer.encode([GOLDEN_TEXTS[0]]), None)[0],
+            tell=on_fault,
+            probe=rows_of(opened.tokenizer.encode([GOLDEN_TEXTS[0]]), None)[0],
         )
+        self.lanes = Lanes(name, self.sessions, self.speed, on_done=self._done, tell=on_fault)
         self._warm_up()
 
     def start(self) -> None:
@@ -163,7 +165,7 @@ class Engine:
             Refused: the question cannot be answered, or not in time.
         """
         deadline_s = asyncio.get_running_loop().time() + self._config.timeout_s
-        characters = _require_fits(question, self._model, self._config)
+        characters = require_fits(question, self._model, self._config)
         expected = min(
             characters // _CHARACTERS_PER_TOKEN, len(question.rows) * self.facts.max_length
         )
@@ -211,8 +213,8 @@ class Engine:
             raise Refused(
                 Kind.INVALID, "A text cannot be tokenized. Check that it is valid Unicode."
             ) from error
-        _require_length(question, encoded, self.facts.max_length, self._config)
-        rows = _rows(encoded, question.language)
+        require_length(question, encoded, self.facts.max_length, self._config)
+        rows = rows_of(encoded, question.language)
         return _Tokenized(encoded, time.perf_counter() - begun, rows)
 
     async def _answered(self, rows: list[Row]) -> None:
@@ -280,7 +282,7 @@ class Engine:
         for length in lengths:
             text = words * (1 + 2 * length // len(words.split()))
             tokenizer = self._tokenizers[None].with_max_length(length)
-            row = _rows(tokenizer.encode([text]), None)[0]
+            row = rows_of(tokenizer.encode([text]), None)[0]
             count = max(1, self._config.batch_tokens // length)
             self.lanes.measure([row] * count)
 
@@ -326,73 +328,3 @@ def _opened(
         raise ModelError(f"{error} Or serve it untested: `no_self_test`.") from error
     assert classifier is not None  # what passed was scored
     return opened, plan, classifier
-
-
-def _require_fits(question: Question, model: Model, config: ServeConfig) -> int:
-    """How many characters a question has, if it is one and within the limits.
-
-    Raises:
-        Refused: it is not.
-    """
-    rows = question.rows
-    if not rows:
-        raise Refused(Kind.EMPTY, "The request has no text. Give one.")
-    if len(rows) > config.max_rows:
-        raise Refused(
-            Kind.TOO_MANY_ROWS,
-            f"The request has {len(rows)} texts, and at most {config.max_rows} are taken. "
-            "Split it.",
-        )
-    is_pair = {not isinstance(row, str) for row in rows}
-    if len(is_pair) > 1:
-        raise Refused(Kind.INVALID, "Single texts and pairs are mixed. Send them one by one.")
-    try:
-        model.loaded.folder.require_pairs(is_pair == {True}, "texts")
-    except MonoxError:
-        wanted = "single texts" if is_pair == {True} else "pairs of texts"
-        raise Refused(Kind.INVALID, f"The model takes {wanted}.") from None
-    total = 0
-    for number, row in enumerate(rows):
-        parts = (row,) if isinstance(row, str) else row
-        if not all(part.strip() for part in parts):
-            raise Refused(Kind.EMPTY, f"Text {number} is empty. Leave it out.")
-        characters = sum(map(len, parts))
-        if characters > config.max_characters:
-            raise Refused(
-                Kind.TOO_MANY_CHARACTERS,
-                f"Text {number} has {characters} characters, and at most {config.max_characters} "
-                "are taken. Shorten it.",
-            )
-        total += characters
-    return total
-
-
-def _require_length(
-    question: Question, encoded: Encoded, max_length: int, config: ServeConfig
-) -> None:
-    truncates = config.truncate if question.truncate is None else question.truncate
-    if not truncates and encoded.truncated.any():
-        number = int(np.flatnonzero(encoded.truncated)[0])
-        tokens = int(encoded.lengths[number] + encoded.truncated[number])
-        raise Refused(
-            Kind.TOO_MANY_TOKENS,
-            f"Text {number} has {tokens} tokens, and the model takes {max_length}. Shorten it, or "
-            "let it be truncated.",
-        )
-    tokens = int(encoded.lengths.sum())
-    if tokens > config.max_tokens:
-        raise Refused(
-            Kind.TOO_MANY_TOKENS,
-            f"The request has {tokens} tokens, and at most {config.max_tokens} are taken. "
-            "Split it.",
-        )
-
-
-def _rows(encoded: Encoded, language: str | None) -> list[Row]:
-    """Each text of what was tokenized."""
-    cuts = encoded.starts[1:]
-    ids: list[Int64s] = np.split(encoded.input_ids, cuts)
-    types: list[Int64s | None] = [None] * len(ids)
-    if encoded.token_type_ids is not None:
-        types = [*np.split(encoded.token_type_ids, cuts)]
-    return [Row(each, kind, language, None) for each, kind in zip(ids, types, strict=True)]

@@ -82,7 +82,7 @@ class Metrics(Collector):
         self.connections = Gauge(
             "connections", "Open connections.", namespace=_PREFIX, registry=registry
         )
-        ProcessCollector(registry=registry)  # type: ignore[no-untyped-call]  # memory, time
+        ProcessCollector(registry=registry)  # memory and processor time
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
@@ -104,7 +104,7 @@ class Metrics(Collector):
             labels=("model",),
         )
         for model, engine in site.engines.items():
-            replaced.add_metric((model,), engine.lanes.num_replaced)
+            replaced.add_metric((model,), engine.sessions.num_replaced)
         yield replaced
 
     def count_run(self, engine: Engine, done: RunDone) -> None:

@@ -67,7 +67,7 @@ class Site:
     @property
     def is_ready(self) -> bool:
         """Whether it takes questions for all of its models."""
-        is_sound = all(engine.lanes.is_sound for engine in self.engines.values())
+        is_sound = all(engine.sessions.are_sound for engine in self.engines.values())
         return bool(self.engines) and is_sound and not self.is_ending
 
     @property
@@ -131,7 +131,7 @@ class Site:
         """
         async with self._swapping:
             old = self.engine(name)
-            if old.lanes.is_sound and await asyncio.to_thread(self._is_as_served, old):
+            if old.sessions.are_sound and await asyncio.to_thread(self._is_as_served, old):
                 return False
             new = await asyncio.to_thread(partial(self._opened, name, old.reference))
             new.start()

@@ -17,7 +17,7 @@ from monox_kit.data import Logits, TokenBatch
 from monox_kit.errors import ModelError
 from monox_kit.models.calibration import STAND_IN
 from monox_kit.models.graph_classifier import GraphClassifier
-from monox_kit.serving import lanes
+from monox_kit.serving import sessions
 from tests.serving.conftest import MAX_LENGTH, NAME, Notes, long_text, texts
 
 INFER = f"/v2/models/{NAME}/infer"
@@ -231,8 +231,8 @@ def test_a_poison_text_fails_alone(
             )
         assert [one.status_code for one in answers] == [200] * 30 + [424]
         assert "graph" not in answers[-1].text and "RuntimeError" not in answers[-1].text
-        lane = site.engines[NAME].lanes
-        assert (lane.num_replaced, lane.is_sound) == (0, True)
+        found = site.engines[NAME].sessions
+        assert (found.num_replaced, found.are_sound) == (0, True)
         # In one request, too: it is the request that fails, and no other.
         assert client.post("/", json={"inputs": asked}).status_code >= 400
         assert client.post("/", json={"inputs": rows}).status_code == 200
@@ -253,10 +253,10 @@ def test_failing_sessions_are_replaced_and_the_request_is_answered(
         expected = client.post("/predict", json={"inputs": "mail alpha"}).json()
         engine = site.engines[NAME]
         for count in (1, 2, 3):
-            broken.add(id(engine.lanes._sessions.classifier))
+            broken.add(id(engine.sessions._classifier))
             answer = client.post("/predict", json={"inputs": "mail alpha"})
             assert (answer.status_code, answer.json()) == (200, expected)
-            assert engine.lanes.num_replaced == count
+            assert engine.sessions.num_replaced == count
         assert "monoxkit_sessions_replaced_total" in client.get("/metrics").text
     assert sum("were replaced" in line for line in notes.lines) == 3
 
@@ -264,7 +264,7 @@ def test_failing_sessions_are_replaced_and_the_request_is_answered(
 def test_sessions_that_cannot_be_made_again_take_the_server_out_of_service(
     served: Callable[..., Any], own_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "_RETRY_S", 0.0)
+    monkeypatch.setattr(sessions, "_RETRY_S", 0.0)
     compute, is_broken = GraphClassifier.logits, [False]
 
     def fails(self: GraphClassifier, batch: TokenBatch) -> Logits:
