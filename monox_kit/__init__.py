@@ -35,6 +35,8 @@ _HOMES = {
     "benchmark": "monox_kit.calls",
     "run": "monox_kit.calls",
     "serve": "monox_kit.calls",
+    "reproduce": "monox_kit.calls",
+    "advise": "monox_kit.calls",
     "load": "monox_kit.models.predict",
     "Model": "monox_kit.models.predict",
     "Prediction": "monox_kit.models.predict",
@@ -42,6 +44,8 @@ _HOMES = {
     "LogitStore": "monox_kit.store",
     "RunReport": "monox_kit.recipes.run",
     "MonoxError": "monox_kit.errors",
+    "Advice": "monox_kit.advice.advise",
+    "Reproduction": "monox_kit.paper.reproduce",
     "BenchmarkReport": "monox_kit.benchmarking.report",
     "CalibrateSummary": "monox_kit.evaluation.calibration",
     "Comparison": "monox_kit.evaluation",
@@ -58,7 +62,9 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # names of `_HOMES`, all of them text
 
 if TYPE_CHECKING:
+    from monox_kit.advice.advise import Advice as Advice
     from monox_kit.benchmarking.report import BenchmarkReport as BenchmarkReport
+    from monox_kit.calls import advise as advise
     from monox_kit.calls import benchmark as benchmark
     from monox_kit.calls import calibrate as calibrate
     from monox_kit.calls import compare as compare
@@ -67,6 +73,7 @@ if TYPE_CHECKING:
     from monox_kit.calls import import_store as import_store
     from monox_kit.calls import label as label
     from monox_kit.calls import predict as predict
+    from monox_kit.calls import reproduce as reproduce
     from monox_kit.calls import run as run
     from monox_kit.calls import serve as serve
     from monox_kit.calls import train_student as train_student
@@ -83,6 +90,7 @@ if TYPE_CHECKING:
     from monox_kit.models.predict import Model as Model
     from monox_kit.models.predict import Prediction as Prediction
     from monox_kit.models.predict import load as load
+    from monox_kit.paper.reproduce import Reproduction as Reproduction
     from monox_kit.prediction import PredictSummary as PredictSummary
     from monox_kit.recipes.run import RunReport as RunReport
     from monox_kit.serving.config import ServeSummary as ServeSummary

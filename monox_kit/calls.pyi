@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from monox_kit.advice.advise import Advice
 from monox_kit.benchmarking.report import BenchmarkReport
 from monox_kit.corpora.config import CorpusConfig
 from monox_kit.evaluation.calibration import CalibrateSummary
@@ -12,6 +13,7 @@ from monox_kit.evaluation.run import EvalReport
 from monox_kit.exporting.run import ExportSummary
 from monox_kit.importing.config import ImportSummary
 from monox_kit.labelling.config import LabelSummary
+from monox_kit.paper.reproduce import Reproduction
 from monox_kit.prediction.config import PredictSummary
 from monox_kit.progress import Progress
 from monox_kit.recipes.run import RunReport
@@ -427,8 +429,46 @@ def run(
     recipe: str,
     *,
     set: Sequence[str] | str = ...,
+    preset: str | None = ...,
     out: str | Path | None = ...,
     dry_run: bool = ...,
     print_commands: bool = ...,
     progress: Progress | None = ...,
 ) -> RunReport: ...
+def reproduce(
+    item: Literal["table1", "table2", "table3", "figure2", "figure3"],
+    *,
+    recipe: str | None = ...,
+    set: Sequence[str] | str = ...,
+    preset: str | None = ...,
+    run: Sequence[str | Path] | str | Path = ...,
+    finished: bool = ...,
+    out: str | Path | None = ...,
+    progress: Progress | None = ...,
+) -> Reproduction: ...
+def advise(
+    teacher: str,
+    *,
+    test: Files,
+    source_language: str = ...,
+    max_length: int | None = ...,
+    batch_tokens: int = ...,
+    provider: str = ...,
+    device: str = ...,
+    num_resamples: int = ...,
+    seed: int = ...,
+    baseline: str | None = ...,
+    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"] = ...,
+    text_column: str = ...,
+    pair_column: str = ...,
+    label_column: str = ...,
+    id_column: str = ...,
+    lang_column: str = ...,
+    pair: Literal["auto", "required", "none"] = ...,
+    delimiter: str | None = ...,
+    encoding: str | None = ...,
+    quoting: Literal["auto", "none", "minimal"] = ...,
+    label_names: Sequence[str] | str = ...,
+    language: Sequence[str] | str = ...,
+    progress: Progress | None = ...,
+) -> Advice: ...

@@ -160,6 +160,7 @@ class Setting:
         return self.default is inspect.Parameter.empty
 
 
+@functools.cache  # a plan of many steps asks for them again and again
 def settings_of(config: type[Any]) -> tuple[Setting, ...]:
     """The settings of a configuration in the order of its fields."""
     hints = get_type_hints(config)

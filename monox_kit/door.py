@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from monox_kit.advice.advise import AdviseConfig
 from monox_kit.benchmarking.config import BenchmarkConfig
 from monox_kit.benchmarking.load.config import LoadConfig
 from monox_kit.demo.config import DemoConfig
@@ -17,6 +18,8 @@ from monox_kit.evaluation.run import EvaluateConfig
 from monox_kit.exporting.config import ExportConfig
 from monox_kit.importing.config import ImportConfig
 from monox_kit.labelling.config import LabelConfig
+from monox_kit.paper import reproduce as paper
+from monox_kit.paper.config import ReproduceConfig
 from monox_kit.prediction.config import PredictConfig
 from monox_kit.progress import Progress
 from monox_kit.recipes import run as recipes
@@ -243,6 +246,20 @@ STAGES: Mapping[str, Stage] = {
             positional=("recipe",),
         ),
         Stage(
+            name="reproduce",
+            summary="Make a table or figure of the paper from a recipe's run.",
+            config=ReproduceConfig,
+            function="monox_kit.door:reproduce_item",
+            positional=("item",),
+        ),
+        Stage(
+            name="advise",
+            summary="Tell how far a teacher leads before it labels, and what such leads gained.",
+            config=AdviseConfig,
+            function="monox_kit.advice.advise:advise",
+            positional=("teacher",),
+        ),
+        Stage(
             name="doctor",
             summary="Tell what is installed, what is missing and how to install it.",
             config=DoctorConfig,
@@ -261,3 +278,14 @@ def run_recipe(config: RunConfig, *, progress: Progress | None = None) -> recipe
         MonoxError: by kind, see `monox_kit.errors`.
     """
     return recipes.run_recipe(config, STAGES, progress)
+
+
+def reproduce_item(
+    config: ReproduceConfig, *, progress: Progress | None = None
+) -> paper.Reproduction:
+    """Make a table or figure of the paper from a recipe of these stages.
+
+    Raises:
+        MonoxError: by kind, see `monox_kit.errors`.
+    """
+    return paper.reproduce_item(config, STAGES, progress)

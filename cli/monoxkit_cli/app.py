@@ -22,6 +22,7 @@ import typer
 
 from monox_kit.errors import ConfigError
 from monoxkit_cli import (
+    advise,
     benchmark,
     calibrate,
     compare,
@@ -32,6 +33,7 @@ from monoxkit_cli import (
     export,
     label,
     predict,
+    reproduce,
     run,
     serve,
     store,
@@ -47,7 +49,9 @@ COMMANDS: Final = (
     demo,
     data,
     run,
+    reproduce,
     train_teacher,
+    advise,
     export,
     label,
     train_student,

@@ -19,7 +19,7 @@ def _tables(report: DemoReport) -> list[Table]:
 
     from monox_kit.report import accuracy_rows, fact_rows
 
-    header, *rows = accuracy_rows(report)
+    header, *rows = accuracy_rows(report.scores)
     accuracy = Table(*header, title="accuracy in %, with 95 % bootstrap intervals")
     for row in rows:
         accuracy.add_row(*row)

@@ -19,9 +19,12 @@ def _run(stage: Stage, given: dict[str, Any]) -> RunReport | None:
     """Run the recipe; the commands of a plan are written as they are, for a shell to read."""
     import sys
 
+    from monox_kit.cache import keep_fonts
     from monox_kit.foreign import shown_lines
     from monoxkit_cli.render import RichProgress
 
+    if not (given.get("dry_run") or given.get("print_commands")):
+        keep_fonts()  # the report's plots
     report: RunReport = stage.run(given, RichProgress())
     if not given.get("print_commands"):
         return report
@@ -102,7 +105,9 @@ def _outcome(result: Any) -> str:
 
 
 def _notes(report: RunReport) -> str:
-    """What a question mark stands for."""
+    """What a question mark stands for, or where the report is."""
+    if all(step.state in ("done", "reused") for step in report.steps):
+        return f"report: {report.out}/report.html, {report.out}/report.md"
     unknown = any(None in step.rows.values() for step in report.steps)
     return "?: known once the files are written" if unknown else ""
 
@@ -113,8 +118,9 @@ COMMAND = Command(
     help="""Run a recipe: a pipeline of the commands.
 
     A recipe is a TOML file with stages, which refer to each other, and a matrix of settings to run
-    them under; cls, debian, own and xnli come along. Everything in it is checked before the first
-    step. Run again, finished steps are reused, and what was interrupted goes on.
+    them under; some come along, such as debian and own. Everything in it is checked before the
+    first step. Run again, finished steps are reused, and what was interrupted goes on. Writes
+    report.html and report.md.
 
     Example: monoxkit run debian --set seed=[1,2,3] --dry-run
     """,

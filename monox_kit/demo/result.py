@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monox_kit.report.scores import Estimate, Scores, System, average_estimate, estimates
 from monox_kit.results import Result
+
+# In the order of every table and plot.
+SYSTEMS = ("teacher", "ce", "pl", "kd", "exported")
+BASELINE = "ce"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,3 +55,31 @@ class DemoReport(Result):
     sizes_bytes: Mapping[str, int]
     stage_s: Mapping[str, float]
     environment: Mapping[str, Any]
+
+    @property
+    def scores(self) -> Scores:
+        """The systems that were evaluated, in the form that all reports share."""
+        rows: dict[str, int] = {}
+        for evaluation in self.evaluations.values():
+            for tag, found in evaluation["languages"].items():
+                rows.setdefault(tag, found["num_rows"])
+        return Scores(
+            source_language=str(self.evaluations[BASELINE]["source_language"]),
+            rows=rows,
+            systems={name: self._system(name) for name in SYSTEMS if name in self.evaluations},
+            baseline=BASELINE,
+        )
+
+    def _system(self, name: str) -> System:
+        evaluation, found = self.evaluations[name], self.differences.get(name)
+        return System(
+            # The exported student's says its precision, as in `kd int8`.
+            title=f"{self.best} {self.exports['student']['precision']}"
+            if name == "exported"
+            else name,
+            languages=estimates(evaluation),
+            average=average_estimate(evaluation),
+            difference=None
+            if found is None
+            else Estimate.of_shares(found["value"], found["interval"]),
+        )

@@ -53,6 +53,7 @@ class Step:
         stage: what runs.
         given: its settings, where it writes among them.
         config: they, checked.
+        options: by axis of its stage, its option as it stands in `name`.
         output: what it writes: a folder or a file; of a command that writes nothing, the file that
             its result is kept in.
         outside: by setting, the values that no other stage of the recipe writes.
@@ -64,6 +65,7 @@ class Step:
     stage: Stage
     given: Mapping[str, Any]
     config: Config
+    options: Mapping[str, str]
     output: Path
     outside: Mapping[str, tuple[Any, ...]]
 
@@ -117,7 +119,8 @@ class _Plan:
             resolved = [self._resolved(one, options, place) for one in values]
             given[name] = _flat(one for one, _ in resolved) if value is values else resolved[0][0]
             outside[name] = tuple(_flat(one for one, is_ours in resolved if not is_ours))
-        name = "-".join([table.name, *map(_slug, options.items())])
+        slugs = {axis: _slug(axis, option) for axis, option in options.items()}
+        name = "-".join([table.name, *slugs.values()])
         try:
             config = stage.configured(given)
         except (ConfigError, TypeError) as error:
@@ -138,6 +141,7 @@ class _Plan:
             stage=stage,
             given=given,
             config=config,
+            options=slugs,
             output=output,
             outside=outside,
         )
@@ -222,8 +226,7 @@ def _flat(values: Iterable[Any]) -> list[Any]:
     return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
-def _slug(choice: tuple[str, Option]) -> str:
+def _slug(axis: str, option: Option) -> str:
     """An option in the name of a step; of a number the axis is told too."""
-    axis, option = choice
     text = option.name if isinstance(option.value, str) else f"{axis}{option.name}"
     return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("._") or "empty"

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,11 +20,12 @@ from annotated_types import MinLen
 from monox_kit.config import Config
 from monox_kit.errors import ConfigError
 from monox_kit.foreign import shown
+from monox_kit.recipes.presets import PRESETS
 
 _SUFFIX = ".toml"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HOMES = ("values", "matrix", "stages")
-_TABLES = {"description": str, "values": dict, "matrix": dict, "stages": dict}
+_TABLES = {"description": str, **dict.fromkeys((*_HOMES, "presets"), dict)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,9 +33,11 @@ class RunConfig(Config):
     """Which recipe is run, and how.
 
     Attributes:
-        recipe: a recipe's file, or the name of one that comes along: cls, debian, own, xnli.
+        recipe: a recipe's file, or the name of one that comes along, such as debian, cls or own.
         set: changes of the recipe, such as seed=[1,2], student.max_steps=600 or source=a.zip. The
             value is TOML, or else text.
+        preset: name of changes that go before those of `set`: paper, for the paper's
+            configuration, or one of the recipe's own.
         out: folder of the run [default: the recipe's name, below runs].
         dry_run: show the plan, with what is finished and how many rows each stage reads, and run
             nothing.
@@ -42,6 +46,7 @@ class RunConfig(Config):
 
     recipe: Annotated[str, MinLen(1)]
     set: tuple[str, ...] = ()
+    preset: str | None = None
     out: Path | None = None
     dry_run: bool = False
     print_commands: bool = False
@@ -137,6 +142,7 @@ class Recipe:
         values: by name, what `$NAME` stands for.
         matrix: the axes with their options.
         stages: in their order.
+        changes: that were made of its file, as `--set` takes them.
     """
 
     name: str
@@ -144,6 +150,7 @@ class Recipe:
     values: Mapping[str, Any]
     matrix: Mapping[str, Sequence[Option]]
     stages: Mapping[str, StageTable]
+    changes: Sequence[str] = ()
 
 
 def load_recipe(config: RunConfig) -> Recipe:
@@ -152,7 +159,17 @@ def load_recipe(config: RunConfig) -> Recipe:
     Raises:
         ConfigError: there is none, or its form is wrong.
     """
-    name, source = _found(config.recipe)
+    return read_recipe(*_found(config.recipe), config.set, config.preset)
+
+
+def read_recipe(
+    name: str, source: Source, given: Sequence[str], preset: str | None = None
+) -> Recipe:
+    """The recipe in a text, with changes, its form checked.
+
+    Raises:
+        ConfigError: its form is wrong.
+    """
     try:
         raw = tomllib.loads(source.text)
     except tomllib.TOMLDecodeError as error:
@@ -162,7 +179,8 @@ def load_recipe(config: RunConfig) -> Recipe:
         if not isinstance(value, _TABLES[key]):
             raise ConfigError(f"{source.where(key)}: expected {_TABLES[key].__name__} in {key}.")
     listed = {axis: _options(value) for axis, value in raw.get("matrix", {}).items()}
-    for change in config.set:
+    changes = (*_preset(raw, preset, source), *given)
+    for change in changes:
         _change(raw, change, source)
     values, matrix, tables = (raw.get(key, {}) for key in _HOMES)
     names = [*values, *matrix, *tables]
@@ -180,6 +198,7 @@ def load_recipe(config: RunConfig) -> Recipe:
         values=values,
         matrix={axis: _options(value) for axis, value in matrix.items()},
         stages={each: _stage(each, table, source) for each, table in tables.items()},
+        changes=changes,
     )
     _require_axes(recipe, listed)
     return recipe
@@ -197,7 +216,9 @@ def closest(name: str, known: Iterable[str]) -> str:
     """The known names that are near one, or all of them, for a message."""
     names = list(dict.fromkeys(map(str, known)))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"The closest are {', '.join(near)}." if near else f"There are {', '.join(names)}."
+    if near:
+        return f"The closest are {', '.join(near)}."
+    return f"There are {', '.join(names)}." if names else "There is none."
 
 
 def _found(reference: str) -> tuple[str, Source]:
@@ -217,6 +238,27 @@ def _found(reference: str) -> tuple[str, Source]:
         )
     file = resources.files("monox_kit.recipes") / f"{name}{_SUFFIX}"
     return name, Source(file.name, file.read_text(encoding="utf-8"))
+
+
+def _preset(raw: Mapping[str, Any], preset: str | None, source: Source) -> Iterator[str]:
+    """A preset as changes: what holds for every stage of a command, then the recipe's own."""
+    if preset is None:
+        return
+    own, general = raw.get("presets", {}), PRESETS.get(preset, {})
+    source.require_known(preset, {**PRESETS, **own}, "preset", "presets")
+    for name, table in raw.get("stages", {}).items():
+        if isinstance(table, dict) and table.get("command") in general:
+            yield from _as_changes(general[table["command"]], name)
+    yield from _as_changes(own.get(preset, {}))
+
+
+def _as_changes(table: Any, *parents: str) -> Iterator[str]:
+    """A preset's keys, in tables too, as `--set` takes them: JSON's plain values are TOML's."""
+    if isinstance(table, Mapping):
+        for key, value in table.items():
+            yield from _as_changes(value, *parents, key)
+    else:
+        yield f"{'.'.join(parents)}={json.dumps(table, ensure_ascii=False)}"
 
 
 def _change(raw: dict[str, Any], change: str, source: Source) -> None:

@@ -17,10 +17,11 @@ from monox_kit.durable import write_json
 from monox_kit.errors import ConfigError, MonoxError
 from monox_kit.foreign import shown
 from monox_kit.locks import owned_folder
-from monox_kit.models.folder import open_folder
+from monox_kit.models.folder import RECORD_FILE, BundleRecord, open_folder
 from monox_kit.progress import Progress, Silent
+from monox_kit.recipes.page import write_page
 from monox_kit.recipes.plan import STEPS, Step, make_plan
-from monox_kit.recipes.recipe import RunConfig, load_recipe
+from monox_kit.recipes.recipe import Recipe, RunConfig, Source, load_recipe, read_recipe
 from monox_kit.stage import holds_record, read_record
 from monox_kit.stage_call import Stage
 from monox_kit.store.address import store_url
@@ -39,6 +40,7 @@ class StepReport:
         name: of the step.
         command: that it runs.
         settings: of the command.
+        options: by axis of its stage, its option as it stands in `name`.
         output: what it writes.
         state: done or reused; of a plan finished or to do.
         seconds: that it took when it was done, None where that run was killed at its very end; of
@@ -50,6 +52,7 @@ class StepReport:
     name: str
     command: str
     settings: Mapping[str, Any]
+    options: Mapping[str, str]
     output: str
     state: str
     seconds: float | None
@@ -97,17 +100,76 @@ def run_recipe(
     is_shown = config.dry_run or config.print_commands
     _require_inputs(plan, is_shown, progress)
     if is_shown:
-        reports = _shown(plan, out, config.dry_run)
-    else:
-        with owned_folder(out):
-            holds_record(out, RECORD)
-            kept = {"recipe": recipe.source.origin, "set": list(config.set)}
-            write_json(out / RECORD, {**kept, "text": recipe.source.text})
-            reports = [
-                _done(step, out, f"[{number}/{len(plan)}]", progress)
-                for number, step in enumerate(plan, 1)
-            ]
-    return RunReport(recipe=recipe.source.origin, out=str(out), steps=reports)
+        steps = _shown(plan, out, config.dry_run)
+        return RunReport(recipe=recipe.source.origin, out=str(out), steps=steps)
+    with owned_folder(out):
+        holds_record(out, RECORD)
+        kept = {"recipe": recipe.source.origin, "set": list(recipe.changes), "out": str(out)}
+        write_json(out / RECORD, {**kept, "text": recipe.source.text})
+        steps = [
+            _done(step, out, f"[{number}/{len(plan)}]", progress)
+            for number, step in enumerate(plan, 1)
+        ]
+        report = RunReport(recipe=recipe.source.origin, out=str(out), steps=steps)
+        write_page(report, recipe, out)
+    return report
+
+
+def kept_recipe(folder: Path) -> Recipe:
+    """The recipe that a run's folder was made from.
+
+    Raises:
+        ConfigError: the folder is no run's.
+    """
+    if not (folder / RECORD).is_file():
+        raise ConfigError(
+            f"`run` {folder}: there is no {RECORD} of a run. Give the folder of a run, or `recipe`."
+        )
+    kept = read_record(folder / RECORD)
+    name = Path(kept["recipe"]).name.removesuffix(".toml")
+    return read_recipe(name, Source(kept["recipe"], kept["text"]), kept["set"])
+
+
+def read_run(recipe: Recipe, folder: Path, stages: Mapping[str, Stage]) -> RunReport:
+    """A run as it stands in its folder, wherever that lies now: what is finished, and what is not.
+
+    Nothing runs, and nothing is written. Results that the commands of `--print-commands` left count
+    as those of a run.
+
+    Args:
+        recipe: the recipe.
+        folder: of the run.
+        stages: the stages by the names of their calls.
+
+    Raises:
+        ConfigError: the recipe is wrong.
+    """
+    kept = read_record(folder / RECORD) if (folder / RECORD).is_file() else {}
+    made_in = Path(kept.get("out", folder))
+    plan = make_plan(recipe, made_in, stages)
+    steps = []
+    for step in plan:
+        found = _found(step, folder, made_in)
+        state = TO_DO if found is None else FINISHED
+        result, seconds = found or (None, None)
+        steps.append(_report(step, state, seconds, result=result))
+    return RunReport(recipe=recipe.source.origin, out=str(folder), steps=steps)
+
+
+def _found(step: Step, folder: Path, made_in: Path) -> tuple[dict[str, Any], float | None] | None:
+    """A step's result and seconds, in a folder that may have been moved since."""
+    record = folder / STEPS / f"{step.name}.json"
+    if record.is_file():
+        kept = read_record(record)
+        same = kept["settings"] == step.given
+        return (kept["result"], kept["seconds"]) if same else None
+    output = folder / step.output.relative_to(made_in)
+    if step.stage.output is None:
+        return (read_record(output), None) if output.is_file() else None
+    if (output / RECORD_FILE).is_file():
+        summary = BundleRecord.read(output / RECORD_FILE).provenance.get("summary")
+        return None if summary is None else (summary, summary.get("trained_s"))
+    return None
 
 
 def _require_inputs(plan: Sequence[Step], is_shown: bool, progress: Progress) -> None:
@@ -183,6 +245,7 @@ def _report(step: Step, state: str, seconds: float | None, **more: Any) -> StepR
         name=step.name,
         command=step.command,
         settings=step.given,
+        options=step.options,
         output=str(step.output),
         state=state,
         seconds=seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from monox_kit.report.accuracy import accuracy_blocks
 from monox_kit.report.blocks import Block, Items, Paragraph, Plot, Section, Table
 from monox_kit.report.provenance import (
     environment,
@@ -13,23 +14,7 @@ from monox_kit.report.provenance import (
     stage_times,
     texts,
 )
-from monox_kit.report.rows import (
-    accuracy_rows,
-    fact_rows,
-    ms_per_row,
-    speedup,
-    verdict,
-)
-from monox_kit.report.systems import (
-    SYSTEMS,
-    against_baseline,
-    in_language,
-    languages,
-    race_names,
-    source_language,
-    target_average,
-    title,
-)
+from monox_kit.report.rows import fact_rows, ms_per_row, race_names, speedup, verdict
 
 if TYPE_CHECKING:
     from monox_kit.demo.result import DemoReport
@@ -47,7 +32,7 @@ def sections(report: DemoReport) -> list[Section]:
     return [
         Section("What was done", [Paragraph(text) for text in _what_was_done(report)]),
         Section("In short", [Items(tuple(_in_short(report)))]),
-        _accuracy(report),
+        Section("Accuracy by language", accuracy_blocks(report.scores, tuple(_reading(report)))),
         Section("The systems", [Items(tuple(_systems(report)))]),
         _cost(report),
         _training(report),
@@ -82,19 +67,20 @@ def _what_was_done(report: DemoReport) -> list[str]:
 
 
 def _in_short(report: DemoReport) -> Iterator[str]:
-    source = source_language(report)
-    first = {name: in_language(report, name, source) for name in ("teacher", "ce")}
-    if first["teacher"] is not None and first["ce"] is not None:
-        yield f"In {source}, the teacher scores {first['teacher']} %, ce {first['ce']} %."
+    scores = report.scores
+    source = scores.source_language
+    teacher, baseline = (scores.in_language(name, source) for name in ("teacher", "ce"))
+    if teacher is not None and baseline is not None:
+        yield f"In {source}, the teacher scores {teacher} %, ce {baseline} %."
     for name in ("pl", "kd"):
-        compared = against_baseline(report, name)
+        compared = scores.against_baseline(name)
         if compared is not None:
             yield f"{name} against ce: {verdict(compared)}."
-    exported, best = (target_average(report, name) for name in ("exported", report.best))
+    exported, best = (scores.average(name) for name in ("exported", report.best))
     if exported is not None and best is not None:
         yield (
-            f"Exported as {title(report, 'exported')}: {exported} % on the target average, in "
-            f"PyTorch {best} %."
+            f"Exported as {scores.systems['exported'].title}: {exported} % on the target average, "
+            f"in PyTorch {best} %."
         )
     facts = dict(fact_rows(report))
     yield f"Labelling, side by side: {facts['labelling, side by side']}."
@@ -102,60 +88,12 @@ def _in_short(report: DemoReport) -> Iterator[str]:
     yield f"Time of all stages: {facts['all stages']}."
 
 
-def _accuracy(report: DemoReport) -> Section:
-    rows = accuracy_rows(report)
-    num_summaries = len(rows) - 1 - len(languages(report))
-    return Section(
-        "Accuracy by language",
-        [
-            Plot(
-                "averages",
-                f"Average over the target languages (filled) and {source_language(report)} "
-                "(hollow), with 95 % intervals. The axis does not start at 0.",
-            ),
-            Plot(
-                "languages",
-                "Accuracy by language with 95 % intervals, systems from top to bottom as in the "
-                "legend. The axis does not start at 0.",
-            ),
-            Table(
-                rows,
-                "Accuracy in percent, with 95 % intervals in brackets.",
-                numeric=True,
-                num_summary_rows=num_summaries,
-            ),
-            Paragraph("How to read it:"),
-            Items(tuple(_reading(report))),
-        ],
-    )
-
-
 def _reading(report: DemoReport) -> Iterator[str]:
-    yield (
-        "The intervals are 95 % percentile bootstrap intervals over the test rows of a language "
-        "(column rows). They say how far the number would move with other test rows of the same "
-        "kind."
-    )
-    yield (
-        "The intervals of the average and of minus ce resample documents over all languages at "
-        "once: where test sets translate the same text, their errors go together, and so do the "
-        "resamples."
-    )
-    yield (
-        "minus ce is the difference of two target averages in percentage points. Its interval is "
-        "paired: both systems are resampled on the same documents. Where it holds 0, the "
-        "difference may be noise of the test rows."
-    )
     yield (
         "No interval says how far a number would move with another seed: every model was trained "
         "once."
     )
     yield '"-" stands where something does not apply: the teacher reads English only.'
-    if "pl" in languages(report):
-        yield (
-            "In the column language, pl is Polish; at the head of the table it is the system "
-            "trained on pseudo-labels."
-        )
     shares = sorted({f"{share:.1f}" for share in _largest_shares(report)}, key=float)
     if shares:
         score = shares[0] if len(shares) == 1 else f"{shares[0]} to {shares[-1]}"
@@ -188,10 +126,9 @@ def _systems(report: DemoReport) -> Iterator[str]:
         "not used.",
         "exported": f"{report.best}, as an ONNX graph in {report.exports['student']['precision']}.",
     }
-    for name in SYSTEMS:
-        if name in report.evaluations:
-            rows = _counts(training[name]) if name in training else ""
-            yield f"{title(report, name)}: {about[name]}" + (f" Trained on {rows}." if rows else "")
+    for name, system in report.scores.systems.items():
+        rows = _counts(training[name]) if name in training else ""
+        yield f"{system.title}: {about[name]}" + (f" Trained on {rows}." if rows else "")
 
 
 def _counts(summary: Mapping[str, Any]) -> str:
@@ -229,7 +166,7 @@ def _inference_rows(report: DemoReport) -> list[list[str]]:
     names = race_names(next(iter(races.values())))
     header = ["language", "rows timed", "tokens per row", *(f"{name}, ms" for name in names)]
     rows = [[*header, "times as fast"]]
-    for tag in sorted(races, key=lambda tag: (tag != source_language(report), tag)):
+    for tag in (tag for tag in report.scores.languages if tag in races):
         race = races[tag]
         times = [f"{ms_per_row(race, name):.2f}" for name in names]
         tokens = f"{race['num_tokens'] / race['num_rows']:.1f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from monox_kit.foreign import markdown_text, shown_lines
@@ -13,16 +13,23 @@ from monox_kit.report.blocks import Block, Command, Items, Paragraph, Plot, Sect
 _WIDEST_COLUMN = 40
 
 
-def markdown(title: str, sections: Sequence[Section]) -> str:
-    """The page as text; plots are left out."""
+def markdown(title: str, sections: Sequence[Section], images: Mapping[str, str] = {}) -> str:
+    """The page as text.
+
+    Args:
+        title: of the page.
+        sections: what it says.
+        images: by the name of a plot, the file beside the page that shows it; other plots are left
+            out.
+    """
     parts = [f"# {markdown_text(title)}"]
     for section in sections:
         parts.append(f"## {markdown_text(section.heading)}")
-        parts += [text for text in map(_block, section.blocks) if text]
+        parts += [text for block in section.blocks if (text := _block(block, images))]
     return "\n\n".join(parts) + "\n"
 
 
-def _block(block: Block) -> str:
+def _block(block: Block, images: Mapping[str, str]) -> str:
     match block:
         case Paragraph(text):
             return markdown_text(text)
@@ -33,8 +40,8 @@ def _block(block: Block) -> str:
         case Command(text):
             # Indented, not fenced: no content can end the block early.
             return textwrap.indent(shown_lines(text), "    ", lambda line: True)
-        case Plot():
-            return ""
+        case Plot(name, caption):
+            return f"![{markdown_text(caption)}]({images[name]})" if name in images else ""
         case _ as unknown:
             assert_never(unknown)
 

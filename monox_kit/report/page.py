@@ -13,7 +13,6 @@ from monox_kit.report.blocks import (
     Items,
     Paragraph,
     Plot,
-    PlotName,
     Section,
     Table,
 )
@@ -41,6 +40,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align:
   vertical-align: top; overflow-wrap: anywhere; }
 thead th { border-bottom-width: 2px; vertical-align: bottom; }
 tbody th { font-weight: 500; }
+tbody th, thead th:first-child { min-width: 6rem; }
 table.numeric th + th, table.numeric td { text-align: right; white-space: nowrap; }
 tr.summary { background: var(--band); }
 tr.summary th { font-weight: 600; }
@@ -51,17 +51,22 @@ figure svg { display: block; width: 100%; height: auto; max-width: 50rem; margin
 figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
 pre { overflow-x: auto; padding: .8rem 1rem; border-radius: .5rem; background: var(--band);
   font-size: .85rem; }
+@media (max-width: 40rem) {
+  body { padding: 1rem .8rem 3rem; } h1 { font-size: 1.3rem; }
+  figure { overflow-x: auto; padding: .6rem; } figure svg { width: 38rem; max-width: none; }
+  tbody th, thead th:first-child { position: sticky; left: 0; background: var(--page); }
+  th, td { padding: .3rem .5rem; } }
 @media print { body { max-width: none; } figure { break-inside: avoid; } }
 """
 
 
-def page(title: str, sections: Sequence[Section], plots: Mapping[PlotName, str]) -> str:
+def page(title: str, sections: Sequence[Section], plots: Mapping[str, str]) -> str:
     """The page as text.
 
     Args:
         title: of the page.
         sections: what it says.
-        plots: by name, the inside of an SVG element with its view box; see `plots.draw_plots`.
+        plots: by name, the inside of an SVG element with its view box; see `drawing.svg_element`.
     """
     body = [f"<h1>{_text(title)}</h1>"]
     for section in sections:
@@ -79,7 +84,7 @@ def page(title: str, sections: Sequence[Section], plots: Mapping[PlotName, str])
     return "\n".join([*lines, "<main>", *body, "</main>", "</body>", "</html>"]) + "\n"
 
 
-def _block(block: Block, plots: Mapping[PlotName, str]) -> str:
+def _block(block: Block, plots: Mapping[str, str]) -> str:
     match block:
         case Paragraph(text):
             return f"<p>{_text(text)}</p>"

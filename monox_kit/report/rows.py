@@ -6,55 +6,45 @@ import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from monox_kit.report.systems import (
-    STUDENTS,
-    Comparison,
-    against_baseline,
-    in_language,
-    languages,
-    num_rows,
-    race_names,
-    source_language,
-    systems,
-    target_average,
-    title,
-)
+from monox_kit.report.scores import Comparison, Scores
 
 if TYPE_CHECKING:
     from monox_kit.demo.result import DemoReport
 
 ABSENT = "-"
+STUDENTS = ("ce", "pl", "kd")
 
 
-def accuracy_rows(report: DemoReport) -> list[list[str]]:
+def accuracy_rows(scores: Scores) -> list[list[str]]:
     """Accuracy in percent by language and system, the header first.
 
     Below the languages stand the average over the target languages, each system's difference to
-    `ce` in points with its paired interval, and the number of target languages in which it is
-    above `ce`.
+    the baseline in points with its paired interval, and the number of target languages in which it
+    is above the baseline.
     """
-    names = systems(report)
-    rows = [["language", "rows", *(title(report, name) for name in names)]]
-    for language in languages(report):
-        cells = (in_language(report, name, language) for name in names)
-        rows.append([language, f"{num_rows(report, language):,}", *map(_cell, cells)])
-    targets = [tag for tag in languages(report) if tag != source_language(report)]
-    if not targets:
+    names = list(scores.systems)
+    rows = [["language", "rows", *(one.title for one in scores.systems.values())]]
+    for language in scores.languages:
+        cells = (scores.in_language(name, language) for name in names)
+        rows.append([language, f"{scores.rows[language]:,}", *map(_cell, cells)])
+    if not scores.targets:
         return rows
-    averages = (target_average(report, name) for name in names)
-    total = sum(num_rows(report, tag) for tag in targets)
-    rows.append(["target average", f"{total:,}", *map(_cell, averages)])
-    compared = [against_baseline(report, name) for name in names]
-    rows.append(["minus ce", ABSENT, *map(_difference, compared)])
-    rows.append(["languages above ce", ABSENT, *map(_languages_above, compared)])
+    total = sum(scores.rows[tag] for tag in scores.targets)
+    rows.append(["target average", f"{total:,}", *(_cell(scores.average(name)) for name in names)])
+    compared = [scores.against_baseline(name) for name in names]
+    if any(compared):
+        base = scores.baseline
+        rows.append([f"minus {base}", ABSENT, *map(_difference, compared)])
+        rows.append([f"languages above {base}", ABSENT, *map(_languages_above, compared)])
     return rows
 
 
 def fact_rows(report: DemoReport) -> list[list[str]]:
     """What the run did and cost: rows of two cells, what and measured; no header."""
     rows = [["text", _text(report)]]
+    scores = report.scores
     for name in STUDENTS:
-        compared = against_baseline(report, name)
+        compared = None if name not in scores.systems else scores.against_baseline(name)
         if compared is not None:
             rows.append([f"{name} against ce", verdict(compared)])
     rows += [
@@ -72,17 +62,24 @@ def fact_rows(report: DemoReport) -> list[list[str]]:
 
 
 def verdict(compared: Comparison) -> str:
-    """The difference to `ce` in words that claim no more than the intervals show."""
+    """The difference to the baseline in words that claim no more than the intervals show."""
     noise = (
         "the interval holds 0, so this may be noise of the test rows"
-        if compared.within_noise
+        if compared.difference.holds_0
         else "noise of the test rows alone hardly explains it"
     )
     return (
-        f"{_signed(compared)} points on the target average ({compared.system.value:.1f} % "
+        f"{compared.difference.signed} points on the target average ({compared.system.value:.1f} % "
         f"instead of {compared.baseline.value:.1f} %), above it in {compared.num_above} and below "
         f"it in {compared.num_below} of {compared.num_languages} languages; {noise}"
     )
+
+
+def race_names(race: Mapping[str, Any]) -> tuple[str, str]:
+    """The names of a race's reference and of its ONNX graph, such as `torch fp32`, `onnx int8`."""
+    names = list(race["rows_per_s"])
+    graph = next(name for name in names if name.startswith("onnx"))
+    return next(name for name in names if name != graph), graph
 
 
 def ms_per_row(race: Mapping[str, Any], name: str) -> float:
@@ -126,17 +123,7 @@ def _cell(value: object | None) -> str:
 
 
 def _difference(compared: Comparison | None) -> str:
-    if compared is None:
-        return ABSENT
-    return _signed(compared)
-
-
-def _signed(compared: Comparison) -> str:
-    """The difference with its interval, every number with its sign."""
-    found = compared.difference
-    # Adding 0.0 turns -0.0 into 0.0.
-    value, low, high = (round(x, 1) + 0.0 for x in (found.value, found.low, found.high))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return ABSENT if compared is None else compared.difference.signed
 
 
 def _languages_above(compared: Comparison | None) -> str:
@@ -144,12 +131,12 @@ def _languages_above(compared: Comparison | None) -> str:
 
 
 def _text(report: DemoReport) -> str:
-    rows = report.corpus["rows"]
-    source = source_language(report)
-    targets = [num_rows(report, tag) for tag in languages(report) if tag != source]
+    rows, scores = report.corpus["rows"], report.scores
+    source = scores.source_language
+    targets = [scores.rows[tag] for tag in scores.targets]
     tests = []
-    if source in languages(report):
-        tests.append(f"of {num_rows(report, source):,} rows in {source}")
+    if source in scores.rows:
+        tests.append(f"of {scores.rows[source]:,} rows in {source}")
     if targets:
         least, most = min(targets), max(targets)
         each = f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monox_kit.durable import write_file, write_json
 from monox_kit.foreign import publishable, stored_name
+from monox_kit.report.blocks import Section
 from monox_kit.report.content import sections
 from monox_kit.report.markdown import markdown
 from monox_kit.report.page import page
@@ -31,11 +32,37 @@ def write_report(report: DemoReport, out: Path) -> list[Path]:
         StorageError: the disk refused.
     """
     report = published(report)
-    content = sections(report)
-    paths = [out / f"report.{suffix}" for suffix in ("md", "html", "json")]
-    write_file(paths[0], markdown(TITLE, content).encode())
-    write_file(paths[1], page(TITLE, content, draw_plots(report)).encode())
-    write_json(paths[2], report.to_json())
+    return write_pages(TITLE, sections(report), draw_plots(report), report.to_json(), out)
+
+
+def write_pages(
+    title: str,
+    content: Sequence[Section],
+    plots: Mapping[str, str],
+    values: Mapping[str, Any],
+    out: Path,
+    *,
+    name: str = "report",
+    images: Mapping[str, str] = {},
+) -> list[Path]:
+    """Write a page as Markdown and HTML, and what it was made of as JSON.
+
+    Args:
+        title: of the page.
+        content: what it says.
+        plots: by name, as `page` takes them.
+        values: plain JSON values.
+        out: folder to write to.
+        name: of the three files.
+        images: by the name of a plot, its file in `out`, for the Markdown page.
+
+    Returns:
+        Their paths: `.md`, `.html`, `.json`.
+    """
+    paths = [out / f"{name}.{suffix}" for suffix in ("md", "html", "json")]
+    write_file(paths[0], markdown(title, content, images).encode())
+    write_file(paths[1], page(title, content, plots).encode())
+    write_json(paths[2], values)
     return paths
 
 

@@ -57,7 +57,7 @@ def run(config: DemoConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_table_has_every_language_and_system(config: DemoConfig, run: Path) -> None:
     report = run_demo(config, run)
-    header, *rows = accuracy_rows(report)
+    header, *rows = accuracy_rows(report.scores)
     assert header[:6] == ["language", "rows", "teacher", "ce", "pl", "kd"]
     assert [row[0] for row in rows[:4]] == ["en", "de", "ja", "target average"]
     assert rows[0][2] != "-" and rows[1][2] == "-"  # the teacher reads English alone

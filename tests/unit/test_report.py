@@ -288,7 +288,7 @@ def markdown_tables(text: str) -> list[list[list[str]]]:
 
 
 def test_accuracy_by_language_and_system(report: DemoReport) -> None:
-    header, *rows = accuracy_rows(report)
+    header, *rows = accuracy_rows(report.scores)
     assert header == ["language", "rows", "teacher", "ce", "pl", "kd", "kd int8"]
     assert [row[0] for row in rows[:13]] == ["en", *TARGETS]
     assert rows[0][:4] == ["en", "200", "75.0 [69.0, 81.0]", "71.5 [65.2, 77.8]"]
@@ -299,7 +299,7 @@ def test_accuracy_by_language_and_system(report: DemoReport) -> None:
 
 
 def test_average_and_difference_to_ce(report: DemoReport) -> None:
-    average, difference, above = accuracy_rows(report)[-3:]
+    average, difference, above = accuracy_rows(report.scores)[-3:]
     assert average == [
         "target average", "2,400", "-", "60.7 [58.8, 62.6]", "61.9 [60.0, 63.8]",
         "65.2 [63.3, 67.1]", "64.8 [62.9, 66.7]",
@@ -319,7 +319,7 @@ def test_average_and_difference_to_ce(report: DemoReport) -> None:
 def test_a_loss_reads_as_one() -> None:
     evaluations = {**build().evaluations, "kd": evaluation(-6).to_json()}
     worse = build(evaluations=evaluations)
-    assert accuracy_rows(worse)[-2][5] == "-6.0 [-7.3, -4.7]"
+    assert accuracy_rows(worse.scores)[-2][5] == "-6.0 [-7.3, -4.7]"
     fact = dict(fact_rows(worse))["kd against ce"]
     assert fact.startswith(
         "-6.0 [-7.3, -4.7] points on the target average (54.7 % instead of 60.7 %)"
@@ -330,7 +330,7 @@ def test_a_loss_reads_as_one() -> None:
 def test_no_difference_has_no_minus_sign() -> None:
     a_rounding_less = replace(evaluation(0), target_average=evaluation(0).target_average - 1e-9)
     evaluations = {**build().evaluations, "kd": a_rounding_less.to_json()}
-    assert accuracy_rows(build(evaluations=evaluations))[-2][5] == "+0.0 [-1.3, +1.3]"
+    assert accuracy_rows(build(evaluations=evaluations).scores)[-2][5] == "+0.0 [-1.3, +1.3]"
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_english_alone_has_no_average() -> None:
         evaluations=dict.fromkeys(names, english),
         inference_races={"en": build().inference_races["en"]},
     )
-    assert [row[0] for row in accuracy_rows(alone)] == ["language", "en"]
+    assert [row[0] for row in accuracy_rows(alone.scores)] == ["language", "en"]
     assert "kd against ce" not in dict(fact_rows(alone))
     assert draw_plots(alone).keys() == {"languages", "inference", "training"}
 
@@ -411,7 +411,7 @@ def test_markdown_tables_are_well_formed(report: DemoReport, files: tuple[str, s
     tables = markdown_tables(text)
     accuracy = next(table for table in tables if table[0][0] == "language")
     header, rule, *rows = accuracy
-    assert [header, *rows] == accuracy_rows(report)
+    assert [header, *rows] == accuracy_rows(report.scores)
     assert rule[0].strip("-") == "" and all(re.fullmatch("-+:", cell) for cell in rule[1:])
     for table in tables:
         assert {len(row) for row in table} == {len(table[0])}
@@ -473,7 +473,7 @@ def test_every_setting_is_an_option_of_the_command(report: DemoReport) -> None:
 def test_page_parses_and_holds_the_tables(report: DemoReport, files: tuple[str, str, Any]) -> None:
     _, html, values = files
     page = Page(html)
-    for row in [*accuracy_rows(report), *fact_rows(report)]:
+    for row in [*accuracy_rows(report.scores), *fact_rows(report)]:
         assert set(row) <= set(page.cells)
     images = [attrs for tag, attrs in page.tags if tag == "svg"]
     assert len(images) == 4
