@@ -160,9 +160,13 @@ class Setting:
         return self.default is inspect.Parameter.empty
 
 
-@functools.cache  # a plan of many steps asks for them again and again
 def settings_of(config: type[Any]) -> tuple[Setting, ...]:
     """The settings of a configuration in the order of its fields."""
+    return _settings_of(config)
+
+
+@functools.cache  # a plan of many steps asks for them again and again
+def _settings_of(config: type[Any]) -> tuple[Setting, ...]:
     hints = get_type_hints(config)
     marked = get_type_hints(config, include_extras=True)
     texts = attribute_texts(config)
