@@ -17,7 +17,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast, get_type_hints
 
 from monox_kit.errors import ConfigError
 
@@ -162,7 +162,7 @@ class Setting:
 
 def settings_of(config: type[Any]) -> tuple[Setting, ...]:
     """The settings of a configuration in the order of its fields."""
-    return _settings_of(config)
+    return _settings_of(cast(Any, config))  # mypy takes a class for one that has no hash
 
 
 @functools.cache  # a plan of many steps asks for them again and again
