@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from monox_kit.paper.item import Item, named
 from monox_kit.paper.tables import nothing_finished
-from monox_kit.recipes.results import BASELINE, Model, Results, chosen, system_of
+from monox_kit.recipes.results import BASELINE, Model, Results
+from monox_kit.recipes.systems import chosen, system_of
 from monox_kit.report.blocks import Table
 from monox_kit.report.drawing import legend, looks_of, new_figure
 from monox_kit.report.rows import ABSENT

@@ -15,9 +15,10 @@ from monox_kit.paper.figures import figure2, figure3
 from monox_kit.paper.item import Item, published
 from monox_kit.paper.tables import systems_table, table1
 from monox_kit.progress import Progress
+from monox_kit.recipes.finished import kept_recipe, read_run
 from monox_kit.recipes.recipe import Recipe, RunConfig, load_recipe
 from monox_kit.recipes.results import Results, merged, read_results
-from monox_kit.recipes.run import RunReport, kept_recipe, read_run, run_recipe
+from monox_kit.recipes.run import RunReport, run_recipe
 from monox_kit.report.blocks import Block, Command, Items, Paragraph, Plot, Section
 from monox_kit.report.drawing import drawn, png_file, svg_element, svg_file
 from monox_kit.report.latex import latex

@@ -10,7 +10,8 @@ from typing import Any
 
 from monox_kit.errors import ConfigError
 from monox_kit.paper.item import Item, named, published
-from monox_kit.recipes.results import BASELINE, Results, by_title, chosen, system_of
+from monox_kit.recipes.results import BASELINE, Results
+from monox_kit.recipes.systems import METHODS, by_title, chosen, system_of
 from monox_kit.report.blocks import Table
 from monox_kit.report.rows import ABSENT
 from monox_kit.report.score_plots import draw_averages, draw_gains
@@ -135,7 +136,7 @@ def _task_scores(results: Results, task: str) -> Scores:
     """Of each method the students that did best on dev, and the teacher behind them."""
     students = [one for one in results.students if one.task == task and one.evaluation]
     best = chosen(students, lambda one: one.method)
-    order = {method: place for place, method in enumerate((BASELINE, "self-training", "pl", "kd"))}
+    order = {method: place for place, method in enumerate(METHODS)}
     behind = [student for models in best.values() for student in models]
     teachers = [
         one

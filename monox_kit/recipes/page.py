@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from monox_kit.advice.observed import lead_of, observed
 from monox_kit.foreign import publishable
-from monox_kit.recipes.results import Model, Results, read_results, scores_of
+from monox_kit.recipes.results import Model, Results, read_results
+from monox_kit.recipes.systems import scores_of
 from monox_kit.report.accuracy import accuracy_blocks
 from monox_kit.report.blocks import Block, Command, Items, Paragraph, Plot, Section, Table
 from monox_kit.report.drawing import drawn, svg_element, svg_file

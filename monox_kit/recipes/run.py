@@ -17,11 +17,11 @@ from monox_kit.durable import write_json
 from monox_kit.errors import ConfigError, MonoxError
 from monox_kit.foreign import shown
 from monox_kit.locks import owned_folder
-from monox_kit.models.folder import RECORD_FILE, BundleRecord, open_folder
+from monox_kit.models.folder import open_folder
 from monox_kit.progress import Progress, Silent
 from monox_kit.recipes.page import write_page
 from monox_kit.recipes.plan import STEPS, Step, make_plan
-from monox_kit.recipes.recipe import Recipe, RunConfig, Source, load_recipe, read_recipe
+from monox_kit.recipes.recipe import RunConfig, load_recipe
 from monox_kit.stage import holds_record, read_record
 from monox_kit.stage_call import Stage
 from monox_kit.store.address import store_url
@@ -115,63 +115,6 @@ def run_recipe(
     return report
 
 
-def kept_recipe(folder: Path) -> Recipe:
-    """The recipe that a run's folder was made from.
-
-    Raises:
-        ConfigError: the folder is no run's.
-    """
-    if not (folder / RECORD).is_file():
-        raise ConfigError(
-            f"`run` {folder}: there is no {RECORD} of a run. Give the folder of a run, or `recipe`."
-        )
-    kept = read_record(folder / RECORD)
-    name = Path(kept["recipe"]).name.removesuffix(".toml")
-    return read_recipe(name, Source(kept["recipe"], kept["text"]), kept["set"])
-
-
-def read_run(recipe: Recipe, folder: Path, stages: Mapping[str, Stage]) -> RunReport:
-    """A run as it stands in its folder, wherever that lies now: what is finished, and what is not.
-
-    Nothing runs, and nothing is written. Results that the commands of `--print-commands` left count
-    as those of a run.
-
-    Args:
-        recipe: the recipe.
-        folder: of the run.
-        stages: the stages by the names of their calls.
-
-    Raises:
-        ConfigError: the recipe is wrong.
-    """
-    kept = read_record(folder / RECORD) if (folder / RECORD).is_file() else {}
-    made_in = Path(kept.get("out", folder))
-    plan = make_plan(recipe, made_in, stages)
-    steps = []
-    for step in plan:
-        found = _found(step, folder, made_in)
-        state = TO_DO if found is None else FINISHED
-        result, seconds = found or (None, None)
-        steps.append(_report(step, state, seconds, result=result))
-    return RunReport(recipe=recipe.source.origin, out=str(folder), steps=steps)
-
-
-def _found(step: Step, folder: Path, made_in: Path) -> tuple[dict[str, Any], float | None] | None:
-    """A step's result and seconds, in a folder that may have been moved since."""
-    record = folder / STEPS / f"{step.name}.json"
-    if record.is_file():
-        kept = read_record(record)
-        same = kept["settings"] == step.given
-        return (kept["result"], kept["seconds"]) if same else None
-    output = folder / step.output.relative_to(made_in)
-    if step.stage.output is None:
-        return (read_record(output), None) if output.is_file() else None
-    if (output / RECORD_FILE).is_file():
-        summary = BundleRecord.read(output / RECORD_FILE).provenance.get("summary")
-        return None if summary is None else (summary, summary.get("trained_s"))
-    return None
-
-
 def _require_inputs(plan: Sequence[Step], is_shown: bool, progress: Progress) -> None:
     """Find what comes from outside before the first step: a slip is not told after hours."""
     models = []
@@ -204,21 +147,21 @@ def _done(step: Step, out: Path, number: str, progress: Progress) -> StepReport:
     if kept is not None and inputs is not None and kept["inputs"] == inputs:
         if not step.output.exists():
             write_json(step.output, kept["result"])
-        return _report(step, REUSED, kept["seconds"], result=kept["result"])
+        return step_report(step, REUSED, kept["seconds"], result=kept["result"])
     started_s = time.perf_counter()
     result = step.stage.run(step.given, progress)
     seconds: float | None = round(time.perf_counter() - started_s, 2)
     found = json.loads(json.dumps(result.to_json()))
     if is_reused := bool(getattr(result, "reused", False)):
         if kept is not None:
-            return _report(step, REUSED, kept["seconds"], result=kept["result"])
+            return step_report(step, REUSED, kept["seconds"], result=kept["result"])
         seconds = None  # finished by a run that was killed before it could note how long it took
     record = {"settings": dict(step.given), "inputs": inputs, "seconds": seconds, "result": found}
     # The record alone says that the step is done: a kill between the two files repeats nothing.
     write_json(_record_of(step, out), record)
     if step.stage.output is None:
         write_json(step.output, found)
-    return _report(step, REUSED if is_reused else DONE, seconds, result=found)
+    return step_report(step, REUSED if is_reused else DONE, seconds, result=found)
 
 
 def _shown(plan: Sequence[Step], out: Path, counts: bool) -> list[StepReport]:
@@ -229,7 +172,7 @@ def _shown(plan: Sequence[Step], out: Path, counts: bool) -> list[StepReport]:
         same = (one for each, one in zip(plan, kept) if one and each.table == step.table)
         took = [one["seconds"] for one in same if one["seconds"] is not None]
         mean = round(sum(took) / len(took), 2) if took else None
-        report = _report(
+        report = step_report(
             step,
             TO_DO if record is None else FINISHED,
             mean if record is None else record["seconds"],
@@ -240,7 +183,8 @@ def _shown(plan: Sequence[Step], out: Path, counts: bool) -> list[StepReport]:
     return reports
 
 
-def _report(step: Step, state: str, seconds: float | None, **more: Any) -> StepReport:
+def step_report(step: Step, state: str, seconds: float | None, **more: Any) -> StepReport:
+    """A step with what has become of it."""
     return StepReport(
         name=step.name,
         command=step.command,

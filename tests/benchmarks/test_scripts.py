@@ -88,8 +88,6 @@ QUICK = {
 LONG = {
     "backend_parity": "--run {} --rows 40 --max-length 32",
     "embedding_modes": "--model {}/encoder --rows 40 --max-length 16 --steps 2 --rounds 1",
-    "four_systems": "--data {}/data --store {}/store --teacher {}/teacher --work {}/work --seeds 1"
-    " --model {}/encoder --learning-rates 1e-3 --steps 2 --max-length 16 --freeze-layers 0",
     "guard_fidelity": "--bundle {}/reduced --corpus {}/data/unlabelled.jsonl --rows 120"
     " --guard 0.9 --guard-rows 50 --guards fp32",
     "label_memory": "--rows 200",

@@ -36,7 +36,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return once
 
 
-def test_xnli(run: Run, tmp_path: Path) -> None:
+def test_xnli(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = xnli_files()
     sources = [
         str(zipped(tmp_path / f"{part}.zip", {n: c for n, c in files.items() if part in n}))
@@ -51,6 +51,16 @@ def test_xnli(run: Run, tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "run" / "results" / "gain-kd-seed1.json").read_text())
     assert kept == steps["gain-kd-seed1"]["result"] and "target_difference" in kept
     assert "gain-ce-seed1" not in steps
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "self-training" in report and report.count("<svg") == 3
+    line = ["reproduce", "table3", "--finished", "--run", str(tmp_path / "run"), "--json"]
+    capsys.readouterr()
+    assert main(line) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert len(made["rows"][0]) == 5 and not made["missing"]
+    german = next(row for row in made["rows"] if row[0] == "de")
+    share = steps["scores-kd-seed1"]["result"]["languages"]["de"]["accuracy"]
+    assert german[4].startswith(f"{100 * share:.1f} [")
 
     again = run("xnli", *changes)
     assert {step["state"] for step in again} == {"reused"}
@@ -111,3 +121,36 @@ out_format = "csv"
     assert [step["rows"] for step in planned] == [{"input": 6}, {"input": 6}]
     assert {step["state"] for step in planned} == {"finished"}
     assert {step["state"] for step in steps()} == {"reused"}
+
+
+def test_advice_is_the_paired_lead_in_the_source_language(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, baseline = (
+        bert_classifier(tmp_path / name, seed=seed) for seed, name in enumerate(("t", "ce"))
+    )
+    rows = labelled_rows(30)
+    mixed = [
+        {**row, "id": str(n), "lang": "de" if n % 3 == 0 else "en"} for n, row in enumerate(rows)
+    ]
+    test = write_jsonl(tmp_path / "dev.jsonl", mixed)
+
+    def shown(command: str, *words: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main([command, *words, "--test", str(test), "--json"]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    both = shown("compare", str(baseline), str(teacher))["languages"]["en"]
+    advice = shown("advise", str(teacher), "--baseline", str(baseline))
+    assert advice["language"] == "en" and advice["num_rows"] == both["num_rows"] == 20
+    assert advice["lead"] == both["difference"]
+    assert advice["lead_interval"] == both["difference_interval"]
+    assert len(advice["observed"]) >= 4 and "teacher" in advice["said"]
+    alone = shown("advise", str(teacher))
+    assert alone["lead"] is None and alone["teacher_value"] == advice["teacher_value"]
+    assert "--method ce" in alone["said"]
+    assert main(["advise", str(teacher), "--test", str(test), "--source-language", "fr"]) == 3
+    assert "de, en" in capsys.readouterr().err.replace("en, de", "de, en")
+    assert main(["advise", str(teacher), "--baseline", str(baseline), "--test", str(test)]) == 0
+    assert "not recorded" in capsys.readouterr().out

@@ -15,8 +15,9 @@ import typer
 from monox_kit.door import STAGES
 from monox_kit.errors import ConfigError, CorpusError, MonoxError
 from monox_kit.recipes.plan import COMMANDS, make_plan
-from monox_kit.recipes.recipe import RunConfig, load_recipe, shipped
+from monox_kit.recipes.recipe import RunConfig, load_recipe
 from monox_kit.recipes.run import run_recipe
+from monox_kit.recipes.source import shipped
 from monoxkit_cli.app import build_app, main
 from monoxkit_cli.derive import as_words
 

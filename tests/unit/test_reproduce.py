@@ -17,11 +17,13 @@ from monox_kit.errors import ConfigError
 from monox_kit.evaluation.statistics import over_seeds, seeds_half_width
 from monox_kit.paper.config import ReproduceConfig
 from monox_kit.paper.reproduce import reproduce_item
+from monox_kit.recipes.finished import kept_recipe, read_run
 from monox_kit.recipes.page import write_page
 from monox_kit.recipes.plan import Step
 from monox_kit.recipes.recipe import RunConfig, load_recipe
-from monox_kit.recipes.results import read_results, scores_of
-from monox_kit.recipes.run import RunReport, kept_recipe, read_run
+from monox_kit.recipes.results import read_results
+from monox_kit.recipes.run import RunReport
+from monox_kit.recipes.systems import scores_of
 from monox_kit.report.blocks import Table
 from monox_kit.report.latex import latex
 from monox_kit.report.scores import Estimate
