@@ -4,6 +4,8 @@
 #   docker build --tag monoxkit --build-arg TORCH_INDEX=ADDRESS .
 # GPU image: a base that holds Python >= 3.11, CUDA and, best, torch, which is then kept:
 #   docker build --tag monoxkit:gpu --build-arg BASE=pytorch/pytorch:TAG --build-arg EXTRA=train,gpu .
+# Serving alone, without torch:
+#   docker build --tag monoxkit-serve --build-arg EXTRA=cpu,serve .
 # Run as yourself on your own folder:
 #   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/work" monoxkit doctor
 ARG BASE=python:3.13-slim
@@ -16,7 +18,7 @@ COPY cli cli
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM ${BASE}
-# A runtime (cpu or gpu, or with one of them openvino), and train for everything beside predicting; the demo: all,cpu
+# A runtime (cpu or gpu, or with one of them openvino), train for everything beside predicting, serve for a server; the demo: all,cpu
 ARG EXTRA=train,cpu
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=

@@ -22,10 +22,7 @@ EXTRA_OF: Mapping[str, str] = {
     "ray": "ray",
     "tensorboard": "tensorboard",
     "nncf": "nncf",
-    **dict.fromkeys(
-        ("starlette", "msgspec", "uvicorn", "httptools", "uvloop", "prometheus_client"),
-        "serve,cpu",
-    ),
+    **dict.fromkeys(("starlette", "msgspec", "uvicorn", "httptools", "uvloop"), "serve,cpu"),
 }
 
 

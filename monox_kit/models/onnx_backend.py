@@ -156,10 +156,6 @@ def open_session(
     if precision == BF16:
         require_bf16(provider)
     threads = threads or num_threads()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    if not may_spin():
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings: dict[str, str] = {}
     if provider == OPENVINO_EP:
         # Said for fp32 too: OpenVINO itself takes bf16 by default where the CPU has it.
@@ -175,7 +171,7 @@ def open_session(
     try:
         session = runtime.InferenceSession(
             str(graph),
-            sess_options=options,
+            sess_options=_options(runtime, threads),
             providers=[(name, settings)],
             disabled_optimizers=unfused,
         )
@@ -190,6 +186,18 @@ def open_session(
             f"back to {', '.join(session.get_providers())}. Check its drivers: monoxkit doctor."
         )
     return session
+
+
+def _options(runtime: ModuleType, threads: int) -> Any:
+    """The options of a session whose operators have so many threads."""
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # A pattern is kept for every shape that ever occurs, and texts come in hundreds: without any,
+    # memory stays flat at the same speed (microsoft/onnxruntime issue 11627; benchmarks/LOG.md).
+    options.enable_mem_pattern = False
+    if not may_spin():
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def runtime_version() -> str:
