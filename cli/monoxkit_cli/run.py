@@ -100,6 +100,10 @@ def _outcome(result: Any) -> str:
             low_high = result.get(f"{key}_interval")
             interval = "" if not low_high else " [{:+.1%}, {:+.1%}]".format(*low_high)
             return form.format(result[key]) + interval.replace("+", "" if "average" in key else "+")
+    if result.get("target_average", 0) is None and (tag := result["source_language"]) in (
+        found := result["languages"]
+    ):  # a model that was tested in the source language alone
+        return f"{tag} {found[tag][result['measure']]:.1%}"
     rows = result.get("num_rows")
     return f"{rows:,} rows" if isinstance(rows, int) else ""
 

@@ -154,3 +154,49 @@ def test_advice_is_the_paired_lead_in_the_source_language(
     assert "de, en" in capsys.readouterr().err.replace("en, de", "de, en")
     assert main(["advise", str(teacher), "--baseline", str(baseline), "--test", str(test)]) == 0
     assert "not recorded" in capsys.readouterr().out
+
+
+def test_reproduce_runs_the_recipe_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, count in (("train", 12), ("dev", 6), ("test.en", 9)):
+        write_jsonl(tmp_path / f"{name}.jsonl", labelled_rows(count))
+    recipe = tmp_path / "encoders.toml"
+    recipe.write_text(
+        f"""[matrix]
+seed = [1]
+[matrix.encoder.one.teacher]
+model = "{bert_encoder(tmp_path / "one")}"
+[matrix.encoder.two.teacher]
+model = "{bert_encoder(tmp_path / "two", seed=1)}"
+[stages.teacher]
+command = "train-teacher"
+matrix = ["encoder", "seed"]
+train = "{tmp_path}/train.jsonl"
+dev = "{tmp_path}/dev.jsonl"
+seed = "$seed"
+max_steps = 2
+[stages.scores]
+command = "evaluate"
+matrix = ["encoder", "seed"]
+model = "$teacher"
+test = "{tmp_path}/test.en.jsonl"
+"""
+    )
+    run = tmp_path / "run"
+    line = ["reproduce", "table1", "--recipe", str(recipe), "--run", str(run)]
+    assert main([*line, "--set", "seed=[1,2]", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert [row[0].split(":")[0] for row in made["rows"]] == ["encoder", "one", "two"]
+    assert sorted(path.name for path in run.glob("table1.*")) == [
+        f"table1.{end}" for end in ("html", "json", "md", "png", "svg", "tex")
+    ]
+    shares = [
+        json.loads((run / "results" / f"scores-one-seed{seed}.json").read_text())["languages"]["en"]
+        for seed in (1, 2)
+    ]
+    mean = sum(share["accuracy"] for share in shares) / 2
+    assert made["rows"][1][1].startswith(f"{100 * mean:.1f} [")
+    text = (run / "table1.md").read_text()
+    assert main([*line[:2], "--finished", *line[4:]]) == 0  # the folder tells its recipe
+    assert (run / "table1.md").read_text() == text

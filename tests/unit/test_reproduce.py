@@ -19,10 +19,11 @@ from monox_kit.paper.config import ReproduceConfig
 from monox_kit.paper.reproduce import reproduce_item
 from monox_kit.recipes.finished import kept_recipe, read_run
 from monox_kit.recipes.page import write_page
-from monox_kit.recipes.plan import Step
-from monox_kit.recipes.recipe import RunConfig, load_recipe
+from monox_kit.recipes.plan import Step, make_plan
+from monox_kit.recipes.recipe import Recipe, RunConfig, load_recipe
 from monox_kit.recipes.results import read_results
 from monox_kit.recipes.run import RunReport
+from monox_kit.recipes.source import shipped
 from monox_kit.recipes.systems import scores_of
 from monox_kit.report.blocks import Table
 from monox_kit.report.latex import latex
@@ -287,6 +288,10 @@ def test_what_was_observed_is_told_with_its_number() -> None:
     assert "leads" in near and "one task gained kd +1.4" in near
 
 
+def papers(name: str) -> Recipe:
+    return load_recipe(RunConfig(recipe=name, preset="paper"))
+
+
 def test_a_preset_goes_before_changes_and_after_the_file() -> None:
     recipe = load_recipe(RunConfig(recipe="xnli", preset="paper", set=("student.batch_size=4",)))
     student, teacher = (recipe.stages[name].settings for name in ("student", "teacher"))
@@ -294,6 +299,10 @@ def test_a_preset_goes_before_changes_and_after_the_file() -> None:
     assert student["model"] == "bert-base-multilingual-cased" and student["batch_size"] == 4
     assert teacher["model"] == "roberta-large" and teacher["eval_every"] == 2500
     assert recipe.values["unlabelled"] == 400000
+    for name in shipped():
+        made = {step.name: step for step in make_plan(papers(name), Path("r"), STAGES)}
+        trained = [one.given for one in made.values() if one.command.startswith("train-")]
+        assert trained and all(one["batch_size"] == 8 for one in trained)
     with pytest.raises(ConfigError, match=r"papr is no preset.*paper"):
         load_recipe(RunConfig(recipe="debian", preset="papr"))
 
