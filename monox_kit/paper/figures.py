@@ -15,7 +15,7 @@ from monox_kit.recipes.systems import chosen, system_of
 from monox_kit.report.blocks import Table
 from monox_kit.report.drawing import legend, looks_of, new_figure
 from monox_kit.report.rows import ABSENT
-from monox_kit.report.scores import Estimate
+from monox_kit.report.scores import Estimate, kind_of_intervals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,11 +53,13 @@ def figure2(results: Results) -> Item:
     best = chosen(tested, lambda one: (one.method, one.labelled))
     curves: dict[str, list[Point]] = {}
     gains: dict[str, dict[int, Estimate]] = {}
+    is_paired = True
     for (method, size), models in sorted(best.items(), key=lambda item: item[0][1]):
         curves.setdefault(method, []).append(_point(size, models, _target))
-        gain = system_of(models, results, best.get((BASELINE, size), ())).difference
-        if gain is not None and method != BASELINE:
-            gains.setdefault(method, {})[size] = gain
+        system = system_of(models, results, best.get((BASELINE, size), ()))
+        if system.difference is not None and method != BASELINE:
+            gains.setdefault(method, {})[size] = system.difference
+            is_paired &= system.is_paired
     sizes = sorted({int(point.x) for points in curves.values() for point in points})
     rows = _rows("labelled rows", [f"{size:,}" for size in sizes], sizes, curves)
     tables = [Table(rows, f"Target average in percent: {_SPREAD}", numeric=True)]
@@ -67,7 +69,8 @@ def figure2(results: Results) -> Item:
             [f"{size:,}", *(gains[m][size].signed if size in gains[m] else ABSENT for m in gains)]
             for size in sizes
         ]
-        caption = f"Points above {BASELINE}, with paired 95 % intervals over documents and seeds."
+        kind = kind_of_intervals(is_paired)
+        caption = f"Points above {BASELINE}, with {kind} over documents and seeds."
         tables.append(Table([header, *below], caption, numeric=True))
     return Item(
         title="Figure 2: how many labelled rows",

@@ -15,7 +15,7 @@ from monox_kit.recipes.systems import METHODS, by_title, chosen, system_of
 from monox_kit.report.blocks import Table
 from monox_kit.report.rows import ABSENT
 from monox_kit.report.score_plots import draw_averages, draw_gains
-from monox_kit.report.scores import Estimate, Scores, System
+from monox_kit.report.scores import Estimate, Scores, System, kind_of_intervals
 
 _TEACHER = "teacher"
 
@@ -90,10 +90,11 @@ def systems_table(results: Results, number: int) -> Item:
         "average is over all languages, as the paper's is."
     )
     table = Table(rows + summary, caption, numeric=True, num_summary_rows=len(summary))
+    is_paired = all(scores.is_paired for scores in found)
     notes = [
         "An interval holds the spread between documents and, with several seeds, between seeds.",
         "minus ce is paired by document and seed."
-        if all(one.is_paired for scores in found for one in scores.systems.values())
+        if is_paired
         else "minus ce is paired by seed; its interval takes the errors of the two systems on the "
         "documents as independent, which is too wide, for the recipe has no comparison of these "
         "two.",
@@ -110,7 +111,7 @@ def systems_table(results: Results, number: int) -> Item:
         title=f"Table {number}: the four systems",
         said=[*_claims(found), *_choices(results)],
         tables=[table, _gains_table(found, methods)],
-        caption="Points above the baseline with paired 95 % intervals"
+        caption=f"Points above the baseline with {kind_of_intervals(found[0].is_paired)}"
         + (f", {found[0].task}." if found[0].task else "."),
         draw=partial(draw_gains if _has_gains(found[0]) else draw_averages, found[0]),
         values={"tasks": [one.to_json() for one in found], "paper": paper},
@@ -229,7 +230,8 @@ def _gains_table(found: Sequence[Scores], methods: Sequence[str]) -> Table:
             gains = (None if one is None else one.gains.get(tag) for one in systems)
             cells = (ABSENT if gain is None else gain.signed for gain in gains)
             rows.append([f"{scores.task} {tag}".strip(), *cells])
-    return Table(rows, f"Points above {BASELINE}, with paired 95 % intervals.", numeric=True)
+    kind = kind_of_intervals(all(scores.is_paired for scores in found))
+    return Table(rows, f"Points above {BASELINE}, with {kind}.", numeric=True)
 
 
 def _has_gains(scores: Scores) -> bool:

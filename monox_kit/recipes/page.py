@@ -18,7 +18,7 @@ from monox_kit.report.blocks import Block, Command, Items, Paragraph, Plot, Sect
 from monox_kit.report.drawing import drawn, svg_element, svg_file
 from monox_kit.report.rows import ABSENT, duration
 from monox_kit.report.score_plots import draw_averages, draw_gains, draw_languages
-from monox_kit.report.scores import Scores, System
+from monox_kit.report.scores import Scores, System, kind_of_intervals
 from monox_kit.report.write import write_pages
 
 if TYPE_CHECKING:
@@ -152,12 +152,6 @@ def _notes(scores: Scores) -> Iterator[str]:
             "No interval says how far a number would move with another seed: every model was "
             "trained once."
         )
-    if not all(one.is_paired for one in scores.systems.values()):
-        yield (
-            "The recipe has no comparison of some of these systems (command compare): their "
-            f"differences to {scores.baseline} take the errors on the documents as independent, "
-            "which makes the intervals too wide."
-        )
     yield '"-" stands where something was not tested.'
 
 
@@ -170,7 +164,7 @@ def _gains(scores: Scores, suffix: str) -> list[Block]:
         rows.append([tag, *(ABSENT if gain is None else gain.signed for gain in gains)])
     differences = (one.difference for one in systems)
     rows.append(["target average", *(ABSENT if one is None else one.signed for one in differences)])
-    caption = f"Points above {scores.baseline}, with paired 95 % intervals."
+    caption = f"Points above {scores.baseline}, with {kind_of_intervals(scores.is_paired)}."
     return [
         Plot(f"gains{suffix}", f"{caption} Where an interval holds 0, nothing is shown."),
         Table(rows, caption, numeric=True, num_summary_rows=1),

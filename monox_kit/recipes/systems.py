@@ -66,18 +66,24 @@ def system_of(
         title=models[0].title,
         languages={
             tag: _estimate([one["languages"][tag] for one in evaluations], measure)
-            for tag in evaluations[0]["languages"]
+            for tag in _common(evaluations)
         },
         average=_optional(evaluations, "target_average"),
         difference=_optional(compared, "target_difference"),
         gains={
             tag: _estimate([one["languages"][tag] for one in compared], "difference")
-            for tag in (compared[0]["languages"] if compared else ())
+            for tag in _common(compared)
         },
         is_paired=all(one["is_paired"] for one in compared),
         dev=mean(devs) if devs else None,
         seeds=tuple(one.seed for one in models) if len(models) > 1 else (),
     )
+
+
+def _common(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The languages that all of some results have: seeds may draw texts of their own."""
+    first = found[0]["languages"] if found else ()
+    return [tag for tag in first if all(tag in one["languages"] for one in found)]
 
 
 def _baselines(model: Model, students: Sequence[Model]) -> list[Model]:

@@ -51,10 +51,15 @@ def _reading(scores: Scores) -> Iterator[str]:
         "once: where test sets translate the same text, their errors go together, and so do the "
         "resamples."
     ).replace("minus ce", f"minus {scores.baseline}")
+    how = (
+        "Its interval is paired: both systems are resampled on the same documents."
+        if scores.is_paired
+        else "Its interval takes the errors of the two systems on the documents as independent, "
+        "which is too wide, where they were not compared row by row (command compare)."
+    )
     yield (
         f"minus {scores.baseline} is the difference of two target averages in percentage points. "
-        "Its interval is paired: both systems are resampled on the same documents. Where it holds "
-        "0, the difference may be noise of the test rows."
+        f"{how} Where it holds 0, the difference may be noise of the test rows."
     )
     if "pl" in scores.languages:
         yield (

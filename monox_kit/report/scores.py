@@ -126,6 +126,11 @@ class Scores(Result):
         """The languages without the source language."""
         return [tag for tag in self.languages if tag != self.source_language]
 
+    @property
+    def is_paired(self) -> bool:
+        """Whether all differences to the baseline are of the same documents."""
+        return all(one.is_paired for one in self.systems.values())
+
     def in_language(self, system: str, language: str) -> Estimate | None:
         """A system's accuracy in a language; None where it was not tested in it."""
         found = self.systems.get(system)
@@ -155,6 +160,11 @@ class Scores(Result):
             num_below=sum(ours < theirs for ours, theirs in pairs),
             num_languages=len(pairs),
         )
+
+
+def kind_of_intervals(is_paired: bool) -> str:
+    """How captions name the intervals of differences."""
+    return "paired 95 % intervals" if is_paired else "95 % intervals (not paired by document)"
 
 
 def estimates(evaluation: Mapping[str, Any]) -> dict[str, Estimate]:

@@ -99,7 +99,7 @@ def test_several_rates_are_chosen_on_dev_alone(tmp_path: Path) -> None:
         text.startswith("of ce rate0.0002, ce rate0.0004, ce rate0.0002 did") for text in found.said
     )
     page = (tmp_path / "out" / "table2.md").read_text()
-    assert "paired by seed" in page
+    assert "paired by seed;" in page and "(not paired by document)" in page
 
 
 def test_a_teacher_behind_has_nothing_to_recover(tmp_path: Path) -> None:
