@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +19,8 @@ _RUN_S = 0.03
 LEAST_BUDGET = 256
 # A run that fills less of its budget tells of its fixed costs, not of the model's speed.
 _LEAST_FILL = 0.5
+_WATCH_S = 0.05
+_LAG_SHARE = 0.5
 
 
 class Speed:
@@ -67,11 +71,23 @@ class Admission:
 
     Attributes:
         held: requests that have a permit.
+        lag_s: how late the event loop comes to what is ready: of a small model it, and not the
+            sessions, is what has no time left.
     """
 
     def __init__(self, max_requests: int, max_wait_s: float) -> None:
         self._max_requests, self._max_wait_s = max_requests, max_wait_s
         self.held = 0
+        self.lag_s = 0.0
+
+    async def watch(self) -> None:
+        """Measure the event loop's lag until it is cancelled."""
+        while True:
+            asked_s = time.monotonic()
+            await asyncio.sleep(_WATCH_S)
+            late_s = max(0.0, time.monotonic() - asked_s - _WATCH_S)
+            # One pause, such as a collection of garbage, is no load: what lasts is.
+            self.lag_s += _LAG_SHARE * (late_s - self.lag_s)
 
     @contextmanager
     def permit(self) -> Iterator[None]:
@@ -96,11 +112,12 @@ class Admission:
         """Check that a request would be let in.
 
         Args:
-            wait_s: predicted for a row that comes now.
+            wait_s: predicted for a row that comes now, in its model's queue.
 
         Raises:
             Refused: it would not.
         """
+        wait_s += self.lag_s
         if wait_s > self._max_wait_s:
             raise Refused(
                 Kind.OVERLOADED,

@@ -92,7 +92,9 @@ class Metrics(Collector):
         held.add_metric((), site.admission.held)
         ready = GaugeMetricFamily(f"{_PREFIX}_ready", "Whether the server is ready.")
         ready.add_metric((), site.is_ready)
-        yield from (held, ready)
+        lag = GaugeMetricFamily(f"{_PREFIX}_event_loop_lag_seconds", "How late requests are read.")
+        lag.add_metric((), site.admission.lag_s)
+        yield from (held, ready, lag)
         for name, text, read in _GAUGES:
             family = GaugeMetricFamily(f"{_PREFIX}_{name}", text, labels=("model",))
             for model, engine in site.engines.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -23,6 +24,8 @@ from monox_kit.serving.site import Site
 
 # What is left of the time to end in: threads are joined, connections closed.
 _RESERVE_S = 0.5
+# Open files beside connections: a model's, the interpreter's, the event loop's.
+_OTHER_FILES = 256
 
 
 def serve(config: ServeConfig, *, progress: Progress | None = None) -> ServeSummary:
@@ -42,6 +45,7 @@ def serve(config: ServeConfig, *, progress: Progress | None = None) -> ServeSumm
     progress = progress or Silent()
     # Requests are tokenized side by side; each on all cores would get in the sessions' way.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _allow_files(config.max_connections + _OTHER_FILES, progress)
     listener = _bound(config)
     with listener:
         address = _address(listener)
@@ -137,6 +141,21 @@ class _Server(uvicorn.Server):
                 yield
         finally:
             signal.signal(signal.SIGHUP, before)
+
+
+def _allow_files(wanted: int, progress: Progress) -> None:
+    """Raise the number of files that this process may have open, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft in (resource.RLIM_INFINITY, hard) or soft >= wanted:
+        allowed = wanted if soft == resource.RLIM_INFINITY else soft
+    else:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        progress.note(
+            f"This process may have {allowed} files open, and `max_connections` needs {wanted}: "
+            "clients beyond that wait unanswered. Raise the limit, or lower `max_connections`."
+        )
 
 
 def _bound(config: ServeConfig) -> socket.socket:

@@ -45,6 +45,7 @@ class Site:
         self.is_ending = False
         self.engines: dict[str, Engine] = {}
         self.metrics = Metrics(self)
+        self._watch: asyncio.Future[None] | None = None
         self._swapping = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         for name, reference in config.references.items():
@@ -118,6 +119,7 @@ class Site:
         """Begin to answer."""
         for engine in self.engines.values():
             engine.start()
+        self._watch = asyncio.ensure_future(self.admission.watch())
 
     async def swap(self, name: str) -> bool:
         """Put what stands in a model's folder now in its place; requests meanwhile are answered.
@@ -169,4 +171,6 @@ class Site:
 
     async def close(self) -> None:
         """Answer what was asked and let go of all models."""
+        if self._watch is not None:
+            self._watch.cancel()
         await asyncio.gather(*self._closing, *(each.close() for each in self.engines.values()))

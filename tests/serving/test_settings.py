@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,22 @@ def test_requests_are_let_in_by_their_wait_and_number() -> None:
         assert caught.value.kind is Kind.OVERLOADED and caught.value.retry_after_s
         assert admission.held == 2
     assert admission.held == 0
+
+
+def test_an_event_loop_that_is_late_adds_to_every_wait() -> None:
+    async def busy(admission: Admission) -> None:
+        watch = asyncio.ensure_future(admission.watch())
+        for _ in range(4):
+            await asyncio.sleep(0.06)
+            time.sleep(0.3)
+        watch.cancel()
+
+    admission = Admission(max_requests=2, max_wait_s=0.1)
+    admission.require(0.05)
+    asyncio.run(busy(admission))
+    with pytest.raises(Refused) as caught:
+        admission.require(0.05)
+    assert caught.value.retry_after_s == pytest.approx(0.05 + admission.lag_s)
 
 
 def test_a_keys_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
