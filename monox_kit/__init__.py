@@ -25,6 +25,7 @@ _HOMES = {
     "evaluate": "monox_kit.calls",
     "export": "monox_kit.calls",
     "import_store": "monox_kit.calls",
+    "select_store": "monox_kit.calls",
     "label": "monox_kit.calls",
     "train_student": "monox_kit.calls",
     "train_teacher": "monox_kit.calls",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from monox_kit.calls import predict as predict
     from monox_kit.calls import reproduce as reproduce
     from monox_kit.calls import run as run
+    from monox_kit.calls import select_store as select_store
     from monox_kit.calls import serve as serve
     from monox_kit.calls import train_student as train_student
     from monox_kit.calls import train_teacher as train_teacher

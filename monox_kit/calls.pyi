@@ -18,6 +18,7 @@ from monox_kit.prediction.config import PredictSummary
 from monox_kit.progress import Progress
 from monox_kit.recipes.run import RunReport
 from monox_kit.serving.config import ServeSummary
+from monox_kit.store.select import SelectReport
 from monox_kit.training.summary import TrainingSummary
 from monox_kit.trimming.config import TrimSummary
 
@@ -81,6 +82,8 @@ def train_student(
     combine: Literal["concatenate", "average"] = ...,
     store_weight: Sequence[float] | float | None = ...,
     labelled: Files | None = ...,
+    translations: Files | None = ...,
+    translation_share: float | None = ...,
     unlabelled: Files | None = ...,
     rounds: int | None = ...,
     labels: str | Path | None = ...,
@@ -425,6 +428,18 @@ def import_store(
     language: Sequence[str] | str = ...,
     progress: Progress | None = ...,
 ) -> ImportSummary: ...
+def select_store(
+    folder: str | Path,
+    *,
+    out: str | Path,
+    form: Literal["store", "jsonl", "csv", "label-studio", "argilla"] = ...,
+    by: Literal["confidence", "margin", "entropy"] = ...,
+    per_language: int | None = ...,
+    per_class: int | None = ...,
+    order: Literal["highest", "lowest"] | None = ...,
+    diverse: bool = ...,
+    progress: Progress | None = ...,
+) -> SelectReport: ...
 def run(
     recipe: str,
     *,

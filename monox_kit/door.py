@@ -30,6 +30,7 @@ from monox_kit.store.config import (
     FetchConfig,
     InfoConfig,
     MergeConfig,
+    SelectConfig,
     StatsConfig,
     StoreExportConfig,
     VerifyConfig,
@@ -227,6 +228,15 @@ STAGES: Mapping[str, Stage] = {
             output_help="Logit store to write or to finish: a folder or a URL.",
             output_may_be_url=True,
             positional=("rows",),
+        ),
+        Stage(
+            name="select_store",
+            summary="Choose rows of a store, with a share for each language and class.",
+            config=SelectConfig,
+            function="monox_kit.store:select_store",
+            output="out",
+            output_help="Store to write or to finish, or file to write.",
+            positional=("folder",),
         ),
         Stage(
             name="export_store",

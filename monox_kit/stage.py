@@ -28,6 +28,7 @@ _RUN_WORDS = {
     "labels": "the label set (its digest)",
     "labelled_digest": "the gold-labelled text (its digest)",
     "dev_digest": "the text of `dev` (its digest)",
+    "translations_digest": "the text of `translations` (its digest)",
     "unlabelled_digest": "the text of `unlabelled` (its digest)",
     "corpus_digest": "the text of the corpus (its digest)",
     "languages": "the files' languages",

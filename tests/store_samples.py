@@ -22,6 +22,7 @@ FINGERPRINT: Mapping[str, Any] = {
     "provider": None,
     "corpus_digest": "7d79",
 }
+LANGUAGES = ("en", "pt-BR", None, "de", "日本")
 # One, two, three and four bytes of UTF-8, a NUL, and no text at all.
 WORDS = ("plain", "café", "日本語", "🎲🎲", "a\0b", "")
 
@@ -39,7 +40,7 @@ def manifest(**changes: Any) -> StoreManifest:
     return StoreManifest(**{**fields, **changes})
 
 
-def document(row: int, has_pairs: bool = False) -> Document:
+def document(row: int, has_pairs: bool = False, has_languages: bool = False) -> Document:
     """The document of a row; texts repeat, ids do not."""
     return Document(
         row=row,
@@ -47,6 +48,7 @@ def document(row: int, has_pairs: bool = False) -> Document:
         text=WORDS[row % len(WORDS)] * (row % 3 + 1),
         text_pair=f"pair of {row}" if has_pairs else None,
         label=None if row % 3 == 0 else LABELS.names[row % 3],
+        lang=LANGUAGES[row % len(LANGUAGES)] if has_languages else None,
     )
 
 
@@ -70,7 +72,7 @@ def shard_arguments(store: StoreManifest, shard: ShardRange) -> dict[str, Any]:
     rows = np.arange(shard.start, shard.stop, dtype=np.int64)
     return {
         "logits": logits(rows, store.num_classes),
-        "documents": [document(row, store.has_pairs) for row in rows.tolist()],
+        "documents": [document(row, store.has_pairs, store.has_languages) for row in rows.tolist()],
         "labels": gold(rows),
         "recomputed": recomputed(rows),
     }
@@ -82,7 +84,10 @@ def text_bytes(documents: Sequence[Document]) -> dict[str, int]:
         "ids": "".join(document.id for document in documents),
         "text": "".join(document.text for document in documents),
         "text_pair": "".join(document.text_pair or "" for document in documents),
+        "lang": "".join(document.lang or "" for document in documents),
     }
+    if not fields["lang"]:
+        del fields["lang"]
     if documents[0].text_pair is None:
         del fields["text_pair"]
     return {field: len(text.encode("utf-8", "surrogatepass")) for field, text in fields.items()}
@@ -112,7 +117,7 @@ def write_shard(
 ) -> None:
     """Write one of the missing shards at once."""
     given = np.zeros(len(documents), np.bool_) if recomputed is None else recomputed
-    sizes = {"text_pair": 0, **text_bytes(documents)}
+    sizes = {"text_pair": 0, "lang": 0, **text_bytes(documents)}
     announced = {field: sizes[field] for field in text_fields(writer.manifest)}
     with writer.shard(shard, announced) as builder:
         builder.append(logits=logits, documents=documents, labels=labels, recomputed=given)

@@ -16,9 +16,15 @@ def _notes(report: EvalReport) -> str:
     """How many rows a difference takes."""
     rows = max(one.rows_for_3_points or 0 for one in report.languages.values())
     fewest = min(report.languages, key=lambda name: report.languages[name].num_rows)
+    seen = ""
+    if report.seen_languages:
+        seen = (
+            f"Not zero-shot, as the model's card says: {', '.join(report.seen_languages)} (marked "
+            "*).\n"
+        )
     return (
-        f"A difference of 3 points to another model shows on about {rows:,} rows of a language "
-        f"(5 % level, 80 % power); {fewest} has {report.languages[fewest].num_rows:,}. "
+        f"{seen}A difference of 3 points to another model shows on about {rows:,} rows of a "
+        f"language (5 % level, 80 % power); {fewest} has {report.languages[fewest].num_rows:,}. "
         "See `monoxkit compare`."
     )
 
@@ -41,7 +47,8 @@ def _tables(report: EvalReport) -> list[Table]:
                 shown_range(getattr(result, f"{name}_interval")),
             )
         ]
-        table.add_row(language, f"{result.num_rows:,}", *cells)
+        mark = " *" if language in report.seen_languages else ""
+        table.add_row(f"{language}{mark}", f"{result.num_rows:,}", *cells)
     if report.target_average is not None and report.target_average_interval is not None:
         table.add_row(
             "target average",
@@ -88,7 +95,8 @@ COMMAND = Command(
     Where a row has any number of labels: micro-F1, macro-F1 and subset accuracy.
 
     A row's language is its lang column, else what its file's name says (test.de.jsonl). Rows of an
-    unknown language are reported as und and count into no average.
+    unknown language are reported as und and count into no average. Languages that the model has
+    seen in training, as its card says, are marked: their results are not zero-shot.
 
     Example: monoxkit evaluate runs/student --test data/test.*.jsonl
     """,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from monoxkit_cli.derive import Command, Group
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
         ExportedStore,
         FetchReport,
         MergeReport,
+        SelectReport,
         StoreInfo,
         StoreStats,
         VerifyReport,
     )
-    from monox_kit.store.stats import Spread
+    from monox_kit.store.stats import LanguageCount, Spread
 
 # A store may have a thousand classes.
 _SHOWN_LABELS = 20
@@ -53,6 +54,7 @@ def _info_table(found: StoreInfo) -> Table:
         ("problem type", found.problem_type.replace("_", " ")),
         ("logits", found.dtype),
         ("texts", "pairs" if found.has_pairs else "single"),
+        *([("languages", "each row has its own")] if found.has_languages else []),
         _megabytes(found.num_bytes),
         ("digest", found.digest or "-"),
         *((key.replace("_", " "), str(value)) for key, value in found.fingerprint.items()),
@@ -95,7 +97,20 @@ def _stats_tables(found: StoreStats) -> list[Table]:
     if ordered[_SHOWN_LABELS:]:
         labels.add_row(f"{len(ordered) - _SHOWN_LABELS:,} more, see --json")
     spreads = {"confidence": found.confidence, "entropy, nats": found.entropy_nats}
-    return [table, labels, _spread_table({k: s for k, s in spreads.items() if s is not None})]
+    spread = _spread_table({k: s for k, s in spreads.items() if s is not None})
+    return [table, labels, _languages_table(found.languages), spread]
+
+
+def _languages_table(found: Sequence[LanguageCount]) -> Table:
+    from rich.table import Table
+
+    table = Table("language", "rows", "gold", "both", "confidence", title="Languages")
+    for one in found[:_SHOWN_LABELS]:
+        counts = (one.num_rows, one.num_labelled, one.num_agreeing)
+        table.add_row(one.language, *(f"{n:,}" for n in counts), f"{one.mean_confidence:.4f}")
+    if found[_SHOWN_LABELS:]:
+        table.add_row(f"{len(found) - _SHOWN_LABELS:,} more, see --json")
+    return table
 
 
 def _spread_table(spreads: Mapping[str, Spread]) -> Table:
@@ -169,6 +184,29 @@ def _import_tables(done: ImportSummary) -> list[Table]:
     return [table, labels, skipped]
 
 
+def _select_tables(done: SelectReport) -> list[Table]:
+    from rich.table import Table
+
+    written = [] if done.digest is None else [("digest", done.digest)]
+    table = _facts(
+        done.path + (" (already there)" if done.reused else ""),
+        ("form", done.form),
+        ("chosen by", f"{done.order} {done.by}"),
+        ("rows", f"{done.num_rows:,}"),
+        ("rows with a gold label, passed over", f"{done.num_labelled:,}"),
+        ("even share of a class", f"{done.even_share:,}"),
+        *written,
+    )
+    languages = Table("language", "rows", "least", "most", "short classes", title="Languages")
+    for one in done.languages[:_SHOWN_LABELS]:
+        short = ", ".join(f"{name} {count:,}" for name, count in one.short.items())
+        counts = (one.num_rows, min(one.labels.values()), max(one.labels.values()))
+        languages.add_row(one.language, *(f"{n:,}" for n in counts), short)
+    if done.languages[_SHOWN_LABELS:]:
+        languages.add_row(f"{len(done.languages) - _SHOWN_LABELS:,} more, see --json")
+    return [table, languages]
+
+
 COMMAND = Group(
     name="store",
     help="""Look into logit stores, put them together, export them.
@@ -203,7 +241,7 @@ COMMAND = Group(
         Command(
             name="stats",
             stage="store_stats",
-            help="""Labels, confidence, entropy, precision and duplicates of a store.
+            help="""Labels, languages, confidence, entropy and duplicates of a store.
 
             Reads every byte and checks its digest. Works on unfinished stores too, and says so.
             Takes 8 bytes of memory a row.
@@ -253,12 +291,25 @@ COMMAND = Group(
             show=_import_tables,
         ),
         Command(
+            name="select",
+            stage="select_store",
+            help="""Choose rows of a store, with a share for each language and class.
+
+            The chosen rows become a store for the next training, or a file for annotators with what
+            the teacher says of each row. Rows with gold labels are not annotated again. The same
+            store and settings choose the same rows.
+
+            Example: monoxkit store select runs/store --per-class 100 --out runs/chosen
+            """,
+            show=_select_tables,
+        ),
+        Command(
             name="export",
             stage="export_store",
             help="""Write a store's rows for other programs.
 
-            Columns: row, id, text, text_pair (of pairs), label by name and by index, recomputed,
-            logits.
+            Columns: row, id, text, text_pair (of pairs), label by name and by index, lang (where
+            the store tells languages), recomputed, logits.
 
             Example: monoxkit store export runs/store --out store.parquet
             """,

@@ -30,6 +30,7 @@ class DocumentCheck:
         label_names: Sequence[str] = (),
         is_labelled: bool = False,
         read_answer: ReadAnswer | None = None,
+        needs_id: bool = False,
     ) -> None:
         """Choose what is checked.
 
@@ -39,7 +40,9 @@ class DocumentCheck:
             label_names: what whole numbers stand for, from 0; none leaves them as they are.
             is_labelled: whether a row without a label is an error.
             read_answer: what makes a document's `answer`; None leaves it as it is.
+            needs_id: whether a row without an id is an error.
         """
+        self._needs_id = needs_id
         self._labels = labels
         self._label_names = tuple(label_names)
         self._is_labelled = is_labelled
@@ -73,6 +76,8 @@ class DocumentCheck:
         if type(label) is not str or label not in self._passed:
             label = self._label(label, source, position)
         if key is None or key == "":
+            if self._needs_id:
+                raise _no_id(columns.id, source.where(position))
             key = str(row)
         elif type(key) is not str or not _is_text(key):
             key = _key(key, columns.id, source.where(position))
@@ -227,6 +232,15 @@ def _lang(value: Any, column: str | None, where: str) -> str | None:
     if value == "" and isinstance(value, str):
         return None
     raise _value_error(value, column, where, "language tag", "text")
+
+
+def _no_id(column: str, where: str) -> CorpusError:
+    return CorpusError.of_row(
+        where,
+        f"expected an id in column {column!r}, found none",
+        "Give the row the id of the document that it is a translation of, or leave it out.",
+        kind=f"no id in column {column!r}",
+    )
 
 
 def _text_error(value: Any, column: str | None, where: str) -> CorpusError:

@@ -18,7 +18,7 @@ from monox_kit.corpora.marks import Marker, Marks, Place
 from monox_kit.corpora.paths import SourceFile, file_states, resolve_paths, with_columns
 from monox_kit.corpora.rows import Meter, Start
 from monox_kit.corpora.sample import Sample
-from monox_kit.data import Document, LabelSet
+from monox_kit.data import UNKNOWN_LANGUAGE, Document, LabelSet
 from monox_kit.errors import CorpusError
 from monox_kit.progress import Progress, ProgressTask, Silent
 
@@ -42,6 +42,8 @@ class CorpusSummary:
         label_names: the distinct labels, sorted; None where there are more than
             `MAX_LABEL_NAMES`.
         text_bytes: UTF-8 bytes of all texts and pairs.
+        languages: the distinct languages of the rows, their own or their file's, sorted, `und` for
+            those that nothing tells; the first `MAX_LABEL_NAMES` where there are more.
         marks: one for each block of `mark_every` rows, the last of which may be shorter; empty
             unless asked for.
         sample: documents drawn at random, the same ones for the same corpus; empty unless asked
@@ -54,6 +56,7 @@ class CorpusSummary:
     num_labelled: int
     label_names: tuple[str, ...] | None
     text_bytes: int
+    languages: tuple[str, ...] = ()
     marks: Marks = field(default_factory=Marks)
     sample: tuple[Document, ...] = ()
 
@@ -97,6 +100,7 @@ class Corpus:
         *,
         needs_labels: bool = False,
         answers: AnswerColumn | None = None,
+        is_translation: bool = False,
     ) -> None:
         """Find the files and their formats; nothing is read yet.
 
@@ -105,6 +109,8 @@ class Corpus:
             progress: told once what is guessed about a file, and what looks wrong in it.
             needs_labels: whether a row without a gold label is an error.
             answers: a teacher's answers, to be read too.
+            is_translation: whether the rows are documents of another corpus in other languages: a
+                row without an id is an error, and gold labels are not read.
 
         Raises:
             ConfigError: no path is given, one file twice, or a protocol that is not taken.
@@ -126,6 +132,10 @@ class Corpus:
                 required=(*columns.required, (f"what `{answers.setting}` names", answers.name)),
                 answer_may_lack=answers.may_lack,
             )
+        self._is_translation = is_translation
+        if is_translation:
+            required = (*columns.required, ("`id_column`", columns.id))
+            columns = replace(columns, label=None, label_is_sought=False, required=required)
         self._sources = [
             row_source(file, config.format, columns, dialect) for file in self._resolved
         ]
@@ -219,9 +229,10 @@ class Corpus:
             for document in self._read(self._check(labels), meter, bad=bad):
                 if keep is not None and not _is_kept(document, keep, bad):
                     continue
-                marker.add(document, meter)
+                language = document.lang or self.languages[meter.file]
+                marker.add(document, language, meter)
                 sample.add(document)
-                tally.add(document)
+                tally.add(document, language)
                 if tally.num_rows % _ROWS_PER_REPORT == 0:
                     report.at(meter, tally.num_rows)
             report.at(meter, tally.num_rows)
@@ -241,6 +252,7 @@ class Corpus:
             num_labelled=tally.num_labelled,
             label_names=None if tally.labels is None else tuple(sorted(tally.labels)),
             text_bytes=marker.text_bytes,
+            languages=tuple(sorted(tally.languages)),
             marks=marker.marks,
             sample=sample.documents(),
         )
@@ -277,6 +289,7 @@ class Corpus:
             label_names=self.config.label_names,
             is_labelled=self._needs_labels,
             read_answer=self._read_answer,
+            needs_id=self._is_translation,
         )
 
     def _read(
@@ -409,16 +422,20 @@ class _Tally:
     Attributes:
         labels: rows with each label; None once there are more than `MAX_LABEL_NAMES` of them.
         has_pairs: whether the last row is a pair: all rows are, or none.
+        languages: the distinct ones of the rows, no more than `MAX_LABEL_NAMES`.
     """
 
     def __init__(self) -> None:
         self.num_rows = self.num_labelled = 0
         self.has_pairs = False
         self.labels: Counter[str] | None = Counter()
+        self.languages: set[str] = set()
 
-    def add(self, document: Document) -> None:
-        """Count the next row."""
+    def add(self, document: Document, language: str | None) -> None:
+        """Count the next row, which is in a language."""
         self.num_rows += 1
+        if len(self.languages) < MAX_LABEL_NAMES:
+            self.languages.add(language or UNKNOWN_LANGUAGE)
         self.has_pairs = document.text_pair is not None
         label = document.label
         if label is None:

@@ -112,6 +112,12 @@ def require_used(told: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
             )
 
 
+def told_of(language: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Those of `FILE=TAG` that are of one of the files: several sets of files share the setting."""
+    told = zip(language, told_languages(language))
+    return tuple(one for one, (pattern, _) in told if any(_fits(name, pattern) for name in names))
+
+
 def _fits(name: str, pattern: str) -> bool:
     """Whether a file's name, or the end of its path, is the given one or matches it as a glob."""
     return (

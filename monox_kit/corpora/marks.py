@@ -47,8 +47,8 @@ class CorpusMark:
     Attributes:
         place: the last one at or before the block's first row.
         digest: `DocumentDigest` over the block's rows.
-        text_bytes: UTF-8 bytes of the block's `ids`, `text` and, in a corpus of pairs,
-            `text_pair`.
+        text_bytes: UTF-8 bytes of the block's `ids`, `text`, `lang` (each row's language, its own
+            or its file's) and, in a corpus of pairs, `text_pair`.
     """
 
     place: Place
@@ -57,14 +57,14 @@ class CorpusMark:
 
 
 class Marks(Sequence[CorpusMark]):
-    """The marks of a scan in 92 bytes each: a corpus may have a million blocks.
+    """The marks of a scan in 100 bytes each: a corpus may have a million blocks.
 
     As a sequence it makes each mark when it is asked for.
     """
 
-    # File, its first row; row, line and offset of the start; digest; bytes of ids, text and pairs,
-    # -1 for a corpus without pairs.
-    _FORM = struct.Struct("<iqqqq32sqqq")
+    # File, its first row; row, line and offset of the start; digest; bytes of ids, text, languages
+    # and pairs, -1 for a corpus without pairs.
+    _FORM = struct.Struct("<iqqqq32sqqqq")
 
     def __init__(self, packed: bytes = b"") -> None:
         """Args: what `packed` gave.
@@ -86,7 +86,7 @@ class Marks(Sequence[CorpusMark]):
         place, sizes = mark.place, mark.text_bytes
         start = place.start
         numbers = (place.file, place.first_row, start.row, start.line, start.offset)
-        texts = (sizes["ids"], sizes["text"], sizes.get("text_pair", -1))
+        texts = (sizes["ids"], sizes["text"], sizes["lang"], sizes.get("text_pair", -1))
         self._packed += self._FORM.pack(*numbers, bytes.fromhex(mark.digest), *texts)
 
     def __len__(self) -> int:
@@ -101,7 +101,7 @@ class Marks(Sequence[CorpusMark]):
             return [self[each] for each in range(*index.indices(len(self)))]
         at = range(len(self))[index] * self._FORM.size
         file, first, row, line, offset, digest, *texts = self._FORM.unpack_from(self._packed, at)
-        sizes = dict(zip(("ids", "text", "text_pair"), texts))
+        sizes = dict(zip(("ids", "text", "lang", "text_pair"), texts))
         if sizes["text_pair"] < 0:
             del sizes["text_pair"]
         place = Place(file, first, Start(row, line, offset))
@@ -135,11 +135,11 @@ class Marker:
         self.marks = Marks()
         self._block_rows = block_rows
         self._rows = 0
-        self._ids = self._text = self._pair = 0
+        self._ids = self._text = self._pair = self._lang = 0
         self._has_pairs = False
 
-    def add(self, document: Document, meter: Meter) -> None:
-        """Include the next row; the meter tells where reading could begin for it."""
+    def add(self, document: Document, language: str | None, meter: Meter) -> None:
+        """Include the next row with its language; the meter tells where reading could begin."""
         text, pair = document.text, document.text_pair
         encoded = _encoded(document)
         self.digest.add_encoded(encoded)
@@ -155,6 +155,7 @@ class Marker:
             self._ids += _utf8_bytes(document.id)
             self._text += num_text
             self._pair += num_pair
+            self._lang += _utf8_bytes(language or "")
             self._rows += 1
             if self._rows == self._block_rows:
                 self.end_block()
@@ -162,14 +163,14 @@ class Marker:
     def end_block(self) -> None:
         """Mark the rows since the last mark, where there are any."""
         if self._place is not None:
-            sizes = {"ids": self._ids, "text": self._text}
+            sizes = {"ids": self._ids, "text": self._text, "lang": self._lang}
             if self._has_pairs:
                 sizes["text_pair"] = self._pair
             self.marks.append(
                 CorpusMark(place=self._place, digest=self._block.hexdigest(), text_bytes=sizes)
             )
         self._block, self._place = DocumentDigest(), None
-        self._rows = self._ids = self._text = self._pair = 0
+        self._rows = self._ids = self._text = self._pair = self._lang = 0
 
 
 def _encoded(document: Document) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -135,6 +135,8 @@ class EvalReport(Result):
         truncation: how many test rows were truncated, and by how many tokens.
         wanted_precision: the share of right answers that the model's thresholds were chosen for;
             None without thresholds.
+        seen_languages: of the languages, those whose results are not zero-shot, as the model's card
+            says: it learned from text in them, or was chosen by it.
     """
 
     model: str
@@ -145,6 +147,7 @@ class EvalReport(Result):
     measure: str = "accuracy"
     truncation: Mapping[str, int] = field(default_factory=dict)
     wanted_precision: float | None = None
+    seen_languages: tuple[str, ...] = ()
 
 
 class LanguageScores(NamedTuple):
@@ -211,6 +214,18 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
         languages=languages,
         truncation=scores.truncation.to_json(),
         wanted_precision=None if calibration is None else calibration.precision,
+        seen_languages=_seen(loaded, languages),
+    )
+
+
+def _seen(loaded: LoadedModel, languages: Iterable[str]) -> tuple[str, ...]:
+    """Those of the languages that the model has seen, as far as its record tells."""
+    record = loaded.folder.record
+    seen = () if record is None else record.seen_languages
+    return tuple(
+        language
+        for language in languages
+        if language != UNKNOWN_LANGUAGE and not all(is_target(language, tag) for tag in seen)
     )
 
 

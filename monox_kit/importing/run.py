@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from monox_kit.corpora.corpus import AnswerColumn, Corpus, CorpusSummary
+from monox_kit.corpora.languages import require_used, told_languages
 from monox_kit.data import Document, LabelSet
 from monox_kit.durable import new_file
 from monox_kit.errors import ConfigError, CorpusError
@@ -28,8 +29,9 @@ from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
 from monox_kit.store import ShardRange, StoreManifest, StoreWriter, store_location
 from monox_kit.store.address import store_url
-from monox_kit.store.filling import RowWindow, ShardSink, row_windows
+from monox_kit.store.filling import DocumentWithLanguage, RowWindow, ShardSink, row_windows
 from monox_kit.store.format import ANSWERS_KEY, STORE_FILE
+from monox_kit.store.languages import keeping_languages
 
 _DUPLICATE = "an id that an earlier row has"
 # Answers whose decisions are counted at once.
@@ -59,12 +61,15 @@ def import_store(
     location.require_writable()
     rows = AnsweredRows(config, labels, progress)
     _require_own_report(config, rows.corpus, store)
+    require_used(told_languages(config.rows.language), rows.corpus.files)
     # An import that is refused leaves an earlier one's report as it is.
     with nullcontext() if config.report is None else new_file(config.report) as report:
         scan = rows.scan(report)
         if scan.num_rows:
-            manifest = _manifest(config, labels, scan, rows)
             begun = location.begun()
+            manifest = keeping_languages(
+                _manifest(config, labels, scan, rows), scan.languages, begun
+            )
             if begun is not None:
                 begun.require_equal(manifest, f"{location}/{STORE_FILE}")
     if not scan.num_rows:
@@ -254,17 +259,17 @@ class AnsweredRows:
             self._decisions += self._problem.count(self._problem.decide(logits))
             self._uncounted.clear()
 
-    def _from(self, scan: CorpusSummary, shard: ShardRange) -> Iterator[Document]:
-        """The rows from a shard's first on."""
+    def _from(self, scan: CorpusSummary, shard: ShardRange) -> Iterator[DocumentWithLanguage]:
+        """The rows from a shard's first on, each with its language."""
         first, row = self._first_rows[shard.index], shard.start
         at = bisect_left(self._skipped, first)
-        for document in self.corpus.documents(scan.marks[shard.index].place):
+        for document, language in self.corpus.with_languages(scan.marks[shard.index].place):
             if document.row < first:
                 continue
             if at < len(self._skipped) and self._skipped[at] == document.row:
                 at += 1
                 continue
-            yield replace(document, row=row)
+            yield replace(document, row=row), language
             row += 1
 
     def _changed(self) -> CorpusError:

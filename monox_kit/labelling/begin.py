@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monox_kit.corpora.corpus import Corpus, CorpusSummary
+from monox_kit.corpora.languages import require_used, told_languages
 from monox_kit.errors import StorageError, StoreCorrupt, StoreNotBegun
 from monox_kit.foreign import stored_name
 from monox_kit.labelling.cluster import require_cluster
@@ -25,6 +26,7 @@ from monox_kit.progress import Progress
 from monox_kit.stage import kept_tokenization
 from monox_kit.store import StoreLocation, StoreManifest, store_location
 from monox_kit.store.format import STORE_FILE
+from monox_kit.store.languages import keeping_languages
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +58,12 @@ class LabelJob:
         if config.engine == "ray":
             require_cluster(config)
         location.require_writable()
+        corpus = Corpus(config.corpus, progress)
+        require_used(told_languages(config.corpus.language), corpus.files)
         return cls(
             config=config,
             location=location,
-            corpus=Corpus(config.corpus, progress),
+            corpus=corpus,
             model=TeacherModel(config, progress),
             progress=progress,
         )
@@ -218,7 +222,7 @@ def _manifest(
             guard, target=config.guard, precision=config.guard_precision, max_kl=config.guard_kl
         )
         fingerprint |= {"guard_digest": folder.reference_digest, **asked.to_fingerprint()}
-    return StoreManifest(
+    manifest = StoreManifest(
         labels=folder.labels,
         num_rows=scan.num_rows,
         shard_rows=config.shard_rows,
@@ -226,6 +230,7 @@ def _manifest(
         has_pairs=scan.has_pairs,
         fingerprint=fingerprint,
     )
+    return keeping_languages(manifest, scan.languages, begun)
 
 
 def _teacher_name(config: LabelConfig, model: TeacherModel, begun: StoreManifest | None) -> Any:

@@ -24,11 +24,12 @@ from monox_kit.store.record import PlainFolder
 
 # Documents of the scan's sample that are kept; the run plan is chosen by their lengths.
 SAMPLE_ROWS = 512
-_FORM = b"monoxkit scan 1\n"
+_FORM = b"monoxkit scan 2\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _STEP = "It is made anew."
 # Of `CorpusSummary`, what stands in the line of JSON as it is.
-_PLAIN = ("num_rows", "digest", "has_pairs", "num_labelled", "label_names", "text_bytes")
+_LISTS = ("label_names", "languages")
+_PLAIN = ("num_rows", "digest", "has_pairs", "num_labelled", "text_bytes", *_LISTS)
 
 
 def scan_key(corpus: Corpus, shard_rows: int) -> str | None:
@@ -101,10 +102,11 @@ def _decoded(content: bytes) -> tuple[Mapping[str, Any], Marks]:
 
 def _summary(header: Mapping[str, Any], marks: Marks) -> CorpusSummary:
     values = {name: header[name] for name in _PLAIN}
-    names = values.pop("label_names")
+    lists = {name: values.pop(name) for name in _LISTS}
     return CorpusSummary(
         **values,
-        label_names=None if names is None else tuple(names),
+        label_names=None if lists["label_names"] is None else tuple(lists["label_names"]),
+        languages=tuple(lists["languages"]),
         marks=marks,
         sample=tuple(map(_document, header["sample"])),
     )

@@ -8,12 +8,11 @@ from itertools import islice
 
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.corpora.marks import MarksByIndex
-from monox_kit.data import Document
 from monox_kit.errors import CorpusError
 from monox_kit.models.scoring import Texts, tokenize
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.store import ShardRange
-from monox_kit.store.filling import RowWindow, row_windows
+from monox_kit.store.filling import DocumentWithLanguage, RowWindow, row_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +41,9 @@ def shard_windows(
         CorpusError: the corpus has changed since the scan; shards before the change are kept.
     """
 
-    def documents_from(shard: ShardRange) -> Iterator[Document]:
+    def documents_from(shard: ShardRange) -> Iterator[DocumentWithLanguage]:
         place = marks[shard.index].place
-        return islice(corpus.documents(place), shard.start - place.row, None)
+        return islice(corpus.with_languages(place), shard.start - place.row, None)
 
     def changed() -> CorpusError:
         return CorpusError(

@@ -10,6 +10,7 @@ from functools import partial
 
 from monox_kit import __version__
 from monox_kit.corpora.corpus import Corpus
+from monox_kit.corpora.languages import told_languages
 from monox_kit.corpora.marks import CorpusMark, MarksByIndex
 from monox_kit.corpora.paths import absolute_path
 from monox_kit.errors import ConfigError, ModelError
@@ -58,7 +59,14 @@ class Assignment:
         config = replace(
             config,
             model=_absolute(config.model),
-            corpus=replace(config.corpus, paths=tuple(map(absolute_path, corpus.files))),
+            corpus=replace(
+                config.corpus,
+                paths=tuple(map(absolute_path, corpus.files)),
+                language=tuple(
+                    f"{_absolute(name)}={tag}"
+                    for name, tag in told_languages(config.corpus.language)
+                ),
+            ),
             provider=model.provider if config.teacher == "onnx" else config.provider,
             staging=config.staging and os.path.abspath(config.staging),
         )

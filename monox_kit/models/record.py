@@ -21,6 +21,8 @@ RECORD_FILE = "monoxkit.json"
 CARD_FILE = "README.md"
 GOLDEN_FILE = "golden.json"  # see `self_test`
 FORMAT_VERSION = 1
+# In the origin that a trained model records: `BundleRecord.seen_languages`.
+SEEN_LANGUAGES = "seen_languages"
 
 MAX_TOKENS = 1 << 24  # of a text: more is a damaged record
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -92,6 +94,24 @@ class BundleRecord:
                 found.append(command)
             provenance = provenance.get("source")
         return tuple(found)
+
+    @property
+    def seen_languages(self) -> tuple[str, ...]:
+        """Languages whose results are not zero-shot, as far as is recorded; sorted.
+
+        The model, or what it was made from, learned from text in them, or was chosen by it.
+        """
+        found: set[str] = set()
+        provenance: Any = self.provenance
+        while isinstance(provenance, Mapping):
+            origin = provenance.get("origin")
+            if isinstance(origin, Mapping):
+                told = origin.get(SEEN_LANGUAGES)
+                if told is None:  # of 0.1.0, which tells what chose the weights
+                    told = [name for name in _texts(origin.get("select_on")) if name != "dev"]
+                found.update(_texts(told))
+            provenance = provenance.get("source")
+        return tuple(sorted(found))
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
@@ -190,6 +210,11 @@ def write_record(folder: Path, record: BundleRecord, card: str) -> None:
     }
     write_json(folder / RECORD_FILE, replace(record, files=files).to_json())
     write_file(folder / CARD_FILE, card.encode())
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a list; none of anything else."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []
 
 
 def calibration_field(record: BundleRecord | None) -> dict[str, str]:

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "label": "label",
     "store import": "import_store",
     "store merge": "merge_stores",
+    "store select": "select_store",
     "train-student": "train_student",
     "predict": "predict",
     "evaluate": "evaluate",

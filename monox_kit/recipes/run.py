@@ -29,7 +29,12 @@ from monox_kit.store.address import store_url
 RECORD = "recipe.json"
 FINISHED, TO_DO, DONE, REUSED = "finished", "to do", "done", "reused"
 _MODELS = ("model", "first", "second")
-_PLACES = ("labels", "store", "parts")  # files and folders that are read, and are no texts
+_PLACES = (
+    "labels",
+    "store",
+    "parts",
+    "folder",
+)  # files and folders that are read, and are no texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

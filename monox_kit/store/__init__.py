@@ -10,14 +10,15 @@ from monox_kit.store.location import StoreLocation, store_info, store_location, 
 from monox_kit.store.merge import MergeReport, merge_stores
 from monox_kit.store.reader import LogitStore, StoreInfo
 from monox_kit.store.remote.fetch import FetchReport, fetch_store, verify_remote
+from monox_kit.store.select import SelectReport, select_store
 from monox_kit.store.stats import StoreStats, store_stats
 from monox_kit.store.verify import VerifyReport, verify_store
 from monox_kit.store.writer import StoreWriter
 
 __all__ = [
-    "ExportedStore", "FetchReport", "FolderWriter", "LogitStore", "MergeReport", "ShardBuilder",
-    "ShardRange", "StoreInfo", "StoreLocation", "StoreManifest", "StoreStats", "StoreWriter",
-    "VerifyReport", "begin_store", "begun_manifest", "export_store", "fetch_store",
-    "merge_stores", "store_info", "store_location", "store_stats", "store_url",
+    "ExportedStore", "FetchReport", "FolderWriter", "LogitStore", "MergeReport", "SelectReport",
+    "ShardBuilder", "ShardRange", "StoreInfo", "StoreLocation", "StoreManifest", "StoreStats",
+    "StoreWriter", "VerifyReport", "begin_store", "begun_manifest", "export_store", "fetch_store",
+    "merge_stores", "select_store", "store_info", "store_location", "store_stats", "store_url",
     "verify_location", "verify_remote", "verify_store",
 ]  # fmt: skip

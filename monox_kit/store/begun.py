@@ -10,6 +10,7 @@ from monox_kit.errors import StoreIncomplete
 from monox_kit.store.format import (
     COMPLETE_FILE,
     FORMAT_VERSION,
+    LANGUAGES_VERSION,
     MANIFEST_KEYS,
     STORE_FILE,
     CompleteRecord,
@@ -42,7 +43,14 @@ class BegunStore(ABC):
             StoreCorrupt: `store.json` is damaged.
         """
         file = f"{where}/{STORE_FILE}"
-        value = parse_record(content, file, MANIFEST_KEYS, FORMAT_VERSION, MANIFEST_STEP)
+        value = parse_record(
+            content,
+            file,
+            MANIFEST_KEYS,
+            LANGUAGES_VERSION,
+            MANIFEST_STEP,
+            oldest=FORMAT_VERSION,
+        )
         self.where = where
         self.manifest = StoreManifest.from_json(value, file, MANIFEST_STEP)
         self.digest: str = value[DIGEST_KEY]

@@ -87,6 +87,7 @@ class ShardContents:
         self._folder = store.shard_folder(shard)
         self._problem = store.manifest.problem
         self._fields = text_fields(store.manifest)
+        self._language = store.manifest.language
         self.arrays = {
             name: store.shards.map_array(self._folder, self.record, name, check_digest=True)
             for name in self.record.files
@@ -124,16 +125,31 @@ class ShardContents:
     def documents(self, part: RowsPart, first_row: int) -> list[Document]:
         """The part's texts as documents of the rows from `first_row` on, without labels.
 
+        Each has its language, where the store tells it.
+
         Raises:
             StoreCorrupt: a text is not UTF-8.
         """
         fields = {field: self._decode(part, field, decode_run) for field in part.texts}
         pairs = fields.get("text_pair", [None] * len(part.rows))
+        languages = self.languages(part)
         rows = range(first_row, first_row + len(part.rows))
         return [
-            Document(row=row, id=name, text=text, text_pair=pair)
-            for row, name, text, pair in zip(rows, fields["ids"], fields["text"], pairs)
+            Document(row=row, id=name, text=text, text_pair=pair, lang=lang)
+            for row, name, text, pair, lang in zip(
+                rows, fields["ids"], fields["text"], pairs, languages
+            )
         ]
+
+    def languages(self, part: RowsPart) -> list[str | None]:
+        """The part's n languages; None for rows whose language nothing tells.
+
+        Raises:
+            StoreCorrupt: one is not UTF-8.
+        """
+        if "lang" not in part.texts:
+            return [self._language] * len(part.rows)
+        return [tag or None for tag in self._decode(part, "lang", decode_run)]
 
     def _decode(self, part: RowsPart, field: str, read: Callable[[Array, Int64s], Any]) -> Any:
         """What `read` makes of a field's texts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,12 +113,15 @@ class _Rows:
         self._texts = {"id": "ids", "text": "text"}
         if manifest.has_pairs:
             self._texts["text_pair"] = "text_pair"
+        self._language = manifest.language
+        self._has_languages = manifest.has_languages
         logit = pa.float32() if manifest.dtype == "float32" else pa.float16()
         fields = {
             "row": pa.int64(),
             **{column: self._text_type(field) for column, field in self._texts.items()},
             "label": pa.list_(pa.string()) if manifest.labels.is_multi else pa.string(),
             "label_index": pa.list_(pa.int64()) if manifest.labels.is_multi else pa.int64(),
+            **self._language_type(),
             "recomputed": pa.bool_(),
             "logits": pa.list_(logit, manifest.num_classes),
         }
@@ -155,6 +158,8 @@ class _Rows:
             "recomputed": pa.array(arrays["recomputed.npy"].astype(np.bool_)),
             "logits": pa.FixedSizeListArray.from_arrays(flat, type=logits),
         }
+        if "lang" in self.schema.names:
+            columns["lang"] = self._languages(arrays, len(shard))
         for column, field in self._texts.items():
             kind = self.schema.field(column).type
             offsets, content = arrays[f"{field}_offsets.npy"], arrays[f"{field}.npy"]
@@ -162,6 +167,25 @@ class _Rows:
         return pa.Table.from_arrays(
             [columns[name] for name in self.schema.names], schema=self.schema
         )
+
+    def _language_type(self) -> dict[str, Any]:
+        """The column of languages, where the store tells any."""
+        import pyarrow as pa
+
+        if self._has_languages:
+            return {"lang": self._text_type("lang")}
+        return {"lang": pa.string()} if self._language else {}
+
+    def _languages(self, arrays: Mapping[str, Array], num_rows: int) -> Any:
+        """Each row's language; null where nothing tells it."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        kind = self.schema.field("lang").type
+        if not self._has_languages:
+            return pa.repeat(pa.scalar(self._language, kind), num_rows)
+        tags = _strings(kind, arrays["lang_offsets.npy"], arrays["lang.npy"])
+        return pc.if_else(pc.equal(tags, ""), pa.scalar(None, kind), tags)
 
     def _named(self, index: Any) -> Any:
         """The names of labels that are given by index, or of lists of them."""
@@ -224,7 +248,8 @@ def _write_parquet(rows: _Rows, out: Path) -> None:
     import pyarrow.parquet as pq
 
     # Names repeat; the other columns would only fill a dictionary before it is given up.
-    settings: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["label"]}
+    repeating = [name for name in ("label", "lang") if name in rows.schema.names]
+    settings: dict[str, Any] = {"compression": "zstd", "use_dictionary": repeating}
     with new_file(out) as stream, pq.ParquetWriter(stream, rows.schema, **settings) as writer:
         for table in rows.tables():
             writer.write_table(table, row_group_size=table.num_rows)

@@ -1,4 +1,4 @@
-"""Format 1 of the logit store as data: names, array layout, manifest; see docs/store-format.md.
+"""Formats 1 and 2 of the logit store as data: names, arrays, manifest; see docs/store-format.md.
 
 store.json                 `StoreManifest`
 shards/000000/             `ShardRange` 0, with the arrays of `array_layout` and shard.json
@@ -32,6 +32,8 @@ from monox_kit.store.record import (
 )
 
 FORMAT_VERSION = 1
+# Of a store whose rows have languages of their own; all else is that of format 1.
+LANGUAGES_VERSION = 2
 STORE_FILE = "store.json"
 COMPLETE_FILE = "complete.json"
 SHARD_FILE = "shard.json"
@@ -56,6 +58,8 @@ LEARNED_GUARD = frozenset(
 
 # The digest of what a file said of the rows, in a store that was imported.
 ANSWERS_KEY = "answers_digest"
+# The language of all rows, in format 1; None where nothing tells it, absent in stores of 0.1.0.
+LANGUAGE_KEY = "language"
 
 LogitDtype = Literal["float32", "float16"]
 Scalar = str | int | float | bool | None
@@ -80,6 +84,8 @@ _FIELD_WORDS = {
     f"fingerprint.{ANSWERS_KEY}": "the answers in the files",
     "fingerprint.smoothing": "the smoothing of hard labels",
     "fingerprint.missing_mass": "the probability of classes that are not listed",
+    f"fingerprint.{LANGUAGE_KEY}": "the language of the rows",
+    "format_version": "whether each row has a language of its own, the format,",
     "num_rows": "the number of rows",
     "shard_rows": "the rows of a shard",
     "dtype": "how logits are kept",
@@ -118,7 +124,8 @@ class StoreManifest:
         has_pairs: whether every row is a text pair, or none is.
         fingerprint: flat names and values that decide the logits: digests of teacher, tokenizer
             and corpus, max_length, precision, backend. A resumed run must agree in each.
-        format_version: the format of the folder.
+        format_version: the format of the folder: `LANGUAGES_VERSION` where each row has a language
+            of its own.
     """
 
     labels: LabelSet
@@ -134,8 +141,9 @@ class StoreManifest:
             value = getattr(self, name)
             if type(value) is not int or not least <= value < 2**63:
                 raise _invalid(f"{name} of at least {least}", value, f"Correct {name}")
-        if self.format_version != FORMAT_VERSION:
-            raise _invalid(f"format_version {FORMAT_VERSION}", self.format_version, "Leave it out")
+        if self.format_version not in (FORMAT_VERSION, LANGUAGES_VERSION):
+            wanted = f"format_version {FORMAT_VERSION} or {LANGUAGES_VERSION}"
+            raise _invalid(wanted, self.format_version, "Leave it out")
         if self.dtype not in get_args(LogitDtype):
             raise _invalid("dtype float32 or float16", self.dtype, "Give one of them")
         if type(self.has_pairs) is not bool:
@@ -147,6 +155,11 @@ class StoreManifest:
                 raise _invalid(f"a plain fingerprint value {key!r}", value, "Give text or a number")
             if isinstance(value, float) and not math.isfinite(value):
                 raise _invalid(f"a finite fingerprint value {key!r}", value, "Give it as text")
+        told = self.fingerprint.get(LANGUAGE_KEY)
+        if LANGUAGE_KEY in self.fingerprint and self.has_languages:
+            raise _invalid(f"no {LANGUAGE_KEY} where rows have their own", told, "Leave it out")
+        if told is not None and (not isinstance(told, str) or not told):
+            raise _invalid("a language tag or none", told, "Give a tag such as de")
 
     @property
     def num_classes(self) -> int:
@@ -157,6 +170,17 @@ class StoreManifest:
     def problem(self) -> Problem:
         """What labels and logits mean."""
         return problem_of(self.labels)
+
+    @property
+    def has_languages(self) -> bool:
+        """Whether each row has a language of its own, or none."""
+        return self.format_version == LANGUAGES_VERSION
+
+    @property
+    def language(self) -> str | None:
+        """The language of all rows; None where each has its own, or nothing tells it."""
+        told = self.fingerprint.get(LANGUAGE_KEY)
+        return None if told is None else str(told)
 
     @property
     def num_shards(self) -> int:
@@ -225,6 +249,7 @@ class StoreManifest:
                 dtype=value["dtype"],
                 has_pairs=typed(value, "has_pairs", bool, path, step),
                 fingerprint=typed(value, "fingerprint", dict, path, step),
+                format_version=value["format_version"],
             )
         except (ConfigError, CorpusError) as error:
             found = str(error).partition(". ")[0]  # its next step is for whoever sets the value
@@ -233,11 +258,13 @@ class StoreManifest:
     def differences(self, other: StoreManifest) -> list[tuple[str, str, str]]:
         """Every field that differs: its name, and how it is shown here and there.
 
-        What the guard learned comes last: it differs because something else does.
+        What the guard learned, and what the rows' languages come to, stand last: they differ
+        because something else does.
         """
         here, there = _flat(self), _flat(other)
         differing = [key for key in {**here, **there} if _tagged(here, key) != _tagged(there, key)]
-        differing.sort(key=lambda key: key.removeprefix("fingerprint.") in LEARNED_GUARD)
+        follows = LEARNED_GUARD | {LANGUAGE_KEY, "format_version"}
+        differing.sort(key=lambda key: key.removeprefix("fingerprint.") in follows)
         return [(key, _shown(here, key), _shown(there, key)) for key in differing]
 
     def require_equal(self, other: StoreManifest, where: Path | str) -> None:
@@ -321,7 +348,8 @@ def store_digest(manifest_digest: str, shard_digests: Iterable[str]) -> str:
 
 def text_fields(manifest: StoreManifest) -> tuple[str, ...]:
     """The fields that lie as UTF-8 bytes in `<field>.npy` with `<field>_offsets.npy`."""
-    return ("ids", "text", "text_pair") if manifest.has_pairs else ("ids", "text")
+    pair = ("text_pair",) if manifest.has_pairs else ()
+    return ("ids", "text", *pair, *(("lang",) if manifest.has_languages else ()))
 
 
 def array_layout(manifest: StoreManifest, num_rows: int) -> Layout:

@@ -91,6 +91,15 @@ class MappedArrays:
                     out[place] = text
         return out
 
+    def text_bytes(self, field: str, rows: Int64s) -> int:
+        """The UTF-8 bytes of the field's texts of n rows."""
+        total = 0
+        for _, shard, inside in self._parts(rows):
+            offsets = self.array(shard.index, f"{field}_offsets.npy")
+            starts = np.arange(len(shard))[inside]
+            total += int((offsets[starts + 1] - offsets[starts]).sum())
+        return total
+
     def gather(self, name: str, rows: Int64s | slice, out: Array) -> None:
         """Fill `out` [n, ...] with the array's values of n rows."""
         for where, shard, inside in self._parts(rows):

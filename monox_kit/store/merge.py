@@ -132,6 +132,9 @@ def _copy(
         sizes: Counter[str] = Counter()
         for piece in pieces:
             sizes.update(text_bytes(piece.source.store, piece.shard, piece.first, piece.stop))
+            if writer.manifest.has_languages and not piece.source.manifest.has_languages:
+                tag = (piece.source.manifest.language or "").encode()
+                sizes["lang"] += len(tag) * (piece.stop - piece.first)
         with writer.shard(shard, sizes) as builder:
             for piece in pieces:
                 folder = piece.source.store.shard_folder(piece.shard)

@@ -13,18 +13,25 @@ from monox_kit.errors import ConfigError, StoreIncomplete, StoreMismatch
 from monox_kit.store.folder import StoreFolder, begun_manifest
 from monox_kit.store.format import (
     ANSWERS_KEY,
+    LANGUAGE_KEY,
     LEARNED_GUARD,
     STORE_FILE,
     CompleteRecord,
     ShardRange,
     StoreManifest,
 )
+from monox_kit.store.languages import merged_languages
 
 CORPUS_KEY = "corpus_digest"
 MERGED_KEY = "merged_from"
+# Of a store of chosen rows: the digest of the store that they are of, and of their numbers there.
+SELECTED_FROM_KEY = "selected_from"
+SELECTED_ROWS_KEY = "selected_rows"
+_SELECTED = frozenset({SELECTED_FROM_KEY, SELECTED_ROWS_KEY})
 # Fields that stores of different corpora under one teacher may differ in.
-_MAY_DIFFER = frozenset({"num_rows", "shard_rows"}) | {
-    f"fingerprint.{key}" for key in LEARNED_GUARD | {CORPUS_KEY, MERGED_KEY, ANSWERS_KEY}
+_MAY_DIFFER = frozenset({"num_rows", "shard_rows", "format_version"}) | {
+    f"fingerprint.{key}"
+    for key in LEARNED_GUARD | _SELECTED | {CORPUS_KEY, MERGED_KEY, ANSWERS_KEY, LANGUAGE_KEY}
 }
 
 
@@ -153,7 +160,9 @@ class OtherCorpora:
         merged_from = _digest_of(_completed(source).digest for source in sources)
         first = sources[0].manifest
         fingerprints = [source.manifest.fingerprint for source in sources]
-        fingerprint = dict(first.fingerprint)
+        joined = merged_languages(first, (source.manifest for source in sources))
+        # `merged_from` tells of chosen rows too.
+        fingerprint = {k: value for k, value in joined.fingerprint.items() if k not in _SELECTED}
         # As text, so that 1 and 1.0 differ. One guard's values are of use together alone.
         guards = {repr([each.get(key) for key in sorted(LEARNED_GUARD)]) for each in fingerprints}
         if len(guards) > 1:
@@ -164,7 +173,7 @@ class OtherCorpora:
             fingerprint[ANSWERS_KEY] = _digest_of(str(each[ANSWERS_KEY]) for each in fingerprints)
         fingerprint[MERGED_KEY] = merged_from
         self.manifest = replace(
-            first,
+            joined,
             num_rows=sum(source.manifest.num_rows for source in sources),
             shard_rows=first.shard_rows if shard_rows is None else shard_rows,
             fingerprint=fingerprint,

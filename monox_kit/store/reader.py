@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from monox_kit.store.verify import VerifyReport, verify_store
 VerifyMode = Literal["open", "read", "full"]
 
 _DOCUMENTS = 1024  # decoded at once while all are read
+_LANGUAGES = 65_536  # tags read at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,8 @@ class StoreInfo(Result):
     Attributes:
         num_rows: rows of the finished store; `num_rows_done` of them are in finished shards.
         num_bytes: bytes of the arrays of the finished shards.
+        has_languages: whether each row has a language of its own; else `fingerprint` tells that of
+            all, under `language`.
         num_labelled: rows with a gold label in the finished shards.
         num_recomputed: rows in the finished shards whose logits were recomputed by the reference
             graph of the run's fidelity guard.
@@ -56,6 +60,7 @@ class StoreInfo(Result):
     num_recomputed: int
     dtype: str
     has_pairs: bool
+    has_languages: bool
     num_bytes: int
     digest: str | None
     fingerprint: Mapping[str, Any]
@@ -81,6 +86,7 @@ class StoreInfo(Result):
             num_recomputed=totals.num_recomputed,
             dtype=manifest.dtype,
             has_pairs=manifest.has_pairs,
+            has_languages=manifest.has_languages,
             num_bytes=totals.num_bytes,
             digest=complete.digest if complete else None,
             fingerprint=dict(manifest.fingerprint),
@@ -263,6 +269,26 @@ class LogitStore:
         """The n ids in the corpus of n rows, in the order asked for; see `logits`."""
         return self._arrays.texts("ids", rows)
 
+    def text_bytes(self, field: str, rows: Int64s) -> int:
+        """The UTF-8 bytes of one of `format.text_fields` in n rows; see `logits`."""
+        return self._arrays.text_bytes(field, rows)
+
+    def languages(self, rows: Int64s | slice) -> list[str | None]:
+        """The languages of n rows, None where nothing tells one; see `logits`."""
+        if self.manifest.has_languages:
+            return [tag or None for tag in self._arrays.texts("lang", rows)]
+        return [self.manifest.language] * self._arrays.count(rows)
+
+    def all_languages(self) -> dict[str | None, int]:
+        """Every language with its rows, the most frequent first; None where nothing tells one."""
+        if not self.manifest.has_languages:
+            return {self.manifest.language: self._totals.num_rows}
+        found: Counter[str | None] = Counter()
+        for shard in self.shards():
+            for start in range(shard.start, shard.stop, _LANGUAGES):
+                found.update(self.languages(slice(start, min(start + _LANGUAGES, shard.stop))))
+        return dict(found.most_common())
+
     def text(self, row: int) -> str:
         """The text, or the premise of a pair."""
         return self._arrays.text("text", row)
@@ -276,7 +302,7 @@ class LogitStore:
         return self._arrays.text("ids", row)
 
     def documents(self, rows: slice = slice(None)) -> Iterator[Document]:
-        """The documents in row order, one shard mapped at a time; `lang` is not kept in a store.
+        """The documents in row order, one shard mapped at a time.
 
         Args:
             rows: a slice with step 1.
@@ -290,8 +316,10 @@ class LogitStore:
             self.require_gold(np.arange(part.start, part.stop), gold)
             labels = self.manifest.problem.decode(gold)
             here = range(part.start, part.stop)
-            for row, name, text, pair, label in zip(here, self.ids(part), texts, pairs, labels):
-                yield Document(row=row, id=name, text=text, text_pair=pair, label=label)
+            languages = self.languages(part)
+            fields = zip(here, self.ids(part), texts, pairs, labels, languages)
+            for row, name, text, pair, label, lang in fields:
+                yield Document(row, name, text, pair, label, lang)
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every byte and check it against its record and the format's rules."""

@@ -91,7 +91,13 @@ def read_record(path: Path, step: str) -> bytes:
 
 
 def parse_record(
-    content: bytes, path: Path | str, names: frozenset[str], version: int, step: str
+    content: bytes,
+    path: Path | str,
+    names: frozenset[str],
+    version: int,
+    step: str,
+    *,
+    oldest: int | None = None,
 ) -> dict[str, Any]:
     """The values of a record's file, `record_digest` included, which is checked.
 
@@ -99,8 +105,9 @@ def parse_record(
         content: the file's bytes.
         path: the file, for messages.
         names: exactly the keys that it must have, `DIGEST_KEY` among them.
-        version: the `format_version` that it must state.
+        version: the latest `format_version` that it may state.
         step: what the user should do about a damaged file, for the message.
+        oldest: the first that it may state; None for `version` alone.
 
     Raises:
         StoreError: the file states another format version.
@@ -115,7 +122,8 @@ def parse_record(
     found = value.get("format_version")
     if type(found) is int and found > version:
         raise StoreError(f"{path}: expected format_version {version}, found {found}. {LATER_STEP}")
-    check_record(path, "format_version", version, found, step)
+    if type(found) is not int or found < (oldest or version):
+        check_record(path, "format_version", version, found, step)
     if value.keys() != names:
         missing, unknown = names - value.keys(), value.keys() - names
         what = f"no key {min(missing)!r}" if missing else f"an unknown key {min(unknown)!r}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from monox_kit.data import UNKNOWN_LANGUAGE, Int64s
 from monox_kit.problem import Problem
 from monox_kit.progress import Progress, Silent
 from monox_kit.results import Result
@@ -21,6 +22,9 @@ from monox_kit.store.format import ANSWERS_KEY, GUARD_PRECISION_KEY
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles are right to half a millionth of the range, in 8 MiB each, however many rows there are.
 _BINS = 2**20
+# A column of another meaning may hold a value for each row.
+_MOST_LANGUAGES = 1000
+OTHER_LANGUAGES = "other"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +43,27 @@ class LabelCount:
     predicted: int
     gold: int
     agreeing: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageCount:
+    """Rows of one language.
+
+    Attributes:
+        language: its tag; `und` for rows whose language nothing tells.
+        num_rows: rows of it.
+        num_labelled: rows of it with a gold label.
+        num_agreeing: rows of it whose gold label is the predicted one.
+        mean_confidence: as `StoreStats.confidence`, over its rows.
+        labels: by class, in the order of the logits, the rows that the logits decide for it.
+    """
+
+    language: str
+    num_rows: int
+    num_labelled: int
+    num_agreeing: int
+    mean_confidence: float
+    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +101,8 @@ class StoreStats(Result):
         num_fast: rows whose logits the run's own graph gave.
         precision_rows: by precision, rows computed in it.
         num_duplicates: rows whose text, and pair if there is one, equal an earlier row's.
+        languages: the most frequent first; the first 1,000 that occur, and `other` for those of
+            more.
     """
 
     path: str
@@ -92,6 +119,7 @@ class StoreStats(Result):
     num_fast: int
     precision_rows: Mapping[str, int]
     num_duplicates: int
+    languages: tuple[LanguageCount, ...] = ()
 
 
 def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
@@ -116,8 +144,9 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
     counts = _Counts(store.manifest.problem, num_rows)
     with (progress or Silent()).task("counting", num_rows, "rows") as task:
         for shard in totals.digests:
-            for part in ShardContents(store, shard).parts(shard.start, shard.stop):
-                counts.add(part)
+            contents = ShardContents(store, shard)
+            for part in contents.parts(shard.start, shard.stop):
+                counts.add(part, contents.languages(part))
                 task.advance(len(part.rows))
     num_fast = num_rows - counts.num_recomputed
     precision_rows = {}
@@ -152,6 +181,7 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
         num_fast=num_fast,
         precision_rows=precision_rows,
         num_duplicates=counts.num_duplicates(),
+        languages=counts.languages(),
     )
 
 
@@ -169,16 +199,28 @@ class _Counts:
         self.num_recomputed = 0
         self._text_digests = np.empty(num_rows, np.uint64)
         self._num_texts = 0
+        self._languages: dict[str, _OfLanguage] = {}
 
-    def add(self, part: RowsPart) -> None:
-        """Count some rows."""
+    def add(self, part: RowsPart, languages: Sequence[str | None]) -> None:
+        """Count some rows, each in its language."""
         problem, predicted = self._problem, self._problem.decide(part.logits)
         self.predicted += problem.count(predicted)
         self.gold += problem.count(part.gold)
         self.agreeing += (problem.indicators(predicted) & problem.indicators(part.gold)).sum(axis=0)
         self.num_labelled += int(problem.are_given(part.gold).sum())
-        self.num_agreeing += int(problem.are_equal(predicted, part.gold).sum())
-        self.confidence.add(problem.confidence(part.logits))
+        agreeing, confidence = (
+            problem.are_equal(predicted, part.gold),
+            problem.confidence(part.logits),
+        )
+        self.num_agreeing += int(agreeing.sum())
+        self.confidence.add(confidence)
+        for tag, at in self._places(languages):
+            found = self._languages.setdefault(tag, _OfLanguage(problem.num_classes))
+            found.num_rows += len(at)
+            found.num_labelled += int(problem.are_given(part.gold[at]).sum())
+            found.num_agreeing += int(agreeing[at].sum())
+            found.confidence += float(confidence[at].sum())
+            found.labels += problem.count(predicted[at])
         self.entropy.add(problem.entropy(part.logits))
         self.num_recomputed += int(part.recomputed.sum())
         fields = [field for field in ("text", "text_pair") if field in part.texts]
@@ -188,10 +230,44 @@ class _Counts:
         self._text_digests[self._num_texts : until] = np.frombuffer(digests, np.uint64)
         self._num_texts = until
 
+    def _places(self, languages: Sequence[str | None]) -> Iterator[tuple[str, Int64s]]:
+        """Each language of some rows with their places."""
+        places: dict[str, list[int]] = {}
+        for at, tag in enumerate(languages):
+            places.setdefault(tag or UNKNOWN_LANGUAGE, []).append(at)
+        for name, found in places.items():
+            is_kept = name in self._languages or len(self._languages) < _MOST_LANGUAGES
+            yield name if is_kept else OTHER_LANGUAGES, np.array(found, np.int64)
+
+    def languages(self) -> tuple[LanguageCount, ...]:
+        """The rows by language, the most frequent first."""
+        ordered = sorted(self._languages.items(), key=lambda each: (-each[1].num_rows, each[0]))
+        return tuple(found.count(tag) for tag, found in ordered)
+
     def num_duplicates(self) -> int:
         """Rows whose texts an earlier row had. Orders the digests in place."""
         self._text_digests.sort()
         return int((self._text_digests[1:] == self._text_digests[:-1]).sum())
+
+
+class _OfLanguage:
+    """Running counts over the rows of a language; see `LanguageCount`."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_rows = self.num_labelled = self.num_agreeing = 0
+        self.confidence = 0.0
+        self.labels = np.zeros(num_classes, np.int64)
+
+    def count(self, language: str) -> LanguageCount:
+        """What was counted."""
+        return LanguageCount(
+            language=language,
+            num_rows=self.num_rows,
+            num_labelled=self.num_labelled,
+            num_agreeing=self.num_agreeing,
+            mean_confidence=self.confidence / self.num_rows,
+            labels=tuple(self.labels.tolist()),
+        )
 
 
 class _Histogram:

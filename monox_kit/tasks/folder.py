@@ -1,8 +1,8 @@
 """The folder of a prepared corpus: written as a whole, and reused while nothing changes.
 
 Every task writes the same files: `labelled.jsonl`, `unlabelled.jsonl`, `dev.jsonl`, a
-`test.<language>.jsonl` for each language, `labels.json`, and `provenance.json`, which says what
-they were made from.
+`test.<language>.jsonl` for each language, where it is asked for an `unlabelled.<language>.jsonl`,
+`labels.json`, and `provenance.json`, which says what they were made from.
 """
 
 from __future__ import annotations
@@ -63,6 +63,16 @@ def language_file(language: str) -> str:
     return f"test.{language}.jsonl"
 
 
+def unlabelled_file(language: str) -> str:
+    """The name of the unlabelled text in a target language."""
+    return f"unlabelled.{language}.jsonl"
+
+
+def is_unlabelled(name: str) -> bool:
+    """Whether the rows of a file have no labels."""
+    return name.startswith("unlabelled.")
+
+
 class RowWriter:
     """The files of a corpus folder that is being written, a row at a time.
 
@@ -107,7 +117,7 @@ class RowWriter:
             "labels": {
                 name: dict(file.labels.most_common())
                 for name, file in files.items()
-                if name != UNLABELLED
+                if not is_unlabelled(name)
             },
             "left_out": dict(sorted(self.left_out.items())),
         }

@@ -114,7 +114,7 @@ class Batches:
     def window(self, at: Position) -> Window:
         """Read and tokenize the window of a position."""
         rows = self._order.rows(at.epoch, at.window)
-        texts, pairs, targets = self._rows.batch(rows)
+        texts, pairs, targets = self._rows.batch(rows, at.epoch)
         encoded = self._tokenizer.encode(texts, pairs)
         batches = self._order.batches(encoded.lengths, at.epoch, at.window)
         padding = self._tokenizer.padding

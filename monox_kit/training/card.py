@@ -47,6 +47,7 @@ def _results(summary: TrainingSummary, origin: Origin) -> Iterator[str]:
     yield "## Results on the dev sets"
     yield ""
     yield origin.selection_line()
+    yield from origin.seen_lines()
     yield ""
     rows = [
         [

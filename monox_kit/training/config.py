@@ -161,6 +161,10 @@ class StudentConfig(Config):
         combine: how several stores are combined: concatenate them, or average those of one corpus.
         store_weight: weight of each store in the average, in any scale [default: equal].
         labelled: gold-labelled files for ce, pl and self-training.
+        translations: files of texts in other languages, each with the id of the row that it is a
+            translation of. The student learns that row's target.
+        translation_share: share of the visits of a row with translations that read one of them
+            [default: 0.5].
         unlabelled: files that self-training labels with the student of the round before.
         rounds: self-training rounds after the first [default: 2]. Each trains for the full number
             of steps; the first learns from gold labels alone.
@@ -182,6 +186,8 @@ class StudentConfig(Config):
         OnlyWith(("store", "combine"), "method", ("pl", "kd")),
         OnlyWith(("store_weight",), "combine", ("average",)),
         OnlyWith(("unlabelled", "rounds"), "method", ("self-training",)),
+        OnlyWith(("translations",), "method", ("ce", "pl", "kd")),
+        Needs(("translation_share",), "translations", "texts.de.jsonl"),
     )
 
     model: str
@@ -193,6 +199,8 @@ class StudentConfig(Config):
     combine: Literal["concatenate", "average"] = "concatenate"
     store_weight: tuple[Annotated[float, Gt(0)], ...] | None = None
     labelled: CorpusConfig | None = None
+    translations: CorpusConfig | None = None
+    translation_share: Annotated[float, Gt(0), Le(1)] | None = None
     unlabelled: CorpusConfig | None = None
     rounds: Annotated[int, Ge(1), Le(99)] | None = None
     labels: Path | None = None

@@ -47,6 +47,7 @@ class DevSets:
         reported: Sequence[Document],
         select_on: Sequence[str],
         labelled: Sequence[Document] = (),
+        store_languages: Sequence[str] = (),
     ) -> DevSets:
         """The sets of a run.
 
@@ -55,6 +56,8 @@ class DevSets:
             reported: of `--report-dev`, in any.
             select_on: of `--select-on`.
             labelled: the gold-labelled text that `dev` should be in the language of; may be none.
+            store_languages: of the stores, one of which `dev` should be in where there is no
+                gold-labelled text; none where the stores do not tell.
 
         Raises:
             ConfigError: `dev` is in several languages, or in another than `labelled`, or a set to
@@ -67,10 +70,12 @@ class DevSets:
                 f"`dev`: its rows are in several languages: {', '.join(languages)}. Put the others "
                 "into `report_dev`; `select_on` names those that are to choose the weights."
             )
-        if trained_in and not set(languages) <= set(trained_in):
+        known = trained_in or store_languages
+        if known and not set(languages) <= set(known):
+            text = "the gold-labelled text" if trained_in else "the text of the stores"
             raise ConfigError(
-                f"`dev`: it is in {languages[0]}, and the gold-labelled text is in "
-                f"{', '.join(trained_in)}. Put it into `report_dev`; with `select_on` "
+                f"`dev`: it is in {languages[0]}, and {text} is in "
+                f"{', '.join(known)}. Put it into `report_dev`; with `select_on` "
                 f"{languages[0]} it chooses the weights all the same."
             )
         documents: dict[str, list[Document]] = {DEV: list(dev)}
@@ -120,7 +125,12 @@ class DevConfig(NamedTuple):
     select_on: tuple[str, ...]
 
     def read(
-        self, labels: LabelSet, labelled: Sequence[Document], progress: Progress | None = None
+        self,
+        labels: LabelSet,
+        labelled: Sequence[Document],
+        progress: Progress | None = None,
+        *,
+        store_languages: Sequence[str] = (),
     ) -> DevSets:
         """The sets in memory.
 
@@ -128,6 +138,7 @@ class DevConfig(NamedTuple):
             labels: every gold label must be one of these.
             labelled: the gold-labelled text that is trained on; may be none.
             progress: told what is guessed about a file, and how the sets fit the labelled text.
+            store_languages: of the stores; none where they do not tell.
 
         Raises:
             ConfigError: see `DevSets.build`.
@@ -139,7 +150,7 @@ class DevConfig(NamedTuple):
             # A run's digests are of rows as they stand in files. A reported row without a language
             # was always refused, so that no digest of such rows is known.
             reported = read_labelled(self.reported, labels, progress, fill_languages=True)
-        sets = DevSets.build(dev, reported, self.select_on, labelled)
+        sets = DevSets.build(dev, reported, self.select_on, labelled, store_languages)
         if progress is not None:
             for note in dev_notes(dev, labelled, labels):
                 progress.note(note)

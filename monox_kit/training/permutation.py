@@ -106,14 +106,14 @@ class RowPermutation:
         side = np.uint64(self._side)
         right, left = np.divmod(values, side)
         for key in self._keys:
-            summed = left + _mixed(right ^ key) % side
+            summed = left + mixed(right ^ key) % side
             # Both are below `side`: a second division would cost as much as all the rest.
             left, right = right, np.where(summed < side, summed, summed - side)
         return np.asarray(left + right * side)
 
 
-def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Every value's 64 bits, each spread over all of them."""
+def mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Every value's 64 bits, each spread over all of them: the finalizer of SplitMix64."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(values ^ (values >> np.uint64(31)))

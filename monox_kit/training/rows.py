@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import starmap
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,20 @@ from monox_kit.training.teachers import StoredTeacher
 
 # Rows whose logits are read at once while rows are selected.
 _BLOCK_ROWS = 65_536
+
+
+class RowKey(NamedTuple):
+    """What tells a row among others.
+
+    Attributes:
+        id: of its document.
+        number: its position in its store or file.
+        language: of its text; None where nothing tells it.
+    """
+
+    id: str
+    number: int
+    language: str | None
 
 
 class TargetRows(Protocol):
@@ -33,6 +48,9 @@ class TargetRows(Protocol):
 
     def text_pairs(self, indices: Int64s) -> Sequence[str]:
         """B second texts of pairs."""
+
+    def keys(self, indices: Int64s) -> Sequence[RowKey]:
+        """Ids and languages of B rows."""
 
     def labels(self, indices: Int64s) -> Labels:
         """Labels of B rows, in the form of `problem`."""
@@ -67,6 +85,11 @@ class LabelledRows:
         """B second texts of pairs."""
         return [self._documents[index].text_pair or "" for index in indices]
 
+    def keys(self, indices: Int64s) -> list[RowKey]:
+        """Ids and languages of B rows."""
+        found = (self._documents[index] for index in indices)
+        return [RowKey(document.id, document.row, document.lang) for document in found]
+
     def labels(self, indices: Int64s) -> Labels:
         """Gold labels of B rows."""
         return self._labels[indices]
@@ -96,6 +119,12 @@ class _StoreRows:
     def text_pairs(self, indices: Int64s) -> list[str]:
         """B second texts of pairs."""
         return self._store.text_pairs(self._rows[indices]) or []
+
+    def keys(self, indices: Int64s) -> list[RowKey]:
+        """Ids and languages of B rows."""
+        rows = self._rows[indices]
+        found = zip(self._store.ids(rows), rows.tolist(), self._store.languages(rows))
+        return list(starmap(RowKey, found))
 
 
 class SoftRows(_StoreRows):
@@ -156,10 +185,21 @@ class PseudoLabelledRows(_StoreRows):
         """Nothing: the labels are all there is."""
 
 
+class OtherTexts(Protocol):
+    """Texts that rows are read as in place of their own; see `translations.Translations`."""
+
+    def of(self, rows: Int64s, epoch: int) -> Iterable[tuple[int, str, str]]:
+        """Places among [B] rows, each with the text and the second text that it is read as."""
+
+
 class TrainingRows:
     """Several sources as one sequence of rows."""
 
-    def __init__(self, sources: Sequence[TargetRows]) -> None:
+    def __init__(
+        self, sources: Sequence[TargetRows], other_texts: OtherTexts | None = None
+    ) -> None:
+        """Args: where the rows come from, and what some of them are read as instead."""
+        self._other_texts = other_texts
         self._sources = [source for source in sources if len(source)]
         if len({source.has_pairs for source in self._sources}) > 1:
             raise ConfigError(
@@ -176,8 +216,22 @@ class TrainingRows:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def batch(self, indices: Int64s) -> tuple[list[str], list[str] | None, Targets]:
-        """Texts, second texts (None for single texts) and targets of B rows, in their order."""
+    def parts(self) -> Iterator[tuple[range, TargetRows]]:
+        """Each source with the positions of its rows."""
+        for number, source in enumerate(self._sources):
+            yield range(int(self._starts[number]), int(self._starts[number + 1])), source
+
+    def read_as(self, other_texts: OtherTexts) -> TrainingRows:
+        """The same rows, some of which are read as other texts."""
+        return TrainingRows(self._sources, other_texts)
+
+    def batch(self, indices: Int64s, epoch: int = 0) -> tuple[list[str], list[str] | None, Targets]:
+        """Texts, second texts (None for single texts) and targets of B rows, in their order.
+
+        Args:
+            indices: [B] int64 rows.
+            epoch: that they are read in: it decides which of them are read as other texts.
+        """
         which = np.searchsorted(self._starts, indices, side="right") - 1
         texts, pairs = [""] * len(indices), [""] * len(indices)
         labels: Labels | None = None
@@ -198,6 +252,9 @@ class TrainingRows:
                     logits = np.empty((len(indices), part.shape[1]), np.float32)
                 logits[places] = part
         assert labels is not None  # nobody asks for no rows
+        if self._other_texts is not None:
+            for place, text, pair in self._other_texts.of(indices, epoch):
+                texts[place], pairs[place] = text, pair
         teacher = None if logits is None else torch.from_numpy(logits)
         targets = Targets(torch.from_numpy(labels), teacher)
         return texts, pairs if self.has_pairs else None, targets

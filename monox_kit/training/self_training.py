@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
+from monox_kit.corpora.languages import told_of
 from monox_kit.durable import new_folder, resolved
 from monox_kit.errors import ConfigError
 from monox_kit.foreign import stored_name
@@ -155,7 +156,7 @@ def _labelling(text: CorpusConfig, student: TrainingSummary, device: str) -> Lab
     return LabelConfig(
         teacher="torch",
         model=str(student.path),
-        corpus=text,
+        corpus=replace(text, language=told_of(text.language, Corpus(text).files)),
         ignore_labels=True,  # unlabelled here; a label column may be of another task
         device=device,
         precision=student.precision,  # type: ignore[arg-type]  # fp32 or bf16

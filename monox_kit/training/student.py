@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from monox_kit.corpora.classes import class_notes
-from monox_kit.corpora.corpus import CorpusConfig, read_labelled
+from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
+from monox_kit.corpora.languages import told_of
 from monox_kit.corpora.paths import HubDataset, resolve_paths
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError
@@ -17,8 +19,10 @@ from monox_kit.training.methods import Sources
 from monox_kit.training.summary import TrainingSummary
 from monox_kit.training.teachers import StoredTeacher
 from monox_kit.training.training_run import TrainingRun
+from monox_kit.training.translations import TranslationConfig
 
 LABELS_FILE = "labels.json"
+TRANSLATION_SHARE = 0.5
 
 
 def student_run(config: StudentConfig, out: Path, progress: Progress) -> TrainingRun:
@@ -64,11 +68,34 @@ def student_run(config: StudentConfig, out: Path, progress: Progress) -> Trainin
         command="train-student",
         method=config.method,
         model=config.model,
-        dev=DevConfig(config.dev, config.report_dev, config.select_on),
+        dev=DevConfig(config.dev, _reported(config), config.select_on),
         loop=config.loop,
         out=out,
         sources=Sources(labels, labelled, name, teachers, config.objective),
         new_head=config.new_head,
+        translations=_translations(config),
+    )
+
+
+def _reported(config: StudentConfig) -> CorpusConfig | None:
+    """`report_dev`, without what `language` says of translations."""
+    reported, texts = config.report_dev, config.translations
+    if reported is None or texts is None:
+        return reported
+    theirs = told_of(texts.language, Corpus(texts).files)
+    ours = told_of(reported.language, Corpus(reported).files)
+    kept = tuple(one for one in reported.language if one in ours or one not in theirs)
+    return replace(reported, language=kept)
+
+
+def _translations(config: StudentConfig) -> TranslationConfig | None:
+    """The translations that are asked for, and how often one is read."""
+    if config.translations is None:
+        return None
+    return TranslationConfig(
+        files=config.translations,
+        share=config.translation_share or TRANSLATION_SHARE,
+        seed=config.loop.seed,
     )
 
 

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +36,11 @@ from monox_kit.training.log import LOG_FILE
 from monox_kit.training.loop import FitResult, Trainer, resolve_precision
 from monox_kit.training.methods import Sources, Task, build_task
 from monox_kit.training.optimizer import embedding_mode
-from monox_kit.training.origin import Origin, StoreOrigin
+from monox_kit.training.origin import Origin, StoreOrigin, TranslationOrigin
 from monox_kit.training.processes import is_first
 from monox_kit.training.summary import TrainingSummary, finished_run
 from monox_kit.training.teachers import StoredTeacher
+from monox_kit.training.translations import TranslationConfig, Translations
 
 # Options that change nothing in the trained weights.
 _FREE = ("checkpoint_every", "tensorboard", "workers")
@@ -70,14 +71,19 @@ class TrainingRun:
         out: Path,
         sources: Sources,
         new_head: bool = False,
+        translations: TranslationConfig | None = None,
     ) -> None:
-        self._new_head = new_head
+        self._new_head, self._translations = new_head, translations
         self._command, self._method, self._model, self._loop = command, method, model, loop
         self._dev_config, self._out, self._sources = dev, resolved(out), sources
 
     def prepared(self, progress: Progress) -> Prepared:
         """The inputs opened and checked, and the run's fingerprint; nothing is written."""
-        dev = self._dev_config.read(self._sources.labels, self._sources.labelled, progress)
+        stores = [StoreOrigin.of(store) for store in self._sources.stores]
+        spoken = sorted({tag for store in stores for tag in store.languages})
+        dev = self._dev_config.read(
+            self._sources.labels, self._sources.labelled, progress, store_languages=spoken
+        )
         folder = open_folder(self._model, progress).named(self._dev_config.dev.label_names)
         task = build_task(self._method, self._sources)
         if any(
@@ -90,9 +96,29 @@ class TrainingRun:
                 "other pairs. Check the columns of both."
             )
         tokenizer = open_tokenizer(folder, self._loop.max_length)
-        origin = self._origin(dev)
+        task, translated = self._translated(task, progress)
+        origin = self._origin(dev, stores, translated)
         fingerprint = self._fingerprint(folder, origin, tokenizer, task)
         return Prepared(dev, folder, task, tokenizer, origin, fingerprint)
+
+    def _translated(self, task: Task, progress: Progress) -> tuple[Task, TranslationOrigin | None]:
+        """The task whose rows are read as translations, as far as they are asked for."""
+        if self._translations is None:
+            return task, None
+        found = Translations(self._translations, task.rows, progress)
+        settings = {"translations_digest": found.digest, "translation_share": found.share}
+        task = replace(
+            task,
+            rows=task.rows.read_as(found),
+            counts={**task.counts, **found.counts},
+            settings={**task.settings, **settings},
+        )
+        return task, TranslationOrigin(
+            name=stored_names(", ".join(self._translations.files.paths)),
+            digest=found.digest,
+            share=found.share,
+            languages=found.languages,
+        )
 
     def execute(self, progress: Progress) -> TrainingSummary:
         """Train, or return what an earlier equal run left."""
@@ -185,7 +211,9 @@ class TrainingRun:
             **loop,
         }
 
-    def _origin(self, dev: DevSets) -> Origin:
+    def _origin(
+        self, dev: DevSets, stores: Sequence[StoreOrigin], translated: TranslationOrigin | None
+    ) -> Origin:
         """What the model card says it was made from."""
         sources = self._sources
         learned_from = () if self._method == "kd" else sources.labelled
@@ -200,7 +228,8 @@ class TrainingRun:
             select_on=dev.select_on,
             dev_language=dev.language,
             labelled_languages=dev.labelled_languages,
-            stores=[StoreOrigin.of(store) for store in sources.stores],
+            stores=stores,
+            translations=translated,
         )
 
     def _summary(

@@ -6,18 +6,24 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from monox_kit.data import LabelSet
+from monox_kit.errors import StoreCorrupt, StoreError
 from monox_kit.store import LogitStore, fetch_store
 from monox_kit.store.folder import StoreFolder
+from monox_kit.store.format import MANIFEST_KEYS
+from monox_kit.store.record import parse_record
 from monox_kit.store.remote.shard_object import pack_shard
 from tests.golden import make_store_1_multi as multi
+from tests.golden import make_store_2 as languages
 from tests.golden.make_store_1 import GOLD, LOGITS, RECOMPUTED, documents, write
 from tests.object_store import object_store
 from tests.store_samples import tree
 
 STORE = Path(__file__).parent / "store-1"
 STORE_MULTI = Path(__file__).parent / "store-1-multi"
+STORE_2 = Path(__file__).parent / "store-2"
 OBJECTS = Path(__file__).parent / "store-1-objects"
 PAGE = Path(__file__).parents[2] / "docs" / "store-format.md"
 
@@ -61,6 +67,24 @@ def test_format_1_with_any_number_of_labels_opens(tmp_path: Path) -> None:
     assert tree(tmp_path / "s") == tree(STORE_MULTI)
 
 
+def test_format_2_opens_and_is_still_written_byte_for_byte(tmp_path: Path) -> None:
+    store = LogitStore.open(STORE_2, verify="full")
+    assert list(store.documents()) == languages.documents()
+    assert store.languages(slice(None)) == list(languages.LANGUAGES)
+    assert store.manifest.language is None
+    np.testing.assert_array_equal(store.logits(slice(None)), np.array(languages.LOGITS, np.float32))
+    languages.write(tmp_path / "s")
+    assert tree(tmp_path / "s") == tree(STORE_2)
+
+
+def test_version_0_1_0_refuses_format_2_by_name() -> None:
+    """With the check that it makes of a record: no other version than its own."""
+    path = STORE_2 / "store.json"
+    with pytest.raises(StoreError, match=r"expected format_version 1, found 2\. Upgrade") as caught:
+        parse_record(path.read_bytes(), path, MANIFEST_KEYS, 1, "")
+    assert not isinstance(caught.value, StoreCorrupt)
+
+
 def test_format_1_is_fetched_from_objects(tmp_path: Path) -> None:
     with object_store():
         fetch_store(f"objects://{OBJECTS}", tmp_path / "s")
@@ -78,7 +102,7 @@ def test_format_1_is_still_put_byte_for_byte() -> None:
 
 def test_the_page_quotes_the_golden_store() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    stores = (STORE, STORE_MULTI)
+    stores = (STORE, STORE_MULTI, STORE_2)
     paths = (path for store in stores for path in store.rglob("*.json"))
     records = b"".join(path.read_bytes() for path in paths).decode()
     digests = re.findall(r"\b[0-9a-f]{64}\b", page)

@@ -236,14 +236,14 @@ def test_only_the_rows_of_missing_shards_are_read_again(
     begin(config, tmp_path / "store")
     label_corpus(replace(config, shard_range=(0, 3)), tmp_path / "store")
     read: list[int] = []
-    documents = Corpus.documents
+    documents = Corpus.with_languages
 
-    def counting(self: Corpus, place: Place | None = None) -> Iterator[Document]:
-        for document in documents(self, place):
+    def counting(self: Corpus, place: Place | None = None) -> Iterator[tuple[Document, str | None]]:
+        for document, language in documents(self, place):
             read.append(document.row)
-            yield document
+            yield document, language
 
-    monkeypatch.setattr(Corpus, "documents", counting)
+    monkeypatch.setattr(Corpus, "with_languages", counting)
     label_corpus(config, tmp_path / "store")
     assert read[-16:] == list(range(48, 64))
     assert len(read) < 24

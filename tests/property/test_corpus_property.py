@@ -166,6 +166,7 @@ def test_every_format_reads_back_what_was_written(data, documents, block_bytes):
     assert summary.has_pairs == (documents[0].text_pair is not None)
     both = "".join(d.text + (d.text_pair or "") for d in documents)
     assert summary.text_bytes == len(both.encode())
+    assert summary.languages == tuple(sorted({d.lang or "und" for d in documents}))
 
 
 @settings(max_examples=40, deadline=None)
@@ -179,6 +180,7 @@ def test_every_block_has_a_mark_of_its_bytes_and_rows(data, documents, mark_ever
         sizes = {
             "ids": len("".join(d.id for d in block).encode()),
             "text": len("".join(d.text for d in block).encode()),
+            "lang": len("".join(d.lang or "" for d in block).encode()),
         }
         if has_pairs:
             sizes["text_pair"] = len("".join(d.text_pair for d in block).encode())

@@ -187,6 +187,7 @@ class TestScan:
             num_labelled=2,
             label_names=("x", "y"),
             text_bytes=8,
+            languages=("de", "und"),
         )
 
     def test_the_digest_sees_order_and_every_field(self, tmp_path):

@@ -174,6 +174,41 @@ def test_training_text_that_repeats_a_test_text_or_paragraph_is_left_out(tmp_pat
     assert not any(name.startswith(("alike", "equal")) for name in ids)
 
 
+def test_target_text_is_of_training_rows_under_their_ids(tmp_path: Path, corpus: Path) -> None:
+    index = small_index()
+    held_out = rows(corpus, "test.de.jsonl")[0]["text"]
+    training = rows(corpus, "unlabelled.jsonl")[0]["id"]
+    # A translation of a training row that says what a test row says.
+    stanzas = [one for one in index.descriptions["de"] if f"Package: {training}\n" not in one]
+    (there,) = [one for one in index.descriptions["de"] if f"Package: {training}\n" in one]
+    head = there.partition("Description-de: ")[0]
+    index.descriptions["de"] = [
+        *stanzas,
+        f"{head}Description-de: {held_out.replace(chr(10), chr(10) + ' ')}",
+    ]
+    lists = index.write(tmp_path / "lists")
+    out = tmp_path / "target"
+    summary = write_corpus(small_config(target_unlabelled=True), lists, out)
+    english = {
+        row["id"] for name in ("labelled", "unlabelled") for row in rows(out, f"{name}.jsonl")
+    }
+    for tag in ("de", "pt-BR"):
+        found = rows(out, f"unlabelled.{tag}.jsonl")
+        assert len(found) > 20
+        assert all(list(row) == ["id", "text", "lang"] and row["lang"] == tag for row in found)
+        assert {row["id"] for row in found} <= english
+        tests = {row["id"] for row in rows(out, f"test.{tag}.jsonl")}
+        assert not tests & {row["id"] for row in found}
+        assert f"unlabelled.{tag}.jsonl" not in summary.labels
+    assert training not in {row["id"] for row in rows(out, "unlabelled.de.jsonl")}
+    # All other files are those of a corpus without it.
+    for path in corpus.glob("*.jsonl"):
+        if path.name != "test.de.jsonl":
+            assert (out / path.name).read_bytes() == path.read_bytes()
+    config = json.loads((corpus / "provenance.json").read_text())["config"]
+    assert "target_unlabelled" not in config
+
+
 def test_equal_lists_in_another_order_give_equal_bytes(tmp_path: Path, corpus: Path) -> None:
     index = small_index()
     index.packages.reverse()

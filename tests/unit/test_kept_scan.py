@@ -15,6 +15,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from monox_kit import __version__
 from monox_kit.corpora.corpus import Corpus, CorpusConfig, CorpusSummary
 from monox_kit.corpora.marks import Marks
 from monox_kit.corpora.paths import HubDataset, SourceFile, file_states
@@ -78,11 +79,11 @@ def test_what_was_found_comes_back(corpus: Path, tmp_path: Path) -> None:
     assert len(found.sample) == 5
 
 
-def test_the_scan_of_a_store_that_was_begun_by_0_1_0_is_taken(corpus: Path, tmp_path: Path) -> None:
-    """Its bytes, put together here as docs/store-format.md tells them."""
+def test_the_scan_has_the_bytes_that_the_page_tells(corpus: Path, tmp_path: Path) -> None:
+    """Put together here as docs/store-format.md tells them."""
     config = config_of(corpus)
     summary, begun = keep(config, tmp_path / "s")
-    state = {"version": "0.1.0", "shard_rows": 4, "corpus": Corpus(config).state()}
+    state = {"version": __version__, "shard_rows": 4, "corpus": Corpus(config).state()}
     header = {
         "key": digest_json(state),
         "num_rows": 23,
@@ -91,13 +92,23 @@ def test_the_scan_of_a_store_that_was_begun_by_0_1_0_is_taken(corpus: Path, tmp_
         "num_labelled": summary.num_labelled,
         "label_names": list(summary.label_names or ()),
         "text_bytes": summary.text_bytes,
+        "languages": list(summary.languages),
         "sample": [[d.row, d.id, d.text, d.text_pair, d.label, d.lang] for d in summary.sample],
     }
-    body = b"monoxkit scan 1\n" + json.dumps(header).encode() + b"\n" + summary.marks.packed
+    body = b"monoxkit scan 2\n" + json.dumps(header).encode() + b"\n" + summary.marks.packed
     (tmp_path / "s" / "scan").write_bytes(body + hashlib.sha256(body).digest())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("monox_kit.labelling.kept_scan.__version__", "0.1.0")
-        assert take(config, tmp_path / "s", begun) == summary
+    assert take(config, tmp_path / "s", begun) == summary
+
+
+def test_the_scan_of_a_store_that_was_begun_by_0_1_0_is_made_anew(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """It tells nothing of languages."""
+    _, begun = keep(config_of(corpus), tmp_path / "s")
+    body = b"monoxkit scan 1\n{}\n"
+    (tmp_path / "s" / "scan").write_bytes(body + hashlib.sha256(body).digest())
+    with pytest.raises(ValueError, match="not a scan of this form"):
+        take(config_of(corpus), tmp_path / "s", begun)
 
 
 def test_the_files_may_lie_under_another_folder(corpus: Path, tmp_path: Path) -> None:
@@ -324,5 +335,5 @@ def test_what_another_file_system_tells(info: dict[str, Any], state: object) -> 
 
 def test_marks_are_packed_and_refuse_what_is_none() -> None:
     assert (len(Marks()), Marks().packed) == (0, b"")
-    with pytest.raises(ValueError, match="93 bytes, no multiple of 92"):
+    with pytest.raises(ValueError, match="93 bytes, no multiple of 100"):
         Marks(bytes(93))

@@ -160,6 +160,7 @@ def test_info(tmp_path: Path) -> None:
         "num_recomputed": 3,
         "dtype": "float16",
         "has_pairs": False,
+        "has_languages": False,
         "num_bytes": arrays,
         "digest": store.digest,
         "fingerprint": FINGERPRINT,

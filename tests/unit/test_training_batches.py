@@ -106,9 +106,9 @@ def test_only_the_windows_that_are_used_are_read(
     read: list[int] = []
     batch_of = TrainingRows.batch
 
-    def counted(self: TrainingRows, indices: np.ndarray) -> object:
+    def counted(self: TrainingRows, indices: np.ndarray, epoch: int) -> object:
         read.extend(indices.tolist())
-        return batch_of(self, indices)
+        return batch_of(self, indices, epoch)
 
     monkeypatch.setattr(TrainingRows, "batch", counted)
     batches = Batches(rows, tokenizer, CONFIG)

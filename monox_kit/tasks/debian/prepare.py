@@ -45,11 +45,13 @@ from monox_kit.tasks.folder import (
     LABELLED,
     UNLABELLED,
     TaskSummary,
+    is_unlabelled,
     language_file,
     new_corpus,
     require_replaceable,
     reusable,
     task_summary,
+    unlabelled_file,
 )
 
 KIND = "monoxkit-debian-corpus"
@@ -79,6 +81,8 @@ class DebianConfig(Config):
         test_rows: largest number of rows of each test set; a language may offer fewer.
         languages: target languages, such as pt-BR; English is written in any case.
         sections: sections of Debian that become the labels, in their order.
+        target_unlabelled: write unlabelled text in the target languages too: the labelled and the
+            unlabelled rows as people have translated them, with their ids and without labels.
         seed: seed of which packages are held out and which rows are taken.
     """
 
@@ -88,6 +92,7 @@ class DebianConfig(Config):
     test_rows: Annotated[int, Ge(1)] = 200
     languages: Annotated[tuple[str, ...], Separated()] = LANGUAGES
     sections: Annotated[tuple[str, ...], Separated()] = TOPICS
+    target_unlabelled: bool = False
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -110,7 +115,10 @@ class DebianConfig(Config):
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as it stands in the provenance."""
-        return asdict(self) | {"languages": list(self.languages), "sections": list(self.sections)}
+        values = asdict(self)
+        if not self.target_unlabelled:  # folders of earlier versions do not tell
+            del values["target_unlabelled"]
+        return values | {"languages": list(self.languages), "sections": list(self.sections)}
 
 
 @dataclass(slots=True)
@@ -171,7 +179,7 @@ def write_corpus(
         for name, rows in sorted(corpus.rows.items()):
             writer.begin(name)
             for row in rows:
-                writer.add(name, row.to_json(labelled=name != UNLABELLED))
+                writer.add(name, row.to_json(labelled=not is_unlabelled(name)))
     provenance = writer.provenance()
     return task_summary(out, provenance, _release(provenance), reused=False)
 
@@ -209,6 +217,15 @@ def _select(config: DebianConfig, lists: DebianLists, progress: Progress) -> _Co
     _require_enough("labelled` and `unlabelled", wanted, len(train), config)
     corpus.rows[LABELLED] = train[: config.labelled]
     corpus.rows[UNLABELLED] = train[config.labelled : wanted]
+    if config.target_unlabelled:
+        taken = [row.package for row in train[:wanted]]
+        translations = _translations(
+            config, lists, taken, english, left_out=corpus.left_out, progress=progress
+        )
+        for tag, texts in translations.items():
+            translated = [package for package in taken if package.name in texts]
+            rows = unseen_rows(translated, texts, held_out, corpus.left_out, tag)
+            corpus.rows[unlabelled_file(tag)] = rows
     return corpus
 
 

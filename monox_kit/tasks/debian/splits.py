@@ -90,19 +90,20 @@ def distinct_rows(
 
 def unseen_rows(
     packages: Iterable[Package],
-    english: Mapping[str, Description],
+    texts: Mapping[str, Description],
     held_out: HeldOut,
     left_out: Counter[str],
+    lang: str = "en",
 ) -> list[Row]:
-    """The distinct English texts that share nothing with held-out text; the others are counted."""
+    """The distinct texts that share nothing with held-out text; the others are counted."""
     allowed = []
     for package in packages:
-        reason = held_out.reason(english[package.name])
+        reason = held_out.reason(texts[package.name])
         if reason is None:
             allowed.append(package)
         else:
             left_out[reason] += 1
-    rows = distinct_rows(allowed, english, "en")
+    rows = distinct_rows(allowed, texts, lang)
     left_out["duplicate"] += len(allowed) - len(rows)
     return rows
 
