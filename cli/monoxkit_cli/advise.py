@@ -34,8 +34,7 @@ def _tables(found: Advice) -> list[Table]:
     seen = Table("lead", "gain over ce", "teacher", "seeds", "task", title="observed so far")
     for one in found.observed:
         gains = ", ".join(f"{method} {gain}" for method, gain in one.gains.items())
-        lead = "not recorded" if one.lead is None else f"{one.lead:+.1f}"
-        seen.add_row(lead, gains, one.teacher, str(one.seeds), one.task)
+        seen.add_row(f"{one.lead:+.1f}", gains, one.teacher, str(one.seeds), one.task)
     return [scores, seen]
 
 

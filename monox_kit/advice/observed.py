@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from monox_kit.report.scores import Estimate
 from monox_kit.results import Result
 
-# Points by which two leads may differ and still be called alike: of a lead of 5, twice as much.
+# Points by which two leads may differ and still be called alike.
 _ALIKE = 5.0
 
 
@@ -53,8 +53,7 @@ class Observation(Result):
         steps: that each student was trained for.
         seeds: students of each method.
         languages: target languages.
-        lead: the teacher's accuracy less the baseline's, in the source language, in points; None
-            where it was not recorded.
+        lead: the teacher's accuracy less the baseline's, in the source language, in points.
         gains: by method.
         source: where it is told.
     """
@@ -67,18 +66,18 @@ class Observation(Result):
     steps: int
     seeds: int
     languages: int
-    lead: float | None
+    lead: float
     gains: Mapping[str, Gain]
     source: str
 
 
 @cache
 def observations() -> tuple[Observation, ...]:
-    """Everything that was observed, the largest lead first, unknown leads last."""
+    """Everything that was observed, the largest lead first."""
     file = resources.files("monox_kit.advice") / "observations.json"
     rows = json.loads(file.read_text(encoding="utf-8"))["observations"]
     found = TypeAdapter(tuple[Observation, ...]).validate_python(rows)
-    return tuple(sorted(found, key=lambda one: -math.inf if one.lead is None else one.lead))[::-1]
+    return tuple(sorted(found, key=lambda one: -one.lead))
 
 
 def lead_of(teacher: Estimate, baseline: Estimate) -> Estimate:
@@ -94,9 +93,7 @@ def lead_of(teacher: Estimate, baseline: Estimate) -> Estimate:
 
 def alike(lead: float) -> list[Observation]:
     """The observations at leads near one."""
-    return [
-        one for one in observations() if one.lead is not None and abs(one.lead - lead) <= _ALIKE
-    ]
+    return [one for one in observations() if abs(one.lead - lead) <= _ALIKE]
 
 
 def observed(lead: Estimate) -> str:

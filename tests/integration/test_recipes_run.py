@@ -153,7 +153,7 @@ def test_advice_is_the_paired_lead_in_the_source_language(
     assert main(["advise", str(teacher), "--test", str(test), "--source-language", "fr"]) == 3
     assert "de, en" in capsys.readouterr().err.replace("en, de", "de, en")
     assert main(["advise", str(teacher), "--baseline", str(baseline), "--test", str(test)]) == 0
-    assert "not recorded" in capsys.readouterr().out
+    assert "+10.0" in capsys.readouterr().out
 
 
 def test_reproduce_runs_the_recipe_and_draws(
