@@ -150,3 +150,25 @@ def test_a_tiny_run_writes_its_figures(name: str, given: str, files: Path, tmp_p
     assert value.get("differing_rows", 0) == 0
     assert value.get("equal_stores", True) is True
     assert value.get("argmax", 1.0) == 1.0
+
+
+@pytest.mark.slow
+def test_servers_take_turns_under_the_same_load(files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    own = f"{sys.executable} -m monoxkit_cli serve tiny={files}/bundle --port {{port}}"
+    script = harness.ROOT / "benchmarks" / "serving_load.py"
+    servers = [f"--server=tei={own}", f"--server=tiny:kserve={own}"]
+    words = ["--test", f"{files}/data/test.de.jsonl", "--rates", "50,100", "--rows", "1,2"]
+    run(script, *servers, *words, "--requests", "20", "--out", str(out))
+    value = json.loads(out.read_text(encoding="utf-8"))
+    assert set(value["runs"]) == {"tei", "tiny"}
+    for (found,) in value["runs"].values():
+        assert found["memory_bytes"] > 1_000_000
+        assert [step["all"]["statuses"] for step in found["report"]["steps"]] == [{"200": 20}] * 2
+    refused = subprocess.run(
+        [sys.executable, str(script), "--server", "a:grpc=x {port}", "--test", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2
