@@ -19,6 +19,10 @@ Floats = npt.NDArray[np.floating]
 _ENCODER = msgspec.json.Encoder()
 
 
+# What the engine asks of every text, for the document alone: the refusal stays the engine's.
+TEXT_SCHEMA = {"type": "string", "pattern": "\\S"}
+
+
 class NotJson(Refused):
     """The body is no JSON at all, which some protocols tell apart from JSON of another form."""
 

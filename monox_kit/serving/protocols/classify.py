@@ -29,7 +29,7 @@ from monox_kit.serving.contract import (
     Request,
     ServerFacts,
 )
-from monox_kit.serving.protocols.body import read, reply, require_finite
+from monox_kit.serving.protocols.body import TEXT_SCHEMA, read, reply, require_finite
 from monox_kit.serving.protocols.operations import Operation
 
 # What vLLM calls the errors that it has names for.
@@ -45,14 +45,23 @@ class ClassifyRequest(msgspec.Struct):
     """What is asked of POST /classify; other fields, such as user, are ignored."""
 
     input: Annotated[
-        str | list[str | int], Meta(description="A text or a list of texts; no token ids.")
+        str | list[str | int],
+        Meta(
+            description="A text or a list of texts; no token ids.",
+            extra_json_schema={
+                "oneOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "minItems": 1}]
+            },
+        ),
     ]
     model: Annotated[
         str | None, Meta(description="Name of the model; the first one where it is not given.")
     ] = None
     truncate_prompt_tokens: Annotated[
         int | None,
-        Meta(description="-1 cuts a text that is too long at the model's own length."),
+        Meta(
+            description="-1 cuts a text that is too long at the model's own length.",
+            extra_json_schema={"enum": [-1, None]},
+        ),
     ] = None
     truncation_side: Annotated[
         Literal["left", "right"] | None, Meta(description="The side on which it loses tokens.")
@@ -61,7 +70,11 @@ class ClassifyRequest(msgspec.Struct):
         bool | None, Meta(description="Whether probs are probabilities; else they are logits.")
     ] = None
     add_special_tokens: Annotated[
-        bool | None, Meta(description="Always true here: the model was trained with them.")
+        bool | None,
+        Meta(
+            description="Always true here: the model was trained with them.",
+            extra_json_schema={"enum": [True, None]},
+        ),
     ] = True
 
 

@@ -26,7 +26,15 @@ from monox_kit.serving.contract import (
     Request,
     Row,
 )
-from monox_kit.serving.protocols.body import Floats, Score, ranked, read, reply, require_finite
+from monox_kit.serving.protocols.body import (
+    TEXT_SCHEMA,
+    Floats,
+    Score,
+    ranked,
+    read,
+    reply,
+    require_finite,
+)
 from monox_kit.serving.protocols.operations import Operation
 
 Function = Literal["sigmoid", "softmax", "none"]
@@ -37,6 +45,14 @@ class Pair(msgspec.Struct):
 
     text: str
     text_pair: str | None = None
+
+
+# What a type cannot say, for the document alone; that all rows are of one kind, it cannot either.
+_PAIR_SCHEMA = {
+    "type": "object",
+    "properties": {"text": TEXT_SCHEMA, "text_pair": TEXT_SCHEMA},
+    "required": ["text"],
+}
 
 
 class Parameters(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,7 +80,20 @@ class InferenceRequest(msgspec.Struct):
 
     inputs: Annotated[
         str | Pair | list[str | Pair | list[str]],
-        Meta(description="A text or a pair, or a list of them. A list of two texts is no pair."),
+        Meta(
+            description="A text or a pair, or a list of them. A list of two texts is no pair.",
+            extra_json_schema={
+                "oneOf": [
+                    TEXT_SCHEMA,
+                    _PAIR_SCHEMA,
+                    {
+                        "type": "array",
+                        "items": {"oneOf": [TEXT_SCHEMA, _PAIR_SCHEMA]},
+                        "minItems": 1,
+                    },
+                ]
+            },
+        ),
     ]
     parameters: Parameters | None = None
 

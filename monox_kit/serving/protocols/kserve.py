@@ -45,6 +45,45 @@ _PLATFORM = "onnx_onnxv1"
 _TEXT, _PAIR = "text", "text_pair"
 
 
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """An output of every model.
+
+    Attributes:
+        datatype: in the protocol's words.
+        values: [N] or [N, C] of an answer.
+        is_of_classes: whether it is [N, C].
+    """
+
+    datatype: str
+    values: Callable[[Answer], Any]
+    is_of_classes: bool = False
+
+
+def _decisions(answer: Answer) -> list[str]:
+    """Names; of a multi-label model JSON lists of names, of which there may be none."""
+    return [
+        label if isinstance(label, str) else written(list(label)).decode()
+        for label in answer.decisions
+    ]
+
+
+def _abstained(answer: Answer) -> Any:
+    """A model without thresholds answers always."""
+    found = answer.abstained
+    return np.zeros(len(answer.logits), np.bool_) if found is None else found
+
+
+_OUTPUTS: dict[str, _Output] = {
+    "label": _Output("BYTES", _decisions),
+    "probabilities": _Output("FP32", lambda answer: answer.probabilities, True),
+    "logits": _Output("FP32", lambda answer: answer.logits, True),
+    "tokens": _Output("INT64", lambda answer: answer.tokens),
+    "truncated": _Output("BOOL", lambda answer: answer.truncated),
+    "abstained": _Output("BOOL", _abstained),
+}
+
+
 class OutputParameters(msgspec.Struct):
     """How an output is given."""
 
@@ -58,7 +97,7 @@ class OutputParameters(msgspec.Struct):
 class RequestedOutput(msgspec.Struct):
     """An output that is asked for."""
 
-    name: str
+    name: Annotated[str, Meta(extra_json_schema={"enum": list(_OUTPUTS)})]
     parameters: OutputParameters | None = None
 
 
@@ -79,7 +118,7 @@ class InferParameters(msgspec.Struct):
 class InferRequest(msgspec.Struct):
     """What is asked of infer."""
 
-    inputs: list[InputTensor]
+    inputs: Annotated[list[InputTensor], Meta(extra_json_schema={"minItems": 1, "maxItems": 2})]
     id: str | None = None
     parameters: InferParameters | None = None
     outputs: Annotated[
@@ -153,45 +192,6 @@ class InferError(msgspec.Struct):
     """A refusal."""
 
     error: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """An output of every model.
-
-    Attributes:
-        datatype: in the protocol's words.
-        values: [N] or [N, C] of an answer.
-        is_of_classes: whether it is [N, C].
-    """
-
-    datatype: str
-    values: Callable[[Answer], Any]
-    is_of_classes: bool = False
-
-
-def _decisions(answer: Answer) -> list[str]:
-    """Names; of a multi-label model JSON lists of names, of which there may be none."""
-    return [
-        label if isinstance(label, str) else written(list(label)).decode()
-        for label in answer.decisions
-    ]
-
-
-def _abstained(answer: Answer) -> Any:
-    """A model without thresholds answers always."""
-    found = answer.abstained
-    return np.zeros(len(answer.logits), np.bool_) if found is None else found
-
-
-_OUTPUTS: dict[str, _Output] = {
-    "label": _Output("BYTES", _decisions),
-    "probabilities": _Output("FP32", lambda answer: answer.probabilities, True),
-    "logits": _Output("FP32", lambda answer: answer.logits, True),
-    "tokens": _Output("INT64", lambda answer: answer.tokens),
-    "truncated": _Output("BOOL", lambda answer: answer.truncated),
-    "abstained": _Output("BOOL", _abstained),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,29 @@ from monox_kit.serving.protocols import classify, hugging_face, info, kserve, te
 from monox_kit.serving.protocols.body import reply
 from monox_kit.serving.protocols.operations import Operation
 
-# What the app itself answers; its text is made where the server runs.
+# What the app itself answers, and the pages of people.
 _OWN = (
+    *(
+        Operation(
+            method="GET",
+            path=path,
+            summary=summary,
+            tag="This server",
+            media_type=media_type,
+            is_open=path == "/",
+        )
+        for path, summary, media_type in (
+            ("/", "A page to try the models.", "text/html"),
+            ("/docs", "This document, for people.", "text/html"),
+            ("/openapi.json", "This document.", "application/json"),
+        )
+    ),
     Operation(
         method="GET",
         path="/health/live",
         summary="Whether the server runs.",
         tag="This server",
-        media_type="*/*",
+        response=kserve.Live,
         is_open=True,
     ),
     Operation(
@@ -33,7 +48,8 @@ _OWN = (
         path="/health/ready",
         summary="Whether the server takes questions.",
         tag="This server",
-        media_type="*/*",
+        response=kserve.Ready,
+        error=kserve.Ready,
         statuses={503: "The server is not ready."},
         is_open=True,
     ),

@@ -29,6 +29,7 @@ from monox_kit.serving.contract import (
     ServerFacts,
 )
 from monox_kit.serving.protocols.body import (
+    TEXT_SCHEMA,
     NotJson,
     Score,
     milliseconds,
@@ -54,12 +55,20 @@ _ERRORS: dict[Kind, tuple[int, ErrorType]] = {
 }
 
 
+# What a type cannot say, for the document alone.
+_PAIR_SCHEMA = {"type": "array", "items": TEXT_SCHEMA, "minItems": 1, "maxItems": 2}
+_BATCH_SCHEMA = {"type": "array", "items": _PAIR_SCHEMA, "minItems": 1}
+
+
 class PredictRequest(msgspec.Struct):
     """What is asked of POST /predict; other fields are ignored."""
 
     inputs: Annotated[
         str | list[str | list[str]],
-        Meta(description='A text, a pair ["a", "b"], or a batch of both [["a"], ["b", "c"]].'),
+        Meta(
+            description='A text, a pair ["a", "b"], or a batch of both [["a"], ["b", "c"]].',
+            extra_json_schema={"oneOf": [TEXT_SCHEMA, _PAIR_SCHEMA, _BATCH_SCHEMA]},
+        ),
     ]
     truncate: Annotated[
         bool | None,

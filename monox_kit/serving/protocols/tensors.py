@@ -31,12 +31,12 @@ class InputParameters(msgspec.Struct):
 class InputTensor(msgspec.Struct):
     """An input of texts."""
 
-    name: str
+    name: Annotated[str, Meta(extra_json_schema={"enum": ["text", "text_pair"]})]
     shape: Annotated[
         list[Annotated[int, Meta(ge=0)]],
-        Meta(max_length=2, description="[n] or [n, 1]."),
+        Meta(max_length=2, description="[n] or [n, 1].", extra_json_schema={"minItems": 1}),
     ]
-    datatype: Annotated[str, Meta(description="BYTES.")]
+    datatype: Annotated[str, Meta(extra_json_schema={"enum": ["BYTES"]})]
     parameters: InputParameters | None = None
     data: Annotated[
         list[str | list[str]] | None, Meta(description="The texts, flat or nested.")
