@@ -15,8 +15,14 @@ from monox_kit.serving.protocols.openapi import OPERATIONS, document
 from monox_kit.serving.protocols.pages import docs, policy
 from tests.serving_samples import model_facts, page, protocol, replied, server_facts
 
-# What the app itself routes: probes and figures.
-OWN_ROUTES = {("GET", "/health/live"), ("GET", "/health/ready"), ("GET", "/metrics")}
+# What the app itself routes: probes, figures and bundles that are read again.
+OWN_ROUTES = {
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/metrics"),
+    ("PUT", "/v2/repository/models/{model}"),
+    ("POST", "/v2/repository/models/{model}/load"),
+}
 
 
 def read(path: str, *models: Any) -> Reply:

@@ -184,6 +184,14 @@ def test_hugging_face_applies_the_function(function: str, expected: Any, problem
     np.testing.assert_allclose(found, expected(LOGITS[0]), atol=1e-6)
 
 
+@pytest.mark.parametrize("function", [None, "softmax"])
+def test_hugging_face_gives_the_model_s_own_function_calibrated(function: str | None) -> None:
+    body = encoded({"inputs": "a", "parameters": {"function_to_apply": function}})
+    (row,) = told(replied("hugging_face", body, temperature=2.0))
+    found = [by_label(row)[name] for name in NAMES]
+    np.testing.assert_allclose(found, softmax(np.array(LOGITS[0]) / 2), atol=1e-6)
+
+
 def test_hugging_face_functions_do_not_overflow() -> None:
     for function in ("softmax", "sigmoid"):
         body = encoded({"inputs": "a", "parameters": {"function_to_apply": function}})
@@ -293,6 +301,7 @@ def binary_infer(content: bytes, shape: list[int], size: int | None = None) -> t
         (binary(b"\xff"), [1], None, None),
         (binary(b"a"), [1], 99, None),
         (binary(b"a"), [1], 2, None),
+        (binary(b"a") + b"rest", [1], 5, None),
         (binary(b"a"), [1], None, "-1"),
         (binary(b"a"), [1], None, "1e3"),
         (binary(b"a"), [1], None, "99999"),
@@ -481,6 +490,13 @@ def test_a_score_that_is_not_finite_is_refused(name: str, value: float) -> None:
     with pytest.raises(Refused) as found:
         protocol(name).encode(read.options, answer)
     assert found.value.kind is Kind.BACKEND
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_body_that_is_nested_deeply_is_no_json(name: str) -> None:
+    reply = replied(name, b'{"x":' * 100_000)
+    assert reply.status == 400
+    assert b"nested" in reply.body
 
 
 @pytest.mark.parametrize("name", ALL)

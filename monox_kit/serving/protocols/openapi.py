@@ -18,6 +18,15 @@ from monox_kit.serving.protocols import classify, hugging_face, info, kserve, te
 from monox_kit.serving.protocols.body import reply
 from monox_kit.serving.protocols.operations import Operation
 
+
+class Swapped(msgspec.Struct):
+    """What the app itself says of a bundle that was read again."""
+
+    name: str
+    version: str
+    swapped: bool
+
+
 # What the app itself answers, and the pages of people.
 _OWN = (
     *(
@@ -33,6 +42,21 @@ _OWN = (
             ("/", "A page to try the models.", "text/html"),
             ("/docs", "This document, for people.", "text/html"),
             ("/openapi.json", "This document.", "application/json"),
+        )
+    ),
+    *(
+        Operation(
+            method=method,
+            path=path,
+            summary="Put what stands in the model's folder now in its place, if it is another.",
+            tag="This server",
+            response=Swapped,
+            error=kserve.InferError,
+            statuses={400: "The bundle cannot be served.", 404: "No model has that name."},
+        )
+        for method, path in (
+            ("PUT", "/v2/repository/models/{model}"),
+            ("POST", "/v2/repository/models/{model}/load"),
         )
     ),
     Operation(
