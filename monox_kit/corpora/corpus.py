@@ -219,20 +219,18 @@ class Corpus:
                 that shows the first of each kind.
         """
         marker, sample, tally = Marker(mark_every), Sample(sample_rows), _Tally()
-        meter = self._meter(progress)
+        meter, bad = self._meter(progress), BadRows()
         total = self._total_bytes()
         unit = "rows" if total is None else "bytes"
-
         with (progress or Silent()).task("checking the corpus", total, unit) as task:
             report = _ScanReport(task, by_bytes=total is not None)
-            bad = BadRows()
             for document in self._read(self._check(labels), meter, bad=bad):
                 if keep is not None and not _is_kept(document, keep, bad):
                     continue
                 language = document.lang or self.languages[meter.file]
                 marker.add(document, language, meter)
-                sample.add(document)
                 tally.add(document, language)
+                sample.add(document)
                 if tally.num_rows % _ROWS_PER_REPORT == 0:
                     report.at(meter, tally.num_rows)
             report.at(meter, tally.num_rows)

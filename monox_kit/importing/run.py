@@ -67,9 +67,8 @@ def import_store(
         scan = rows.scan(report)
         if scan.num_rows:
             begun = location.begun()
-            manifest = keeping_languages(
-                _manifest(config, labels, scan, rows), scan.languages, begun
-            )
+            manifest = _manifest(config, labels, scan, rows)
+            manifest = keeping_languages(manifest, scan.languages, begun)
             if begun is not None:
                 begun.require_equal(manifest, f"{location}/{STORE_FILE}")
     if not scan.num_rows:

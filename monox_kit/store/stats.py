@@ -157,7 +157,6 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
         again = str(store.manifest.fingerprint.get(GUARD_PRECISION_KEY, "fp32"))
         precision_rows[again] = precision_rows.get(again, 0) + counts.num_recomputed
     num_labelled, num_agreeing = counts.num_labelled, counts.num_agreeing
-    names = store.manifest.labels.names
     return StoreStats(
         path=str(folder),
         complete=complete is not None,
@@ -170,7 +169,7 @@ def store_stats(folder: Path, progress: Progress | None = None) -> StoreStats:
                 gold=int(counts.gold[index]),
                 agreeing=int(counts.agreeing[index]),
             )
-            for index, name in enumerate(names)
+            for index, name in enumerate(store.manifest.labels.names)
         ),
         num_labelled=num_labelled,
         num_agreeing=num_agreeing,
