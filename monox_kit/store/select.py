@@ -327,7 +327,7 @@ def _label_studio(rows: Iterator[_Row], teacher: str, out: _Counted) -> None:
     """Tasks with predictions.
 
     Source: https://labelstud.io/guide/predictions, for a `Choices` named `label` on a `Text` named
-    `text`.
+    `text`. Its export JSON-MIN puts the task's own number into `id`.
     """
 
     def task(row: _Row) -> dict[str, Any]:
@@ -339,7 +339,9 @@ def _label_studio(rows: Iterator[_Row], teacher: str, out: _Counted) -> None:
             "value": {"choices": [predicted] if isinstance(predicted, str) else list(predicted)},
         }
         said = {"model_version": teacher, "score": row.confidence, "result": [result]}
-        return {"data": {**_values(row), "row": row.document.row}, "predictions": [said]}
+        values = _values(row)
+        data = {"document_id": values.pop("id"), **values, "row": row.document.row}
+        return {"data": data, "predictions": [said]}
 
     _array(map(task, rows), out)
 

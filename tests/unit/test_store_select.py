@@ -227,7 +227,8 @@ def test_the_forms_of_annotation_tools(tmp_path: Path) -> None:
     select(store, tmp_path / "tasks.json", per_class=2, form="label-studio")
     tasks = json.loads((tmp_path / "tasks.json").read_text())
     for task, row in zip(tasks, rows, strict=True):
-        assert task["data"] == {key: row[key] for key in ("id", "text", "lang", "row")}
+        data = {"document_id": row["id"], **{key: row[key] for key in ("text", "lang", "row")}}
+        assert task["data"] == data
         (said,) = task["predictions"]
         assert (said["model_version"], said["score"]) == ("student-1", row["confidence"])
         assert said["result"] == [
