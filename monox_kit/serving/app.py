@@ -95,6 +95,10 @@ class _Endpoint:
             return
         except Refused as refused:
             reply = self._refused(refused)
+        except asyncio.CancelledError:
+            if not self.site.is_ending:
+                raise
+            reply = self._refused(Refused(Kind.UNAVAILABLE, "The server has ended."))
         except Exception:
             self.site.tell(f"{scope['path']}: unexpected\n{traceback.format_exc()}")
             reply = self._refused(Refused(Kind.BACKEND, "The server failed on this request."))

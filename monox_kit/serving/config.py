@@ -76,7 +76,7 @@ class ServeConfig(Config):
     max_body_bytes: Annotated[int, Ge(1024)] = 2_000_000
     max_requests: Annotated[int, Ge(1)] = 2048
     max_connections: Annotated[int, Ge(1)] = 4096
-    sender_timeout_s: Annotated[float, Gt(0)] = 5.0
+    sender_timeout_s: Annotated[float, Gt(0)] = 3.0
     shutdown_s: Annotated[float, Gt(0)] = 10.0
     drain_s: Annotated[float, Ge(0)] = 1.0
     self_test: Annotated[bool, Opposite("no_self_test")] = True
@@ -94,11 +94,12 @@ class ServeConfig(Config):
             raise ConfigError(
                 f"`keys` {self.keys}: `without_keys` is given too. Leave one of them out."
             )
-        if self.timeout_s + self.drain_s >= self.shutdown_s:
+        least_s = self.drain_s + self.sender_timeout_s + self.timeout_s
+        if least_s >= self.shutdown_s:
             raise ConfigError(
-                f"`shutdown_s` {self.shutdown_s:g}: a request may take {self.timeout_s:g} s "
-                f"(`timeout_s`) behind {self.drain_s:g} s of `drain_s`, and what is accepted is to "
-                "be answered. Give more, or a smaller `timeout_s`."
+                f"`shutdown_s` {self.shutdown_s:g}: what is accepted is to be answered, which may "
+                f"take {least_s:g} s: `drain_s`, `sender_timeout_s` and `timeout_s`. Give more, or "
+                "less of one of them."
             )
 
     @property

@@ -87,7 +87,8 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=75,  # longer than load balancers' 60 s: they close, not we
-                timeout_graceful_shutdown=max(1, int(left_s)),
+                # uvicorn's type is int; it gives the number to `asyncio.wait_for`.
+                timeout_graceful_shutdown=left_s,  # type: ignore[arg-type]
             )
         )
         self._site, self._address = site, address
