@@ -148,13 +148,12 @@ def test_sigterm_ends_the_server_once_it_has_answered_everybody(
 
 
 def test_sigint_ends_an_idle_server_at_once(started: Callable[..., Process], bundle: Path) -> None:
-    server = started(str(bundle), "--drain-s", "4")
+    # Drained, it would outlast the test.
+    server = started(str(bundle), "--drain-s", "600", "--shutdown-s", "700")
     idle = raw(server, b"")
-    begun = time.monotonic()
     server.send(signal.SIGINT)
     code, summary = server.end()
     assert (code, summary["ended_by"]) == (0, "SIGINT")
-    assert time.monotonic() - begun < 4 + 4  # it did not drain; a busy machine is given time
     assert received(idle) == b""
 
 
