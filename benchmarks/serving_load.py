@@ -36,8 +36,10 @@ from typing import Any, get_args
 
 from harness import each_round, parser, positive, publish, ratio, spread, take_turns
 from monox_kit.benchmarking.load.config import LoadConfig, ProtocolName
+from monox_kit.benchmarking.load.report import LoadReport
 from monox_kit.benchmarking.load.run import load
 from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.foreign import publishable
 
 START_S = 120
 STOP_S = 30
@@ -50,6 +52,27 @@ class Server:
     name: str
     protocol: ProtocolName
     command: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was measured of a server in a round."""
+
+    report: LoadReport
+    start_s: float
+    memory_bytes: int
+
+    def __str__(self) -> str:
+        """What is noted of it meanwhile."""
+        return f"capacity {self.report.capacity_per_s}, {self.memory_bytes >> 20} MiB"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "report": self.report.to_json(),
+            "start_s": round(self.start_s, 2),
+            "memory_bytes": self.memory_bytes,
+        }
 
 
 def server(text: str) -> Server:
@@ -77,7 +100,7 @@ def main() -> None:
         arguments.rounds,
     )
     capacities = {
-        name: [run["report"]["capacity_per_s"] for run in found] for name, found in runs.items()
+        name: [run.report.capacity_per_s for run in found] for name, found in runs.items()
     }
     first = next(iter(servers))
     reached = {name: [one for one in found if one] for name, found in capacities.items()}
@@ -95,8 +118,8 @@ def main() -> None:
                 for name, found in capacities.items()
                 if name != first
             },
-            "servers": {name: one.command for name, one in servers.items()},
-            "runs": runs,
+            "servers": publishable({name: one.command for name, one in servers.items()}),
+            "runs": {name: [run.to_json() for run in found] for name, found in runs.items()},
         },
         bars={name: max(found, default=0.0) for name, found in reached.items()},
         unit=f"requests a second at a p99 of at most {arguments.p99_ms:g} ms",
@@ -130,7 +153,7 @@ def cores(text: str) -> set[int]:
     return {int(part) for part in text.split(",")}
 
 
-def measured(one: Server, arguments: argparse.Namespace) -> dict[str, Any]:
+def measured(one: Server, arguments: argparse.Namespace) -> Run:
     """A server's report, with the memory and the start of its process."""
     with started(one, arguments.server_cores) as (url, process, start_s):
         report = load(
@@ -148,7 +171,7 @@ def measured(one: Server, arguments: argparse.Namespace) -> dict[str, Any]:
             )
         )
         memory = sum(resident_bytes(each) for each in family(process.pid))
-    return {"report": report.to_json(), "start_s": round(start_s, 2), "memory_bytes": memory}
+    return Run(report, start_s, memory)
 
 
 @contextmanager

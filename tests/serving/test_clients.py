@@ -50,13 +50,13 @@ def model(bundle: Path) -> Model:
     return mk.load(str(bundle))
 
 
-def printed(command: list[str], **environment: str) -> str:
+def printed(command: list[str], *, timeout_s: float = 120, **environment: str) -> str:
     """What a client prints; it is not told to be offline, which would keep it from any address."""
     own = {**os.environ, "HF_HUB_OFFLINE": "0", **environment}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, env=own
+        command, capture_output=True, text=True, check=False, timeout=timeout_s, env=own
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 
 
@@ -251,6 +251,29 @@ def test_a_hundred_malformed_bodies_are_refused_and_the_server_lives(
     status, _, answer = posted(url, "/predict", json.dumps({"inputs": TEXTS[0]}).encode())
     assert status == 200
     assert answer[0]["label"] == model.predict(TEXTS[:1])[0].label
+
+
+@pytest.mark.complete
+def test_schemathesis_finds_no_500_and_no_answer_that_the_document_does_not_have(
+    url: str, model: Model, tmp_path: Path
+) -> None:
+    # It needs other versions of some packages than the suite has.
+    folder = tmp_path / "packages"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)]
+    subprocess.run([*pip, "schemathesis>=4,<5"], check=True, capture_output=True)
+    code = "import sys; from schemathesis.cli import schemathesis; sys.exit(schemathesis())"
+    checks = (
+        "not_a_server_error,status_code_conformance,content_type_conformance,"
+        "response_schema_conformance"
+    )
+    settings = ["--max-examples", "300", "--checks", checks, "--seed", "1", "--no-color"]
+    command = [sys.executable, "-c", code, "run", f"{url}/openapi.json", *settings]
+    shown = printed(command, timeout_s=580, PYTHONPATH=str(folder))
+    count = re.search(r"(\d+) generated, \d+ passed", shown)
+    assert count is not None, shown
+    assert int(count[1]) > 1000
+    status, _, _ = posted(url, "/predict", json.dumps({"inputs": TEXTS[0]}).encode())
+    assert status == 200
 
 
 @pytest.mark.parametrize("protocol", ["tei", "hugging-face", "kserve", "classify"])

@@ -151,11 +151,11 @@ class LoadStep(Result):
             return LoadFigures.of(chosen, seconds, deadline_s)
 
         def grouped(key: Callable[[Request], Any]) -> dict[str, LoadFigures]:
-            keys = sorted({key(one.request) for one in outcomes})
-            return {
-                str(each): figures([one for one in outcomes if key(one.request) == each])
-                for each in keys
-            }
+            """By a key of the requests, those of short texts first."""
+            found: dict[Any, list[Outcome]] = {}
+            for one in sorted(outcomes, key=lambda one: one.request.characters_per_row):
+                found.setdefault(key(one.request), []).append(one)
+            return {str(each): figures(chosen) for each, chosen in found.items()}
 
         whole = figures(outcomes)
         slow = whole.accepted.p99_ms or whole.accepted.most_ms
@@ -168,9 +168,9 @@ class LoadStep(Result):
             is_goal_met=slow is not None and slow <= 1000 * goal_s and share >= 0.99,
             lateness_p99_ms=_ms(max(late) if lateness is None else lateness) or 0.0,
             all=whole,
-            by_rows=grouped(lambda one: one.num_rows),
+            by_rows=dict(sorted(grouped(lambda one: one.num_rows).items(), key=_as_number)),
             by_length=grouped(lambda one: one.length),
-            by_language=grouped(lambda one: one.language),
+            by_language=dict(sorted(grouped(lambda one: one.language).items())),
         )
 
 
@@ -203,6 +203,10 @@ def capacity_of(steps: Sequence[LoadStep]) -> float | None:
     missed = min((one.rate_per_s for one in steps if not one.is_goal_met), default=float("inf"))
     met = [one.rate_per_s for one in steps if one.is_goal_met and one.rate_per_s < missed]
     return max(met, default=None)
+
+
+def _as_number(part: tuple[str, LoadFigures]) -> int:
+    return int(part[0])
 
 
 def _latencies(outcomes: Sequence[Outcome], status: str) -> list[float]:

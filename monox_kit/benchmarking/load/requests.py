@@ -38,10 +38,14 @@ class Request:
     language: str
 
     @property
+    def characters_per_row(self) -> float:
+        """The mean over its rows."""
+        return self.num_characters / self.num_rows
+
+    @property
     def length(self) -> str:
         """The bucket of its characters a row."""
-        each = self.num_characters / self.num_rows
-        found = next((most for most in _LENGTHS if each <= most), None)
+        found = next((most for most in _LENGTHS if self.characters_per_row <= most), None)
         return f"> {_LENGTHS[-1]}" if found is None else f"<= {found}"
 
 
