@@ -25,7 +25,7 @@ def _table(made: Reproduction) -> Table:
 
 def _notes(made: Reproduction) -> str:
     """What was found, what is missing, and where the files are."""
-    from monox_kit.paper.tables import listed
+    from monox_kit.paper.item import listed
 
     lines = list(made.said)
     if made.missing:

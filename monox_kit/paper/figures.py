@@ -8,8 +8,7 @@ from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from monox_kit.paper.item import Item, named
-from monox_kit.paper.tables import nothing_finished
+from monox_kit.paper.item import Item, named, nothing_finished
 from monox_kit.recipes.results import BASELINE, Model, Results
 from monox_kit.recipes.systems import chosen, system_of
 from monox_kit.report.blocks import Table

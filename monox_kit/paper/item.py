@@ -9,6 +9,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from monox_kit.errors import ConfigError
+from monox_kit.recipes.results import Results
 from monox_kit.report.blocks import Table
 
 if TYPE_CHECKING:
@@ -57,3 +59,17 @@ def named(method: str) -> str:
     """A method with its name in the paper, such as `kd (MONOX-KD)`."""
     first = method.split(" ", 1)[0]
     return f"{method} ({PAPER_NAMES[first]})" if first in PAPER_NAMES else method
+
+
+def nothing_finished(results: Results, wanted: str) -> ConfigError:
+    """The error of an item for which too little is finished."""
+    return ConfigError(
+        f"`run`: there is no result of {wanted}; not finished are {listed(results.missing)}. Run "
+        "the recipe, or give one that has such steps."
+    )
+
+
+def listed(steps: Sequence[str], most: int = 10) -> str:
+    """The names of some steps, the first of many."""
+    more = f" and {len(steps) - most} more" if len(steps) > most else ""
+    return f"{len(steps)} steps: {', '.join(steps[:most])}{more}" if steps else "no steps"

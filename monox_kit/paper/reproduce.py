@@ -11,9 +11,10 @@ from typing import Any
 from monox_kit.durable import write_file
 from monox_kit.foreign import publishable, stored_name
 from monox_kit.paper.config import RECIPES, ReproduceConfig
+from monox_kit.paper.encoders import table1
 from monox_kit.paper.figures import figure2, figure3
 from monox_kit.paper.item import Item, published
-from monox_kit.paper.tables import systems_table, table1
+from monox_kit.paper.tables import systems_table
 from monox_kit.progress import Progress
 from monox_kit.recipes.finished import kept_recipe, read_run
 from monox_kit.recipes.recipe import Recipe, RunConfig, load_recipe

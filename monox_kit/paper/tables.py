@@ -1,69 +1,21 @@
-"""Tables 1, 2 and 3: encoders in English, and the four systems by language."""
+"""Tables 2 and 3: the four systems by language."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import mean
-from typing import Any
 
-from monox_kit.errors import ConfigError
-from monox_kit.paper.item import Item, named, published
+from monox_kit.paper.item import Item, named, nothing_finished, published
 from monox_kit.recipes.results import BASELINE, Results
 from monox_kit.recipes.systems import METHODS, by_title, chosen, system_of
 from monox_kit.report.blocks import Table
-from monox_kit.report.rows import ABSENT
+from monox_kit.report.rows import ABSENT, cell_of
 from monox_kit.report.score_plots import draw_averages, draw_gains
 from monox_kit.report.scores import Estimate, Scores, System, kind_of_intervals
 
 _TEACHER = "teacher"
-
-
-def table1(results: Results) -> Item:
-    """Encoders fine-tuned on the same labels, compared in the source language."""
-    tested = [one for one in results.teachers if one.evaluation]
-    if not tested:
-        raise nothing_finished(results, "an encoder that was fine-tuned and evaluated")
-    tasks = list(dict.fromkeys(one.task for one in tested))
-    source = str((tested[0].evaluation or {})["source_language"])
-    names = {one.title: one.encoder for one in tested}
-    systems = {
-        (title, task): system_of(same, results)
-        for task in tasks
-        for title, same in by_title(one for one in tested if one.task == task).items()
-    }
-    rows = [["encoder", *(task or source for task in tasks)]]
-    for title, encoder in names.items():
-        found = (systems.get((title, task)) for task in tasks)
-        cells = (None if one is None else one.languages.get(source) for one in found)
-        shown = title.removeprefix(_TEACHER).strip()
-        rows.append([f"{shown}: {encoder}" if shown else encoder, *map(_cell, cells)])
-    first = {
-        title: System(title=title.removeprefix(_TEACHER).strip() or title, languages=one.languages)
-        for (title, task), one in systems.items()
-        if task == tasks[0]
-    }
-    scores = Scores(
-        source_language=source, rows={source: 0}, systems=first, baseline=next(iter(first))
-    )
-    return Item(
-        title=f"Table 1: encoders fine-tuned in {source}",
-        said=[],
-        tables=[
-            Table(rows, f"Accuracy in {source}, in percent, with 95 % intervals.", numeric=True),
-            _published_encoders(),
-        ],
-        caption=f"Accuracy in {source} with 95 % intervals. The axis does not start at 0.",
-        draw=partial(draw_averages, scores),
-        values={
-            "source_language": source,
-            "encoders": [
-                {"name": title, "encoder": names[title], "task": task, **_plain(one, source)}
-                for (title, task), one in systems.items()
-            ],
-        },
-    )
 
 
 def systems_table(results: Results, number: int) -> Item:
@@ -76,7 +28,7 @@ def systems_table(results: Results, number: int) -> Item:
     for scores in found:
         for tag in scores.languages:
             cells = (scores.in_language(name, tag) for name in methods)
-            rows.append([f"{scores.task} {tag}".strip(), *map(_cell, cells)])
+            rows.append([f"{scores.task} {tag}".strip(), *map(cell_of, cells)])
     summary = list(_summary(found, methods))
     paper = published().get(f"table{number}", {})
     for corpus, values in paper.items():
@@ -110,27 +62,13 @@ def systems_table(results: Results, number: int) -> Item:
     return Item(
         title=f"Table {number}: the four systems",
         said=[*_claims(found), *_choices(results)],
-        tables=[table, _gains_table(found, methods)],
+        tables=[table, _gains_table(found, methods), *_arrived_table(found, methods)],
         caption=f"Points above the baseline with {kind_of_intervals(found[0].is_paired)}"
         + (f", {found[0].task}." if found[0].task else "."),
         draw=partial(draw_gains if _has_gains(found[0]) else draw_averages, found[0]),
         values={"tasks": [one.to_json() for one in found], "paper": paper},
         notes=notes,
     )
-
-
-def nothing_finished(results: Results, wanted: str) -> ConfigError:
-    """The error of an item for which too little is finished."""
-    return ConfigError(
-        f"`run`: there is no result of {wanted}; not finished are {listed(results.missing)}. Run "
-        "the recipe, or give one that has such steps."
-    )
-
-
-def listed(steps: Sequence[str], most: int = 10) -> str:
-    """The names of some steps, the first of many."""
-    more = f" and {len(steps) - most} more" if len(steps) > most else ""
-    return f"{len(steps)} steps: {', '.join(steps[:most])}{more}" if steps else "no steps"
 
 
 def _task_scores(results: Results, task: str) -> Scores:
@@ -169,7 +107,7 @@ def _summary(found: Sequence[Scores], methods: Sequence[str]) -> Iterator[list[s
             if (each := scores.in_language(name, tag)) is not None
         ]
         averages.append(f"{mean(every):.1f}" if every else ABSENT)
-        targets.append(_cell(over_tasks([scores.average(name) for scores in found])))
+        targets.append(cell_of(over_tasks([scores.average(name) for scores in found])))
         gain = _gain(found, name)
         gains.append(ABSENT if gain is None else gain.signed)
     yield ["average", *averages]
@@ -234,6 +172,30 @@ def _gains_table(found: Sequence[Scores], methods: Sequence[str]) -> Table:
     return Table(rows, f"Points above {BASELINE}, with {kind}.", numeric=True)
 
 
+def _arrived_table(found: Sequence[Scores], methods: Sequence[str]) -> Iterator[Table]:
+    """How much of the teacher's lead arrives in each language; nothing where it does not lead."""
+    others = [name for name in methods if name != BASELINE]
+    rows = [["language", *map(named, others)]]
+    for scores in found:
+        lead = _lead(scores)
+        if lead is None or lead <= 0:
+            continue
+        for tag in scores.targets:
+            gains = [scores.systems[name].gains.get(tag) for name in others]
+            cells = (ABSENT if gain is None else _scaled(gain, 100 / lead) for gain in gains)
+            rows.append([f"{scores.task} {tag}".strip(), *cells])
+    if len(rows) > 1:
+        caption = (
+            f"Gain in percent of the teacher's lead in {found[0].source_language}. The intervals "
+            "are those of the gains: the lead is taken as it was measured."
+        )
+        yield Table(rows, caption, numeric=True)
+
+
+def _scaled(gain: Estimate, by: float) -> str:
+    return f"{gain.value * by:+.0f} [{gain.low * by:+.0f}, {gain.high * by:+.0f}]"
+
+
 def _has_gains(scores: Scores) -> bool:
     return any(one.gains for one in scores.systems.values())
 
@@ -281,22 +243,3 @@ def _choices(results: Results) -> Iterator[str]:
             if len(options) > 1:
                 of = f"{task}: " if task else ""
                 yield f"{of}of {', '.join(options)}, {best[0].title} did best on dev and is shown."
-
-
-def _published_encoders() -> Table:
-    found: Mapping[str, Mapping[str, float]] = published()["table1"]
-    names = list(dict.fromkeys(name for values in found.values() for name in values))
-    rows = [["encoder", *found]]
-    rows += [[name, *(f"{values[name]:.2f}" for values in found.values())] for name in names]
-    return Table(rows, "The paper's table 1: accuracy in English, in percent.", numeric=True)
-
-
-def _cell(estimate: Estimate | None) -> str:
-    return ABSENT if estimate is None else str(estimate)
-
-
-def _plain(system: System, language: str) -> dict[str, Any]:
-    found = system.languages.get(language)
-    if found is None:
-        return {"accuracy": None, "interval": None}
-    return {"accuracy": found.value, "interval": [found.low, found.high]}

@@ -26,11 +26,13 @@ def accuracy_rows(scores: Scores) -> list[list[str]]:
     rows = [["language", "rows", *(one.title for one in scores.systems.values())]]
     for language in scores.languages:
         cells = (scores.in_language(name, language) for name in names)
-        rows.append([language, f"{scores.rows[language]:,}", *map(_cell, cells)])
+        rows.append([language, f"{scores.rows[language]:,}", *map(cell_of, cells)])
     if not scores.targets:
         return rows
     total = sum(scores.rows[tag] for tag in scores.targets)
-    rows.append(["target average", f"{total:,}", *(_cell(scores.average(name)) for name in names)])
+    rows.append(
+        ["target average", f"{total:,}", *(cell_of(scores.average(name)) for name in names)]
+    )
     compared = [scores.against_baseline(name) for name in names]
     if any(compared):
         base = scores.baseline
@@ -118,7 +120,8 @@ def rate(rows_per_s: float) -> str:
     return f"{rows_per_s:,.{digits}f}"
 
 
-def _cell(value: object | None) -> str:
+def cell_of(value: object | None) -> str:
+    """A table's cell: the value as text, or what stands for none."""
     return ABSENT if value is None else str(value)
 
 

@@ -74,7 +74,9 @@ def test_the_four_systems_by_language_with_recovery_and_the_papers_numbers(tmp_p
     assert kd_values["difference"]["value"] == pytest.approx(4.0)
     assert kd_values["seeds"] == ["1", "2", "3"]
     tex = (tmp_path / "out" / "table2.tex").read_text()
-    assert r"51 \%" in tex and tex.count(r"\begin{table}") == tex.count(r"\end{table}") == 2
+    assert r"51 \%" in tex and tex.count(r"\begin{table}") == tex.count(r"\end{table}") == 3
+    page = (tmp_path / "out" / "table2.md").read_text()
+    assert "+51 [" in page.partition("percent of the teacher's lead")[2]
     assert "![" in (tmp_path / "out" / "table2.md").read_text()
     ElementTree.fromstring((tmp_path / "out" / "table2.svg").read_bytes())
     assert (tmp_path / "out" / "table2.png").read_bytes().startswith(b"\x89PNG")
@@ -108,6 +110,7 @@ def test_a_teacher_behind_has_nothing_to_recover(tmp_path: Path) -> None:
     )
     rows = made(run, "table2", tmp_path / "out").rows
     assert "recovered" not in column(rows, "kd (MONOX-KD)")
+    assert "teacher's lead in" not in (tmp_path / "out" / "table2.md").read_text()
 
 
 def test_several_domains_are_averaged(tmp_path: Path) -> None:
