@@ -115,10 +115,8 @@ def test_labels_of_annotators_come_back(folder: Path, capsys: pytest.CaptureFixt
             "id": at,
             "label": task["predictions"][0]["result"][0]["value"]["choices"][0],
         }
-        for at, task in enumerate(tasks)
+        for at, task in enumerate(tasks, 1)
     ]
-    for row in minimal:
-        (row["label"],) = row["label"]
     (folder / "minimal.json").write_text(json.dumps(minimal), encoding="utf-8")
     for name, column in (("filled.csv", "id"), ("minimal.json", "document_id")):
         capsys.readouterr()
