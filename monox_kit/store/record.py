@@ -123,7 +123,7 @@ def parse_record(
     if type(found) is int and found > version:
         raise StoreError(f"{path}: expected format_version {version}, found {found}. {LATER_STEP}")
     if type(found) is not int or found < (oldest or version):
-        check_record(path, "format_version", version, found, step)
+        check_record(path, "format_version", oldest or version, found, step)
     if value.keys() != names:
         missing, unknown = names - value.keys(), value.keys() - names
         what = f"no key {min(missing)!r}" if missing else f"an unknown key {min(unknown)!r}"

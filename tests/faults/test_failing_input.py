@@ -159,7 +159,7 @@ def test_any_exception_of_the_input_leaves_as_it_is_and_completes_nothing(
 
 
 class FailingAt:
-    """Documents, with an error instead of one of them."""
+    """Documents, each with its language, with an error instead of one of them."""
 
     def __init__(self, documents: Iterator[Any], row: int, error: BaseException) -> None:
         self._documents = documents
@@ -170,10 +170,10 @@ class FailingAt:
         return self
 
     def __next__(self) -> Any:
-        document = next(self._documents)
+        document, language = next(self._documents)
         if document.row == self._row:
             raise self._error
-        return document
+        return document, language
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 5, 6])
