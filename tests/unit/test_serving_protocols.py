@@ -295,7 +295,7 @@ def binary_infer(content: bytes, shape: list[int], size: int | None = None) -> t
     [
         (binary(b"a", b"b"), [3], None, None),
         (binary(b"a", b"b"), [1, 2], None, None),
-        (binary(b"a", b"b")[:-1], [2], None, None),
+        (binary(b"a", b"bcd")[:-1], [2], None, None),
         (binary(b"a") + b"\x01\x00", [1], None, None),
         (b"\xff\xff\xff\xffabc", [1], None, None),
         (binary(b"\xff"), [1], None, None),
