@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from monox_kit.errors import MonoxError
 from monox_kit.serving.bodies import ClientGone, Message, Receive, read_body
@@ -44,6 +44,7 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,6}")
 # nginx's status for it; nobody receives it.
 _CLIENT_GONE = 499
 _NO_MODEL = "-"
+_NOT_BY_THAT_METHOD = 405
 
 
 def build_app(site: Site) -> Starlette:
@@ -310,6 +311,9 @@ async def _no_route(request: HttpRequest, error: Exception) -> Response:
     """The answer where there is no such path, or not by that method."""
     assert isinstance(error, HTTPException)
     reply = _json({"error": f"{error.detail}."}, error.status_code)
-    return Response(
-        reply.body, reply.status, headers={**reply.headers, **(dict(error.headers or {}))}
-    )
+    headers = {**reply.headers, **(dict(error.headers or {}))}
+    if error.status_code == _NOT_BY_THAT_METHOD:
+        # Starlette names the methods of one route, and a path may have several.
+        found = [one for one in request.app.routes if one.matches(request.scope)[0] != Match.NONE]
+        headers["Allow"] = ", ".join(sorted({method for one in found for method in one.methods}))
+    return Response(reply.body, reply.status, headers=headers)

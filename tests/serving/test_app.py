@@ -180,6 +180,7 @@ def test_models_are_asked_by_name(
         assert missing.status_code == 404
         assert client.get("/absent").status_code == 404
         assert client.get("/predict").status_code == 405
+        assert client.put("/").headers["allow"] == "GET, HEAD, POST"
 
 
 def test_what_comes_with_a_request_goes_back(served: Callable[..., Any]) -> None:

@@ -25,5 +25,10 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path: Path) -> No
         (info,) = {name.split("/")[0] for name in names if ".dist-info/" in name}
         entry_points = archive.read(f"{info}/entry_points.txt").decode()
     assert {name.split("/")[0] for name in names} == {"monox_kit", "monoxkit_cli", info}
-    assert {"monox_kit/py.typed", "monox_kit/store/__init__.py", "monoxkit_cli/app.py"} <= {*names}
+    assert {
+        "monox_kit/py.typed",
+        "monox_kit/store/__init__.py",
+        "monox_kit/serving/page.html",
+        "monoxkit_cli/app.py",
+    } <= {*names}
     assert "monoxkit = monoxkit_cli.app:main" in entry_points
