@@ -8,13 +8,11 @@ from typing import Any
 
 from monox_kit.paper.item import Item, nothing_finished, published
 from monox_kit.recipes.results import Results
-from monox_kit.recipes.systems import by_title, system_of
+from monox_kit.recipes.systems import TEACHER, by_title, system_of
 from monox_kit.report.blocks import Table
 from monox_kit.report.rows import cell_of
 from monox_kit.report.score_plots import draw_averages
 from monox_kit.report.scores import Scores, System
-
-_TEACHER = "teacher"
 
 
 def table1(results: Results) -> Item:
@@ -34,10 +32,10 @@ def table1(results: Results) -> Item:
     for title, encoder in names.items():
         found = (systems.get((title, task)) for task in tasks)
         cells = (None if one is None else one.languages.get(source) for one in found)
-        shown = title.removeprefix(_TEACHER).strip()
+        shown = title.removeprefix(TEACHER).strip()
         rows.append([f"{shown}: {encoder}" if shown else encoder, *map(cell_of, cells)])
     first = {
-        title: System(title=title.removeprefix(_TEACHER).strip() or title, languages=one.languages)
+        title: System(title=title.removeprefix(TEACHER).strip() or title, languages=one.languages)
         for (title, task), one in systems.items()
         if task == tasks[0]
     }

@@ -9,21 +9,19 @@ from statistics import mean
 
 from monox_kit.paper.item import Item, named, nothing_finished, published
 from monox_kit.recipes.results import BASELINE, Results
-from monox_kit.recipes.systems import METHODS, by_title, chosen, system_of
+from monox_kit.recipes.systems import TEACHER, by_title, chosen, chosen_scores
 from monox_kit.report.blocks import Table
 from monox_kit.report.rows import ABSENT, cell_of
 from monox_kit.report.score_plots import draw_averages, draw_gains
-from monox_kit.report.scores import Estimate, Scores, System, kind_of_intervals
-
-_TEACHER = "teacher"
+from monox_kit.report.scores import Estimate, Scores, kind_of_intervals
 
 
 def systems_table(results: Results, number: int) -> Item:
     """The four systems by language and task, paired with the baseline; table 2 or 3."""
-    found = [_task_scores(results, task) for task in results.tasks]
+    found = [chosen_scores(results, task) for task in results.tasks]
     if not any(scores.systems for scores in found):
         raise nothing_finished(results, "a student that was trained and evaluated")
-    methods = list(dict.fromkeys(name for one in found for name in one.systems if name != _TEACHER))
+    methods = list(dict.fromkeys(name for one in found for name in one.systems if name != TEACHER))
     rows = [["language", *map(named, methods)]]
     for scores in found:
         for tag in scores.languages:
@@ -71,31 +69,6 @@ def systems_table(results: Results, number: int) -> Item:
     )
 
 
-def _task_scores(results: Results, task: str) -> Scores:
-    """Of each method the students that did best on dev, and the teacher behind them."""
-    students = [one for one in results.students if one.task == task and one.evaluation]
-    best = chosen(students, lambda one: one.method)
-    order = {method: place for place, method in enumerate(METHODS)}
-    behind = [student for models in best.values() for student in models]
-    teachers = [
-        one
-        for one in results.teachers
-        if one.evaluation and any(one.name in student.teachers for student in behind)
-    ]
-    systems: dict[str, System] = {_TEACHER: system_of(teachers, results)} if teachers else {}
-    for method in sorted(best, key=lambda name: order.get(name, len(order))):
-        systems[method] = system_of(best[method], results, best.get(BASELINE, ()))
-    evaluations = [one.evaluation for one in (*students, *teachers) if one.evaluation]
-    rows = {tag: one["num_rows"] for each in evaluations for tag, one in each["languages"].items()}
-    return Scores(
-        source_language=str(evaluations[0]["source_language"]),
-        rows=rows,
-        systems=systems,
-        baseline=BASELINE,
-        task=task,
-    )
-
-
 def _summary(found: Sequence[Scores], methods: Sequence[str]) -> Iterator[list[str]]:
     """The rows below the languages."""
     averages, targets, gains = [], [], []
@@ -139,7 +112,7 @@ def _gain(found: Sequence[Scores], name: str) -> Estimate | None:
 
 
 def _lead(scores: Scores) -> float | None:
-    return _less(scores, _TEACHER)
+    return _less(scores, TEACHER)
 
 
 def _source_gain(found: Sequence[Scores], name: str) -> float | None:

@@ -12,26 +12,57 @@ from monox_kit.problem import MEASURES
 from monox_kit.recipes.results import BASELINE, Model, Results
 from monox_kit.report.scores import Estimate, Scores, System
 
+# The name of the teacher among systems.
+TEACHER = "teacher"
 # The order of the paper's tables; methods of later versions come behind.
-METHODS = (BASELINE, "self-training", "pl", "kd")
+_METHODS = (BASELINE, "self-training", "pl", "kd")
 
 
 def scores_of(results: Results, task: str) -> Scores:
     """The systems of a task that were tested, each over its seeds."""
+    students, teachers = _tested(results, task)
+    groups = by_title([*teachers, *students])
+    plain = chosen((one for one in students if one.method == BASELINE), lambda one: BASELINE)
+    baseline = plain[BASELINE][0].title if plain else BASELINE
+    systems = {title: system_of(models, results) for title, models in groups.items()}
+    return _scores([*students, *teachers], systems, baseline, task)
+
+
+def chosen_scores(results: Results, task: str) -> Scores:
+    """Of each method the students that did best on dev, by method, and the teachers behind them."""
+    students, teachers = _tested(results, task)
+    best = chosen(students, lambda one: one.method)
+    behind = {name for models in best.values() for one in models for name in one.teachers}
+    teachers = [one for one in teachers if one.name in behind]
+    systems = {
+        name: system_of(models, results)
+        for name, models in chosen(teachers, lambda one: TEACHER).items()
+    }
+    for method, models in best.items():
+        systems[method] = system_of(models, results, best.get(BASELINE, ()))
+    return _scores([*students, *teachers], systems, BASELINE, task)
+
+
+def _tested(results: Results, task: str) -> tuple[list[Model], list[Model]]:
+    """The students and teachers of a task that were tested, students by the order of methods."""
     students = [one for one in results.students if one.task == task and one.evaluation]
     teachers = [one for one in results.teachers if one.task == task and one.evaluation]
-    groups = by_title([*teachers, *sorted(students, key=_rank)])
-    evaluations = [one.evaluation for one in (*students, *teachers) if one.evaluation]
+    return sorted(students, key=_rank), teachers
+
+
+def _scores(
+    models: Sequence[Model], systems: Mapping[str, System], baseline: str, task: str
+) -> Scores:
+    evaluations = [one.evaluation for one in models if one.evaluation]
     rows: dict[str, int] = {}
     for evaluation in evaluations:
         for tag, found in evaluation["languages"].items():
             rows.setdefault(tag, found["num_rows"])
-    plain = chosen((one for one in students if one.method == BASELINE), lambda one: BASELINE)
     return Scores(
         source_language=str(evaluations[0]["source_language"]),
         rows=rows,
-        systems={name: system_of(models, results) for name, models in groups.items()},
-        baseline=plain[BASELINE][0].title if plain else BASELINE,
+        systems=systems,
+        baseline=baseline,
         measure=MEASURES[str(evaluations[0]["measure"])],
         task=task,
     )
@@ -171,7 +202,7 @@ def _on_dev(models: Sequence[Model]) -> tuple[float, float]:
 
 
 def _rank(model: Model) -> int:
-    return METHODS.index(model.method) if model.method in METHODS else len(METHODS)
+    return _METHODS.index(model.method) if model.method in _METHODS else len(_METHODS)
 
 
 def _estimate(found: Sequence[Mapping[str, Any]], key: str) -> Estimate:
