@@ -199,12 +199,22 @@ def _select_tables(done: SelectReport) -> list[Table]:
     )
     languages = Table("language", "rows", "least", "most", "short classes", title="Languages")
     for one in done.languages[:_SHOWN_LABELS]:
-        short = ", ".join(f"{name} {count:,}" for name, count in one.short.items())
-        counts = (one.num_rows, min(one.labels.values()), max(one.labels.values()))
-        languages.add_row(one.language, *(f"{n:,}" for n in counts), short)
+        least, most = min(one.labels.values()), max(one.labels.values())
+        counts = (one.num_rows, least, most, len(one.short))
+        languages.add_row(one.language, *(f"{n:,}" for n in counts))
     if done.languages[_SHOWN_LABELS:]:
         languages.add_row(f"{len(done.languages) - _SHOWN_LABELS:,} more, see --json")
-    return [table, languages]
+    labels = Table("label", "rows", "short in", title="Labels")
+    names = list(dict.fromkeys(name for one in done.languages for name in one.labels))
+    for name in names[:_SHOWN_LABELS]:
+        rows = sum(one.labels.get(name, 0) for one in done.languages)
+        short = ", ".join(
+            f"{o.language} {o.short[name]:,}" for o in done.languages if name in o.short
+        )
+        labels.add_row(name, f"{rows:,}", short)
+    if names[_SHOWN_LABELS:]:
+        labels.add_row(f"{len(names) - _SHOWN_LABELS:,} more, see --json")
+    return [table, languages, labels]
 
 
 COMMAND = Group(

@@ -47,7 +47,6 @@ class DevSets:
         reported: Sequence[Document],
         select_on: Sequence[str],
         labelled: Sequence[Document] = (),
-        store_languages: Sequence[str] = (),
     ) -> DevSets:
         """The sets of a run.
 
@@ -56,8 +55,6 @@ class DevSets:
             reported: of `--report-dev`, in any.
             select_on: of `--select-on`.
             labelled: the gold-labelled text that `dev` should be in the language of; may be none.
-            store_languages: of the stores, one of which `dev` should be in where there is no
-                gold-labelled text; none where the stores do not tell.
 
         Raises:
             ConfigError: `dev` is in several languages, or in another than `labelled`, or a set to
@@ -70,12 +67,10 @@ class DevSets:
                 f"`dev`: its rows are in several languages: {', '.join(languages)}. Put the others "
                 "into `report_dev`; `select_on` names those that are to choose the weights."
             )
-        known = trained_in or store_languages
-        if known and not set(languages) <= set(known):
-            text = "the gold-labelled text" if trained_in else "the text of the stores"
+        if trained_in and not set(languages) <= set(trained_in):
             raise ConfigError(
-                f"`dev`: it is in {languages[0]}, and {text} is in "
-                f"{', '.join(known)}. Put it into `report_dev`; with `select_on` "
+                f"`dev`: it is in {languages[0]}, and the gold-labelled text is in "
+                f"{', '.join(trained_in)}. Put it into `report_dev`; with `select_on` "
                 f"{languages[0]} it chooses the weights all the same."
             )
         documents: dict[str, list[Document]] = {DEV: list(dev)}
@@ -150,8 +145,14 @@ class DevConfig(NamedTuple):
             # A run's digests are of rows as they stand in files. A reported row without a language
             # was always refused, so that no digest of such rows is known.
             reported = read_labelled(self.reported, labels, progress, fill_languages=True)
-        sets = DevSets.build(dev, reported, self.select_on, labelled, store_languages)
+        sets = DevSets.build(dev, reported, self.select_on, labelled)
         if progress is not None:
+            # No error: a file's name may tell a store a language that is none.
+            if sets.language and store_languages and sets.language not in store_languages:
+                progress.note(
+                    f"`dev` is in {sets.language}, and the stores hold text in "
+                    f"{', '.join(store_languages)}: results in {sets.language} are not zero-shot"
+                )
             for note in dev_notes(dev, labelled, labels):
                 progress.note(note)
         return sets
