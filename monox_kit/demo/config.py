@@ -18,8 +18,8 @@ class DemoConfig(Config):
     """What the demo runs on; the defaults are chosen in benchmarks/LOG.md.
 
     Attributes:
-        data: folder of your own corpus: labelled.jsonl, unlabelled.jsonl, dev.jsonl,
-            test.LANG.jsonl and labels.json [default: Debian's texts, fetched with apt].
+        data: folder of your own corpus: labelled.jsonl, unlabelled.jsonl, dev.jsonl, labels.json
+            and test.LANG.jsonl for each language [default: Debian's texts, fetched with apt].
         teacher_model: English encoder: a folder, packaged:NAME or a hub name.
         student_model: multilingual encoder: a folder, packaged:NAME or a hub name.
         labelled: number of labelled English rows. Not used with `data`, nor are the next four.

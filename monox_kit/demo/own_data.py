@@ -10,13 +10,8 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig, read_labelled
 from monox_kit.data import SINGLE_LABEL, LabelSet
 from monox_kit.errors import CorpusError
 
-REQUIRED_FILES = (
-    "labelled.jsonl",
-    "unlabelled.jsonl",
-    "dev.jsonl",
-    "test.en.jsonl",
-    "labels.json",
-)
+REQUIRED_FILES = ("labelled.jsonl", "unlabelled.jsonl", "dev.jsonl", "labels.json")
+TEST_FILES = "test.*.jsonl"
 
 
 def require_files(folder: Path) -> None:
@@ -26,12 +21,14 @@ def require_files(folder: Path) -> None:
         CorpusError: some are not; the message names them.
     """
     missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if not any(folder.glob(TEST_FILES)):
+        missing.append("test.LANG.jsonl")
     if missing:
         found = ", ".join(sorted(path.name for path in folder.glob("*.json*")))
         raise CorpusError(
-            f"`data` {folder}: expected {', '.join(REQUIRED_FILES)} and test.LANG.jsonl; missing: "
-            f"{', '.join(missing)}; found: {found or 'none of them'}. Write the missing files; "
-            "docs/data-debian.md has an example of each."
+            f"`data` {folder}: expected {', '.join(REQUIRED_FILES)} and, for each language, "
+            f"test.LANG.jsonl; missing: {', '.join(missing)}; found: {found or 'none of them'}. "
+            "Write the missing files; docs/data-debian.md describes each."
         )
 
 

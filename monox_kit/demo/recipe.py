@@ -13,13 +13,12 @@ from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.data import Document
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.environment import environment, weight_bytes
-from monox_kit.demo.own_data import REQUIRED_FILES, count_rows, require_files
+from monox_kit.demo.own_data import REQUIRED_FILES, TEST_FILES, count_rows, require_files
 from monox_kit.demo.race import race_classifiers
 from monox_kit.demo.result import DemoReport
 from monox_kit.demo.stages import Stages
 from monox_kit.digest import digest_file
 from monox_kit.durable import write_json
-from monox_kit.errors import CorpusError
 from monox_kit.evaluation import (
     EvaluateConfig,
     interval,
@@ -43,8 +42,9 @@ from monox_kit.training.run import train_student, train_teacher
 
 METHODS = ("ce", "pl", "kd")
 _SETTINGS_FILE = "settings.json"
-# data, teacher, its export, label, 3 students, 4 evaluations, export, parity, 2 races
-_NUM_STAGES = 15
+# data, teacher, its export, label, 3 students, their evaluations, export, parity, 2 races
+_NUM_STAGES = 14
+_ENGLISH_TEST = "test.en.jsonl"
 _CHECK_ROWS = 100
 # Stricter than the command's default: the check text is English, the student is not.
 _MIN_AGREEMENT = 0.98
@@ -72,18 +72,24 @@ def run_demo(config: DemoConfig, out: Path, *, progress: Progress | None = None)
         open_folder(model, progress)
     holds_record(out, _SETTINGS_FILE)
     write_json(out / _SETTINGS_FILE, {**asdict(config), "data": str(config.data or "debian")})
-    run = _Demo(config, out, Stages(out, _NUM_STAGES, progress), progress)
-    return run.report()
+    return _Demo(config, out, progress).report()
 
 
 class _Demo:
     """One run: a method per stage, each returning its result as plain JSON values."""
 
-    def __init__(self, config: DemoConfig, out: Path, stages: Stages, progress: Progress) -> None:
-        self._config, self._out, self._stages, self._progress = config, out, stages, progress
+    def __init__(self, config: DemoConfig, out: Path, progress: Progress) -> None:
+        self._config, self._out, self._progress = config, out, progress
         # Absolute: a relative path that is not there would be taken for a hub name.
         self._home = out.absolute()
         self._data = config.data or out / "data"
+        self._tests_teacher = config.data is None or (config.data / _ENGLISH_TEST).is_file()
+        self._stages = Stages(out, _NUM_STAGES + self._tests_teacher, progress)
+        if not self._tests_teacher:
+            progress.note(
+                f"`data` {config.data}: there is no {_ENGLISH_TEST}, so that the teacher is not "
+                "tested, and the table has no English row"
+            )
 
     def report(self) -> DemoReport:
         """Every stage in order."""
@@ -92,7 +98,8 @@ class _Demo:
         exports = {"teacher": self._export("teacher", "fp32")}
         labelling = self._label()
         training |= {method: self._student(method) for method in METHODS}
-        evaluated = {name: self._evaluate(name) for name in ("teacher", *METHODS)}
+        tested = ("teacher", *METHODS) if self._tests_teacher else METHODS
+        evaluated = {name: self._evaluate(name) for name in tested}
         best = max(METHODS, key=lambda name: _dev_rank(training[name]))
         exports["student"] = self._export(best, AUTO)
         exported = evaluated["exported"] = self._exported(best)
@@ -216,7 +223,7 @@ class _Demo:
 
     def _evaluate(self, name: str) -> dict[str, Any]:
         """Per language; the English teacher in English only."""
-        files = self._test_files(only="en" if name == "teacher" else None)
+        files = (str(self._data / _ENGLISH_TEST),) if name == "teacher" else self._test_files()
         config = EvaluateConfig(model=name, test=CorpusConfig(paths=files), seed=self._config.seed)
         inputs = {**self._model(name), "tests": [digest_file(Path(path)) for path in files]}
 
@@ -317,15 +324,8 @@ class _Demo:
     def _files(self, *names: str) -> CorpusConfig:
         return CorpusConfig(paths=tuple(str(self._data / name) for name in names))
 
-    def _test_files(self, only: str | None = None) -> tuple[str, ...]:
-        pattern = f"test.{only}.jsonl" if only else "test.*.jsonl"
-        found = tuple(sorted(str(path) for path in self._data.glob(pattern)))
-        if not found:
-            raise CorpusError(
-                f"{self._data}: expected test files such as {pattern}, found none. "
-                "Give a folder with one labelled file per language."
-            )
-        return found
+    def _test_files(self) -> tuple[str, ...]:
+        return tuple(sorted(str(path) for path in self._data.glob(TEST_FILES)))
 
     def _digests(self, *names: str) -> dict[str, str]:
         return {name: digest_file(self._data / name) for name in names}

@@ -22,8 +22,8 @@ class DemoReport(Result):
         out: the run's folder.
         settings: the configuration that it ran with.
         corpus: rows per file, and where the text is from.
-        evaluations: `EvalReport.to_json()` by system: `teacher` (source language only), `ce`,
-            `pl`, `kd`, and `exported` (the best student as an ONNX bundle).
+        evaluations: `EvalReport.to_json()` by system: `teacher` (source language only, where there
+            is a test set in it), `ce`, `pl`, `kd`, and `exported` (the best student as a bundle).
         differences: by `pl`, `kd` and `exported`, how far the target-language average is above
             that of `ce`: `value` and the 95 % `interval` of a bootstrap paired by document, both
             in [-1, 1].

@@ -45,13 +45,16 @@ def sections(report: DemoReport) -> list[Section]:
 
 def _what_was_done(report: DemoReport) -> list[str]:
     settings = report.settings
+    tested = "The teacher was tested in English, the students in every language"
+    if "teacher" not in report.scores.systems:
+        tested = "The students were tested in every language, the teacher in none"
     pipeline = (
         f"An English teacher ({settings['teacher_model']}) was fine-tuned on labelled English "
         "text, exported to ONNX, and gave its logits for labelled and unlabelled English text. "
         f"Three multilingual students ({settings['student_model']}) were trained for "
         f"{settings['student_steps']:,} steps each, differing only in what they learn from. "
-        "The teacher was tested in English, the students in every language; the student that was "
-        "best on English dev text was exported to ONNX and tested again."
+        f"{tested}; the student that was best on English dev text was exported to ONNX and tested "
+        "again."
     )
     if not is_debian(report):
         return [f"The texts and labels are those of {report.corpus['folder']}.", pipeline]
@@ -93,7 +96,8 @@ def _reading(report: DemoReport) -> Iterator[str]:
         "No interval says how far a number would move with another seed: every model was trained "
         "once."
     )
-    yield '"-" stands where something does not apply: the teacher reads English only.'
+    if "teacher" in report.scores.systems:
+        yield '"-" stands where something does not apply: the teacher reads English only.'
     shares = sorted({f"{share:.1f}" for share in _largest_shares(report)}, key=float)
     if shares:
         score = shares[0] if len(shares) == 1 else f"{shares[0]} to {shares[-1]}"

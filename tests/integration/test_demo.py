@@ -17,6 +17,7 @@ from monox_kit.exporting.search import Search
 from monox_kit.labelling import run as labelling
 from monox_kit.report import accuracy_rows, write_report
 from monox_kit.training.loop import Trainer
+from tests.notes import Notes
 from tests.tiny_models import LABELS, bert_encoder, labelled_rows, write_jsonl
 
 
@@ -66,6 +67,26 @@ def test_the_table_has_every_language_and_system(config: DemoConfig, run: Path) 
     assert report.agreement["num_texts"] == 72
     for path in write_report(report, run):
         assert path.stat().st_size > 1000
+
+
+def test_without_an_english_test_set_the_teacher_is_not_tested(
+    config: DemoConfig, run: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(config.data or "", data)
+    (data / "test.en.jsonl").unlink()
+    shutil.copytree(run, out)  # models and store are those of the whole run
+    notes = Notes()
+    report = run_demo(replace(config, data=data), out, progress=notes)
+    assert any("test.en.jsonl" in note for note in notes.notes)
+    assert any(note.startswith("[14/14]") for note in notes.notes)
+    header, *rows = accuracy_rows(report)
+    assert header[:5] == ["language", "rows", "ce", "pl", "kd"]
+    assert [row[0] for row in rows[:3]] == ["de", "ja", "target average"]
+    page = write_report(report, out)[0].read_text(encoding="utf-8")
+    assert "the teacher in none" in page and "teacher reads English" not in page
 
 
 def test_a_second_run_computes_nothing(
@@ -197,8 +218,9 @@ def test_bad_data_is_found_before_any_training(
     write_jsonl(data / "test.de.jsonl", [{"text": "alpha", "label": "zzz"}])
     with pytest.raises(CorpusError, match="'zzz'"):
         run_demo(replace(config, data=data), tmp_path / "run")
-    (data / "test.en.jsonl").unlink()
-    with pytest.raises(CorpusError, match=r"test\.en\.jsonl"):
+    for path in data.glob("test.*.jsonl"):
+        path.unlink()
+    with pytest.raises(CorpusError, match=r"missing: test\.LANG\.jsonl"):
         run_demo(replace(config, data=data), tmp_path / "run")
     with pytest.raises(ModelError, match="expected a model folder"):
         run_demo(replace(config, student_model=str(tmp_path / "no")), tmp_path / "run")
@@ -208,7 +230,7 @@ def test_missing_files_are_named(config: DemoConfig, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "dev.jsonl").touch()
     wanted = (
-        r"missing: labelled\.jsonl, unlabelled\.jsonl, test\.en\.jsonl, labels\.json; "
+        r"missing: labelled\.jsonl, unlabelled\.jsonl, labels\.json, test\.LANG\.jsonl; "
         r"found: dev\.jsonl\."
     )
     with pytest.raises(CorpusError, match=wanted):
