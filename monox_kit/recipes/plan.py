@@ -17,6 +17,7 @@ from monox_kit.config import Config
 from monox_kit.errors import ConfigError
 from monox_kit.foreign import shown
 from monox_kit.recipes.recipe import Option, Recipe, StageTable
+from monox_kit.recipes.source import as_keys
 from monox_kit.stage_call import Stage
 
 # What a recipe may run: the command's words and its stage.
@@ -125,9 +126,7 @@ class _Plan:
         try:
             config = stage.configured(given)
         except (ConfigError, TypeError) as error:
-            reason = (
-                str(error).replace("`", "").removeprefix(f"{stage.config.__name__}.__init__() ")
-            )
+            reason = as_keys(error).removeprefix(f"{stage.config.__name__}.__init__() ")
             raise ConfigError(f"{source.where(*home)}, step {name}: {reason}") from error
         if stage.output is None:
             output = self._out / RESULTS / f"{name}.json"

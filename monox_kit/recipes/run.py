@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -22,6 +23,7 @@ from monox_kit.progress import Progress, Silent
 from monox_kit.recipes.page import write_page
 from monox_kit.recipes.plan import STEPS, Step, make_plan
 from monox_kit.recipes.recipe import RunConfig, load_recipe
+from monox_kit.recipes.source import as_keys
 from monox_kit.stage import holds_record, read_record
 from monox_kit.stage_call import Stage
 from monox_kit.store.address import store_url
@@ -127,21 +129,29 @@ def _require_inputs(plan: Sequence[Step], is_shown: bool, progress: Progress) ->
         for name, files in _files(step):
             paths = tuple(path for path in files.paths if path in step.outside[name])
             if paths:
-                try:
+                with _told_of(f"step {step.name}, {name}"):
                     Corpus(replace(files, paths=paths, language=()))
-                except MonoxError as error:
-                    raise type(error)(f"step {step.name}, `{name}`: {error}") from error
         for name in _PLACES:
             for place in step.outside.get(name, ()):
                 if store_url(place) is None and not Path(place).exists():
                     raise ConfigError(
-                        f"step {step.name}, `{name}` {shown(place)}: there is no such file or "
+                        f"step {step.name}, {name} {shown(place)}: there is no such file or "
                         "folder. Correct the path."
                     )
         models += [one for name in _MODELS for one in step.outside.get(name, ())]
     if not is_shown:  # a hub's model would be fetched
         for model in dict.fromkeys(models):
             open_folder(model, progress)
+
+
+@contextlib.contextmanager
+def _told_of(where: str) -> Iterator[None]:
+    """Errors that name their step, and settings by the recipe's keys: nobody typed an option."""
+    try:
+        yield
+    except MonoxError as error:
+        error.args = (f"{where}: {as_keys(error)}",)
+        raise
 
 
 def _done(step: Step, out: Path, number: str, progress: Progress) -> StepReport:
@@ -154,7 +164,8 @@ def _done(step: Step, out: Path, number: str, progress: Progress) -> StepReport:
             write_json(step.output, kept["result"])
         return step_report(step, REUSED, kept["seconds"], result=kept["result"])
     started_s = time.perf_counter()
-    result = step.stage.run(step.given, progress)
+    with _told_of(f"step {step.name}"):
+        result = step.stage.run(step.given, progress)
     seconds: float | None = round(time.perf_counter() - started_s, 2)
     found = json.loads(json.dumps(result.to_json()))
     if is_reused := bool(getattr(result, "reused", False)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -68,6 +69,11 @@ def shipped() -> list[str]:
     return sorted(
         p.name.removesuffix(_SUFFIX) for p in folder.iterdir() if p.name.endswith(_SUFFIX)
     )
+
+
+def as_keys(message: object) -> str:
+    """A message of the library, which names settings in backticks, with a recipe's keys instead."""
+    return re.sub(r"`([a-z]+(?:_[a-z]+)*)`", r"\1", str(message))
 
 
 def closest(name: str, known: Iterable[str]) -> str:

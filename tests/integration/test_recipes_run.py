@@ -200,3 +200,24 @@ test = "{tmp_path}/test.en.jsonl"
     text = (run / "table1.md").read_text()
     assert main([*line[:2], "--finished", *line[4:]]) == 0  # the folder tells its recipe
     assert (run / "table1.md").read_text() == text
+
+
+def test_a_step_that_fails_is_named_with_the_recipes_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = bert_classifier(tmp_path / "model")
+    rows = write_jsonl(tmp_path / "rows.jsonl", labelled_rows(6))
+    recipe = tmp_path / "one.toml"
+    recipe.write_text(
+        f'''[stages.scores]
+command = "evaluate"
+model = "{model}"
+test = "{rows}"
+provider = "openvino"
+'''
+    )
+    assert main(["run", str(recipe), "--out", str(tmp_path / "run"), "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["class"] == "ConfigError"
+    assert error["message"].startswith("step scores: provider openvino: ")
+    assert "--" not in error["message"]

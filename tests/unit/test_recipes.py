@@ -232,7 +232,7 @@ def test_files_that_are_not_there_are_told_before_the_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CorpusError, match=r"step teacher, `train`: train\.csv: "):
+    with pytest.raises(CorpusError, match=r"step teacher, train: train\.csv: "):
         run_recipe(RunConfig(recipe="own"), STAGES)
     assert not list(tmp_path.iterdir())
     assert main(["run", "owm", "--json"]) == 2
@@ -242,9 +242,9 @@ def test_files_that_are_not_there_are_told_before_the_first_step(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ('test=["test.de.csv", "typo.csv"]', r"`test`: typo\.csv: "),
-        ("student.labels=no.json", r"student-\S+, `labels` no\.json: "),
-        ('method.kd.student.store=["test.de.csv", "no"]', r"student-kd-seed1, `store` no: "),
+        ('test=["test.de.csv", "typo.csv"]', r"step \S+, test: typo\.csv: "),
+        ("student.labels=no.json", r"student-\S+, labels no\.json: "),
+        ('method.kd.student.store=["test.de.csv", "no"]', r"student-kd-seed1, store no: "),
     ],
 )
 def test_every_outside_file_of_a_list_is_looked_for(
