@@ -10,7 +10,7 @@ from typing import Any
 
 from monox_kit import __version__
 from monox_kit.corpora.marks import DocumentDigest
-from monox_kit.data import Document, LabelSet
+from monox_kit.data import Document
 from monox_kit.durable import make_folder, new_folder, new_member, resolved
 from monox_kit.errors import ModelError
 from monox_kit.evaluation.calibration import (
@@ -36,7 +36,7 @@ from monox_kit.models.folder import (
     require_content,
     write_record,
 )
-from monox_kit.models.load import LoadedModel, load_model
+from monox_kit.models.load import LoadedModel
 from monox_kit.models.record import published_provenance
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
@@ -63,16 +63,7 @@ def calibrate(
         MonoxError: by kind, see `monox_kit.errors`.
     """
     progress, out = progress or Silent(), resolved(out)
-    loaded = load_model(
-        config.model,
-        backend=config.backend,
-        max_length=config.max_length,
-        labels=None if config.labels is None else LabelSet.read(config.labels),
-        label_names=config.dev.label_names,
-        provider=config.provider,
-        device=config.device,
-        progress=progress,
-    )
+    loaded = config.load(config.dev, progress)
     documents = read_test(config.dev, loaded.classifier.labels, progress)
     require_pairs(loaded, documents, "dev")
     require_enough(documents, config)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Lt
 
-from monox_kit.config import Config
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import UNKNOWN_LANGUAGE, Document, Logits
 from monox_kit.errors import CorpusError
@@ -26,21 +25,18 @@ from monox_kit.evaluation.reliability import (
     sureness,
     threshold_for,
 )
-from monox_kit.evaluation.run import is_target
+from monox_kit.evaluation.run import ModelScoringConfig, is_target
 from monox_kit.evaluation.statistics import wilson
 from monox_kit.models.calibration import STAND_IN, Calibration
-from monox_kit.models.folder import Backend
-from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS
 from monox_kit.problem import Bools, Floats, Labels, Problem
 from monox_kit.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CalibrateConfig(Config):
+class CalibrateConfig(ModelScoringConfig):
     """How a model is calibrated.
 
     Attributes:
-        model: model folder, ONNX bundle, packaged:NAME or hub name.
         dev: gold-labelled files, in as many languages as there are labels for; none of their rows
             in the training or test files.
         precision: share of right answers that a threshold by language is to give on these files,
@@ -49,31 +45,12 @@ class CalibrateConfig(Config):
         source_language: language whose values stand in for languages that have no labels here;
             where it has too few rows, those of all rows do.
         min_rows: rows that a language, or what stands in for it, needs for values of its own.
-        backend: runtime of the model [default: what its folder is made for].
-        labels: file labels.json with the names of the classes, for a model that has none of its
-            own.
-        max_length: truncate texts at this many tokens [default: the model's own].
-        batch_tokens: padded tokens per batch, which change speed and memory only.
-        provider: execution provider of ONNX Runtime: cpu, cuda, tensorrt or openvino.
-        device: PyTorch's device: cpu, cuda or cuda:N.
-        num_resamples: bootstrap resamples per language.
-        seed: seed of the resampling.
     """
 
-    model: str
     dev: CorpusConfig
     precision: Annotated[float, Gt(0), Lt(1)] | None = None
     temperature: Literal["language", "one"] = "language"
-    source_language: str = "en"
     min_rows: Annotated[int, Ge(2)] = 100
-    backend: Backend | None = None
-    labels: Path | None = None
-    max_length: Annotated[int, Ge(4)] | None = None
-    batch_tokens: Annotated[int, Ge(1)] = DEFAULT_BATCH_TOKENS
-    provider: str = "cpu"
-    device: str = "cpu"
-    num_resamples: Annotated[int, Ge(100), Le(100_000)] = 1000
-    seed: Annotated[int, Ge(0), Lt(2**63)] = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.data import Document, LabelSet
 from monox_kit.errors import ConfigError, LabelMismatchError
 from monox_kit.evaluation.run import (
@@ -43,10 +44,13 @@ class CompareConfig(ScoringConfig):
         first: the model that the other one is compared with: a folder, an ONNX bundle or a hub
             name.
         second: the model whose gain is asked for.
+        test: gold-labelled files to test on. The language is the row's own, else the file's
+            (test.de.jsonl), else `und`, which is no part of the target average.
     """
 
     first: str
     second: str
+    test: CorpusConfig
 
 
 @dataclass(frozen=True, slots=True)

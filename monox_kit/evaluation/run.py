@@ -35,11 +35,9 @@ _RESAMPLE_CELLS = 4_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoringConfig(Config):
-    """How models are tested: the settings of every call that scores labelled files.
+    """How labelled files are scored, and what is said of the scores.
 
     Attributes:
-        test: gold-labelled files to test on. The language is the row's own, else the file's
-            (test.de.jsonl), else `und`, which is no part of the target average.
         source_language: language that is left out of the target average.
         max_length: truncate texts at this many tokens [default: the model's own].
         batch_tokens: padded tokens per batch, which change speed and memory only.
@@ -50,7 +48,6 @@ class ScoringConfig(Config):
         seed: seed of the resampling.
     """
 
-    test: CorpusConfig
     source_language: str = "en"
     max_length: Annotated[int, Ge(4)] | None = None
     batch_tokens: Annotated[int, Ge(1)] = DEFAULT_BATCH_TOKENS
@@ -61,20 +58,45 @@ class ScoringConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig(ScoringConfig):
-    """How a model is evaluated.
+class ModelScoringConfig(ScoringConfig):
+    """Which model scores them.
 
     Attributes:
         model: model folder, ONNX bundle, packaged:NAME or hub name.
         backend: runtime of the model [default: what its folder is made for].
         labels: file labels.json with the names of the classes, for a model that has none of its
             own.
-        details: folder for results by class, confusions and the wrong rows.
     """
 
     model: str
     backend: Backend | None = None
     labels: Path | None = None
+
+    def load(self, files: CorpusConfig, progress: Progress) -> LoadedModel:
+        """The model; classes without names have those that the files' settings give."""
+        return load_model(
+            self.model,
+            backend=self.backend,
+            max_length=self.max_length,
+            labels=None if self.labels is None else LabelSet.read(self.labels),
+            label_names=files.label_names,
+            provider=self.provider,
+            device=self.device,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig(ModelScoringConfig):
+    """How a model is evaluated.
+
+    Attributes:
+        test: gold-labelled files to test on. The language is the row's own, else the file's
+            (test.de.jsonl), else `und`, which is no part of the target average.
+        details: folder for results by class, confusions and the wrong rows.
+    """
+
+    test: CorpusConfig
     details: Path | None = None
 
 
@@ -171,16 +193,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
         MonoxError: by kind, see `monox_kit.errors`.
     """
     progress = progress or Silent()
-    loaded = load_model(
-        config.model,
-        backend=config.backend,
-        max_length=config.max_length,
-        labels=None if config.labels is None else LabelSet.read(config.labels),
-        label_names=config.test.label_names,
-        provider=config.provider,
-        device=config.device,
-        progress=progress,
-    )
+    loaded = config.load(config.test, progress)
     names = loaded.classifier.labels
     documents = read_test(config.test, names, progress)
     require_pairs(loaded, documents, "test")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from monox_kit.benchmarking.plot import STYLE
 from monox_kit.report.scores import Estimate
 
 if TYPE_CHECKING:
@@ -48,22 +49,6 @@ _WIDTH_INCHES = 8.0
 _MOST_NAME_CHARACTERS = 14  # of a language; longer ones would take the plot's space
 _MOST_LEGEND_CHARACTERS = 80  # of one line above a plot
 _PNG_DPI = 200
-# Text becomes outlines: the page looks the same without the font. Values are never read as TeX.
-_SETTINGS = {
-    "svg.fonttype": "path",
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9a9aa0",
-    "axes.labelcolor": "#1c1c1e",
-    "axes.axisbelow": True,
-    "grid.color": "#dcdce0",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-}
 
 
 def looks_of(names: Iterable[str]) -> dict[str, Look]:
@@ -77,7 +62,7 @@ def own_style(**settings: Any) -> Iterator[None]:
     """Draw in the reports' style: the user's own matplotlib settings must not change them."""
     import matplotlib.style
 
-    with matplotlib.style.context(["default", {**_SETTINGS, **settings}]):
+    with matplotlib.style.context(["default", {**STYLE, **settings}]):
         yield
 
 

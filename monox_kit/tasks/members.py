@@ -35,6 +35,7 @@ _TAR_NAMES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # Beside each file, macOS packs another of its own that has the same name.
 _OF_MACOS = re.compile(r"(?:^|/)(?:__MACOSX/|\._)")
 _LISTED = 10
+_SPARSE = "a sparse file (tar --sparse), which is not read"
 
 
 # Name and size; None of what is no plain file, such as folders, links and devices.
@@ -59,19 +60,28 @@ class _Zip:
 
 
 class _TarHeader(tarfile.TarInfo):
-    """A member's header; one that extends it is read into memory, so that its size is bounded."""
+    """A member's header; one that extends it is read into memory, so that its size is bounded.
+
+    No release has sparse files, whose maps go on for as long as the archive says.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """The header that a block holds.
 
         Raises:
-            ValueError: more blocks belong to it than to any header of a release.
+            ValueError: more blocks belong to it than to any header of a release, or any number.
         """
         info = super().frombuf(buf, encoding, errors)
         if info.type in _EXTENDED and info.size > MAX_TAR_HEADER_BYTES:
             raise ValueError(f"a header of {info.size:,} bytes")
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            raise ValueError(_SPARSE)
         return info
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        """Refuse the map that stands before a file's bytes; tarfile calls this to read it."""
+        raise ValueError(_SPARSE)
 
 
 class _TarMember(tarfile.ExFileObject):

@@ -92,7 +92,7 @@ class Trim:
             MonoxError: by kind, see `monox_kit.errors`.
         """
         corpus = Corpus(config.corpus, progress)
-        source = open_folder(config.model, progress)
+        source = open_folder(config.model, progress).named(config.corpus.label_names)
         source.require_backend("torch")
         tokenizer = open_tokenizer(source, config.max_length)
         scan = corpus.scan(progress=progress)
@@ -152,6 +152,7 @@ def _fingerprint(
         "languages": list(corpus.languages),
         "coverage": coverage,
         "max_length": tokenizer.max_length,
+        **({"label_names": list(source.label_names)} if source.label_names else {}),
     }
 
 

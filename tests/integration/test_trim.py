@@ -36,7 +36,7 @@ from monox_kit.models.scoring import score
 from monox_kit.models.torch_backend import load_encoder, new_classifier
 from monoxkit_cli.app import main
 from tests.tiny_families import _BART, FAMILIES, write_family
-from tests.tiny_models import LABELS, bert_encoder, write_jsonl
+from tests.tiny_models import LABELS, bert_classifier, bert_encoder, write_jsonl
 from tests.tiny_tokenizers import write_kind
 
 TEXTS = {
@@ -254,6 +254,14 @@ def test_a_finished_run_returns_at_once_and_another_is_refused(
 
 def vars_of(summary: mk.TrimSummary) -> dict[str, Any]:
     return {name: getattr(summary, name) for name in type(summary).__dataclass_fields__}
+
+
+def test_classes_without_names_are_named(corpus: list[str], tmp_path: Path) -> None:
+    whole = bert_classifier(tmp_path / "whole", labels=("LABEL_0", "LABEL_1", "LABEL_2"))
+    mk.trim(str(whole), corpus=corpus, out=tmp_path / "small", label_names=LABELS)
+    assert mk.load(str(tmp_path / "small")).labels.names == LABELS
+    with pytest.raises(ConfigError, match="label_names"):
+        mk.trim(str(whole), corpus=corpus, out=tmp_path / "small")
 
 
 def test_less_coverage_keeps_the_frequent_tokens_of_each_language(

@@ -7,8 +7,9 @@ The source is read, not run. Two kinds of call are looked for in each module but
   allowed inside a `with new_folder(...)` or `with new_file(...)` block, and in functions that the
   package uses from such places only, directly or as a callback.
 
-Functions are told apart by name alone; where classes share a method's name, `checkpoints.save` is
-taken for the method of the class `Checkpoints`, and any other `x.save` for that of every class.
+Functions are told apart by name and module: a name means the function of its own module, or the one
+that the module imports. Where classes share a method's name, `checkpoints.save` is taken for the
+method of the class `Checkpoints`, and any other `x.save` for that of every class.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ WRITE_MODE = re.compile(r"[rbtU]*[wax+][rwaxbt+U]*([:|](gz|bz2|xz)?)?")
 class Use:
     """One place where a function's name stands."""
 
-    function: str | None  # around it, as `name` or `Class.name`
+    module: str
+    function: str | None  # around it, as `module:name` or `module:Class.name`
     shielded: bool
-    receiver: str = ""  # `checkpoints` in `self._checkpoints.save`
+    receiver: str = ""  # `checkpoints` in `self._checkpoints.save`; none of a name that stands alone
     passed_to: tuple[str, int | str] | None = None  # a callback: the callee, and which argument
 
 
@@ -63,28 +65,58 @@ class Source:
     writers: list[tuple[str, Use]] = field(default_factory=list)
     uses: dict[str, list[Use]] = field(default_factory=dict)
     parameters: dict[str, list[str]] = field(default_factory=dict)
+    imports: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)  # local: (of, name)
 
     def covered(self, use: Use, above: frozenset[str] = frozenset()) -> bool:
         """Whether what stands here runs under a shield only."""
-        if use.shielded or (use.passed_to is not None and self.callback_covered(*use.passed_to)):
+        callback = use.passed_to
+        if use.shielded or (callback is not None and self.callback_covered(use.module, *callback)):
             return True
         if use.function is None or use.function in above:
             return False
-        owner, _, name = use.function.rpartition(".")
+        module, _, qualified = use.function.partition(":")
+        owner, _, name = qualified.rpartition(".")
         uses = [
             each
             for each in self.uses.get(name, [])
-            if not (owner and self.is_of_another_class(each, owner, name))
+            if (
+                not self.is_of_another_class(each, owner, name)
+                if owner
+                else self.may_mean(each, module, name)
+            )
         ]
         return bool(uses) and all(self.covered(each, above | {use.function}) for each in uses)
 
-    def callback_covered(self, callee: str, argument: int | str) -> bool:
+    def callback_covered(self, module: str, callee: str, argument: int | str) -> bool:
         """Whether a function of the package runs the callback it is given under a shield only."""
-        names = self.parameters.get(callee, [])
+        names = self.parameters.get(f"{self.home(module, callee)}:{callee}", [])
         if isinstance(argument, int):
             argument = names[argument] if argument < len(names) else ""
-        inside = [use for use in self.uses.get(argument, []) if use.function == callee]
+        inside = [
+            use
+            for use in self.uses.get(argument, [])
+            if use.function == f"{self.home(module, callee)}:{callee}"
+        ]
         return argument in names and bool(inside) and all(use.shielded for use in inside)
+
+    def home(self, module: str, name: str) -> str | None:
+        """The module whose function a name means in another one; None where that is not known."""
+        if f"{module}:{name}" in self.parameters:
+            return module
+        of, original = self.imports.get(module, {}).get(name, ("", ""))
+        files = (f"{of.replace('.', '/')}{end}" for end in (".py", "/__init__.py"))
+        found = next((file for file in files if file in self.imports), None)
+        return None if found is None else self.home(found, original)
+
+    def may_mean(self, use: Use, module: str, name: str) -> bool:
+        """Whether a name may be that of a module's function: not where it is known to be another's.
+
+        Behind a dot it is one only if a module stands before the dot; else it is an attribute.
+        """
+        if not use.receiver:
+            return self.home(use.module, name) in (None, module)
+        of, original = self.imports.get(use.module, {}).get(use.receiver, ("", ""))
+        return f"{of}.{original}".lstrip(".").replace(".", "/") == module.removesuffix(".py")
 
     def is_of_another_class(self, use: Use, owner: str, name: str) -> bool:
         """Whether the receiver is named after another class that defines this method."""
@@ -92,7 +124,7 @@ class Source:
 
     def classes_with(self, method: str) -> set[str]:
         """The classes of the package that define `method`, in lower case."""
-        split = (function.rpartition(".") for function in self.parameters)
+        split = (key.rpartition(":")[2].rpartition(".") for key in self.parameters)
         return {owner.lower() for owner, _, name in split if owner and name == method}
 
 
@@ -101,6 +133,7 @@ class Reader(ast.NodeVisitor):
 
     def __init__(self, module: str, source: Source) -> None:
         self.module, self.source = module, source
+        self.imports = source.imports.setdefault(module, {})
         self.classes: list[str] = []
         self.functions: list[str] = []
         self.num_shields = 0
@@ -108,7 +141,11 @@ class Reader(ast.NodeVisitor):
 
     def here(self, receiver: str = "") -> Use:
         function = self.functions[-1] if self.functions else None
-        return Use(function, self.num_shields > 0, receiver, self.passed_to)
+        return Use(self.module, function, self.num_shields > 0, receiver, self.passed_to)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        for name in node.names:
+            self.imports[name.asname or name.name] = node.module or "", name.name
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.classes.append(node.name)
@@ -116,7 +153,7 @@ class Reader(ast.NodeVisitor):
         self.classes.pop()
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        name = ".".join([*self.classes[-1:], node.name])
+        name = f"{self.module}:{'.'.join([*self.classes[-1:], node.name])}"
         self.source.parameters[name] = [
             argument.arg
             for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
@@ -232,6 +269,38 @@ def package_modules() -> Iterator[tuple[str, str]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         if path != PACKAGE / "durable.py":
             yield str(path.relative_to(PACKAGE.parent)), path.read_text(encoding="utf-8")
+
+
+_PUT = "def put(folder):\n    np.save(folder, values)\n"
+_SHIELDED = "with new_folder(p) as f:\n    put(f)\n"
+
+
+@pytest.mark.parametrize(
+    ("modules", "count"),
+    [
+        # Another module's function of the same name is used outside a shield, this one is not.
+        ({"a.py": _PUT + _SHIELDED, "b.py": "def put(folder):\n    pass\nput(x)\n"}, 0),
+        ({"a.py": _PUT + _SHIELDED, "b.py": "from a import put\nput(x)\n"}, 1),
+        ({"a.py": _PUT, "b.py": "from a import put\n" + _SHIELDED}, 0),
+        (
+            {
+                "p/a.py": _PUT,
+                "p/__init__.py": "from p.a import put\n",
+                "b.py": "from p import put\n" + _SHIELDED,
+                "c.py": "def put(x):\n    pass\nput(x)\n",
+            },
+            0,
+        ),
+        ({"p/a.py": _PUT, "b.py": "from p import a\na.put(x)\n", "c.py": _SHIELDED}, 1),
+        ({"a.py": _PUT + _SHIELDED, "b.py": "queue.put(x)\n"}, 0),
+        # A name that is imported from elsewhere, and may be anything, counts.
+        ({"a.py": _PUT + _SHIELDED, "b.py": "put(x)\n"}, 1),
+    ],
+)
+def test_functions_of_one_name_are_told_apart_by_module(
+    modules: dict[str, str], count: int
+) -> None:
+    assert len(violations(modules)) == count
 
 
 def test_only_durable_writes() -> None:

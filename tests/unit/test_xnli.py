@@ -275,6 +275,24 @@ def test_a_huge_header_is_not_read(tmp_path: Path, kind: bytes) -> None:
         members.release_files([str(tmp_path / "long.tar")])
 
 
+@pytest.mark.parametrize("form", ["old", "1.0"])
+def test_the_map_of_a_sparse_file_is_not_read(tmp_path: Path, form: str) -> None:
+    info = tarfile.TarInfo("sparse")
+    if form == "old":
+        info.type = tarfile.GNUTYPE_SPARSE
+        block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        block[482] = 1  # another block of the map follows
+        block[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(block))[0]
+        data = bytes(block) + (b"1".rjust(12, b"0") * 42 + b"\1").ljust(512, b"\0") * 50
+    else:
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        info.size = 50 * 512
+        data = info.tobuf(tarfile.PAX_FORMAT) + b"100000000\n" + b"1\n" * (25 * 512 - 5)
+    (tmp_path / "sparse.tar").write_bytes(data.ljust(len(data) + 1024, b"\0"))
+    with pytest.raises(CorpusUnreadable, match=r"sparse\.tar: .*a sparse file"):
+        members.release_files([str(tmp_path / "sparse.tar")])
+
+
 def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "long.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("x" * 5000))
