@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,7 @@ from monox_kit.evaluation.statistics import wilson
 from monox_kit.models.calibration import STAND_IN, Calibration
 from monox_kit.problem import Bools, Floats, Labels, Problem
 from monox_kit.progress import Progress
+from monox_kit.results import Result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +105,7 @@ class LanguageCalibration:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CalibrateSummary:
+class CalibrateSummary(Result):
     """What a calibration found.
 
     Attributes:
@@ -122,10 +123,6 @@ class CalibrateSummary:
     wanted_precision: float | None
     calibration: Calibration
     reused: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return {**asdict(self), "path": str(self.path)}
 
 
 def require_enough(documents: Mapping[str, Sequence[Document]], config: CalibrateConfig) -> None:

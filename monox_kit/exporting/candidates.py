@@ -21,6 +21,7 @@ from monox_kit.models.padding import EqualLengths
 from monox_kit.models.scoring import Texts
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import TorchClassifier
+from monox_kit.results import Result
 
 _FIRST_ROWS = 200
 # Texts that every candidate is timed on, along the lengths of those that it was compared on.
@@ -136,7 +137,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedExport:
+class RefusedExport(Result):
     """What an export measured that put nothing in place.
 
     Attributes:
@@ -148,10 +149,6 @@ class RefusedExport:
     reason: str
     candidates: Mapping[str, Mapping[str, Any]]
     gate: GateReport | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values."""
-        return asdict(self)
 
     def error(self) -> GateError:
         """The reason as an error that holds this result."""

@@ -11,13 +11,14 @@ graph that is just at the threshold.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal, localcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from monox_kit.errors import ModelError
 from monox_kit.foreign import markdown_text
+from monox_kit.results import Result
 
 Verdict: TypeAlias = Literal["passed", "failed", "not shown"]
 PASSED: Verdict = "passed"
@@ -91,7 +92,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateReport:
+class GateReport(Result):
     """What the gate found.
 
     Attributes:
@@ -109,10 +110,6 @@ class GateReport:
     languages: Mapping[str, GateResult]
     lengths: Mapping[str, GateResult]
     findings: tuple[Finding, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_json(cls, value: Any, path: Path) -> GateReport:

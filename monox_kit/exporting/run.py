@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,13 @@ from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import load_classifier
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, ProgressTask, Silent
+from monox_kit.results import Result
 from monox_kit.stage import is_finished
 from monox_kit.trimming.run import Trim
 
 
 @dataclass(frozen=True, slots=True)
-class ExportSummary:
+class ExportSummary(Result):
     """What an export did.
 
     Attributes:
@@ -88,10 +89,6 @@ class ExportSummary:
     truncation: Mapping[str, int] = field(default_factory=dict)
     gate: GateReport | None = None
     reused: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return {**asdict(self), "path": str(self.path)}
 
 
 def export_model(

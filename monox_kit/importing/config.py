@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
 from monox_kit.config import Config, Needs, Rule
 from monox_kit.corpora.config import Column, CorpusConfig
 from monox_kit.errors import ConfigError
+from monox_kit.results import Result
 
 # What a file's answers are; each has a column's setting of its name, `KIND_column`.
 AnswerKind: TypeAlias = Literal["label", "probabilities", "logits", "logprobs", "votes"]
@@ -107,7 +108,7 @@ class ImportConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImportSummary:
+class ImportSummary(Result):
     """What an import did.
 
     Attributes:
@@ -142,7 +143,3 @@ class ImportSummary:
     def reused(self) -> bool:
         """Whether earlier runs had finished the store."""
         return self.num_resumed_rows == self.num_rows
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return {**asdict(self), "store": str(self.store)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from monox_kit.config import Config, Needs, OnlyWith, Rule
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.models.folder import FP32, Backend, RunPrecision
+from monox_kit.results import Result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +98,7 @@ class LabelConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelSummary:
+class LabelSummary(Result):
     """What a labelling run did.
 
     Attributes:
@@ -150,7 +151,3 @@ class LabelSummary:
     def reused(self) -> bool:
         """Whether earlier runs had finished the store."""
         return self.complete and self.rows_per_s is None
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return {**asdict(self), "store": str(self.store)}

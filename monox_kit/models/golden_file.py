@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -12,6 +12,7 @@ from monox_kit.data import Logits
 from monox_kit.errors import ModelError
 from monox_kit.hardware import read_hardware
 from monox_kit.models.files import ModelFile, read_json
+from monox_kit.results import Result
 
 GOLDEN_VERSION = 1
 _MAX_FLOAT32 = 3e38
@@ -84,7 +85,7 @@ class Answers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Golden:
+class Golden(Result):
     """The content of `golden.json`.
 
     Attributes:
@@ -102,10 +103,6 @@ class Golden:
     input_ids: tuple[TokenIds, ...]
     reference: Answers
     recorded: Answers
-
-    def to_json(self) -> dict[str, Any]:
-        """The content as plain JSON values."""
-        return asdict(self)
 
     @classmethod
     def read(cls, file: ModelFile, num_labels: int) -> Golden:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeAlias
@@ -16,6 +16,7 @@ from monox_kit.hardware import has_bf16, num_threads, read_hardware
 from monox_kit.models.files import ModelFile
 from monox_kit.models.folder import ModelFolder
 from monox_kit.models.graph_file import GraphValue, graph_interface
+from monox_kit.results import Result
 
 # The provider that is OpenVINO's own runtime, and the one that is ONNX Runtime's way to it.
 OPENVINO, OPENVINO_EP = "openvino", "openvino-ep"
@@ -29,7 +30,7 @@ Run: TypeAlias = Callable[[Mapping[str, Int64s]], Logits]
 
 
 @dataclass(frozen=True, slots=True)
-class SessionPlan:
+class SessionPlan(Result):
     """How a machine's cores are shared between batches that run at once.
 
     Attributes:
@@ -44,10 +45,6 @@ class SessionPlan:
     def default(cls) -> SessionPlan:
         """One batch at a time on all cores of this process."""
         return cls(1, num_threads())
-
-    def to_json(self) -> dict[str, int]:
-        """The plan as plain JSON values."""
-        return asdict(self)
 
 
 class GraphClassifier:

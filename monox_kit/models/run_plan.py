@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from monox_kit.models.graph_classifier import OPENVINO_PROVIDERS, SessionPlan
 from monox_kit.models.providers import runtime_version
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Texts, score_texts
 from monox_kit.progress import Progress
+from monox_kit.results import Result
 from monox_kit.spinning import may_spin
 
 # Real tokens that every candidate scores. Several batches of the largest size, so that sessions
@@ -41,7 +42,7 @@ _MAX_PLAN_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class RunPlan:
+class RunPlan(Result):
     """How batches are run.
 
     Attributes:
@@ -62,10 +63,6 @@ class RunPlan:
         if self.session is None:
             return batches
         return f"{self.session.sessions} x {self.session.threads} threads, {batches}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan as plain JSON values."""
-        return asdict(self)
 
 
 def default_plan(

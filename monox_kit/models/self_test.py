@@ -12,10 +12,10 @@ change what a text is given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from monox_kit.models.golden_file import Answers, Golden, Machine
 from monox_kit.models.record import GOLDEN_FILE, RECORD_FILE
 from monox_kit.models.scoring import checked_logits
 from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.results import Result
 
 # Of the precision's own distance from fp32. An int8 student's logits moved by 0.04 of it on a
 # processor with other vector instructions, and by 1.03 where products saturate: benchmarks/LOG.md.
@@ -63,7 +64,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SelfTest:
+class SelfTest(Result):
     """What a bundle's self test found.
 
     Attributes:
@@ -87,10 +88,6 @@ class SelfTest:
     differences: tuple[Difference, ...] = ()
     recorded: Machine | None = None
     here: Machine | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values."""
-        return asdict(self)
 
     @property
     def sentence(self) -> str:

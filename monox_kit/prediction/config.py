@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge
 
@@ -14,6 +14,7 @@ from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ConfigError
 from monox_kit.models.folder import Backend
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS
+from monox_kit.results import Result
 
 OutputFormat = Literal["jsonl", "csv", "parquet"]
 
@@ -79,7 +80,7 @@ class PredictConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PredictSummary:
+class PredictSummary(Result):
     """What a run of predict did.
 
     Attributes:
@@ -102,7 +103,3 @@ class PredictSummary:
     digest: str
     reused: bool = False
     truncation: Mapping[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return asdict(self)

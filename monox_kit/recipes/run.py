@@ -7,7 +7,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from monox_kit.recipes.page import write_page
 from monox_kit.recipes.plan import STEPS, Step, make_plan
 from monox_kit.recipes.recipe import RunConfig, load_recipe
 from monox_kit.recipes.source import as_keys
+from monox_kit.results import Result
 from monox_kit.stage import holds_record, read_record
 from monox_kit.stage_call import Stage
 from monox_kit.store.address import store_url
@@ -68,7 +69,7 @@ class StepReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunReport:
+class RunReport(Result):
     """What a recipe has done, or would do.
 
     Attributes:
@@ -80,10 +81,6 @@ class RunReport:
     recipe: str
     out: str
     steps: Sequence[StepReport]
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
-        return asdict(self)
 
 
 def run_recipe(

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +23,7 @@ from monox_kit.data import LabelSet
 from monox_kit.digest import digest_file
 from monox_kit.durable import is_free, new_folder, new_member, write_json
 from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.results import Result
 
 FORMAT = 1
 PROVENANCE = "provenance.json"
@@ -34,7 +35,7 @@ _KEYS = frozenset({"format", "config", "release", "files", "labels", "left_out"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TaskSummary:
+class TaskSummary(Result):
     """What lies in the folder of a prepared corpus.
 
     Attributes:
@@ -52,10 +53,6 @@ class TaskSummary:
     rows: Mapping[str, int]
     labels: Mapping[str, Mapping[str, int]]
     left_out: Mapping[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as the command line prints it."""
-        return asdict(self)
 
 
 def language_file(language: str) -> str:

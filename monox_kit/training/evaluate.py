@@ -20,7 +20,7 @@ from monox_kit.problem import f1, measure_of, problem_of
 from monox_kit.progress import Progress
 from monox_kit.training.config import DEV
 from monox_kit.training.processes import Processes
-from monox_kit.training.state import Result
+from monox_kit.training.state import Figures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +95,7 @@ class DevSets:
             labelled_languages=tuple(trained_in),
         )
 
-    def chosen_by(self, results: Mapping[str, Result]) -> Result:
+    def chosen_by(self, results: Mapping[str, Figures]) -> Figures:
         """The measure and the loss that choose: their means over the sets to select on."""
         return mean_result(results, self.select_on)
 
@@ -105,7 +105,7 @@ def _languages(documents: Sequence[Document]) -> list[str]:
     return sorted({document.lang for document in documents if document.lang})
 
 
-def mean_result(results: Mapping[str, Result], names: Sequence[str]) -> Result:
+def mean_result(results: Mapping[str, Figures], names: Sequence[str]) -> Figures:
     """The mean measure and the mean loss of the named dev sets."""
     chosen = [results[name] for name in names]
     keys = (measure_of(chosen[0]), "loss")
@@ -188,7 +188,7 @@ class Evaluator:
 
     def evaluate(
         self, classifier: Classifier, on_batch: Callable[[BatchDone], None] | None = None
-    ) -> dict[str, Result]:
+    ) -> dict[str, Figures]:
         """Measure in [0, 1], mean cross-entropy in nats and rows, by set; equal in all processes.
 
         The measure is the problem's: the accuracy or the micro-averaged F1, 0 where no class of any
@@ -218,7 +218,7 @@ class Evaluator:
             sums += [cut.num_truncated_rows, cut.num_truncated_tokens]
         totals = np.reshape(self._processes.sum(sums), (-1, 6)).tolist()
         measure = self._problem.measure
-        results: dict[str, Result] = {
+        results: dict[str, Figures] = {
             name: {measure: float(f1(both, either)), "loss": loss / n, "rows": n}
             for name, (both, either, loss, n, _, _) in zip(self._mine, totals)
         }
@@ -232,16 +232,16 @@ class Evaluator:
         return results
 
 
-def rank(result: Result) -> tuple[float, float]:
+def rank(result: Figures) -> tuple[float, float]:
     """The order of dev results, the best last: by their measure, then by loss."""
     return result[measure_of(result)], -result["loss"]
 
 
-def is_better(result: Result, best: Result) -> bool:
+def is_better(result: Figures, best: Figures) -> bool:
     """Whether a dev result beats the best so far, which is empty before the first."""
     return not best or rank(result) > rank(best)
 
 
-def num_since_best(history: Sequence[Result], best: Result) -> int:
+def num_since_best(history: Sequence[Figures], best: Figures) -> int:
     """How many dev evaluations came after the best one."""
     return sum(result["step"] > best["step"] for result in history)

@@ -31,7 +31,7 @@ from monox_kit.training.optimizer import (
 from monox_kit.training.processes import join_processes
 from monox_kit.training.rows import TrainingRows
 from monox_kit.training.state import (
-    Result,
+    Figures,
     TrainingState,
     assign,
     copied,
@@ -62,9 +62,9 @@ class FitResult:
     precision: str
     num_steps: int
     stopped_early: bool
-    best: Result
-    best_sets: Mapping[str, Result]
-    history: Sequence[Result]
+    best: Figures
+    best_sets: Mapping[str, Figures]
+    history: Sequence[Figures]
     truncation: Mapping[str, Mapping[str, int]]
 
 

@@ -16,7 +16,7 @@ from monox_kit.training.processes import Processes
 Tensors = dict[str, torch.Tensor]
 Parameters = Mapping[str, torch.nn.Parameter]
 # measure (a key of `problem.MEASURES`) in [0, 1], loss in nats, and the step or the number of rows
-Result = Mapping[str, float]
+Figures = Mapping[str, float]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,9 +41,9 @@ class TrainingState:
     optimizer: Tensors = field(default_factory=dict)
     random: Tensors = field(default_factory=dict)
     best: Tensors = field(default_factory=dict)
-    best_result: Result = field(default_factory=dict)
-    best_sets: Mapping[str, Result] = field(default_factory=dict)
-    history: list[Result] = field(default_factory=list)
+    best_result: Figures = field(default_factory=dict)
+    best_sets: Mapping[str, Figures] = field(default_factory=dict)
+    history: list[Figures] = field(default_factory=list)
 
     def require_finite(self) -> None:
         """Check that what is to be kept is worth it.

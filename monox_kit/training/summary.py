@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monox_kit.models.folder import RECORD_FILE, BundleRecord, require_content
+from monox_kit.results import Result
 from monox_kit.stage import is_finished
-from monox_kit.training.state import Result
+from monox_kit.training.state import Figures
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingSummary:
+class TrainingSummary(Result):
     """What a training stage did.
 
     Attributes:
@@ -55,15 +56,11 @@ class TrainingSummary:
     reused: bool
     stopped_early: bool
     selected_on: Sequence[str]
-    dev_sets: Mapping[str, Result]
+    dev_sets: Mapping[str, Figures]
     classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     rounds: Sequence[Mapping[str, Any]] = ()
     dev_micro_f1: float | None = None
     truncation: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return {**asdict(self), "path": str(self.path)}
 
     def to_record(self) -> dict[str, Any]:
         """What the model's own record keeps of it: all but the folder, which may move."""

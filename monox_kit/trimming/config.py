@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Le
 
 from monox_kit.config import Config
 from monox_kit.corpora.corpus import CorpusConfig
+from monox_kit.results import Result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +61,7 @@ class LanguageTrim:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrimSummary:
+class TrimSummary(Result):
     """What a trim did.
 
     Attributes:
@@ -81,10 +82,6 @@ class TrimSummary:
     bytes: Mapping[str, tuple[int, int]]
     languages: Mapping[str, LanguageTrim]
     reused: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as plain JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

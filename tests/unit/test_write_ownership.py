@@ -53,7 +53,7 @@ class Use:
     module: str
     function: str | None  # around it, as `module:name` or `module:Class.name`
     shielded: bool
-    receiver: str = ""  # `checkpoints` in `self._checkpoints.save`; none of a name that stands alone
+    receiver: str = ""  # `checkpoints` in `self._checkpoints.save`; none of a bare name
     passed_to: tuple[str, int | str] | None = None  # a callback: the callee, and which argument
 
 
@@ -65,7 +65,7 @@ class Source:
     writers: list[tuple[str, Use]] = field(default_factory=list)
     uses: dict[str, list[Use]] = field(default_factory=dict)
     parameters: dict[str, list[str]] = field(default_factory=dict)
-    imports: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)  # local: (of, name)
+    imports: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)  # (of, name)
 
     def covered(self, use: Use, above: frozenset[str] = frozenset()) -> bool:
         """Whether what stands here runs under a shield only."""
