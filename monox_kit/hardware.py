@@ -1,12 +1,15 @@
-"""The processor, memory and limits that this process runs under: the provenance of every number."""
+"""The machine that this process runs on and what is installed there: where numbers come from."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from monox_kit import __version__
 from monox_kit.results import Result
 
 # What decides which int8 and bfloat16 kernels a runtime can use, as Linux names the flags.
@@ -18,6 +21,20 @@ CPU_FEATURES = (
     "avx512_bf16",
     "amx_int8",
     "amx_bf16",
+)
+# What models are made and run with.
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "numpy",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "openvino",
 )
 
 
@@ -129,3 +146,14 @@ def has_bf16() -> bool:
 def has_vnni() -> bool:
     """Whether the CPU adds int8 products in 32 bits, so that weights may use their full range."""
     return bool({"avx512_vnni", "avx_vnni"} & set(read_hardware().cpu_features))
+
+
+def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Those of Python, of monoxkit and of the packages that this environment has."""
+    found = {"python": platform.python_version(), "monoxkit": __version__}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -26,10 +26,9 @@ from monox_kit.benchmarking.plot import save_plot
 from monox_kit.benchmarking.process import ModelProcess
 from monox_kit.benchmarking.report import BenchmarkReport
 from monox_kit.benchmarking.sample import Sample, batches_of, read_sample
-from monox_kit.benchmarking.versions import installed_versions
 from monox_kit.data import Int64s, Logits
 from monox_kit.durable import write_json
-from monox_kit.hardware import read_hardware
+from monox_kit.hardware import installed_versions, read_hardware
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.spinning import may_spin
 

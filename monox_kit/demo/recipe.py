@@ -12,7 +12,6 @@ import numpy as np
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.data import Document
 from monox_kit.demo.config import DemoConfig
-from monox_kit.demo.environment import environment, weight_bytes
 from monox_kit.demo.own_data import REQUIRED_FILES, TEST_FILES, count_rows, require_files
 from monox_kit.demo.race import race_classifiers
 from monox_kit.demo.result import DemoReport
@@ -29,6 +28,7 @@ from monox_kit.evaluation import (
 )
 from monox_kit.exporting import ExportConfig, export_model
 from monox_kit.exporting.config import AUTO, DEFAULT_FORM
+from monox_kit.hardware import installed_versions, read_hardware
 from monox_kit.labelling import LabelConfig, label_corpus
 from monox_kit.models.agreement import agreement
 from monox_kit.models.folder import open_folder
@@ -124,7 +124,7 @@ class _Demo:
             inference_races=inference_races,
             sizes_bytes=self._sizes(best),
             stage_s=self._stages.seconds,
-            environment=environment(),
+            environment={"hardware": read_hardware().to_json(), **installed_versions()},
         )
 
     def _corpus(self) -> dict[str, Any]:
@@ -337,7 +337,7 @@ class _Demo:
     def _sizes(self, best: str) -> dict[str, int]:
         names = {"teacher": "teacher", "teacher, ONNX": "teacher-onnx"}
         names |= {f"student ({best})": best, f"student ({best}), ONNX": f"{best}-onnx"}
-        return {title: weight_bytes(self._out / name) for title, name in names.items()}
+        return {title: _weight_bytes(self._out / name) for title, name in names.items()}
 
 
 def _dev_rank(summary: Mapping[str, Any]) -> tuple[float, float]:
@@ -351,6 +351,11 @@ def _difference(system: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[
     resampled = np.array(system[key]) - np.array(baseline[key])
     value = system["report"]["target_average"] - baseline["report"]["target_average"]
     return {"value": value, "interval": list(interval(resampled))}
+
+
+def _weight_bytes(folder: Path) -> int:
+    names = ("*.safetensors", "*.onnx", "*.onnx.data")
+    return sum(path.stat().st_size for name in names for path in folder.glob(name))
 
 
 def _precision(record: Any) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +11,7 @@ from monox_kit import __version__
 from monox_kit.corpora.corpus import Corpus
 from monox_kit.durable import new_folder, resolved
 from monox_kit.foreign import markdown_code, markdown_text, stored_name
+from monox_kit.hardware import installed_versions
 from monox_kit.locks import owned_folder
 from monox_kit.models.folder import (
     FP32,
@@ -164,7 +163,6 @@ def _write_record(
     run: Mapping[str, Any],
 ) -> None:
     old = source.record
-    packages = ("torch", "transformers", "tokenizers")
     record = BundleRecord(
         labels=source.labels if source.has_head else None,
         max_length=tokenizer.max_length,
@@ -178,11 +176,7 @@ def _write_record(
             "model": stored_name(source.name),
             "run": run,
             "source": {} if old is None else published_provenance(old.provenance),
-            "versions": {
-                "monoxkit": __version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in packages},
-            },
+            "versions": installed_versions(("torch", "transformers", "tokenizers")),
             "content": content_digests(folder),
         },
         checks={key: value for key, value in summary.to_json().items() if key != "path"},
