@@ -136,23 +136,23 @@ class Opposite:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One setting of a configuration.
+    """One setting of a configuration; with hyphens, its name is the option's.
 
     Attributes:
         name: the field's.
         type: its type, without ranges.
         default: its default; `inspect.Parameter.empty` where it must be given.
         help: the first sentence of what the docstring says.
-        owner: the configuration that it is a field of.
         marks: what its type is marked with: `Separated`, `Opposite` and ranges.
+        is_files: whether it names input files: one path, or several.
     """
 
     name: str
     type: Any
     default: Any
     help: str
-    owner: type[Config]
     marks: tuple[Any, ...] = ()
+    is_files: bool = False
 
     @property
     def is_required(self) -> bool:
@@ -176,7 +176,6 @@ def _settings_of(config: type[Any]) -> tuple[Setting, ...]:
             type=hints[field.name],
             default=_default(field),
             help=_first_sentence(texts.get(field.name, "")),
-            owner=config,
             marks=tuple(getattr(marked[field.name], "__metadata__", ())),
         )
         for field in _fields(config)

@@ -53,12 +53,14 @@ class Stage:
     output_may_be_url: bool = False
     by_name: bool = False
 
-    def parameters(self) -> list[Parameter]:
+    def parameters(self) -> list[Setting]:
         """The parameters of the call in their order, those that must be given first."""
         found = {one.name: one for one in self._flat(self.config)}
         if self.output is not None:
             empty = inspect.Parameter.empty
-            found[self.output] = Parameter(self.output, str | Path, empty, self.output_help)
+            found[self.output] = Setting(
+                name=self.output, type=str | Path, default=empty, help=self.output_help
+            )
         ordered = sorted(
             found.values(),
             key=lambda one: (one.name not in self.positional, not one.is_required),
@@ -68,26 +70,17 @@ class Stage:
             for one in ordered
         ]
 
-    def _flat(self, config: type[Config]) -> Iterator[Parameter]:
+    def _flat(self, config: type[Config]) -> Iterator[Setting]:
         has_files = False
         for setting in settings_of(config):
             nested = nested_config(setting.type)
             if nested is None:
-                yield Parameter(
-                    setting.name,
-                    setting.type,
-                    setting.default,
-                    setting.help,
-                    marks=setting.marks,
-                )
+                yield setting
             elif issubclass(nested, CorpusConfig):
                 has_files = True
-                yield Parameter(
-                    setting.name,
-                    tuple[str, ...],
-                    setting.default if setting.is_required else (),
-                    setting.help,
-                    is_files=True,
+                default = setting.default if setting.is_required else ()
+                yield dataclasses.replace(
+                    setting, type=tuple[str, ...], default=default, is_files=True
                 )
             else:
                 yield from self._flat(nested)
@@ -95,7 +88,7 @@ class Stage:
             own = _names(config)
             for setting in settings_of(CorpusConfig):
                 if setting.name != _PATHS and setting.name not in own:
-                    yield Parameter(setting.name, setting.type, setting.default, setting.help)
+                    yield setting
 
     def configured(self, given: Mapping[str, Any]) -> Config:
         """The configuration of a call.
@@ -217,32 +210,6 @@ class Stage:
             ]
             + [kinds("progress", kinds.KEYWORD_ONLY, default=None, annotation=Progress | None)]
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter of a stage's call.
-
-    Attributes:
-        name: of the parameter and, with hyphens, of the option.
-        type: of its value.
-        default: `inspect.Parameter.empty` where it must be given.
-        help: one sentence.
-        is_files: whether it names input files: one path, or several.
-        marks: what its type is marked with.
-    """
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-    is_files: bool = False
-    marks: tuple[Any, ...] = ()
-
-    @property
-    def is_required(self) -> bool:
-        """Whether it has no default."""
-        return self.default is inspect.Parameter.empty
 
 
 def _names(config: type[Config]) -> frozenset[str]:

@@ -21,7 +21,8 @@ from monoxkit_cli.options import ArgumentsFirst, as_options, option_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monox_kit.stage_call import Parameter, Stage
+    from monox_kit.config import Setting
+    from monox_kit.stage_call import Stage
 
 JSON = "as_json"
 AsJson = Annotated[bool, typer.Option("--json", help="Show the result as JSON.")]
@@ -166,7 +167,7 @@ _JSON_OPTION = inspect.Parameter(
 )
 
 
-def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspect.Parameter:
+def _option(one: Setting, stage: Stage, defaults: Mapping[str, Any]) -> inspect.Parameter:
     """A parameter of a call as one of Typer's."""
     kind, parser = _typed(one)
     default = defaults.get(one.name, one.default)
@@ -195,7 +196,7 @@ def _option(one: Parameter, stage: Stage, defaults: Mapping[str, Any]) -> inspec
     )
 
 
-def _typed(one: Parameter) -> tuple[Any, Callable[[str], Any] | None]:
+def _typed(one: Setting) -> tuple[Any, Callable[[str], Any] | None]:
     """The type that Typer reads a parameter as, and a reader of its own where it has none."""
     if mark_of(one.marks, Separated) is not None:
         return str, None
@@ -208,7 +209,7 @@ def _typed(one: Parameter) -> tuple[Any, Callable[[str], Any] | None]:
     return _plain(kind), None
 
 
-def _metavar(one: Parameter, kind: Any) -> str | None:
+def _metavar(one: Setting, kind: Any) -> str | None:
     """What stands for the value on the help page."""
     choices = [part for part in _nested(one.type) if get_origin(part) is Literal]
     if choices:

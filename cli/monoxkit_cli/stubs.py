@@ -10,10 +10,11 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from monox_kit import calls
+from monox_kit.config import Setting
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.door import STAGES
 from monox_kit.progress import Progress
-from monox_kit.stage_call import Parameter, Stage
+from monox_kit.stage_call import Stage
 
 _HEAD = '''"""The stages as keyword calls; written by `make docs` from the configurations."""
 
@@ -63,7 +64,7 @@ def _call(stage: Stage, result: str) -> Iterator[str]:
     yield f") -> {result}: ..."
 
 
-def _declared(one: Parameter) -> str:
+def _declared(one: Setting) -> str:
     default = "" if one.is_required else " = ..."
     kind = "Files" if one.is_files else _shown(one.type)
     if one.is_files and not one.is_required:

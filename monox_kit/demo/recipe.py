@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from monox_kit.corpora.corpus import Corpus, CorpusConfig
-from monox_kit.data import Document
+from monox_kit.data import Document, Logits
 from monox_kit.demo.config import DemoConfig
 from monox_kit.demo.own_data import REQUIRED_FILES, TEST_FILES, count_rows, require_files
 from monox_kit.demo.race import race_classifiers
@@ -228,15 +228,22 @@ class _Demo:
         inputs = {**self._model(name), "tests": [digest_file(Path(path)) for path in files]}
 
         def compute() -> dict[str, Any]:
-            model = load_model(str(self._home / name))
-            labels = model.classifier.labels
-            documents = read_test(config.test, labels)
-            logits = score_languages(model, documents, config.batch_tokens, self._progress).logits
-            resampled = target_average_resamples(labels, documents, logits, config)
-            report = report_on(name, labels, documents, logits, config)
-            return {"report": report.to_json(), "target_average_resamples": resampled.tolist()}
+            return self._tested(name, config)[2]
 
         return self._stages.compute(f"evaluate-{name}", {**inputs, **asdict(config)}, compute)
+
+    def _tested(
+        self, name: str, config: EvaluateConfig
+    ) -> tuple[dict[str, list[Document]], Mapping[str, Logits], dict[str, Any]]:
+        """By language, the test rows and what a model says of them; and the results."""
+        model = load_model(str(self._home / name))
+        labels = model.classifier.labels
+        documents = read_test(config.test, labels)
+        logits = score_languages(model, documents, config.batch_tokens, self._progress).logits
+        resampled = target_average_resamples(labels, documents, logits, config)
+        report = report_on(name, labels, documents, logits, config)
+        results = {"report": report.to_json(), "target_average_resamples": resampled.tolist()}
+        return documents, logits, results
 
     def _exported(self, best: str) -> dict[str, Any]:
         """The exported student on every test row: per language, and against PyTorch."""
@@ -249,24 +256,16 @@ class _Demo:
         inputs["tests"] = [digest_file(Path(path)) for path in files]
 
         def compute() -> dict[str, Any]:
-            graph = load_model(str(self._home / bundle))
-            labels = graph.classifier.labels
-            documents = read_test(config.test, labels)
-            logits = score_languages(graph, documents, config.batch_tokens, self._progress).logits
-            report = report_on(bundle, labels, documents, logits, config)
+            documents, logits, results = self._tested(bundle, config)
             sample = {name: rows[:_PARITY_ROWS] for name, rows in documents.items()}
             reference = load_model(str(self._home / best))
             expected = score_languages(
                 reference, sample, config.batch_tokens, self._progress
             ).logits
             found = np.concatenate([logits[name][: len(rows)] for name, rows in sample.items()])
-            compared = agreement(np.concatenate(list(expected.values())), found, problem_of(labels))
-            resampled = target_average_resamples(labels, documents, logits, config)
-            return {
-                "report": report.to_json(),
-                "target_average_resamples": resampled.tolist(),
-                "agreement": compared.to_json(),
-            }
+            problem = problem_of(reference.classifier.labels)
+            compared = agreement(np.concatenate(list(expected.values())), found, problem)
+            return {**results, "agreement": compared.to_json()}
 
         return self._stages.compute("check-exported", inputs, compute)
 
