@@ -208,20 +208,12 @@ class _SingleLabel(Problem):
     def indicators(self, labels: Labels) -> Bools:
         return np.equal.outer(labels, np.arange(self.num_classes))
 
-    def decide(self, logits: Logits) -> Labels:
-        return objectives.hard_labels(logits)
-
-    def probabilities(self, logits: Logits) -> Floats:
-        return objectives.probabilities(logits)
-
-    def logits_of(self, probabilities: Floats) -> Logits:
-        return objectives.logits_of(probabilities)
-
-    def confidence(self, logits: Logits) -> Floats:
-        return objectives.confidence(logits)
-
-    def entropy(self, logits: Logits) -> Floats:
-        return objectives.entropy(logits)
+    decide = staticmethod(objectives.hard_labels)
+    probabilities = staticmethod(objectives.probabilities)
+    logits_of = staticmethod(objectives.logits_of)
+    confidence = staticmethod(objectives.confidence)
+    entropy = staticmethod(objectives.entropy)
+    averaged = staticmethod(objectives.averaged_logits)
 
     def lead(self, logits: Logits, decisions: Labels) -> Floats:
         """The decision's logit less the largest other one."""
@@ -233,11 +225,6 @@ class _SingleLabel(Problem):
     def divergence(self, expected: Logits, found: Logits) -> Floats:
         p, q = _log_softmax(expected), _log_softmax(found)
         return np.asarray((np.exp(p) * (p - q)).sum(axis=1))
-
-    def averaged(
-        self, logits: Sequence[Logits], weights: Sequence[float], temperature: float | None
-    ) -> Logits:
-        return objectives.averaged_logits(logits, weights, temperature)
 
     def are_equal(self, labels: Labels, others: Labels) -> Bools:
         return np.asarray(labels == others)
@@ -293,20 +280,12 @@ class _MultiLabel(Problem):
     def indicators(self, labels: Labels) -> Bools:
         return np.asarray(labels > 0)
 
-    def decide(self, logits: Logits) -> Labels:
-        return objectives.binary_hard_labels(logits)
-
-    def probabilities(self, logits: Logits) -> Floats:
-        return objectives.binary_probabilities(logits)
-
-    def logits_of(self, probabilities: Floats) -> Logits:
-        return objectives.binary_logits_of(probabilities)
-
-    def confidence(self, logits: Logits) -> Floats:
-        return objectives.binary_confidence(logits)
-
-    def entropy(self, logits: Logits) -> Floats:
-        return objectives.binary_entropy(logits)
+    decide = staticmethod(objectives.binary_hard_labels)
+    probabilities = staticmethod(objectives.binary_probabilities)
+    logits_of = staticmethod(objectives.binary_logits_of)
+    confidence = staticmethod(objectives.binary_confidence)
+    entropy = staticmethod(objectives.binary_entropy)
+    averaged = staticmethod(objectives.binary_averaged_logits)
 
     def lead(self, logits: Logits, decisions: Labels) -> Floats:
         """The least distance of a logit from 0, on the side that was decided for."""
@@ -319,11 +298,6 @@ class _MultiLabel(Problem):
         present = np.exp(_log_sigmoid(z)) * (_log_sigmoid(z) - _log_sigmoid(s))
         absent = np.exp(_log_sigmoid(-z)) * (_log_sigmoid(-z) - _log_sigmoid(-s))
         return np.asarray((present + absent).sum(axis=1))
-
-    def averaged(
-        self, logits: Sequence[Logits], weights: Sequence[float], temperature: float | None
-    ) -> Logits:
-        return objectives.binary_averaged_logits(logits, weights, temperature)
 
     def are_equal(self, labels: Labels, others: Labels) -> Bools:
         return np.asarray((labels == others).all(axis=1))
