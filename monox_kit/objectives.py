@@ -276,9 +276,9 @@ def binary_averaged_logits(
     return np.asarray(temperature * (log_q - log_rest), np.float32)
 
 
-def hard_labels(teacher_logits: Logits) -> Int64s:
+def hard_labels(logits: Logits) -> Int64s:
     """[N] int64, the class with the largest logit of each row of [N, C]; the first one in a tie."""
-    return np.asarray(np.argmax(teacher_logits, axis=-1), np.int64)
+    return np.asarray(np.argmax(logits, axis=-1), np.int64)
 
 
 def probabilities(logits: Logits) -> npt.NDArray[np.float64]:
@@ -304,25 +304,25 @@ def logits_of(probabilities: npt.NDArray[np.float64]) -> Logits:
     return np.asarray(np.log(filled / filled.max(axis=-1, keepdims=True)), np.float32)
 
 
-def confidence(teacher_logits: Logits) -> npt.NDArray[np.float64]:
+def confidence(logits: Logits) -> npt.NDArray[np.float64]:
     """[N] float64 in (0, 1], the largest softmax probability of each row of [N, C] at T = 1."""
-    logits = teacher_logits.astype(np.float64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    values = logits.astype(np.float64)
+    shifted = values - values.max(axis=-1, keepdims=True)
     return np.asarray(1.0 / np.exp(shifted).sum(axis=-1))
 
 
-def entropy(teacher_logits: Logits) -> npt.NDArray[np.float64]:
+def entropy(logits: Logits) -> npt.NDArray[np.float64]:
     """[N] float64 from 0 to ln C, the entropy in nats of each row's softmax, [N, C], at T = 1."""
-    logits = teacher_logits.astype(np.float64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    values = logits.astype(np.float64)
+    shifted = values - values.max(axis=-1, keepdims=True)
     weights = np.exp(shifted)
     total = weights.sum(axis=-1)
     return np.asarray(np.log(total) - (weights * shifted).sum(axis=-1) / total)
 
 
-def binary_hard_labels(teacher_logits: Logits) -> npt.NDArray[np.int8]:
+def binary_hard_labels(logits: Logits) -> npt.NDArray[np.int8]:
     """[N, C] int8, 1 for the classes with a logit above 0, a probability above 1/2; else 0."""
-    return np.asarray(teacher_logits > 0, np.int8)
+    return np.asarray(logits > 0, np.int8)
 
 
 def binary_probabilities(logits: Logits) -> npt.NDArray[np.float64]:
@@ -344,18 +344,18 @@ def binary_logits_of(probabilities: npt.NDArray[np.float64]) -> Logits:
     return np.asarray(np.log(p) - np.log1p(-p), np.float32)
 
 
-def binary_confidence(teacher_logits: Logits) -> npt.NDArray[np.float64]:
+def binary_confidence(logits: Logits) -> npt.NDArray[np.float64]:
     """[N] float64 from 1/2 to 1: of the class that the row is least sure of, max(q_k, 1 - q_k).
 
     A row's hard labels are right only if every class's is: the row is as sure as its weakest one.
     """
-    least = np.abs(teacher_logits.astype(np.float64)).min(axis=-1)
+    least = np.abs(logits.astype(np.float64)).min(axis=-1)
     return np.asarray(1.0 / (1.0 + np.exp(-least)))
 
 
-def binary_entropy(teacher_logits: Logits) -> npt.NDArray[np.float64]:
+def binary_entropy(logits: Logits) -> npt.NDArray[np.float64]:
     """[N] float64 from 0 to C ln 2, the entropies in nats of each row's [C] sigmoids, summed."""
-    logits = np.abs(teacher_logits.astype(np.float64))
+    values = np.abs(logits.astype(np.float64))
     # -q log q - (1 - q) log(1 - q) = log(1 + e) + z e / (1 + e), e = exp(-z), z = |logit|
-    small = np.exp(-logits)
-    return np.asarray((np.log1p(small) + logits * small / (1 + small)).sum(axis=-1))
+    small = np.exp(-values)
+    return np.asarray((np.log1p(small) + values * small / (1 + small)).sum(axis=-1))
