@@ -232,7 +232,8 @@ def _files(step: Step) -> Iterator[tuple[str, CorpusConfig]]:
 
 def _rows(step: Step, plan: Sequence[Step]) -> dict[str, int | None]:
     """By setting, the rows of the files that a step reads; None of what is not written yet."""
-    return {name: _counted(files, plan) for name, files in _files(step)}
+    with _told_of(f"step {step.name}"):
+        return {name: _counted(files, plan) for name, files in _files(step)}
 
 
 def _counted(files: CorpusConfig, plan: Sequence[Step]) -> int | None:
