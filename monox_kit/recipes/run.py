@@ -97,7 +97,7 @@ def run_recipe(
         ConfigError: the recipe is wrong, or the run's folder holds something else.
         MonoxError: what a step ends in, by kind.
     """
-    progress = progress or Silent()
+    progress = _KeyedProgress(progress or Silent())
     recipe = load_recipe(config)
     out = config.out or Path("runs") / recipe.name
     plan = make_plan(recipe, out, stages)
@@ -121,7 +121,7 @@ def run_recipe(
 
 def _require_inputs(plan: Sequence[Step], is_shown: bool, progress: Progress) -> None:
     """Find what comes from outside before the first step: a slip is not told after hours."""
-    models = []
+    models: dict[str, str] = {}
     for step in plan:
         for name, files in _files(step):
             paths = tuple(path for path in files.paths if path in step.outside[name])
@@ -135,10 +135,25 @@ def _require_inputs(plan: Sequence[Step], is_shown: bool, progress: Progress) ->
                         f"step {step.name}, {name} {shown(place)}: there is no such file or "
                         "folder. Correct the path."
                     )
-        models += [one for name in _MODELS for one in step.outside.get(name, ())]
+        for name in _MODELS:
+            for one in step.outside.get(name, ()):
+                models.setdefault(one, f"step {step.name}, {name} {shown(one)}")
     if not is_shown:  # a hub's model would be fetched
-        for model in dict.fromkeys(models):
-            open_folder(model, progress)
+        for model, where in models.items():
+            with _told_of(where):
+                open_folder(model, progress)
+
+
+class _KeyedProgress:
+    """Progress whose notes name settings by the recipe's keys."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.task = progress.task
+
+    def note(self, message: str) -> None:
+        """Show one line that the user should see."""
+        self._progress.note(as_keys(message))
 
 
 @contextlib.contextmanager
