@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from monox_kit.advice.observed import Observation, observations, observed
+from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import CorpusError
 from monox_kit.evaluation.comparison import CompareConfig, compare
 from monox_kit.evaluation.run import EvaluateConfig, ScoringConfig, evaluate
@@ -23,9 +24,12 @@ class AdviseConfig(ScoringConfig):
         teacher: the fine-tuned teacher: a folder, an ONNX bundle or a hub name.
         baseline: a student that learned from the gold labels alone (`train-student --method ce`);
             without it the lead is not known.
+        test: gold-labelled files to test on. The language is the row's own, else the file's
+            (test.de.jsonl), else `und`, which is no part of the target average.
     """
 
     teacher: str
+    test: CorpusConfig
     baseline: str | None = None
 
 
@@ -73,7 +77,8 @@ def advise(config: AdviseConfig, *, progress: Progress | None = None) -> Advice:
         CorpusError: no row is in the source language.
         MonoxError: by kind, see `monox_kit.errors`.
     """
-    settings = {one.name: getattr(config, one.name) for one in fields(ScoringConfig)}
+    names = ("test", *(one.name for one in fields(ScoringConfig)))
+    settings = {name: getattr(config, name) for name in names}
     if config.baseline is None:
         report = evaluate(EvaluateConfig(model=config.teacher, **settings), progress=progress)
         language = _language(report.languages, config)

@@ -82,7 +82,7 @@ def test_without_an_english_test_set_the_teacher_is_not_tested(
     report = run_demo(replace(config, data=data), out, progress=notes)
     assert any("test.en.jsonl" in note for note in notes.notes)
     assert any(note.startswith("[14/14]") for note in notes.notes)
-    header, *rows = accuracy_rows(report)
+    header, *rows = accuracy_rows(report.scores)
     assert header[:5] == ["language", "rows", "ce", "pl", "kd"]
     assert [row[0] for row in rows[:3]] == ["de", "ja", "target average"]
     page = write_report(report, out)[0].read_text(encoding="utf-8")
