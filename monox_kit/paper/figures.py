@@ -73,7 +73,7 @@ def figure2(results: Results) -> Item:
         tables.append(Table([header, *below], caption, numeric=True))
     return Item(
         title="Figure 2: how many labelled rows",
-        said=list(_size_claims(gains)),
+        said=[*_size_claims(gains), *_uneven([one for each in curves.values() for one in each])],
         tables=tables,
         caption="Target average against the number of labelled rows. The line is the mean over "
         "seeds, the band holds every seed. The axis does not start at 0.",
@@ -114,7 +114,7 @@ def figure3(results: Results) -> Item:
     curves = {"kd": points}
     return Item(
         title="Figure 3: which temperature",
-        said=list(_temperature_claims(points, baseline)),
+        said=[*_temperature_claims(points, baseline), *_uneven(points)],
         tables=[table],
         caption="Accuracy on dev against the temperature of the soft targets; the line across is "
         "the baseline. Bands hold every seed. The axis does not start at 0.",
@@ -180,6 +180,16 @@ def _temperature_claims(points: Sequence[Point], baseline: Point | None) -> Iter
         yield (
             f"The mean over seeds is above the baseline's ({baseline.value:.1f} %) at {above} of "
             f"{len(points)} temperatures."
+        )
+
+
+def _uneven(points: Sequence[Point]) -> Iterator[str]:
+    """What is not even about a comparison of points."""
+    counts = sorted({len(point.seeds) for point in points})
+    if len(counts) > 1:
+        yield (
+            f"The points have {counts[0]} to {counts[-1]} seeds each, so that they are not "
+            "compared evenly."
         )
 
 

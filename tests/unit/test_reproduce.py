@@ -127,12 +127,14 @@ def test_what_is_missing_is_named_and_the_rest_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_samples.finished(
-        tmp_path / "run", "figure2", skill, missing=("size10-kd-seed2", "size4000")
-    )
+        tmp_path / "run", "figure2", skill, missing=("size10-kd-seed2", "size4000"),
+        rows=lambda step: int(step.options.get("size", "size0").removeprefix("size")),
+    )  # fmt: skip
     line = ["reproduce", "figure2", "--finished", "--run", str(run), "--json"]
     assert main([*line, "--out", str(tmp_path / "out")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "student-size10-kd-seed2" in found["missing"]
+    assert "2 to 3 seeds" in found["said"][-1]
     assert "store-size4000" in found["missing"] and "data-size10" not in found["missing"]
     assert "student-size10-kd-seed2" in (tmp_path / "out" / "figure2.md").read_text()
     empty = run_samples.finished(
