@@ -231,6 +231,10 @@ def test_the_key_is_sent_and_not_reported(files: tuple[str, ...], tmp_path: Path
         report = load(config(url, files, key_file=key))
     assert seen == {"Bearer secret-key"}
     assert "secret-key" not in json.dumps(report.to_json())
+    for name, content in (("empty", ""), ("blank", " \n"), ("other", "schlüssel"), ("b", "\x01")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ConfigError, match="key_file"):
+            load(config(url, files, key_file=tmp_path / name))
     with pytest.raises(ConfigError, match="key_file"):
         load(config(url, files, key_file=tmp_path / "none"))
 
@@ -241,6 +245,7 @@ def test_the_key_is_sent_and_not_reported(files: tuple[str, ...], tmp_path: Path
         ({"url": "127.0.0.1:80"}, "url"),
         ({"url": "http://"}, "url"),
         ({"url": "http://a:b"}, "url"),
+        ({"url": "http://zürich/"}, "url"),
         ({"protocol": "kserve"}, "model"),
         ({"rates": (0.0,)}, "rates"),
         ({"rows": (0,)}, "rows"),

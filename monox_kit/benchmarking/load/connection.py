@@ -59,7 +59,7 @@ class Connections:
             port = parts.port
         except ValueError:
             port = -1
-        if not parts.hostname or port == -1:
+        if not parts.hostname or port == -1 or not url.isascii():
             raise ConfigError(
                 f"`url` {shown(url)}: it names no host or no valid port. Give an address such as "
                 "http://127.0.0.1:8080."

@@ -95,6 +95,11 @@ class _Load:
                 f"`key_file` {path}: no key can be read from it. Give a file whose first line "
                 "is the key."
             ) from error
+        if not key.isascii() or not key.isprintable() or not key:
+            raise ConfigError(
+                f"`key_file` {path}: its first line is no key: expected letters, digits and signs "
+                "of ASCII. Give the server's key."
+            )
         return {"Authorization": f"Bearer {key}"}
 
     async def _alone(self, connections: Connections) -> float:
@@ -131,10 +136,12 @@ class _Load:
             clock = time.perf_counter
             began_s = clock()
             outcomes: list[Outcome] = []
+            part = max(1, count // 100)  # drawing a bar takes time that is the requests'
 
             async def one(request: Request, due_s: float) -> None:
                 outcomes.append(await self._outcome(connections, request, due_s, began_s))
-                task.advance()
+                if not len(outcomes) % part:
+                    task.advance(part)
 
             async with asyncio.TaskGroup() as group:
                 for request, due_s in zip(requests, times.tolist(), strict=True):

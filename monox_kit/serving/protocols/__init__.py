@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from monox_kit.serving.contract import Page, Protocol
-from monox_kit.serving.protocols import classify, hugging_face, info, kserve, openapi, pages, tei
+from monox_kit.serving.protocols import (
+    classify,
+    hugging_face,
+    info,
+    kserve,
+    kserve_pages,
+    openapi,
+    pages,
+    tei,
+)
 
 PROTOCOLS: tuple[Protocol, ...] = (
     tei.PROTOCOL,
@@ -13,7 +22,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
 )
 PAGES: tuple[Page, ...] = (
     *tei.PAGES,
-    *kserve.PAGES,
+    *kserve_pages.PAGES,
     *classify.PAGES,
     *info.PAGES,
     *openapi.PAGES,

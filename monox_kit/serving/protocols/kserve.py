@@ -20,15 +20,12 @@ from monox_kit.serving.contract import (
     Answer,
     Decoded,
     Kind,
-    ModelFacts,
-    Page,
     Protocol,
     Question,
     Refused,
     Reply,
     Request,
     Row,
-    ServerFacts,
 )
 from monox_kit.serving.protocols.body import ranked, read, reply, require_finite, written
 from monox_kit.serving.protocols.operations import Operation
@@ -41,8 +38,7 @@ from monox_kit.serving.protocols.tensors import (
     written_tensors,
 )
 
-_PLATFORM = "onnx_onnxv1"
-_TEXT, _PAIR = "text", "text_pair"
+TEXT, PAIR = "text", "text_pair"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ def _abstained(answer: Answer) -> Any:
     return np.zeros(len(answer.logits), np.bool_) if found is None else found
 
 
-_OUTPUTS: dict[str, _Output] = {
+OUTPUTS: dict[str, _Output] = {
     "label": _Output("BYTES", _decisions),
     "probabilities": _Output("FP32", lambda answer: answer.probabilities, True),
     "logits": _Output("FP32", lambda answer: answer.logits, True),
@@ -97,7 +93,7 @@ class OutputParameters(msgspec.Struct):
 class RequestedOutput(msgspec.Struct):
     """An output that is asked for."""
 
-    name: Annotated[str, Meta(extra_json_schema={"enum": list(_OUTPUTS)})]
+    name: Annotated[str, Meta(extra_json_schema={"enum": list(OUTPUTS)})]
     parameters: OutputParameters | None = None
 
 
@@ -133,59 +129,6 @@ class InferResponse(msgspec.Struct):
     model_version: str
     outputs: list[Tensor]
     id: str | UnsetType = UNSET
-
-
-class TensorMetadata(msgspec.Struct):
-    """A tensor of a model; -1 stands for any number."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(msgspec.Struct):
-    """A model."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-
-
-class ServerMetadata(msgspec.Struct):
-    """The server."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class Live(msgspec.Struct):
-    """Whether the server runs."""
-
-    live: bool
-
-
-class Ready(msgspec.Struct):
-    """Whether the server takes questions."""
-
-    ready: bool
-
-
-class ModelReady(msgspec.Struct):
-    """Whether a model takes questions."""
-
-    name: str
-    ready: bool
-
-
-class ModelState(msgspec.Struct):
-    """A model in the list of all."""
-
-    name: str
-    version: str
-    state: str
 
 
 class InferError(msgspec.Struct):
@@ -233,33 +176,33 @@ def _decode(request: Request) -> Decoded:
 def _rows(inputs: list[InputTensor], rest: bytes | None) -> tuple[Row, ...]:
     """Texts, or pairs where both inputs are given."""
     names = [one.name for one in inputs]
-    if sorted(names) not in ([_TEXT], [_TEXT, _PAIR]):
+    if sorted(names) not in ([TEXT], [TEXT, PAIR]):
         raise Refused(
             Kind.INVALID,
-            f"`inputs`: expected the tensor {_TEXT}, and {_PAIR} for pairs; found "
+            f"`inputs`: expected the tensor {TEXT}, and {PAIR} for pairs; found "
             f"{', '.join(names[:4])[:80] or 'none'}.",
         )
     columns = dict(zip(names, texts_of(inputs, rest), strict=True))
-    texts = columns[_TEXT]
-    pairs = columns.get(_PAIR)
+    texts = columns[TEXT]
+    pairs = columns.get(PAIR)
     if pairs is None:
         return tuple(texts)
     if len(pairs) != len(texts):
         raise Refused(
             Kind.INVALID,
-            f"`inputs`: {_TEXT} has {len(texts)} elements and {_PAIR} {len(pairs)}. Give as many.",
+            f"`inputs`: {TEXT} has {len(texts)} elements and {PAIR} {len(pairs)}. Give as many.",
         )
     return tuple(zip(texts, pairs, strict=True))
 
 
 def _wanted(asked: list[RequestedOutput], is_binary: bool) -> tuple[_Wanted, ...]:
     found = []
-    for one in asked or [RequestedOutput(name) for name in _OUTPUTS]:
-        output = _OUTPUTS.get(one.name)
+    for one in asked or [RequestedOutput(name) for name in OUTPUTS]:
+        output = OUTPUTS.get(one.name)
         if output is None:
             raise Refused(
                 Kind.INVALID,
-                f"`outputs`: there is no output {one.name[:40]!a}, but {', '.join(_OUTPUTS)}.",
+                f"`outputs`: there is no output {one.name[:40]!a}, but {', '.join(OUTPUTS)}.",
             )
         own = one.parameters or OutputParameters()
         if own.classification is not None and not output.is_of_classes:
@@ -276,14 +219,14 @@ def _wanted(asked: list[RequestedOutput], is_binary: bool) -> tuple[_Wanted, ...
 def _encode(options: _Options, answer: Answer) -> Reply:
     model = answer.model
     if options.version not in (None, model.version):
-        raise _no_model(model.name, options.version)
+        raise no_model(model.name, options.version)
     require_finite(answer.logits)
     require_finite(answer.probabilities)
     tensors, binary = written_tensors(
         (
             one.name,
-            "BYTES" if one.num_classes else _OUTPUTS[one.name].datatype,
-            _classes(one, answer) if one.num_classes else _OUTPUTS[one.name].values(answer),
+            "BYTES" if one.num_classes else OUTPUTS[one.name].datatype,
+            _classes(one, answer) if one.num_classes else OUTPUTS[one.name].values(answer),
             one.is_binary,
         )
         for one in options.outputs
@@ -308,11 +251,12 @@ def _classes(wanted: _Wanted, answer: Answer) -> list[list[str]]:
     """[N, k] of value:index:label, largest first; k is at most the number of classes."""
     names = answer.model.labels.names
     places = {name: place for place, name in enumerate(names)}
-    scores = ranked(names, _OUTPUTS[wanted.name].values(answer), wanted.num_classes)
+    scores = ranked(names, OUTPUTS[wanted.name].values(answer), wanted.num_classes)
     return [[f"{one.score:.6f}:{places[one.label]}:{one.label}" for one in row] for row in scores]
 
 
-def _no_model(name: str, version: str | None) -> Refused:
+def no_model(name: str, version: str | None) -> Refused:
+    """The refusal of a model, or of a version, that is not served."""
     what = name[:80] if version is None else f"{name[:80]} in version {version[:40]}"
     return Refused(Kind.NOT_FOUND, f"There is no model {what!a}.")
 
@@ -321,101 +265,38 @@ def _refuse(refused: Refused) -> Reply:
     return reply(InferError(refused.message), status=refused.kind.status)
 
 
-def _server(server: ServerFacts, request: Request) -> Reply:
-    return reply(
-        ServerMetadata("monoxkit", server.version, ["classification", "binary_tensor_data"])
-    )
-
-
-def _live(server: ServerFacts, request: Request) -> Reply:
-    return reply(Live(True))
-
-
-def _ready(server: ServerFacts, request: Request) -> Reply:
-    return reply(Ready(server.is_ready), status=200 if server.is_ready else 503)
-
-
-def _found(server: ServerFacts, request: Request) -> ModelFacts:
-    """The model of the path.
-
-    Raises:
-        Refused: there is none of that name, or none of that version.
-    """
-    name, version = request.path["model"], request.path.get("version")
-    model = server.models.get(name)
-    if model is None or version not in (None, model.version):
-        raise _no_model(name, version)
-    return model
-
-
-def _model_ready(server: ServerFacts, request: Request) -> Reply:
-    model = _found(server, request)
-    return reply(ModelReady(model.name, server.is_ready), status=200 if server.is_ready else 503)
-
-
-def _model(server: ServerFacts, request: Request) -> Reply:
-    model = _found(server, request)
-    inputs = [TensorMetadata(_TEXT, "BYTES", [-1])]
-    if model.has_pairs is not False:
-        inputs.append(TensorMetadata(_PAIR, "BYTES", [-1]))
-    classes = len(model.labels)
-    outputs = [
-        TensorMetadata(name, one.datatype, [-1, classes] if one.is_of_classes else [-1])
-        for name, one in _OUTPUTS.items()
-    ]
-    return reply(ModelMetadata(model.name, [model.version], _PLATFORM, inputs, outputs))
-
-
-def _index(server: ServerFacts, request: Request) -> Reply:
-    return reply([ModelState(one.name, one.version, "READY") for one in server.models.values()])
-
-
-_MODEL = "/v2/models/{model}"
-_VERSION = f"{_MODEL}/versions/{{version}}"
+MODEL = "/v2/models/{model}"
+VERSION = f"{MODEL}/versions/{{version}}"
 PROTOCOL = Protocol(
     name="kserve",
-    routes=(("POST", f"{_MODEL}/infer"), ("POST", f"{_VERSION}/infer")),
+    routes=(("POST", f"{MODEL}/infer"), ("POST", f"{VERSION}/infer")),
     decode=_decode,
     encode=_encode,
     refuse=_refuse,
 )
 
 
-def _page(read_page: Callable[[ServerFacts, Request], Reply], *paths: str, **more: Any) -> Page:
-    routes = tuple(("GET", path) for path in paths)
-    return Page(routes=routes, read=read_page, refuse=_refuse, **more)
-
-
-PAGES = (
-    _page(_server, "/v2"),
-    _page(_live, "/v2/health/live", is_open=True),
-    _page(_ready, "/v2/health/ready", is_open=True),
-    _page(_model, _MODEL, _VERSION),
-    _page(_model_ready, f"{_MODEL}/ready", f"{_VERSION}/ready"),
-    Page(routes=(("POST", "/v2/repository/index"),), read=_index, refuse=_refuse),
-)
-
-_TAG = "KServe v2"
-_NOT_READY = {503: "The server is not ready."}
-_NO_MODEL = {404: "No model has that name and version."}
+TAG = "KServe v2"
+NOT_READY = {503: "The server is not ready."}
+NO_MODEL = {404: "No model has that name and version."}
 OPERATIONS = (
     *(
         Operation(
             method="POST",
             path=path,
             summary="Classify texts; tensors of Triton's binary extension are taken too.",
-            tag=_TAG,
+            tag=TAG,
             request=InferRequest,
             response=InferResponse,
             error=InferError,
             statuses={
                 400: "The body is no JSON, has another form, or a text is empty.",
-                **_NO_MODEL,
+                **NO_MODEL,
                 413: "The body is too large.",
                 422: "The request is too large.",
                 429: "The server is overloaded; Retry-After says for how long.",
                 500: "The model fails on this request.",
-                **_NOT_READY,
+                **NOT_READY,
                 504: "There was no answer in time.",
             },
             example={
@@ -430,40 +311,6 @@ OPERATIONS = (
                 "outputs": [{"name": "label"}, {"name": "probabilities"}],
             },
         )
-        for path in (f"{_MODEL}/infer", f"{_VERSION}/infer")
-    ),
-    *(
-        Operation(
-            method=method,
-            path=path,
-            summary=summary,
-            tag=_TAG,
-            response=response,
-            error=InferError,
-            statuses=statuses,
-            is_open="health" in path,
-        )
-        for method, path, summary, response, statuses in (
-            ("GET", "/v2", "The server's version and extensions.", ServerMetadata, {}),
-            ("GET", "/v2/health/live", "Whether the server runs.", Live, {}),
-            ("GET", "/v2/health/ready", "Whether it takes questions.", Ready, _NOT_READY),
-            ("GET", _MODEL, "A model's tensors.", ModelMetadata, _NO_MODEL),
-            ("GET", _VERSION, "A model's tensors.", ModelMetadata, _NO_MODEL),
-            (
-                "GET",
-                f"{_MODEL}/ready",
-                "Whether a model takes questions.",
-                ModelReady,
-                {**_NO_MODEL, **_NOT_READY},
-            ),
-            (
-                "GET",
-                f"{_VERSION}/ready",
-                "Whether a model takes questions.",
-                ModelReady,
-                {**_NO_MODEL, **_NOT_READY},
-            ),
-            ("POST", "/v2/repository/index", "All models.", list[ModelState], {}),
-        )
+        for path in (f"{MODEL}/infer", f"{VERSION}/infer")
     ),
 )

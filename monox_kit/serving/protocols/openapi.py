@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from monox_kit.serving.contract import Page, Reply, Request, ServerFacts
-from monox_kit.serving.protocols import classify, hugging_face, info, kserve, tei
+from monox_kit.serving.protocols import classify, hugging_face, info, kserve, kserve_pages, tei
 from monox_kit.serving.protocols.body import reply
 from monox_kit.serving.protocols.operations import Operation
 
@@ -64,7 +64,7 @@ _OWN = (
         path="/health/live",
         summary="Whether the server runs.",
         tag="This server",
-        response=kserve.Live,
+        response=kserve_pages.Live,
         is_open=True,
     ),
     Operation(
@@ -72,8 +72,8 @@ _OWN = (
         path="/health/ready",
         summary="Whether the server takes questions.",
         tag="This server",
-        response=kserve.Ready,
-        error=kserve.Ready,
+        response=kserve_pages.Ready,
+        error=kserve_pages.Ready,
         statuses={503: "The server is not ready."},
         is_open=True,
     ),
@@ -89,6 +89,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *tei.OPERATIONS,
     *hugging_face.OPERATIONS,
     *kserve.OPERATIONS,
+    *kserve_pages.OPERATIONS,
     *classify.OPERATIONS,
     *info.OPERATIONS,
     *_OWN,
