@@ -168,6 +168,29 @@ def test_nobody_gets_in_without_a_key(
     assert not any(KEY in line for line in notes.lines)
 
 
+def test_a_reload_changes_keys_and_keeps_what_cannot_be_replaced(
+    served: Callable[..., Any], tmp_path: Path, own_bundle: Path, notes: Notes
+) -> None:
+    path, other = tmp_path / "keys", "fedcba9876543210"
+
+    def status(key: str) -> int:
+        headers = {"authorization": f"Bearer {key}"}
+        return int(client.post("/predict", json={"inputs": "mail"}, headers=headers).status_code)
+
+    path.write_text(f"{KEY}\n")
+    with served(own_bundle, keys=path) as (client, site):
+        assert (status(KEY), status(other)) == (200, 401)
+        path.write_text(f"{other}\n")
+        client.portal.call(site.reload)
+        assert (status(KEY), status(other)) == (401, 200)
+        path.write_text("")
+        (own_bundle / "config.json").unlink()
+        client.portal.call(site.reload)
+        assert (status(KEY), status(other)) == (401, 200)
+    assert [line for line in notes.lines if line.startswith("The keys in use stay: ")]
+    assert [line for line in notes.lines if "the bundle that is served stays: " in line]
+
+
 def test_models_are_asked_by_name(
     served: Callable[..., Any], bundle: Path, other_bundle: Path
 ) -> None:
