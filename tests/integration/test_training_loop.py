@@ -199,7 +199,7 @@ def test_other_languages_are_reported_and_choose_nothing(files: Path, tmp_path: 
         "fr": 13,
     }
     card = (tmp_path / "both" / "README.md").read_text()
-    assert "It was not checked that the training text is in that language." in card
+    assert "chose the weights. The stores hold text in en." in card
     assert card.count("reported alone") == 4  # in the data, and in the results
     logged = events(tmp_path / "both", "evaluation")[-1]["sets"]
     assert set(logged) == {"dev", "de", "fr"}
@@ -251,8 +251,12 @@ def test_the_card_tells_data_teacher_store_objective_and_results(
     ("dev", "labelled", "told"),
     [
         ("dev.jsonl", "train.jsonl", "The dev set, in en, chose the weights. The gold-labelled "),
-        ("dev.jsonl", None, "The dev set, in en, chose the weights. It was not checked that"),
-        ("dev.de.jsonl", None, "The dev set, in de, chose the weights. It was not checked that"),
+        ("dev.jsonl", None, "The dev set, in en, chose the weights. The stores hold text in en."),
+        (
+            "dev.de.jsonl",
+            None,
+            "The dev set, in de, chose the weights. The stores hold text in en.",
+        ),
         ("no-lang.jsonl", "train.jsonl", "The dev set chose the weights. Its rows do not name "),
     ],
 )
