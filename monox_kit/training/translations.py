@@ -26,7 +26,7 @@ from monox_kit.progress import Progress
 from monox_kit.training.permutation import mixed
 from monox_kit.training.rows import TrainingRows
 
-# Memory of the database; beyond it pages go to a temporary file.
+# Memory of the database, of a sort and of a lookup, each; beyond it pages go to temporary files.
 _CACHE_KIB = 64 * 1024
 _BLOCK_ROWS = 4096
 # Rows of one id that are compared; an id of more is none.
@@ -96,7 +96,7 @@ class Translations:
     def __init__(self, config: TranslationConfig, rows: TrainingRows, progress: Progress) -> None:
         """Read the translations and join them with the rows by id.
 
-        The join is a database in a temporary file, of which `_CACHE_KIB` are in memory.
+        The join is a database in a temporary file, of which some of `_CACHE_KIB` are in memory.
 
         Raises:
             ConfigError: no translation belongs to a row, or the rows have no ids.
