@@ -10,6 +10,10 @@ from monox_kit.models.tokenizer import Encoded
 from monox_kit.serving.config import ServeConfig
 from monox_kit.serving.contract import Kind, Question, Refused
 
+# A language tag of all its parts (BCP 47, section 4.4.1) and more; what a tag's parts are looked up
+# in takes the square of their number.
+_MOST_TAG_CHARACTERS = 64
+
 
 def require_fits(question: Question, model: Model, config: ServeConfig) -> int:
     """How many characters a question has, if it is one and within the limits.
@@ -25,6 +29,12 @@ def require_fits(question: Question, model: Model, config: ServeConfig) -> int:
             Kind.TOO_MANY_ROWS,
             f"The request has {len(rows)} texts, and at most {config.max_rows} are taken. "
             "Split it.",
+        )
+    if question.language is not None and len(question.language) > _MOST_TAG_CHARACTERS:
+        raise Refused(
+            Kind.INVALID,
+            f"The language has {len(question.language)} characters, and a tag such as de-AT at "
+            f"most {_MOST_TAG_CHARACTERS}.",
         )
     is_pair = {not isinstance(row, str) for row in rows}
     if len(is_pair) > 1:

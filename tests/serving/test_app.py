@@ -83,6 +83,13 @@ def test_a_calibrated_bundle_answers_by_the_language_of_the_request(
         assert 'language="de"' in client.get("/metrics").text
 
 
+def test_a_language_is_no_longer_than_a_tag(served: Callable[..., Any]) -> None:
+    with served() as (client, _):
+        for language, status in (("zh-Hant-TW", 200), ("no such tag", 200), ("a-" * 40, 400)):
+            body = {**question(["mail"]), "parameters": {"language": language}}
+            assert client.post(INFER, json=body).status_code == status, language
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -350,6 +350,8 @@ def test_kserve_refuses_other_tensors(body: Any) -> None:
         [{"name": "scores"}],
         [{"name": "label", "parameters": {"classification": 2}}],
         [{"name": "logits", "parameters": {"classification": 0}}],
+        # An answer that is some hundred times as long as its request.
+        [{"name": "logits"}, {"name": "label"}, {"name": "logits"}],
     ],
 )
 def test_kserve_refuses_outputs_that_there_are_not(outputs: Any) -> None:

@@ -196,13 +196,18 @@ def _rows(inputs: list[InputTensor], rest: bytes | None) -> tuple[Row, ...]:
 
 
 def _wanted(asked: list[RequestedOutput], is_binary: bool) -> tuple[_Wanted, ...]:
-    found = []
+    found: list[_Wanted] = []
     for one in asked or [RequestedOutput(name) for name in OUTPUTS]:
         output = OUTPUTS.get(one.name)
         if output is None:
             raise Refused(
                 Kind.INVALID,
                 f"`outputs`: there is no output {one.name[:40]!a}, but {', '.join(OUTPUTS)}.",
+            )
+        # Answers may be as long as the outputs are many, and nobody needs one twice.
+        if any(one.name == other.name for other in found):
+            raise Refused(
+                Kind.INVALID, f"`outputs`: {one.name} is named twice. Leave out one of them."
             )
         own = one.parameters or OutputParameters()
         if own.classification is not None and not output.is_of_classes:
