@@ -17,8 +17,10 @@ _RUN_S = 0.03
 # Below this a run's fixed costs show: batches of 256 are as fast as larger ones, see
 # benchmarks/LOG.md, "Batch size".
 LEAST_BUDGET = 256
-# A run that fills less of its budget tells of its fixed costs, not of the model's speed.
+# A run that fills less of the least budget tells of its fixed costs, not of the model's speed: that
+# it is no slower than so.
 _LEAST_FILL = 0.5
+_MOST_SLOWER = 4
 _WATCH_S = 0.05
 _LAG_SHARE = 0.5
 
@@ -54,9 +56,15 @@ class Speed:
             padded_tokens: with padding.
             seconds: from the end of the run before, where rows were waiting, else from its start.
         """
-        is_full = padded_tokens >= _LEAST_FILL * min(self.budget, LEAST_BUDGET)
-        if seconds <= 0 or (self._seconds and not is_full):
+        if seconds <= 0 or tokens <= 0:
             return
+        if self._seconds:
+            speed = self._tokens / self._seconds
+            is_full = padded_tokens >= _LEAST_FILL * LEAST_BUDGET
+            if not is_full and tokens / seconds <= speed:
+                return
+            # A machine that slept through a run is not slow: what lasts shows in the next ones.
+            seconds = min(seconds, _MOST_SLOWER * tokens / speed)
         kept = 0.5 ** (seconds / _HALF_LIFE_S)
         self._tokens = kept * self._tokens + tokens
         self._seconds = kept * self._seconds + seconds

@@ -123,7 +123,7 @@ class Lanes:
         self._sessions.close()
 
     def _work(self) -> None:
-        ended = 0.0
+        ended = time.monotonic()  # rows may wait since before
         while True:
             with self._changed:
                 waited = not self._queue

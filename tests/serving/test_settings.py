@@ -125,6 +125,20 @@ def test_speed_is_that_of_full_runs_and_follows_a_change() -> None:
     assert speed.budget == LEAST_BUDGET
 
 
+def test_one_pause_of_the_machine_does_not_shut_the_door() -> None:
+    speed = Speed(1, 1024)
+    for _ in range(50):
+        speed.learn(1000, 1024, 0.1)
+    speed.learn(256, 256, 3600.0)
+    assert speed.tokens_per_s > 5_000
+    # What a small run shows counts where it is faster than what was believed.
+    slow = Speed(1, 1024)
+    slow.learn(256, 256, 100.0)
+    for _ in range(2000):
+        slow.learn(20, 20, 0.01)
+    assert slow.tokens_per_s > 1_000
+
+
 def test_requests_are_let_in_by_their_wait_and_number() -> None:
     admission = Admission(max_requests=2, max_wait_s=0.5)
     admission.require(0.5)
