@@ -50,11 +50,19 @@ def model(bundle: Path) -> Model:
     return mk.load(str(bundle))
 
 
-def printed(command: list[str], *, timeout_s: float = 120, **environment: str) -> str:
+def printed(
+    command: list[str], *, timeout_s: float = 120, cwd: Path | None = None, **environment: str
+) -> str:
     """What a client prints; it is not told to be offline, which would keep it from any address."""
     own = {**os.environ, "HF_HUB_OFFLINE": "0", **environment}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=timeout_s, env=own
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+        env=own,
+        cwd=cwd,
     )
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
@@ -268,7 +276,8 @@ def test_schemathesis_finds_no_500_and_no_answer_that_the_document_does_not_have
     )
     settings = ["--max-examples", "150", "--checks", checks, "--seed", "1", "--no-color"]
     command = [sys.executable, "-c", code, "run", f"{url}/openapi.json", *settings]
-    shown = printed(command, timeout_s=580, PYTHONPATH=str(folder))
+    # It keeps what it found in the folder that it runs in.
+    shown = printed(command, timeout_s=580, cwd=tmp_path, PYTHONPATH=str(folder))
     count = re.search(r"(\d+) generated, \d+ passed", shown)
     assert count is not None, shown
     assert int(count[1]) > 1000
