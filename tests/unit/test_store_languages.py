@@ -14,7 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import monox_kit as mk
+from monox_kit.corpora.corpus import Corpus, CorpusConfig
 from monox_kit.errors import ConfigError, StoreCorrupt, StoreMismatch
+from monox_kit.labelling import LabelConfig
+from monox_kit.labelling.worker import Assignment
 from monox_kit.store import (
     FolderWriter,
     LogitStore,
@@ -102,6 +105,24 @@ class TestWhatIsKept:
         file = rows_at(tmp_path / "a.jsonl", [None])
         with pytest.raises(ConfigError, match=r"`language` other\.jsonl=de"):
             imported(tmp_path, file, language=["other.jsonl=de"])
+
+    def test_a_cluster_is_told_languages_by_absolute_paths(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        rows_at(tmp_path / "a.jsonl", [None])
+        corpus = CorpusConfig(paths=("./a.jsonl",), language=("./a.jsonl=ja", "*.csv=de"))
+        work = Assignment(
+            config=LabelConfig(teacher="torch", model="m", corpus=corpus),
+            store="s",
+            manifest=manifest(),
+            marks=[],
+            plan=None,  # type: ignore[arg-type]  # not looked at here
+            guard=None,
+        )
+        sent = work.for_cluster(Corpus(corpus), None)  # type: ignore[arg-type]  # of ONNX alone
+        monkeypatch.chdir("/")  # where a worker starts
+        assert Corpus(sent.config.corpus).languages == ("ja",)
 
 
 class TestContinuing:
