@@ -155,7 +155,8 @@ def diagnose(
         findings.append(
             Finding(
                 severity="optional",
-                message="apt-get: expected for `monoxkit data debian`, found none. "
+                message="apt-get: expected for `monoxkit data debian` and `data manpages`, found "
+                "none. "
                 "Give `monoxkit demo` your own texts with --data DIR.",
             )
         )

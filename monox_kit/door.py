@@ -37,6 +37,7 @@ from monox_kit.store.config import (
 )
 from monox_kit.tasks.cls.prepare import ClsConfig
 from monox_kit.tasks.debian.prepare import DebianConfig
+from monox_kit.tasks.manpages.prepare import ManpagesConfig
 from monox_kit.tasks.xnli.prepare import XnliConfig
 from monox_kit.training.config import StudentConfig, TeacherConfig
 from monox_kit.trimming.config import TrimConfig
@@ -58,6 +59,14 @@ STAGES: Mapping[str, Stage] = {
             summary="Prepare Debian's package descriptions as a corpus.",
             config=DebianConfig,
             function="monox_kit.tasks.debian.prepare:prepare_debian",
+            output="out",
+            output_help="Folder to write the corpus to.",
+        ),
+        Stage(
+            name="data_manpages",
+            summary="Prepare Debian's manual pages, which are long, as a corpus.",
+            config=ManpagesConfig,
+            function="monox_kit.tasks.manpages.prepare:prepare_manpages",
             output="out",
             output_help="Folder to write the corpus to.",
         ),

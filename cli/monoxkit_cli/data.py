@@ -80,6 +80,20 @@ COMMAND = Group(
             show=_table("Debian "),
         ),
         Command(
+            name="manpages",
+            stage="data_manpages",
+            help="""Manual pages of Debian, which are long, translated by people.
+
+            Fetches Debian's packages of manual pages with apt, labels each page with its section of
+            the manual, and writes labelled.jsonl, unlabelled.jsonl, dev.jsonl, test.LANG.jsonl,
+            labels.json and provenance.json. A page's translations are held out with it.
+
+            Example: monoxkit data manpages --out data/manpages --languages de,fr,ja
+            """,
+            show=_table("Debian "),
+            notes=_left_out,
+        ),
+        Command(
             name="xnli",
             stage="data_xnli",
             help="""Sentence pairs of XNLI in 15 languages.

@@ -23,6 +23,7 @@ from monox_kit.stage_call import Stage
 # What a recipe may run: the command's words and its stage.
 COMMANDS: Mapping[str, str] = {
     "data debian": "data_debian",
+    "data manpages": "data_manpages",
     "data xnli": "data_xnli",
     "data cls": "data_cls",
     "train-teacher": "train_teacher",

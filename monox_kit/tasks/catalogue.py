@@ -54,6 +54,14 @@ CATALOGUE = Catalogue(
             languages="en and 20 others of Debian's, such as da, de, es, fr, it, ja, pt-BR, ru",
         ),
         Task(
+            name="manpages",
+            what="the section of a manual page, by its text without its name (8 classes, long)",
+            needs="apt-get with Debian's sources; it fetches about 37 MB",
+            licence="free: that of each page",
+            size="682 English pages to train on; 139 to 305 test pages a language",
+            languages="en and others of Debian's, such as de, es, fr, it, ja, pl, pt-BR, ru, uk",
+        ),
+        Task(
             name="xnli",
             what="whether a sentence follows from another, contradicts it or neither (pairs)",
             needs="XNLI-1.0.zip, and multinli_1.0.zip or XNLI-MT-1.0.zip; or hub:xnli",

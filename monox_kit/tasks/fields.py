@@ -1,7 +1,9 @@
-"""Values of released rows: text that a corpus can hold, and ids that occur once."""
+"""Values of released rows: text that a corpus can hold, its lines, and ids that occur once."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Any
 
 from monox_kit.corpora.rows import shown
@@ -9,6 +11,8 @@ from monox_kit.errors import CorpusError
 from monox_kit.unseen import is_blank
 
 BLANK = "blank text"
+# Scripts that write no space where a line of running text was broken.
+_UNSPACED = frozenset({"ja", "zh", "zh_CN", "zh_TW", "km"})
 
 
 def text_of(value: Any, where: str, field: str) -> str | None:
@@ -28,6 +32,28 @@ def text_of(value: Any, where: str, field: str) -> str | None:
             f"{shown(value)}. The file is damaged: fetch it again."
         )
     return None if is_blank(value) else value.strip()
+
+
+def joined(left: str, right: str, language: str) -> str:
+    """Two lines of one paragraph; between two characters of an unspaced script without a space.
+
+    Args:
+        left: a line, not empty.
+        right: the next one, not empty.
+        language: tag with an underscore, such as `zh_TW`.
+    """
+    if language in _UNSPACED and ord(left[-1]) > 0x2E7F and ord(right[0]) > 0x2E7F:
+        return left + right
+    return f"{left} {right}"
+
+
+def normalized(text: str) -> str:
+    """The text's letters in lower case with every number as 0: the key that duplicates share.
+
+    Sources of one program in several versions (gcc-11, gcc-12) differ in nothing else.
+    """
+    lowered = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(re.sub(r"\d+(?:[.:_-]\d+)*", "0", re.sub(r"[^\w.:-]+", " ", lowered)).split())
 
 
 class Ids:

@@ -59,7 +59,7 @@ class _Zip:
                 yield info.filename, None if info.is_dir() else info.file_size
 
 
-class _TarHeader(tarfile.TarInfo):
+class TarHeader(tarfile.TarInfo):
     """A member's header; one that extends it is read into memory, so that its size is bounded.
 
     No release has sparse files, whose maps go on for as long as the archive says.
@@ -105,7 +105,7 @@ class _Tar:
 
     def open(self, location: str, mode: str) -> BinaryIO:
         """A new stream over a member's bytes."""
-        archive = tarfile.open(self.path, tarinfo=_TarHeader)  # noqa: SIM115 (the member's stream closes it)
+        archive = tarfile.open(self.path, tarinfo=TarHeader)  # noqa: SIM115 (the member's stream closes it)
         archive.fileobject = _TarMember
         for info in archive:
             if info.name == location and info.isreg():
@@ -115,7 +115,7 @@ class _Tar:
 
     def listed(self) -> Iterator[_Listed]:
         """Each member."""
-        with tarfile.open(self.path, tarinfo=_TarHeader) as archive:
+        with tarfile.open(self.path, tarinfo=TarHeader) as archive:
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
                 yield info.name, info.size if info.isreg() else None

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from monox_kit.digest import digest_file
-from monox_kit.tasks.debian.descriptions import normalized
 from monox_kit.tasks.debian.prepare import LANGUAGES, TOPICS, DebianConfig, prepare_debian
+from monox_kit.tasks.fields import normalized
 
 pytestmark = [
     pytest.mark.real,

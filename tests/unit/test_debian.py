@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monox_kit.errors import ConfigError, CorpusError, LabelMismatchError
-from monox_kit.tasks.debian.apt import DebianLists, read_stanzas
-from monox_kit.tasks.debian.descriptions import normalized, resolved
+from monox_kit.tasks.debian.descriptions import resolved
+from monox_kit.tasks.debian.lists import DebianLists, read_stanzas
 from monox_kit.tasks.debian.prepare import DebianConfig, prepare_debian, write_corpus
+from monox_kit.tasks.fields import normalized
 
 SECTIONS = ("games", "mail", "sound")
 WORDS = [

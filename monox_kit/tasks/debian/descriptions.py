@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monox_kit.errors import ConfigError, CorpusError
-from monox_kit.tasks.debian.apt import read_stanzas
+from monox_kit.tasks.debian.lists import read_stanzas
+from monox_kit.tasks.fields import joined, normalized
 
-# Scripts that write no space where a line of running text was broken.
-_UNSPACED = frozenset({"ja", "zh", "zh_CN", "zh_TW", "km"})
 _LIST_MARKS = ("* ", "- ", "+ ", "o ", "• ")
 _ANY_INDENT = 1000
 # They describe an upgrade path, not a program; "dummy" alone is also a term of bridge.
@@ -126,7 +125,7 @@ def resolved(value: str, language: str) -> Description:
         indent = len(line) - len(line.lstrip())
         is_item = words.startswith(_LIST_MARKS)
         if least <= indent <= most and not is_item:
-            paragraphs[-1] = _joined(paragraphs[-1], words, language)
+            paragraphs[-1] = joined(paragraphs[-1], words, language)
             continue
         paragraphs.append(words)
         if is_item:
@@ -134,15 +133,6 @@ def resolved(value: str, language: str) -> Description:
         else:
             least, most = 1, 1 if indent == 1 else 0
     return Description(" ".join(summary.split()), tuple(paragraphs))
-
-
-def normalized(text: str) -> str:
-    """The text's letters in lower case with every number as 0: the key that duplicates share.
-
-    Sources of one program in several versions (gcc-11, gcc-12) differ in nothing else.
-    """
-    lowered = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.sub(r"\d+(?:[.:_-]\d+)*", "0", re.sub(r"[^\w.:-]+", " ", lowered)).split())
 
 
 def is_transitional(english: Description) -> bool:
@@ -157,10 +147,3 @@ def is_translated(translation: Description, english: Description) -> bool:
     lines = (translation.summary, *translation.paragraphs)
     same = sum(len(line) for line in lines if normalized(line) in left)
     return same <= _MAX_ENGLISH_FRACTION * sum(map(len, lines))
-
-
-def _joined(left: str, right: str, language: str) -> str:
-    """Two lines of one paragraph; between two characters of an unspaced script without a space."""
-    if language in _UNSPACED and ord(left[-1]) > 0x2E7F and ord(right[0]) > 0x2E7F:
-        return left + right
-    return f"{left} {right}"

@@ -22,7 +22,6 @@ from monox_kit.data import LabelSet
 from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.progress import Progress, Silent
-from monox_kit.tasks.debian.apt import DebianLists, fetched_lists
 from monox_kit.tasks.debian.descriptions import (
     Description,
     Package,
@@ -31,6 +30,7 @@ from monox_kit.tasks.debian.descriptions import (
     read_descriptions,
     read_packages,
 )
+from monox_kit.tasks.debian.lists import COMMAND, DebianLists, fetched_lists
 from monox_kit.tasks.debian.splits import (
     HeldOut,
     Row,
@@ -55,7 +55,6 @@ from monox_kit.tasks.folder import (
 )
 
 KIND = "monoxkit-debian-corpus"
-COMMAND = "data debian"
 
 # Sections that name a topic, not a programming language, a desktop or a kind of file.
 TOPICS = (

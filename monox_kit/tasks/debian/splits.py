@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from monox_kit.digest import digest_bytes
-from monox_kit.tasks.debian.descriptions import Description, Package, normalized
+from monox_kit.tasks.debian.descriptions import Description, Package
+from monox_kit.tasks.fields import normalized
 
 TEST_FRACTION = 0.25
 DEV_FRACTION = 0.08
