@@ -202,7 +202,8 @@ def test_an_overloaded_server_answers_everybody_and_recovers(
             assert body["error_type"] == "Overloaded"
     wait_until(lambda: metric(server, "monoxkit_requests_held") == 0)
     assert metric(server, "monoxkit_queue_tokens") == 0
-    assert post_alone(server, {"inputs": "mail"})[0] == 200
+    # On a busy machine the event loop alone is later than 2 ms now and then.
+    wait_until(lambda: post_alone(server, {"inputs": "mail"})[0] == 200)
 
 
 def test_the_work_of_clients_that_left_is_dropped(
