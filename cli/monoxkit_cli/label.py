@@ -28,7 +28,8 @@ def _table(summary: LabelSummary) -> Table:
         table.add_row("real tokens per second", f"{summary.tokens_per_s:,.0f}")
         table.add_row("padding", f"{summary.padding_fraction:.1%}")
         table.add_row("rows settled by an equal text", f"{summary.num_repeated_rows:,}")
-        table.add_row("rows truncated", f"{summary.num_truncated_rows:,}")
+        lost = summary.num_truncated_tokens / max(summary.num_document_tokens, 1)
+        table.add_row("rows truncated", f"{summary.num_truncated_rows:,}, {lost:.1%} of all tokens")
     if summary.plan:
         session = summary.plan["session"]
         cores = f"{session['sessions']} x {session['threads']} threads, " if session else ""

@@ -34,6 +34,7 @@ class Run:
         starts: what each counted process said of its start, with `total_s`.
         logits: [N, C] of all texts.
         lengths: [N] tokens of each text.
+        truncation: what the cut took from the texts, and `max_length`; None where nobody counts.
         seconds: by batch size, of each round the seconds of its batches.
         peak_bytes: the most memory so far.
     """
@@ -43,6 +44,7 @@ class Run:
     starts: list[dict[str, float]] = field(default_factory=list)
     logits: Logits = field(init=False)
     lengths: Int64s = field(init=False)
+    truncation: dict[str, int] | None = None
     seconds: dict[int, list[list[float]]] = field(default_factory=dict)
     peak_bytes: int | None = None
 

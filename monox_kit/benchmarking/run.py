@@ -29,6 +29,7 @@ from monox_kit.benchmarking.sample import Sample, batches_of, read_sample
 from monox_kit.data import Int64s, Logits
 from monox_kit.durable import write_json
 from monox_kit.hardware import installed_versions, read_hardware
+from monox_kit.models.scoring import Truncation
 from monox_kit.progress import Progress, ProgressTask, Silent
 from monox_kit.spinning import may_spin
 
@@ -66,6 +67,7 @@ def measure(
     with ExitStack() as opened, progress.task("measuring", steps, "steps") as task:
         _start(runs, config, sample, opened, task)
         expected = _score(runs, config, sample, reference, task)
+        _tell_truncated(runs, progress)
         plans = _plans(runs, config, sample)
         _time(runs, config, plans, task)
         progress.note(
@@ -135,20 +137,32 @@ def _score(
     expected: Logits | None = None
     for run in runs:
         task.detail(f"scoring with {run.contender.name}")
-        run.logits, run.lengths = _read(run.process, sample)
+        run.logits, run.lengths, run.truncation = _read(run.process, sample)
         if run.contender == reference:
             expected = run.logits
         task.advance()
     if reference is not None and expected is None:
         given = reference.given(config, sample.texts()[0])
         with ModelProcess(reference.name, given, None) as process:
-            expected, _ = _read(process, sample)
+            expected, _, _ = _read(process, sample)
     return expected
 
 
-def _read(process: ModelProcess, sample: Sample) -> tuple[Logits, Int64s]:
+def _tell_truncated(runs: Sequence[Run], progress: Progress) -> None:
+    """Say of each contender how many of the texts it truncated."""
+    for run in runs:
+        if run.truncation is not None:
+            counts = dict(run.truncation)
+            max_length = counts.pop("max_length")
+            rows = f"texts of {run.contender.name}"
+            Truncation(**counts).tell(progress, max_length, rows)
+
+
+def _read(process: ModelProcess, sample: Sample) -> tuple[Logits, Int64s, dict[str, int] | None]:
+    """[N, C] logits and [N] tokens of the sample's texts, and what the cut took from them."""
     answer = process.ask("read", texts=sample.texts())
-    return np.array(answer["logits"], np.float32), np.array(answer["lengths"], np.int64)
+    logits, lengths = np.array(answer["logits"], np.float32), np.array(answer["lengths"], np.int64)
+    return logits, lengths, answer["truncation"]
 
 
 def _plans(runs: Sequence[Run], config: BenchmarkConfig, sample: Sample) -> dict[int, Plan]:

@@ -33,6 +33,9 @@ class Subject(Protocol):
     def lengths(self, documents: Sequence[Document]) -> Int64s:
         """[N] tokens of each document."""
 
+    def truncation(self, documents: Sequence[Document]) -> dict[str, int] | None:
+        """What the cut took from N documents, and `max_length`; None where nobody counts it."""
+
 
 class FolderModel:
     """A model folder as `monox_kit.load` opens it, in a precision and from a graph of its own.
@@ -63,6 +66,14 @@ class FolderModel:
         from monox_kit.models.scoring import tokenize
 
         return tokenize(self._model.loaded.tokenizer, documents).document_lengths
+
+    def truncation(self, documents: Sequence[Document]) -> dict[str, int]:
+        """What the cut took from N documents, as `Truncation` has it, and `max_length`."""
+        from monox_kit.models.scoring import tokenize
+
+        tokenizer = self._model.loaded.tokenizer
+        found = tokenize(tokenizer, documents).truncation
+        return {**found.to_json(), "max_length": tokenizer.max_length}
 
 
 class Worker:
@@ -100,6 +111,7 @@ class Worker:
         return {
             "logits": self._subject.logits(self._documents).tolist(),
             "lengths": self._subject.lengths(self._documents).tolist(),
+            "truncation": self._subject.truncation(self._documents),
         }
 
     def time(self, given: Mapping[str, Any]) -> dict[str, Any]:

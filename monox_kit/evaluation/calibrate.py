@@ -37,6 +37,7 @@ from monox_kit.models.folder import (
     write_record,
 )
 from monox_kit.models.load import LoadedModel
+from monox_kit.models.long_texts import long_field
 from monox_kit.models.record import published_provenance
 from monox_kit.problem import problem_of
 from monox_kit.progress import Progress, Silent
@@ -108,6 +109,7 @@ def _write(
         backend=source.backend,
         precision=FP32 if old is None else old.precision,
         has_pairs=None if old is None else old.has_pairs,
+        long=tokenizer.long,
         truncation_side=tokenizer.truncation_side,
         padding_side=tokenizer.padding.side,
         calibration=summary.calibration,
@@ -183,6 +185,7 @@ def _fingerprint(
         "provider": config.provider,
         "labels": loaded.classifier.labels.fingerprint,
         "max_length": loaded.tokenizer.max_length,
+        **long_field(loaded.tokenizer.long),
         "dev_digest": digest.hexdigest(),
         "precision": config.precision,
         "temperature": config.temperature,

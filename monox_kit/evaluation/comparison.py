@@ -265,7 +265,10 @@ def _scored(
     progress: Progress,
 ) -> LanguageScores:
     require_pairs(model, documents, "test")
-    return score_languages(model, documents, config.batch_tokens, progress)
+    scores = score_languages(model, documents, config.batch_tokens, progress)
+    rows = f"test rows of {model.folder.name}"
+    scores.truncation.tell(progress, model.tokenizer.max_length, rows)
+    return scores
 
 
 def _require_used(config: CompareConfig, progress: Progress) -> None:

@@ -22,6 +22,7 @@ from monox_kit.evaluation.reliability import measured_reliability
 from monox_kit.evaluation.statistics import macro_f1, measure_interval, rows_to_show
 from monox_kit.models.folder import Backend
 from monox_kit.models.load import LoadedModel, load_model
+from monox_kit.models.long_texts import Long
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Truncation, score
 from monox_kit.problem import Bools, Labels, Problem, f1, problem_of
 from monox_kit.progress import Progress, Silent
@@ -63,12 +64,15 @@ class ModelScoringConfig(ScoringConfig):
 
     Attributes:
         model: model folder, ONNX bundle, packaged:NAME or hub name.
+        long: what is read of texts beyond `max_length`: head, head-tail, windows:mean or
+            windows:max [default: the model's own].
         backend: runtime of the model [default: what its folder is made for].
         labels: file labels.json with the names of the classes, for a model that has none of its
             own.
     """
 
     model: str
+    long: Long | None = None
     backend: Backend | None = None
     labels: Path | None = None
 
@@ -78,6 +82,7 @@ class ModelScoringConfig(ScoringConfig):
             self.model,
             backend=self.backend,
             max_length=self.max_length,
+            long=self.long,
             labels=None if self.labels is None else LabelSet.read(self.labels),
             label_names=files.label_names,
             provider=self.provider,
@@ -155,6 +160,7 @@ class EvalReport(Result):
             languages together.
         measure: what is averaged: `accuracy`, or `micro_f1` where a row has any number of labels.
         truncation: how many test rows were truncated, and by how many tokens.
+        long: what was read of texts beyond `max_length`.
         wanted_precision: the share of right answers that the model's thresholds were chosen for;
             None without thresholds.
         seen_languages: of the languages, those whose results are not zero-shot, as the model's card
@@ -168,6 +174,7 @@ class EvalReport(Result):
     target_average_interval: tuple[float, float] | None
     measure: str = "accuracy"
     truncation: Mapping[str, int] = field(default_factory=dict)
+    long: Long = "head"
     wanted_precision: float | None = None
     seen_languages: tuple[str, ...] = ()
 
@@ -226,6 +233,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
         report,
         languages=languages,
         truncation=scores.truncation.to_json(),
+        long=loaded.tokenizer.long,
         wanted_precision=None if calibration is None else calibration.precision,
         seen_languages=_seen(loaded, languages),
     )

@@ -12,6 +12,7 @@ from monox_kit.config import Config, Needs, OnlyWith, Opposite, Rule, Separated
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ConfigError
 from monox_kit.models.folder import BF16, FP32
+from monox_kit.models.long_texts import Long
 from monox_kit.models.providers import PROVIDERS
 
 AUTO: Literal["auto"] = "auto"
@@ -150,6 +151,8 @@ class ExportConfig(Config):
             are worth it on the provider].
         max_length: truncate texts at this many tokens, in every program that reads the bundle
             [default: the model's own].
+        long: what every command that reads the bundle reads of longer texts: head, head-tail,
+            windows:mean or windows:max [default: the model's own].
         trim: files of text in every language that the bundle is to read: tokens that none of them
             uses are removed first, as monoxkit trim does; needs `check` [default: none is].
         check: files of real text to check, calibrate and time graphs on [default: built-in
@@ -185,6 +188,7 @@ class ExportConfig(Config):
     graph: str | None = None
     candidates: Annotated[tuple[str, ...] | None, Separated()] = None
     max_length: Annotated[int, Ge(4)] | None = None
+    long: Long | None = None
     trim: CorpusConfig | None = None
     check: CorpusConfig | None = None
     check_rows: Annotated[int, Ge(1)] | None = None

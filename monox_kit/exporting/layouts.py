@@ -23,6 +23,7 @@ from monox_kit.models.folder import (
     BundleRecord,
     write_record,
 )
+from monox_kit.models.long_texts import HEAD
 from monox_kit.models.tokenizer import Tokenizer
 
 TEI: LayoutName = "tei"
@@ -57,6 +58,8 @@ def require_servable(
             raise _unfit("it pads texts, which changes this model's logits")
         if tokenizer.truncation_side != "right":
             raise _unfit("it truncates texts on the right, and this model reads their end")
+        if tokenizer.long != HEAD:
+            raise _unfit(f"it reads the head of long texts, and this model {tokenizer.long}")
     if layout == TRITON:
         for name in labels.names:
             if len(name.splitlines()) != 1:

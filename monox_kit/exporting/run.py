@@ -46,6 +46,7 @@ from monox_kit.models.folder import (
 )
 from monox_kit.models.graph_classifier import require_bf16
 from monox_kit.models.load import EQUAL_LENGTHS, machine_of, needs_equal_lengths, open_tokenizer
+from monox_kit.models.long_texts import long_field, long_sentence
 from monox_kit.models.padding import EqualLengths
 from monox_kit.models.providers import open_graph, require_provider, runtime_version
 from monox_kit.models.record import calibration_field, published_provenance
@@ -112,7 +113,7 @@ def export_model(
     names = () if config.check is None else config.check.label_names
     source = open_folder(config.model, progress).named(names)
     source.require_backend("torch")
-    tokenizer = open_tokenizer(source, config.max_length)
+    tokenizer = open_tokenizer(source, config.max_length, config.long)
     rows = read_check_rows(config, tokenizer.max_length, progress)
     trim = trim_of(config, progress)
     run = _fingerprint(config, source, tokenizer, [*rows.check, *rows.calibration], trim)
@@ -282,6 +283,7 @@ def _record(subject: Subject, summary: ExportSummary, run: Mapping[str, Any]) ->
         backend="onnx",
         precision=summary.precision,
         has_pairs=source.record.has_pairs if source.record else None,
+        long=tokenizer.long,
         truncation_side=tokenizer.truncation_side,
         padding_side=tokenizer.padding.side,
         calibration=source.record.calibration if source.record else None,
@@ -312,6 +314,7 @@ def _card(subject: Subject, summary: ExportSummary, best: Candidate) -> str:
     )
     if (kept := trimmed_tokens(subject.folder)) is not None:
         card += f"\n{kept}\n"
+    card += long_sentence(subject.tokenizer.long)
     if subject.equal_lengths:
         card += (
             "\nPadding changes this model's logits: give it texts of one length at a time, as "
@@ -368,6 +371,7 @@ def _fingerprint(
         **tokenizer.fingerprint(),
         "precision": config.precision,
         "max_length": tokenizer.max_length,
+        **long_field(tokenizer.long),
         "check_digest": digest.hexdigest(),
         "check_rows": config.most_check_rows,
         "calibration_rows": config.calibration_rows,

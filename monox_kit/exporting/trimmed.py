@@ -47,7 +47,7 @@ def trimmed_subject(
     source = replace(
         open_folder(str(folder.absolute())), name=whole.name, label_names=whole.label_names
     )
-    tokenizer = open_tokenizer(source, subject.tokenizer.max_length)
+    tokenizer = open_tokenizer(source, subject.tokenizer.max_length, subject.tokenizer.long)
     trimmed = replace(
         subject,
         folder=source,

@@ -20,6 +20,7 @@ from monox_kit.labelling.guard import Guard
 from monox_kit.labelling.guard_learning import guard_sample_rows, learn_on_sample
 from monox_kit.labelling.kept_scan import SAMPLE_ROWS, encode_scan, read_scan, scan_key
 from monox_kit.labelling.teacher import Labeller, TeacherModel
+from monox_kit.models.long_texts import long_field
 from monox_kit.models.providers import recorded
 from monox_kit.models.run_plan import RunPlan
 from monox_kit.progress import Progress
@@ -206,6 +207,7 @@ def _manifest(
         "precision": exported if config.teacher == "onnx" else config.precision or "fp32",
         "provider": recorded(model.provider) if config.teacher == "onnx" else None,
         "max_length": model.tokenizer.max_length,
+        **long_field(model.tokenizer.long),
         "corpus_digest": scan.digest,
         "gold_labels": "ignored" if config.ignore_labels else "kept",
         "guard_target": config.guard,

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from monox_kit.config import Config, Needs, OnlyWith, Rule
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.models.folder import FP32, Backend, RunPrecision
+from monox_kit.models.long_texts import Long
 from monox_kit.results import Result
 
 
@@ -25,6 +26,8 @@ class LabelConfig(Config):
         corpus: text files, globs, URLs or hub datasets, in the order of the store's rows.
         teacher: the backend that runs the model: onnx, or torch, the reference.
         max_length: truncate texts at this many tokens [default: the bundle's own].
+        long: what is read of longer texts: head, head-tail, windows:mean or windows:max [default:
+            the bundle's own].
         shard_rows: rows of a shard, which is the unit of commit and of resuming.
         batch_tokens: padded tokens per batch [default: measured here, where none of this setting,
             `sessions` and `threads` is given].
@@ -75,6 +78,7 @@ class LabelConfig(Config):
     corpus: CorpusConfig
     teacher: Backend = "onnx"
     max_length: Annotated[int, Ge(4)] | None = None
+    long: Long | None = None
     shard_rows: Annotated[int, Ge(1)] = 16_384
     batch_tokens: Annotated[int, Ge(1)] | None = None
     sessions: Annotated[int, Ge(1), Le(1024)] | None = None
@@ -116,6 +120,7 @@ class LabelSummary(Result):
         num_recomputed_rows: rows that are there and that the guard computed again.
         num_truncated_rows: rows of this run that the cut at `max_length` took tokens from.
         num_truncated_tokens: the tokens that they lost; of very long texts estimated.
+        num_document_tokens: tokens of all rows of this run before the cut; equal ones count each.
         provider: what ran the graph; None for PyTorch.
         plan: batches at once, threads (ONNX Runtime alone), padded tokens per batch, and how they
             were chosen; empty where nothing was left to do.
@@ -140,6 +145,7 @@ class LabelSummary(Result):
     num_recomputed_rows: int
     num_truncated_rows: int = 0
     num_truncated_tokens: int = 0
+    num_document_tokens: int = 0
     provider: str | None
     plan: Mapping[str, Any] = field(default_factory=dict)
     guard: Mapping[str, Any] | None = None

@@ -135,6 +135,7 @@ def _summary(job: LabelJob, begun: Begun, done: _Done, *, is_complete: bool) -> 
         num_recomputed_rows=found.num_recomputed,
         num_truncated_rows=totals.truncated,
         num_truncated_tokens=totals.truncated_tokens,
+        num_document_tokens=totals.document_tokens,
         provider=job.model.provider if job.config.teacher == "onnx" else None,
         plan=done.plan,
         guard=None if guard is None else {**guard.to_json(), **totals.guard_price()},

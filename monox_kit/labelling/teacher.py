@@ -56,6 +56,7 @@ class TeacherModel:
             self.folder,
             config.teacher,
             config.max_length,
+            long=config.long,
             provider=self.provider,
             device=config.device,
         )
@@ -87,7 +88,7 @@ class TeacherModel:
         if self._config.teacher == "torch" or plan.chosen_by == "asked":
             return plan
         texts = tokenize(self.tokenizer, scan.sample[:SAMPLE_ROWS])
-        mean_tokens = float(texts.encoded.lengths[texts.distinct].mean())
+        mean_tokens = float(texts.document_lengths.mean())
         return measured_plan(
             self.graph,
             texts,
@@ -183,6 +184,7 @@ class Labeller:
         totals.repeated += scored.num_repeated
         totals.truncated += scored.truncation.num_truncated_rows
         totals.truncated_tokens += scored.truncation.num_truncated_tokens
+        totals.document_tokens += scored.truncation.num_tokens
         recomputed = np.zeros(len(texts), np.bool_)
         if self._guarded is not None:
             guard, reference = self._guarded

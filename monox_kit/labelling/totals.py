@@ -22,6 +22,7 @@ class Totals:
         recomputing_s: seconds in the fp32 graph.
         truncated: rows that the cut took tokens from.
         truncated_tokens: the tokens that they lost; see `Encoded.truncated`.
+        document_tokens: tokens of all rows before the cut; equal ones count each.
         guard_learning_s: seconds before the first window, of the guard's calibration and audit.
         worker_s: from the first batch to the last commit, added up over all processes.
         seconds: the same on the clock of the run; on a cluster, with hiring its workers.
@@ -36,6 +37,7 @@ class Totals:
     recomputing_s: float = 0.0
     truncated: int = 0
     truncated_tokens: int = 0
+    document_tokens: int = 0
     guard_learning_s: float = 0.0
     worker_s: float = 0.0
     seconds: float = 0.0
@@ -48,7 +50,8 @@ class Totals:
     @property
     def truncation(self) -> Truncation:
         """What the cut took from the rows that were labelled."""
-        return Truncation(self.rows, self.truncated, self.truncated_tokens)
+        lost = (self.truncated, self.truncated_tokens, self.document_tokens)
+        return Truncation(self.rows, *lost)
 
     @property
     def padding(self) -> float:
@@ -93,6 +96,7 @@ class Totals:
             "num_repeated_rows": self.repeated,
             "num_truncated_rows": self.truncated,
             "num_truncated_tokens": self.truncated_tokens,
+            "num_document_tokens": self.document_tokens,
             "num_recomputed_rows": self.recomputed,
             "num_recomputed_tokens": self.recomputed_tokens,
             **self.rates(),

@@ -37,6 +37,7 @@ from monox_kit.models.hub import (
     from_hub,
     local_folder,
 )
+from monox_kit.models.long_texts import HEAD, Long
 from monox_kit.models.record import CARD_FILE, RECORD_FILE, Backend, BundleRecord, write_record
 from monox_kit.models.tokenizer_files import digested_names, find_tokenizer
 from monox_kit.models.weights import WEIGHTS_FILE, find_weights, tensor_shapes
@@ -299,6 +300,10 @@ class ModelFolder:
             f"`guard`: expected {FP32_FILE} in {self.path}, found none. Export the model again "
             "with `keep_fp32`."
         )
+
+    def resolve_long(self, asked: Long | None) -> Long:
+        """What is read of long texts: what was asked, else as the record says, else the head."""
+        return asked or (self.record.long if self.record else HEAD)
 
     def resolve_max_length(self, asked: int | None) -> int:
         """The length in tokens to cut texts at: what was asked, else the record's, else 256.

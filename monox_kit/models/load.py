@@ -20,6 +20,7 @@ from monox_kit.models.folder import (
     RunPrecision,
     open_folder,
 )
+from monox_kit.models.long_texts import Long
 from monox_kit.models.padding import EqualLengths, padding_changes
 from monox_kit.models.scoring import checked_logits
 from monox_kit.models.tokenizer import Tokenizer
@@ -61,6 +62,7 @@ class OpenModel:
         backend: Backend,
         max_length: int | None = None,
         *,
+        long: Long | None = None,
         provider: str = "cpu",
         device: str = "cpu",
     ) -> None:
@@ -70,6 +72,7 @@ class OpenModel:
             folder: an open model folder.
             backend: which runtime.
             max_length: the cut in tokens; None takes the bundle's own, else 256.
+            long: what is read of longer texts; None takes the bundle's own, else the head.
             provider: what runs graphs, one of `providers.PROVIDERS`.
             device: PyTorch's device.
 
@@ -78,7 +81,7 @@ class OpenModel:
         """
         self.folder, self.backend = folder, backend
         self._provider, self._device = provider, device
-        self.tokenizer = open_tokenizer(folder, max_length)
+        self.tokenizer = open_tokenizer(folder, max_length, long)
         self._needs_equal_lengths: bool | None = None
 
     def classifier(
@@ -140,18 +143,22 @@ class OpenModel:
         return classifier, compare_logits(name, golden, self.tokenizer, classifier, here)
 
 
-def open_tokenizer(folder: ModelFolder, max_length: int | None = None) -> Tokenizer:
+def open_tokenizer(
+    folder: ModelFolder, max_length: int | None = None, long: Long | None = None
+) -> Tokenizer:
     """A folder's tokenizer, whose every id the model has an embedding for.
 
     Args:
         folder: an open model folder.
         max_length: the cut in tokens; None takes the bundle's own, else 256.
+        long: what is read of longer texts; None takes the bundle's own, else the head.
 
     Raises:
         ModelError: it is not usable, has ids beyond the embedding, or changed since the folder was
             opened.
     """
-    tokenizer = Tokenizer(folder.path, folder.resolve_max_length(max_length))
+    cut = folder.resolve_max_length(max_length), folder.resolve_long(long)
+    tokenizer = Tokenizer(folder.path, *cut)
     for file in folder.files.values():
         file.require_unchanged()  # what was read is what `tokenizer_digest` is of
     _require_sides(folder, tokenizer)
@@ -236,6 +243,7 @@ def load_model(
     *,
     backend: Backend | None = None,
     max_length: int | None = None,
+    long: Long | None = None,
     labels: LabelSet | None = None,
     label_names: Sequence[str] = (),
     provider: str = "cpu",
@@ -249,6 +257,7 @@ def load_model(
         reference: a local folder, `packaged:NAME` or a hub name.
         backend: None takes what the folder is made for.
         max_length: the cut in tokens; None takes the bundle's own, else 256.
+        long: what is read of longer texts; None takes the bundle's own, else the head.
         labels: names for the logits' columns instead of the folder's own.
         label_names: names for its classes where it has none; see `ModelFolder.named`.
         provider: what runs graphs, one of `providers.PROVIDERS`.
@@ -263,7 +272,7 @@ def load_model(
     folder = open_folder(reference, progress).named(label_names)
     chosen = backend or folder.backend
     require_runnable(chosen, provider, device)
-    opened = OpenModel(folder, chosen, max_length, provider=provider, device=device)
+    opened = OpenModel(folder, chosen, max_length, long=long, provider=provider, device=device)
     if not check:
         return LoadedModel(folder, chosen, opened.tokenizer, opened.classifier(labels))
     classifier, result = opened.tested(labels)

@@ -14,6 +14,7 @@ from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.extras import missing_extra
 from monox_kit.models.folder import Backend
 from monox_kit.models.load import LoadedModel, load_model
+from monox_kit.models.long_texts import Long
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Scored, score
 from monox_kit.problem import Problem, problem_of
 from monox_kit.progress import Progress
@@ -31,7 +32,7 @@ class Prediction:
             classes with a probability above 1/2, which may be none.
         probability: of that label, in (0, 1]; of several labels, one for each.
         top: (name, probability) of the most probable classes, as many as `top_k`, best first.
-        truncated: whether the text was longer than the model reads, and its end was cut off.
+        truncated: whether the text was longer than the model reads, and some of it was cut off.
         abstained: whether the model is less sure than its calibration asks for; None where it was
             not calibrated with a precision.
     """
@@ -156,6 +157,7 @@ def load(
     *,
     backend: Backend | None = None,
     max_length: int | None = None,
+    long: Long | None = None,
     labels: LabelSet | None = None,
     label_names: Sequence[str] = (),
     provider: str = "cpu",
@@ -172,6 +174,8 @@ def load(
         model: a PyTorch folder, an ONNX bundle, `packaged:NAME` or a hub name.
         backend: `onnx` or `torch`; None takes what the folder is made for.
         max_length: the truncation length in tokens; None takes the bundle's own, else 256.
+        long: what is read of longer texts: `head`, `head-tail`, `windows:mean` or `windows:max`;
+            None takes the bundle's own, else `head`.
         labels: names for the logits' columns where the model has none of its own.
         label_names: the same as names alone, in the order of the logits; a model's own stay.
         provider: what runs a bundle's graph: cpu, cuda or tensorrt of ONNX Runtime, openvino (its
@@ -191,6 +195,7 @@ def load(
             model,
             backend=backend,
             max_length=max_length,
+            long=long,
             labels=labels,
             label_names=label_names,
             provider=provider,

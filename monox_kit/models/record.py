@@ -15,6 +15,7 @@ from monox_kit.errors import CorpusError, ModelError
 from monox_kit.foreign import stored_name, stored_names
 from monox_kit.models.calibration import Calibration
 from monox_kit.models.files import find_file, read_json
+from monox_kit.models.long_texts import HEAD, Long
 from monox_kit.models.tokenizer_files import Side
 
 RECORD_FILE = "monoxkit.json"
@@ -57,6 +58,7 @@ class BundleRecord:
         backend: which runtime opens the bundle.
         precision: `fp32`, `bf16` where it was trained so, or a name of `export --precision`.
         has_pairs: whether the model was trained on text pairs; None where that is not known.
+        long: what the model reads of longer texts; `head` in records of 0.1.0.
         truncation_side: on which side long texts lose tokens; None in records of 0.1.0.
         padding_side: on which side shorter texts of a batch are filled; None in records of 0.1.0.
         files: by name, the model's files; empty in records of 0.1.0.
@@ -71,6 +73,7 @@ class BundleRecord:
     backend: Backend
     precision: str
     has_pairs: bool | None
+    long: Long = HEAD
     truncation_side: Side | None = None
     padding_side: Side | None = None
     files: Mapping[str, RecordedFile] = field(default_factory=dict)
@@ -261,6 +264,7 @@ def _are_files(value: Any) -> bool:
 # What records of 0.1.0 do not say.
 _ABSENT: Mapping[str, Any] = {
     "activation": None,
+    "long": HEAD,
     "truncation_side": None,
     "padding_side": None,
     "files": {},
@@ -274,6 +278,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "backend": lambda value: value in get_args(Backend),
     "precision": lambda value: isinstance(value, str),
     "has_pairs": lambda value: value is None or isinstance(value, bool),
+    "long": lambda value: value in get_args(Long),
     "truncation_side": lambda value: value is None or value in get_args(Side),
     "padding_side": lambda value: value is None or value in get_args(Side),
     "files": _are_files,

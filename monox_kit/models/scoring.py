@@ -12,6 +12,7 @@ import numpy as np
 from monox_kit.data import Classifier, Document, Int64s, Logits, TokenBatch
 from monox_kit.errors import CorpusError, ModelError, MonoxError, NotFinite, first_line
 from monox_kit.models.batching import pad_batch, plan_batches
+from monox_kit.models.long_texts import HEAD, Long, reduced
 from monox_kit.models.tokenizer import Encoded, Tokenizer
 from monox_kit.models.tokenizer_files import Padding
 from monox_kit.progress import Progress
@@ -30,32 +31,38 @@ class Truncation(Result):
         num_rows: all of them.
         num_truncated_rows: those that lost tokens.
         num_truncated_tokens: the tokens that they lost; see `Encoded.truncated`.
+        num_tokens: those of all rows before the cut.
     """
 
     num_rows: int = 0
     num_truncated_rows: int = 0
     num_truncated_tokens: int = 0
+    num_tokens: int = 0
 
     @classmethod
-    def of(cls, truncated: Int64s) -> Truncation:
-        """Of N rows, by the tokens [N] that each lost."""
-        return cls(len(truncated), int((truncated > 0).sum()), int(truncated.sum()))
+    def of(cls, truncated: Int64s, lengths: Int64s) -> Truncation:
+        """Of N rows, by the tokens [N] that each lost and those [N] that each kept."""
+        lost = int(truncated.sum())
+        return cls(len(truncated), int((truncated > 0).sum()), lost, lost + int(lengths.sum()))
 
     def __add__(self, other: Truncation) -> Truncation:
         return Truncation(
             self.num_rows + other.num_rows,
             self.num_truncated_rows + other.num_truncated_rows,
             self.num_truncated_tokens + other.num_truncated_tokens,
+            self.num_tokens + other.num_tokens,
         )
 
     def tell(self, progress: Progress, max_length: int, rows: str = "rows") -> None:
-        """Say how many rows were truncated; nothing where none were."""
+        """Say how many rows were truncated, and which shares; nothing where none were."""
         if not self.num_truncated_rows:
             return
         progress.note(
             f"{self.num_truncated_rows:,} of {self.num_rows:,} {rows} were truncated to "
-            f"{max_length} tokens and lost {self.num_truncated_tokens:,} tokens; `max_length` "
-            "sets the limit"
+            f"{max_length} tokens and lost {self.num_truncated_tokens:,} tokens: "
+            f"{self.num_truncated_rows / self.num_rows:.1%} of the rows, "
+            f"{self.num_truncated_tokens / max(self.num_tokens, 1):.1%} of the tokens; "
+            "`max_length` sets the limit, `long` says what is read of such texts"
         )
 
 
@@ -68,25 +75,27 @@ class Texts:
         distinct: [N] int64, which of them each document is.
         padding: how a batch is filled.
         rows: [N] int64, where each document stands in its corpus, for messages.
+        long: how logits of a text's windows become its own, where it has some.
     """
 
     encoded: Encoded
     distinct: Int64s
     padding: Padding
     rows: Int64s
+    long: Long = HEAD
 
     @property
     def truncation(self) -> Truncation:
         """What the cut took from the documents."""
-        return Truncation.of(self.encoded.truncated[self.distinct])
+        return Truncation.of(self.encoded.truncated[self.distinct], self.document_lengths)
 
     def __len__(self) -> int:
         return len(self.distinct)
 
     @property
     def document_lengths(self) -> Int64s:
-        """[N] int64, the number of tokens of each document."""
-        return self.encoded.lengths[self.distinct]
+        """[N] int64, the number of tokens of each document, over all of its windows."""
+        return self.encoded.text_lengths[self.distinct]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,8 @@ class BatchDone:
     """What one batch was.
 
     Attributes:
-        num_rows: documents that it settled, equal ones included.
+        num_rows: documents that it settled, equal ones included; one that is read in windows
+            counts with its first.
         num_tokens: real tokens in it.
         num_padded_tokens: the same with padding.
     """
@@ -114,6 +124,7 @@ class Scored:
         num_padded_tokens: the same with padding.
         num_repeated: documents that an equal one had settled.
         truncated: [N] int64, tokens that the cut took from each document.
+        document_lengths: [N] int64, tokens of each document that were read.
     """
 
     logits: Logits
@@ -121,17 +132,19 @@ class Scored:
     num_padded_tokens: int
     num_repeated: int
     truncated: Int64s
+    document_lengths: Int64s
 
     @property
     def truncation(self) -> Truncation:
         """What the cut took from the documents."""
-        return Truncation.of(self.truncated)
+        return Truncation.of(self.truncated, self.document_lengths)
 
 
 def tokenize(tokenizer: Tokenizer, documents: Sequence[Document]) -> Texts:
     """N documents as the tokens of the distinct ones among them.
 
     Raises:
+        ConfigError: pairs are to be read in windows.
         CorpusError: single texts and pairs are mixed.
     """
     num_pairs = sum(document.text_pair is not None for document in documents)
@@ -149,7 +162,7 @@ def tokenize(tokenizer: Tokenizer, documents: Sequence[Document]) -> Texts:
     pairs = [pair or "" for _, pair in first] if num_pairs else None
     encoded = tokenizer.encode([text for text, _ in first], pairs)
     rows = np.fromiter((document.row for document in documents), np.int64, len(documents))
-    return Texts(encoded, distinct, tokenizer.padding, rows)
+    return Texts(encoded, distinct, tokenizer.padding, rows, tokenizer.long)
 
 
 def score_texts(
@@ -179,24 +192,29 @@ def score_texts(
     )
     # Of equal documents the first one, for messages.
     places = (texts.rows if rows is None else texts.rows[rows])[first]
-    logits = np.empty((len(chosen), len(classifier.labels)), np.float32)
     encoded = texts.encoded
+    # The rows of tokens, and which of the chosen texts each is of.
+    token_rows, owners = encoded.rows_of(chosen)
+    logits = np.empty((len(token_rows), len(classifier.labels)), np.float32)
+    settles = np.where(np.diff(owners, prepend=-1) > 0, counts[owners], 0)
     padded = 0
 
     def run(batch_rows: Int64s) -> BatchDone:
-        batch = pad_batch(encoded, chosen[batch_rows], texts.padding)
-        logits[batch_rows] = checked_logits(classifier, batch, places[batch_rows])
-        settled = int(counts[batch_rows].sum())
+        batch = pad_batch(encoded, token_rows[batch_rows], texts.padding)
+        logits[batch_rows] = checked_logits(classifier, batch, places[owners[batch_rows]])
+        settled = int(settles[batch_rows].sum())
         return BatchDone(settled, batch.num_tokens, batch.input_ids.size)
 
     with _running(classifier.concurrency, run) as start:
-        for done in start(plan_batches(encoded.lengths[chosen], batch_tokens)):
+        for done in start(plan_batches(encoded.lengths[token_rows], batch_tokens)):
             padded += done.num_padded_tokens
             if on_batch is not None:
                 on_batch(done)
-    num_tokens = int(encoded.lengths[chosen].sum())
-    truncated = encoded.truncated[wanted]
-    return Scored(logits[inverse], num_tokens, padded, len(wanted) - len(chosen), truncated)
+    num_tokens, num_repeated = int(encoded.lengths[token_rows].sum()), len(wanted) - len(chosen)
+    if encoded.windows is not None:
+        logits = reduced(logits, encoded.windows[chosen], texts.long, classifier.labels)
+    kept = (encoded.truncated[wanted], encoded.text_lengths[wanted])
+    return Scored(logits[inverse], num_tokens, padded, num_repeated, *kept)
 
 
 def checked_logits(classifier: Classifier, batch: TokenBatch, rows: Int64s) -> Logits:

@@ -226,7 +226,7 @@ def golden_inputs(*, has_pairs: bool) -> tuple[tuple[str, ...], ...]:
 
 def ids_of(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]]) -> tuple[tuple[int, ...], ...]:
     """The ids of each of N texts or pairs."""
-    encoded = tokenizer.encode(*_columns(texts))
+    encoded = tokenizer.without_windows().encode(*_columns(texts))
     rows = np.split(encoded.input_ids, encoded.starts[1:])
     return tuple(tuple(row.tolist()) for row in rows)
 
@@ -239,7 +239,7 @@ def answer(
     Raises:
         ModelError: the model breaks off, or its logits are not finite.
     """
-    encoded = tokenizer.encode(*_columns(texts))
+    encoded = tokenizer.without_windows().encode(*_columns(texts))
     rows = [np.array([row], np.int64) for row in range(len(texts))]
     return np.concatenate(
         [

@@ -18,6 +18,15 @@ from monox_kit.data import Int64s
 from monox_kit.digest import digest_json
 from monox_kit.models.files import as_model_errors
 from monox_kit.models.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
+from monox_kit.models.long_texts import (
+    HEAD,
+    Long,
+    kept_of_pair,
+    lost_part,
+    reads_windows,
+    require_single_texts,
+    window_starts,
+)
 from monox_kit.models.tokenizer_files import Padding, Side, parse_tokenizer, write_tokenizer
 from monox_kit.models.tokenizer_origin import read_tokenizer
 from monox_kit.stage import IDS_FIELD, LIBRARY_FIELD
@@ -34,29 +43,52 @@ _RECORD_FILE = "monoxkit.json"
 
 @dataclass(frozen=True)
 class Encoded:
-    """N tokenized texts, not padded, one after the other.
+    """N tokenized texts as R rows of tokens, not padded, one after the other.
 
     Attributes:
         input_ids: [sum of lengths] int64 token ids, special tokens included.
         token_type_ids: the same for segment ids; None where the model has no segment embedding.
-        lengths: [N] int64, the number of tokens of each text.
+        lengths: [R] int64, the number of tokens of each row.
         truncated: [N] int64, the tokens that each text lost to the cut. Of a text so long that it
             was cut in characters first, those behind are estimated from those before.
+        windows: [N] int64, the rows of each text; None where each text is one row.
     """
 
     input_ids: Int64s
     token_type_ids: Int64s | None
     lengths: Int64s
     truncated: Int64s
+    windows: Int64s | None = None
 
     @cached_property
     def starts(self) -> Int64s:
-        """[N] int64, where each text begins in `input_ids`."""
+        """[R] int64, where each row begins in `input_ids`."""
         return np.cumsum(self.lengths) - self.lengths
+
+    @cached_property
+    def text_lengths(self) -> Int64s:
+        """[N] int64, the tokens of each text, over all of its rows."""
+        if self.windows is None:
+            return self.lengths
+        return np.add.reduceat(self.lengths, np.cumsum(self.windows) - self.windows)
+
+    def rows_of(self, texts: Int64s) -> tuple[Int64s, Int64s]:
+        """The rows of some texts, text by text: [r] which they are, [r] the place of each's text.
+
+        Args:
+            texts: [n] int64 positions of texts.
+        """
+        if self.windows is None:
+            return texts, np.arange(len(texts), dtype=np.int64)
+        sizes = self.windows[texts]
+        first = (np.cumsum(self.windows) - self.windows)[texts]
+        places = np.repeat(np.arange(len(texts), dtype=np.int64), sizes)
+        within = np.arange(len(places), dtype=np.int64) - (np.cumsum(sizes) - sizes)[places]
+        return first[places] + within, places
 
 
 class _Row(NamedTuple):
-    """One text's ids, its segment ids, and how many tokens it lost."""
+    """A row's ids, its segment ids, and how many tokens its text lost."""
 
     ids: list[int]
     types: list[int]
@@ -76,12 +108,13 @@ class Tokenizer:
     Attributes:
         max_length: the cut in tokens, special tokens included; of a pair the longer text loses
             tokens first.
+        long: what is read of longer texts.
         padding: how a batch is filled.
         has_token_types: whether the model takes segment ids.
         num_ids: V, one more than the largest id that can occur.
     """
 
-    def __init__(self, folder: Path, max_length: int) -> None:
+    def __init__(self, folder: Path, max_length: int, long: Long = HEAD) -> None:
         """Open the tokenizer.
 
         Raises:
@@ -91,7 +124,7 @@ class Tokenizer:
         is_ours = (folder / _RECORD_FILE).is_file()
         self._tokenizer, self._settings = read_tokenizer(folder, is_ours=is_ours)
         self._where = folder
-        self.max_length = max_length
+        self.max_length, self.long = max_length, long
         self.padding: Padding = self._settings.padding
         self.has_token_types = self._settings.has_token_types
         self.num_ids = _num_ids(self._tokenizer)
@@ -131,17 +164,23 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         """Token ids of N texts, or of N text pairs, on all cores.
 
-        Long single texts are cut in characters first, where that cannot change a kept token.
+        Long single texts of which the head is read are cut in characters first, where that cannot
+        change a kept token.
 
         Raises:
+            ConfigError: pairs are to be read in windows.
             ModelError: the tokenizer breaks off.
         """
+        require_single_texts(self.long, pairs is not None)
         ids, types, lengths, truncated = [_flat([])], [_flat([])], [_flat([])], [_flat([])]
+        windows = [_flat([])]
         for start in range(0, len(texts), _CALL_TEXTS):
             part = slice(start, start + _CALL_TEXTS)
-            rows = self._rows(list(texts[part]), None if pairs is None else list(pairs[part]))
+            found = self._rows(list(texts[part]), None if pairs is None else list(pairs[part]))
+            rows = list(chain.from_iterable(found))
             lengths.append(np.fromiter((len(row.ids) for row in rows), np.int64, len(rows)))
-            truncated.append(np.fromiter((row.truncated for row in rows), np.int64, len(rows)))
+            truncated.append(np.fromiter((one[0].truncated for one in found), np.int64, len(found)))
+            windows.append(np.fromiter(map(len, found), np.int64, len(found)))
             ids.append(_flat([row.ids for row in rows]))
             if self.has_token_types:
                 types.append(_flat([row.types for row in rows]))
@@ -150,6 +189,7 @@ class Tokenizer:
             np.concatenate(types) if self.has_token_types else None,
             np.concatenate(lengths),
             np.concatenate(truncated),
+            np.concatenate(windows) if reads_windows(self.long) else None,
         )
 
     def with_max_length(self, max_length: int) -> Tokenizer:
@@ -162,6 +202,12 @@ class Tokenizer:
         """The same tokenizer, whose long texts lose tokens on that side."""
         changed = copy(self)
         changed._settings = replace(self._settings, truncation_side=side)
+        return changed
+
+    def without_windows(self) -> Tokenizer:
+        """The same tokenizer where each text is one row of tokens; the head is read in place."""
+        changed = copy(self)
+        changed.long = HEAD if reads_windows(self.long) else self.long
         return changed
 
     def with_content(self, content: str) -> Tokenizer:
@@ -197,24 +243,27 @@ class Tokenizer:
         ids = (self._tokenizer.token_to_id(token) for token in tokens if token is not None)
         return frozenset(one for one in ids if one is not None)
 
-    def _rows(self, texts: list[str], pairs: list[str] | None) -> list[_Row]:
-        """The rows of one call's texts."""
+    def _rows(self, texts: list[str], pairs: list[str] | None) -> list[list[_Row]]:
+        """The rows of each of one call's texts."""
         short = self._cut_long(texts) if pairs is None else {}
         rest = [index for index in range(len(texts)) if index not in short]
         found = self._call(
             [texts[index] for index in rest],
             None if pairs is None else [pairs[index] for index in rest],
         )
-        rows = dict(short)
+        rows = {index: [row] for index, row in short.items()}
         for index, one in zip(rest, found):
-            rows[index] = self._cut(one, is_pair=pairs is not None)
+            if reads_windows(self.long):
+                rows[index] = self._windows(one)
+            else:
+                rows[index] = [self._cut(one, is_pair=pairs is not None)]
         return [rows[index] for index in range(len(texts))]
 
     def _cut_long(self, texts: list[str]) -> dict[int, _Row]:
         """Rows of texts whose end, well behind the last token that is kept, was not tokenized."""
         cut = self.max_length * CHARS_PER_TOKEN
         long = [index for index, text in enumerate(texts) if len(text) > cut]
-        if not long or self._settings.truncation_side == "left":
+        if not long or self.long != HEAD or self._settings.truncation_side == "left":
             return {}
         rows = {}
         heads = self._call([texts[index][:cut] for index in long], None, offsets=True)
@@ -247,17 +296,43 @@ class Tokenizer:
         lengths, kept = [len(ids) - num_special], [budget]
         if is_pair:
             lengths = [places.count(0), places.count(1)]
-            kept = _share(lengths, budget)
+            kept = kept_of_pair(lengths, budget)
         # From behind, so that what comes before stays where it is.
         for number in reversed(range(len(lengths))):
             if not lengths[number]:
                 continue
             begin = places.index(number)
-            end = begin + lengths[number]
-            is_left = self._settings.truncation_side == "left"
-            gone = slice(begin, end - kept[number]) if is_left else slice(begin + kept[number], end)
+            gone = lost_part(
+                begin,
+                begin + lengths[number],
+                kept[number],
+                long=self.long,
+                from_left=self._settings.truncation_side == "left",
+            )
             del ids[gone], types[gone]
         return _Row(ids, types, excess)
+
+    def _windows(self, one: Any) -> list[_Row]:
+        """A single text's ids in windows, each between the special tokens."""
+        ids: list[int] = one.ids
+        types: list[int] = one.type_ids if self.has_token_types else []
+        num_special = self._num_special(is_pair=False)
+        length, budget = len(ids) - num_special, self.max_length - num_special
+        if length <= budget or budget < 1:
+            return [self._cut(one, is_pair=False)]
+        begin = one.sequence_ids.index(0)
+        rows = []
+        for start in window_starts(length, budget):
+            piece = slice(begin + start, begin + start + budget)
+            parts = (slice(begin), piece, slice(begin + length, None))
+            rows.append(
+                _Row(
+                    list(chain.from_iterable(ids[part] for part in parts)),
+                    list(chain.from_iterable(types[part] for part in parts)),
+                    0,
+                )
+            )
+        return rows
 
     def _num_special(self, *, is_pair: bool) -> int:
         return int(self._tokenizer.num_special_tokens_to_add(is_pair))
@@ -271,19 +346,6 @@ class Tokenizer:
         expected = f"a tokenizer that reads {len(texts)} texts"
         with as_model_errors(self._where, expected, "Check tokenizer.json."):
             return list(encode(inputs))
-
-
-def _share(lengths: list[int], budget: int) -> list[int]:
-    """How many tokens each text of a pair keeps of `budget`: the longer one loses first.
-
-    Source: `truncate_encodings` of the `tokenizers` package, strategy LongestFirst.
-    """
-    shorter, longer = sorted(lengths)
-    longer = shorter if shorter > budget else max(shorter, budget - shorter)
-    if shorter + longer > budget:
-        shorter = budget // 2
-        longer = shorter + budget % 2
-    return [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
 
 
 def _num_ids(tokenizer: RustTokenizer) -> int:

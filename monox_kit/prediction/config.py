@@ -13,6 +13,7 @@ from monox_kit.config import Config
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ConfigError
 from monox_kit.models.folder import Backend
+from monox_kit.models.long_texts import Long
 from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS
 from monox_kit.results import Result
 
@@ -40,6 +41,8 @@ class PredictConfig(Config):
         logits: add the logit of every class.
         backend: onnx or torch [default: what the model folder is made for].
         max_length: truncate texts at this many tokens [default: the model's].
+        long: what is read of longer texts: head, head-tail, windows:mean or windows:max [default:
+            the model's own].
         batch_tokens: padded tokens per batch: speed and memory only.
         provider: what runs the graph: cpu, cuda or tensorrt of ONNX Runtime, openvino (its own
             runtime) or openvino-ep (through onnxruntime-openvino).
@@ -54,6 +57,7 @@ class PredictConfig(Config):
     logits: bool = False
     backend: Backend | None = None
     max_length: Annotated[int, Ge(4)] | None = None
+    long: Long | None = None
     batch_tokens: Annotated[int, Ge(1)] = DEFAULT_BATCH_TOKENS
     provider: str = "cpu"
     device: str = "cpu"

@@ -25,6 +25,7 @@ def opened(config: PredictConfig, progress: Progress | None = None) -> Model:
         config.model,
         backend=config.backend,
         max_length=config.max_length,
+        long=config.long,
         label_names=config.input.label_names,
         provider=config.provider,
         device=config.device,

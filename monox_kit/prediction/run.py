@@ -20,6 +20,7 @@ from monox_kit.digest import digest_file
 from monox_kit.durable import make_folder, new_file, remove_folder, write_json
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.locks import owned_folder
+from monox_kit.models.long_texts import long_field
 from monox_kit.models.predict import Model
 from monox_kit.models.record import calibration_field
 from monox_kit.models.scoring import Truncation
@@ -87,6 +88,7 @@ class _Run:
             "backend": model.loaded.backend,
             "provider": config.provider,
             "max_length": model.loaded.tokenizer.max_length,
+            **long_field(model.loaded.tokenizer.long),
             "corpus_digest": scan.digest,
             "languages": list(corpus.languages),
             "labels": model.labels.fingerprint,

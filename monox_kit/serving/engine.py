@@ -20,6 +20,7 @@ from monox_kit.models.folder import ModelFolder, open_folder
 from monox_kit.models.golden import GOLDEN_TEXTS
 from monox_kit.models.graph_classifier import SessionPlan
 from monox_kit.models.load import LoadedModel, OpenModel, require_runnable
+from monox_kit.models.long_texts import reads_windows
 from monox_kit.models.predict import Model
 from monox_kit.models.providers import runtime_version
 from monox_kit.models.run_plan import default_plan
@@ -103,6 +104,12 @@ class Engine:
         """
         self.reference, self._config, self._on_run = reference, config, on_run
         opened, plan, classifier = _opened(reference, config, progress)
+        if reads_windows(opened.tokenizer.long):
+            raise ModelError(
+                f"{reference}: this bundle reads long texts as {opened.tokenizer.long}, and the "
+                "server gives each text one row of tokens. Export it with `long` head or "
+                "head-tail, or use predict."
+            )
         self._model = Model(LoadedModel(opened.folder, "onnx", opened.tokenizer, classifier))
         self._tokenizers: dict[Side | None, Tokenizer] = {
             None: opened.tokenizer,

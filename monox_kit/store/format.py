@@ -73,6 +73,7 @@ _FIELD_WORDS = {
     "fingerprint.corpus_digest": "the content of the corpus",
     "fingerprint.gold_labels": "what becomes of the corpus's labels",
     "fingerprint.max_length": "the length that texts are truncated at",
+    "fingerprint.long": "what is read of longer texts",
     "fingerprint.backend": "the teacher's backend",
     "fingerprint.precision": "the precision",
     "fingerprint.provider": "the execution provider",

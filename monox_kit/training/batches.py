@@ -71,7 +71,8 @@ class Batch:
     @property
     def truncation(self) -> Truncation:
         """What the cut took from the B rows."""
-        return Truncation.of(self.window.encoded.truncated[self.places])
+        encoded = self.window.encoded
+        return Truncation.of(encoded.truncated[self.places], encoded.lengths[self.places])
 
     def tokens(self) -> TokenBatch:
         """[B, L] token ids, padded to the longest of the B texts."""

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from monox_kit.config import Config, Needs, OnlyWith, Rule
 from monox_kit.corpora.corpus import CorpusConfig
 from monox_kit.errors import ConfigError
+from monox_kit.models.long_texts import Long
 
 Method = Literal["ce", "pl", "kd", "self-training"]
 # The name of the dev set that `dev` gives.
@@ -39,6 +40,8 @@ class LoopConfig(Config):
         max_grad_norm: scale gradients down to this L2 norm.
         patience: stop early after this many dev evaluations without a better one; None for never.
         max_length: truncate texts at this many tokens; None for the model's own, at most 256.
+        long: what is read of longer texts: head or head-tail [default: the model's own]. Stores
+            that were labelled otherwise are learned from where it is given.
         embeddings: whether word embeddings are trained: frozen (they stay as they were pretrained)
             or full. Of an encoder that was trimmed before, `full` costs little.
         freeze_layers: keep this many of the lowest layers, and the embeddings, as they are. From 1
@@ -69,6 +72,7 @@ class LoopConfig(Config):
     max_grad_norm: Annotated[float, Gt(0)] = 1.0
     patience: Annotated[int, Ge(1)] | None = None
     max_length: Annotated[int, Ge(4)] | None = None
+    long: Long | None = None
     embeddings: EmbeddingMode = "full"
     freeze_layers: Annotated[int, Ge(0)] = 0
     eval_every: Annotated[int, Ge(1)] | None = None

@@ -205,7 +205,7 @@ class Evaluator:
                 try:
                     scored = score(classifier, self._tokenizer, documents, on_batch=on_batch)
                 except NotFinite:  # told below, by all processes together
-                    sums += [0.0, 0.0, math.nan, float(len(documents)), 0.0, 0.0]
+                    sums += [0.0, 0.0, math.nan, float(len(documents)), 0.0, 0.0, 0.0]
                     continue
                 cut = scored.truncation
                 problem, labels = self._problem, self._labels[name]
@@ -215,12 +215,12 @@ class Evaluator:
                 losses = hard(torch.from_numpy(scored.logits), torch.from_numpy(labels).long())
                 total_loss = losses.sum().item()
             sums += [both, either, total_loss, float(len(documents))]
-            sums += [cut.num_truncated_rows, cut.num_truncated_tokens]
-        totals = np.reshape(self._processes.sum(sums), (-1, 6)).tolist()
+            sums += [cut.num_truncated_rows, cut.num_truncated_tokens, cut.num_tokens]
+        totals = np.reshape(self._processes.sum(sums), (-1, 7)).tolist()
         measure = self._problem.measure
         results: dict[str, Figures] = {
             name: {measure: float(f1(both, either)), "loss": loss / n, "rows": n}
-            for name, (both, either, loss, n, _, _) in zip(self._mine, totals)
+            for name, (both, either, loss, n, *_) in zip(self._mine, totals)
         }
         self.truncation = Truncation(*(int(sum(each)) for each in list(zip(*totals))[3:]))
         for name, result in results.items():

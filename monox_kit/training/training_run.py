@@ -25,6 +25,7 @@ from monox_kit.models.folder import (
     write_record,
 )
 from monox_kit.models.load import needs_equal_lengths, open_tokenizer
+from monox_kit.models.long_texts import LONG_KEY, long_field, long_of, require_trainable
 from monox_kit.models.tokenizer import Tokenizer
 from monox_kit.models.torch_backend import TorchClassifier, new_classifier, save_classifier
 from monox_kit.progress import Progress
@@ -95,7 +96,9 @@ class TrainingRun:
                 "`dev`, `report_dev`: one of them and the training rows has single texts, the "
                 "other pairs. Check the columns of both."
             )
-        tokenizer = open_tokenizer(folder, self._loop.max_length)
+        tokenizer = open_tokenizer(folder, self._loop.max_length, self._loop.long)
+        require_trainable(tokenizer.long)
+        self._require_read_alike(tokenizer)
         task, translated = self._translated(task, progress)
         origin = self._origin(dev, stores, translated)
         fingerprint = self._fingerprint(folder, origin, tokenizer, task)
@@ -162,6 +165,7 @@ class TrainingRun:
                     backend="torch",
                     precision="fp32",
                     has_pairs=task.rows.has_pairs,
+                    long=tokenizer.long,
                     truncation_side=tokenizer.truncation_side,
                     padding_side=tokenizer.padding.side,
                     provenance={
@@ -178,6 +182,25 @@ class TrainingRun:
             checkpoints.remove(progress)
             return summary
 
+    def _require_read_alike(self, tokenizer: Tokenizer) -> None:
+        """Check that the teachers read of long texts what the student does, unless it was told to.
+
+        Raises:
+            ConfigError: a store was labelled otherwise.
+        """
+        if self._loop.long is not None:
+            return
+        for store in self._sources.stores:
+            fingerprint = store.manifest.fingerprint
+            found = long_of(fingerprint)
+            # Of answers in files nobody knows what they were given to.
+            if found != tokenizer.long and "answers" not in fingerprint:
+                raise ConfigError(
+                    f"`store` {store.folder}: its teacher read long texts as `long` {found}, and "
+                    f"the student would read them as {tokenizer.long}. Give `long` to say what the "
+                    "student is to read; it may be another than the teacher's."
+                )
+
     def _fingerprint(
         self, folder: ModelFolder, origin: Origin, tokenizer: Tokenizer, task: Task
     ) -> dict[str, Any]:
@@ -187,7 +210,7 @@ class TrainingRun:
         loop["precision"] = resolve_precision(self._loop)
         loop["device"] = self._loop.device.partition(":")[0]
         loop["embeddings"] = embedding_mode(self._loop)
-        for name in (*_FREE, *_idle(self._loop)):
+        for name in (*_FREE, LONG_KEY, *_idle(self._loop)):
             del loop[name]
         sources = self._sources
         return {
@@ -209,6 +232,7 @@ class TrainingRun:
             **({"new_head": True} if self._new_head else {}),
             **task.settings,
             **loop,
+            **long_field(tokenizer.long),
         }
 
     def _origin(

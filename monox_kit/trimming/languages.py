@@ -168,7 +168,7 @@ def _encoded(tokenizer: Tokenizer, documents: Sequence[Document]) -> Encoded:
     """The documents' tokens, none of them cut."""
     pairs = [one.text_pair for one in documents if one.text_pair is not None]
     texts = [one.text for one in documents]
-    return tokenizer.with_max_length(_UNCUT).encode(texts, pairs or None)
+    return tokenizer.without_windows().with_max_length(_UNCUT).encode(texts, pairs or None)
 
 
 def _ids(encoded: Encoded, row: int) -> Int64s:

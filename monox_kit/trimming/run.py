@@ -24,6 +24,7 @@ from monox_kit.models.folder import (
     write_record,
 )
 from monox_kit.models.load import open_tokenizer
+from monox_kit.models.long_texts import long_field
 from monox_kit.models.record import calibration_field, published_provenance
 from monox_kit.models.sizes import tokenizer_bytes
 from monox_kit.models.tokenizer import Tokenizer
@@ -152,6 +153,7 @@ def _fingerprint(
         "coverage": coverage,
         "max_length": tokenizer.max_length,
         **({"label_names": list(source.label_names)} if source.label_names else {}),
+        **long_field(tokenizer.long),
     }
 
 
@@ -169,6 +171,7 @@ def _write_record(
         backend="torch",
         precision=FP32 if old is None else old.precision,
         has_pairs=None if old is None else old.has_pairs,
+        long=tokenizer.long,
         truncation_side=tokenizer.truncation_side,
         padding_side=tokenizer.padding.side,
         calibration=None if old is None else old.calibration,

@@ -288,12 +288,18 @@ def test_every_command_that_scores_reports_what_it_truncated(tmp_path: Path) -> 
     lost = int(np.maximum(whole - 6, 0).sum())
     notes = Notes()
     report = evaluate(EvaluateConfig(model=str(folder), test=corpus, max_length=6), progress=notes)
-    counted = {"num_rows": 4, "num_truncated_rows": 3, "num_truncated_tokens": lost}
+    tokens = int(whole.sum())
+    counted = {
+        "num_rows": 4, "num_truncated_rows": 3, "num_truncated_tokens": lost, "num_tokens": tokens,
+    }  # fmt: skip
     assert report.to_json()["truncation"] == counted
     config = LabelConfig(model=str(folder), corpus=corpus, teacher="torch", max_length=6)
     summary = label_corpus(config, tmp_path / "store", progress=notes).to_json()
     assert (summary["num_truncated_rows"], summary["num_truncated_tokens"]) == (3, lost)
-    assert sum("were truncated to 6 tokens" in note for note in notes.notes) == 2
+    assert summary["num_document_tokens"] == tokens
+    shares = f"75.0% of the rows, {lost / tokens:.1%} of the tokens"
+    told = [note for note in notes.notes if "were truncated to 6 tokens" in note]
+    assert len(told) == 2 and all(shares in note for note in told)
     predicted = predict(
         PredictConfig(model=str(folder), input=corpus, max_length=6), tmp_path / "p.jsonl"
     )
@@ -307,6 +313,7 @@ def test_every_command_that_scores_reports_what_it_truncated(tmp_path: Path) -> 
         "num_rows": 3,
         "num_truncated_rows": 2,
         "num_truncated_tokens": int(np.maximum(whole[:3] - 6, 0).sum()),
+        "num_tokens": int(whole[:3].sum()),
     }
     saved = json.loads((tmp_path / "bundle" / "tokenizer_config.json").read_text())
     assert saved["model_max_length"] == 6
@@ -402,6 +409,7 @@ def test_a_model_that_sees_padding_is_trained_and_saved_with_its_truncation(
         "num_rows": 24,
         "num_truncated_rows": 2 * int((lost > 0).sum()),
         "num_truncated_tokens": 2 * int(lost.sum()),
+        "num_tokens": 2 * int(lengths.sum()),
     }
     assert summary.truncation["dev"]["num_rows"] == 6
     saved = json.loads((tmp_path / "teacher" / "tokenizer_config.json").read_text())

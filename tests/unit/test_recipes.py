@@ -212,7 +212,7 @@ def test_wrong_changes_are_told(tmp_path: Path, change: str, told: str) -> None:
 
 def test_shipped_recipes_are_plans_of_commands_that_can_be_typed() -> None:
     assert shipped() == [
-        "cls", "debian", "figure2", "figure3", "four_systems", "own", "rounds",
+        "cls", "debian", "figure2", "figure3", "four_systems", "manpages", "own", "rounds",
         "table1", "translations", "xnli",
     ]  # fmt: skip
     app: Any = typer.main.get_command(build_app())

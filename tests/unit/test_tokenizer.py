@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from monox_kit.errors import ModelError
 from monox_kit.models.golden import GOLDEN_PAIRS, GOLDEN_TEXTS
+from monox_kit.models.long_texts import kept_of_pair, window_starts
 from monox_kit.models.tokenizer import CHARS_PER_TOKEN, Tokenizer
 from monox_kit.models.tokenizer_files import Padding
 from tests.tiny_tokenizers import KINDS, write_kind
@@ -96,6 +97,62 @@ def test_ids_segments_and_cuts_are_those_of_transformers(
         if tokenizer.has_token_types:
             assert found.token_type_ids is not None
             assert found.token_type_ids.tolist() == flat(kept["token_type_ids"])
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    texts=st.lists(
+        st.lists(st.sampled_from([*PIECES, *GOLDEN_TEXTS]), max_size=8).map("".join),
+        min_size=2,
+        max_size=4,
+    ),
+    max_length=st.integers(7, 30),
+)
+def test_head_tail_and_windows_are_cut_between_special_tokens(
+    folders: dict[str, Path], kind: str, side: str, texts: list[str], max_length: int
+) -> None:
+    folder = folders[f"{kind} {side}"]
+    tokenizer = Tokenizer(folder, max_length, "head-tail")
+    for pairs in (None, texts[::-1]):
+        found = tokenizer.encode(texts, pairs)
+        inputs = texts if pairs is None else list(zip(texts, pairs))
+        for row, one in enumerate(tokenizer._tokenizer.encode_batch(inputs)):
+            owners, excess = one.sequence_ids, len(one.ids) - max_length
+            num_special = owners.count(None)
+            lengths = [owners.count(0)] if pairs is None else [owners.count(0), owners.count(1)]
+            budget = max_length - num_special
+            kept = [budget] if pairs is None else kept_of_pair(lengths, budget)
+            gone: set[int] = set()
+            for number, (length, most) in enumerate(zip(lengths, kept)):
+                if excess > 0 and length > most:
+                    places = [at for at, owner in enumerate(owners) if owner == number]
+                    gone.update(places[most - most // 2 : length - most // 2])
+            ids = [id for at, id in enumerate(one.ids) if at not in gone]
+            begin = found.starts[row]
+            assert found.input_ids[begin : begin + found.lengths[row]].tolist() == ids
+            assert found.truncated[row] == max(excess, 0)
+    read = Tokenizer(folder, max_length, "windows:mean").encode(texts)
+    assert read.windows is not None and not read.truncated.any()
+    rows = [part.tolist() for part in np.split(read.input_ids, read.starts[1:])]
+    for one, count in zip(tokenizer._tokenizer.encode_batch(texts), read.windows.tolist()):
+        own, rows = rows[:count], rows[count:]
+        owners = one.sequence_ids
+        length, budget = owners.count(0), max_length - owners.count(None)
+        if length <= budget:
+            assert own == [one.ids]
+            continue
+        begin = owners.index(0)
+        assert own == [
+            [
+                *one.ids[:begin],
+                *one.ids[begin + start : begin + start + budget],
+                *one.ids[begin + length :],
+            ]
+            for start in window_starts(length, budget)
+        ]
+    assert not rows
 
 
 _OPENED: dict[Path, tuple[Any, Tokenizer]] = {}
