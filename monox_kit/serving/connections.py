@@ -1,12 +1,13 @@
 """Connections of clients: how many, and how long one may take to say what it wants.
 
-uvicorn leaves both open: a connection that never sends a request's head stays for ever, and a head
-may be of any size.
+uvicorn leaves both open: a connection that never sends a request's head stays for ever, as does one
+that never reads its answers, and a head may be of any size.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +15,11 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _MOST_HEAD_BYTES = 64 * 1024
+# A client that has read nothing for so many times what it may take to send a head is let go.
+_READS_WITHIN = 10
+# Java's HttpClient asks with each first request for HTTP/2, which a server may pass over (RFC 9110,
+# section 7.8). The parser does not: it would take the body for bytes of the other protocol.
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class Connection(HttpToolsProtocol):
@@ -26,7 +32,10 @@ class Connection(HttpToolsProtocol):
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         self._timer: asyncio.TimerHandle | None = None
-        self._is_in_head = False
+        self._reader: asyncio.TimerHandle | None = None
+        self._seen = (0, 0)
+        self._num_answered = 0
+        self._is_in_head = self._is_in_body = False
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -41,19 +50,22 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client."""
         self._disarm()
+        if self._reader is not None:
+            self._reader.cancel()
         super().connection_lost(exc)
         self.count(len(self.connections))
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that is too long, or bytes that begin none, end the connection."""
+        head_ends = 0 if self._is_in_body else data.find(b"\r\n\r\n")
+        if _UPGRADE.search(data, 0, head_ends if head_ends >= 0 else len(data)):
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
         super().data_received(data)
         if self._is_in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > _MOST_HEAD_BYTES:
-                self._end(
-                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is too long."
-                )
-        if self._is_between_requests and self._timer is None:
+            self._require_head(self._head_bytes)
+        if self._is_between_requests and self._timer is self.timeout_keep_alive_task is None:
             self._arm()
 
     def on_message_begin(self) -> None:
@@ -64,9 +76,38 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is there."""
-        self._is_in_head = False
+        self._is_in_head, self._is_in_body = False, True
         self._disarm()
-        super().on_headers_complete()
+        # It may have come whole, and so not have been counted yet.
+        self._require_head(
+            len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        )
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a request's body is there."""
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is there; its answer may have gone before its body came."""
+        self._is_in_body = False
+        if self.transport.is_closing():
+            return
+        super().on_message_complete()
+        if self._is_between_requests:
+            self._disarm()
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        """An answer is written, though not read yet."""
+        super().on_response_complete()
+        self._num_answered += 1
+        self._watch()
 
     @property
     def _is_between_requests(self) -> bool:
@@ -80,6 +121,25 @@ class Connection(HttpToolsProtocol):
                 one.transport.close()
                 return True
         return False
+
+    def _watch(self) -> None:
+        """Look later whether the client has read any of what waits for it."""
+        unread = self.transport.get_write_buffer_size()
+        if self._reader is None and unread:
+            self._seen = (self._num_answered, unread)
+            self._reader = self.loop.call_later(_READS_WITHIN * self.head_timeout_s, self._look)
+
+    def _look(self) -> None:
+        self._reader = None
+        if self._seen == (self._num_answered, self.transport.get_write_buffer_size()):
+            self.transport.abort()
+        else:
+            self._watch()
+
+    def _require_head(self, size: int) -> None:
+        """Let a client go whose request's head has too many bytes."""
+        if size > _MOST_HEAD_BYTES:
+            self._end(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is too long.")
 
     def _arm(self) -> None:
         self._disarm()

@@ -230,6 +230,7 @@ def slow_heads() -> Iterator[tuple[bytes, bytes]]:
     yield whole[:30], b"HTTP/1.1 408"
     yield whole[:-3], b"HTTP/1.1 408"
     yield b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000, b"HTTP/1.1 431"
+    yield b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000 + b"\r\n\r\n", b"HTTP/1.1 431"
     yield b"\x16\x03\x01\x02\x00nonsense\r\n\r\n", b"HTTP/1.1 400"
 
 
@@ -246,6 +247,54 @@ def test_senders_that_are_slow_or_send_no_request_are_let_go(
     assert answers.startswith(b"HTTP/1.1 200") and b"HTTP/1.1 408" in answers
     assert metric(server, "monoxkit_connections") == 1
     assert server.told and not any("Traceback" in line for line in server.told)
+
+
+def test_a_client_that_reads_nothing_is_let_go(
+    started: Callable[..., Process], bundle: Path
+) -> None:
+    server = started(str(bundle), "--sender-timeout-s", "0.1")
+    address = urlsplit(server.url)
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((address.hostname, address.port))
+        # More than the system keeps for it.
+        deaf.sendall(b"GET /docs HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2000)
+        assert metric(server, "monoxkit_connections") == 2
+        wait_until(lambda: metric(server, "monoxkit_connections") == 1)
+
+
+def test_a_connection_outlives_an_answer_that_did_not_wait_for_the_body(
+    started: Callable[..., Process], bundle: Path
+) -> None:
+    server = started(str(bundle), "--sender-timeout-s", "0.3")
+    link = connection(server)
+    link.putrequest("POST", "/absent")
+    link.putheader("content-length", "4")
+    link.endheaders()
+    answer = link.getresponse()
+    assert (answer.status, answer.getheader("connection")) == (404, None)
+    answer.read()
+    opened = link.sock
+    opened.sendall(b"late")
+    time.sleep(1)  # more than a head may take, less than an idle connection may
+    assert post(link, {"inputs": "mail"})[0] == 200
+    assert link.sock is opened
+    link.close()
+
+
+def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(
+    started: Callable[..., Process], bundle: Path
+) -> None:
+    server = started(str(bundle))
+    java = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAA"}
+    link = connection(server)
+    link.request("POST", "/predict", json.dumps({"inputs": "mail"}), java)
+    answer = link.getresponse()
+    assert (answer.status, bool(json.loads(answer.read()))) == (200, True)
+    opened = link.sock
+    assert post(link, {"inputs": "mail"})[0] == 200
+    assert link.sock is opened
+    link.close()
 
 
 def test_there_are_as_many_connections_as_may_be(
