@@ -43,6 +43,7 @@ GOLDEN = json.loads(json.dumps(Golden(
 ).to_json()))  # fmt: skip
 # One of each kind that a field may be given by a slip.
 VALUES: tuple[Any, ...] = (
+    "head-tail",
     None, True, -1, 0, 1, 1 << 25, 1.5, "", "x", "left", "softmax", "onnx", "fp32", [], [1], ["a"],
     [["a"]], {}, {"a": 1}, {"names": ["a"]}, {"names": ["a", "a"]}, {"names": ["a", "c"]},
     {"names": ["a", "c"], "problem_type": "regression"}, {"names": ["a", "c"], "other": 1},
