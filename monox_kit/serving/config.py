@@ -31,7 +31,8 @@ class ServeConfig(Config):
         port: port to listen on; 0 takes a free one, which is printed.
         keys: file of keys that clients send as Authorization: Bearer KEY, one a line; read again on
             SIGHUP.
-        without_keys: serve everybody who can reach `host`.
+        without_keys: serve everybody who can reach `host`. Without it, a server that has no keys
+            refuses what browsers send for pages of other sites.
         provider: what runs the graphs: cpu, cuda or tensorrt of ONNX Runtime, openvino (its own
             runtime) or openvino-ep (through onnxruntime-openvino).
         sessions: batches of a model that run at once [default: 1, or 2 on OpenVINO].

@@ -18,6 +18,7 @@ import uvicorn
 from monox_kit.errors import ConfigError
 from monox_kit.progress import Progress, Silent
 from monox_kit.serving.app import build_app
+from monox_kit.serving.browsers import guarded
 from monox_kit.serving.config import ServeConfig, ServeSummary
 from monox_kit.serving.connections import connections_of
 from monox_kit.serving.site import Site
@@ -72,7 +73,7 @@ class _Server(uvicorn.Server):
         left_s = config.shutdown_s - config.drain_s - _RESERVE_S
         super().__init__(
             uvicorn.Config(
-                build_app(site),
+                guarded(build_app(site), config),
                 http=connections_of(
                     config.max_connections,
                     config.sender_timeout_s,

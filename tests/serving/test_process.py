@@ -48,7 +48,7 @@ def received(opened: socket.socket) -> bytes:
 
 def asked(body: Any, path: str = "/predict", **headers: str) -> bytes:
     content = json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(content)}"]
+    lines = [f"POST {path} HTTP/1.1", "host: localhost", f"content-length: {len(content)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + content
 
@@ -295,6 +295,20 @@ def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(
     assert post(link, {"inputs": "mail"})[0] == 200
     assert link.sock is opened
     link.close()
+
+
+def test_pages_of_other_sites_get_nothing_unless_the_server_is_for_everybody(
+    started: Callable[..., Process], bundle: Path
+) -> None:
+    foreign = ({"Host": "rebound.example"}, {"Origin": "https://elsewhere.example"})
+    for words, status in (((), 403), (("--without-keys",), 200)):
+        server = started(str(bundle), *words)
+        for headers in foreign:
+            link = connection(server)
+            link.request("POST", "/predict", json.dumps({"inputs": "mail"}), headers)
+            assert link.getresponse().status == status, (words, headers)
+            link.close()
+        assert post_alone(server, {"inputs": "mail"})[0] == 200
 
 
 def test_there_are_as_many_connections_as_may_be(

@@ -12,6 +12,7 @@ import pytest
 
 from monox_kit.errors import ConfigError
 from monox_kit.serving.admission import LEAST_BUDGET, Admission, Speed
+from monox_kit.serving.browsers import is_of_this_machine
 from monox_kit.serving.config import ServeConfig
 from monox_kit.serving.contract import Kind, Refused
 from monox_kit.serving.keys import Keys
@@ -178,3 +179,28 @@ def test_a_keys_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
         path.chmod(0)
     with pytest.raises(ConfigError, match="keys"):
         Keys(path)
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_taken"),
+    [
+        ({}, True),
+        ({"host": "127.0.0.1:8080"}, True),
+        ({"host": "localhost"}, True),
+        ({"host": "[::1]:8080", "origin": "http://[::1]:8080"}, True),
+        ({"host": "Model.localhost:80", "origin": "http://model.localhost:80"}, True),
+        ({"host": "rebound.example:8080"}, False),
+        ({"host": "rebound.example", "origin": "http://rebound.example"}, False),
+        ({"host": "localhost.rebound.example"}, False),
+        ({"host": "[::1"}, False),
+        ({"host": ""}, False),
+        ({"host": "localhost:8080", "origin": "https://elsewhere.example"}, False),
+        ({"host": "localhost:8080", "origin": "http://localhost:3000"}, False),
+        ({"host": "localhost:8080", "origin": "null"}, False),
+    ],
+)
+def test_a_page_of_another_site_is_told_by_its_names(
+    headers: dict[str, str], is_taken: bool
+) -> None:
+    given = [(name.encode(), value.encode()) for name, value in headers.items()]
+    assert is_of_this_machine(given) is is_taken
