@@ -23,7 +23,7 @@ LINES = [f'{{"id": "{row}", "text": "text {row % 3} of {row}"}}\n' for row in ra
 class OneToken:
     """A tokenizer that takes every text for one token."""
 
-    padding = Padding(0)
+    padding, long = Padding(0), "head"
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         ones = np.ones(len(texts), np.int64)
