@@ -104,12 +104,7 @@ class Engine:
         """
         self.reference, self._config, self._on_run = reference, config, on_run
         opened, plan, classifier = _opened(reference, config, progress)
-        if reads_windows(opened.tokenizer.long):
-            raise ModelError(
-                f"{reference}: this bundle reads long texts as {opened.tokenizer.long}, and the "
-                "server gives each text one row of tokens. Export it with `long` head or "
-                "head-tail, or use predict."
-            )
+        _require_one_row(reference, opened.tokenizer)
         self._model = Model(LoadedModel(opened.folder, "onnx", opened.tokenizer, classifier))
         self._tokenizers: dict[Side | None, Tokenizer] = {
             None: opened.tokenizer,
@@ -312,6 +307,15 @@ def _settle(rows: Sequence[Row]) -> None:
             request.answered.set_exception(row.found)
         elif not request.left:
             request.answered.set_result(None)
+
+
+def _require_one_row(reference: str, tokenizer: Tokenizer) -> None:
+    """Check that each text is one row of tokens."""
+    if reads_windows(tokenizer.long):
+        raise ModelError(
+            f"{reference}: this bundle reads long texts as {tokenizer.long}, and the server gives "
+            "each text one row of tokens. Export it with `long` head or head-tail, or use predict."
+        )
 
 
 def _opened(
