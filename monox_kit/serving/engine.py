@@ -104,7 +104,6 @@ class Engine:
         """
         self.reference, self._config, self._on_run = reference, config, on_run
         opened, plan, classifier = _opened(reference, config, progress)
-        _require_one_row(reference, opened.tokenizer)
         self._model = Model(LoadedModel(opened.folder, "onnx", opened.tokenizer, classifier))
         self._tokenizers: dict[Side | None, Tokenizer] = {
             None: opened.tokenizer,
@@ -326,6 +325,7 @@ def _opened(
     folder.require_backend("onnx")
     require_runnable("onnx", config.provider, "cpu")
     opened = OpenModel(folder, "onnx", config.max_length, provider=config.provider)
+    _require_one_row(reference, opened.tokenizer)
     plan = default_plan(config.provider, config.sessions, config.threads).session
     assert plan is not None  # PyTorch alone has none
     if not config.self_test:
