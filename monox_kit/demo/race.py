@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from monox_kit.data import Classifier, Document
-from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, score
-from monox_kit.models.tokenizer import Tokenizer
+from monox_kit.data import Document
+from monox_kit.models.load import LoadedModel
+from monox_kit.models.scoring import DEFAULT_BATCH_TOKENS, Scored, score
 from monox_kit.results import Result
 
 
@@ -30,32 +30,32 @@ class RaceResult(Result):
     tokens_per_s: Mapping[str, float]
 
 
-def race_classifiers(
-    classifiers: Mapping[str, Classifier],
-    tokenizer: Tokenizer,
+def race_models(
+    models: Mapping[str, LoadedModel],
     documents: Sequence[Document],
     *,
     rounds: int = 3,
     batch_tokens: int = DEFAULT_BATCH_TOKENS,
 ) -> RaceResult:
-    """Time classifiers on the same texts.
+    """Time models on the same texts, each with its own tokenizer.
 
     Args:
-        classifiers: by the name to report them under; all take the same tokenizer.
-        tokenizer: theirs.
+        models: by the name to report them under; their tokenizers make as many tokens of a text.
         documents: all single texts or all pairs.
-        rounds: each classifier scores all documents so many times, in turn.
+        rounds: each model scores all documents so many times, in turn.
         batch_tokens: padded tokens per batch.
     """
-    # One pass that is not timed: it warms every classifier up and counts the tokens.
-    tokens = 0
-    for classifier in classifiers.values():
-        tokens = score(classifier, tokenizer, documents, batch_tokens=batch_tokens).num_tokens
-    times: dict[str, list[float]] = {name: [] for name in classifiers}
+
+    def scored(model: LoadedModel) -> Scored:
+        return score(model.classifier, model.tokenizer, documents, batch_tokens=batch_tokens)
+
+    # One pass that is not timed: it warms every model up and counts the tokens.
+    tokens = max(scored(model).num_tokens for model in models.values())
+    times: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(rounds):
-        for name, classifier in classifiers.items():
+        for name, model in models.items():
             started = time.perf_counter()
-            score(classifier, tokenizer, documents, batch_tokens=batch_tokens)
+            scored(model)
             times[name].append(time.perf_counter() - started)
     seconds = {name: median(values) for name, values in times.items()}
     return RaceResult(

@@ -181,7 +181,9 @@ def _exported(report: DemoReport) -> str:
         if candidate["rejected"] is not None
     ]
     ranked = f"{report.best} ranks first on the English dev text (accuracy, then loss): {dev}"
-    return "; ".join([f"{report.best} in {export['precision']}", ranked, *left])
+    kept = f"{report.best} in {export['precision']}, without the tokens that no text here uses"
+    gate = f"the gate by language: {export['gate']['verdict']}" if export["gate"] else ""
+    return "; ".join(filter(None, [kept, gate, ranked, *left]))
 
 
 def _agreement(found: Mapping[str, Any]) -> str:
