@@ -82,8 +82,13 @@ class Connection(HttpToolsProtocol):
         self._require_head(
             len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         )
-        if not self.transport.is_closing():
-            super().on_headers_complete()
+        if self.transport.is_closing():
+            return
+        super().on_headers_complete()
+        if self.expect_100_continue:
+            # Refused before it was asked for its body, a client may leave that out: where the next
+            # request begins is not known then (RFC 9110, section 10.1.1).
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body is there."""

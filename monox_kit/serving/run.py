@@ -98,7 +98,16 @@ class _Server(uvicorn.Server):
         self.ended_by: Literal["SIGTERM", "SIGINT"] = "SIGTERM"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Listen, and say so.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        try:
+            for each in sockets or ():
+                each.listen(self.config.backlog)  # uvloop does not tell that it cannot
+        except OSError as error:  # another server bound the address too, and listened first
+            raise _unusable(self._site.config, error) from error
         await super().startup(sockets)
         for name, engine in self._site.engines.items():
             facts = engine.facts

@@ -15,8 +15,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pytest
 
 import monox_kit as mk
+from monox_kit.errors import ConfigError
+from monox_kit.serving import run
+from monox_kit.serving.config import ServeConfig
 from tests.serving.conftest import MAX_LENGTH, NAME, Process, long_text, texts
 
 ROWS = texts(32)
@@ -295,6 +299,34 @@ def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(
     assert post(link, {"inputs": "mail"})[0] == 200
     assert link.sock is opened
     link.close()
+
+
+def test_a_request_that_is_refused_before_its_body_was_asked_for_ends_the_connection(
+    started: Callable[..., Process], bundle: Path
+) -> None:
+    server = started(str(bundle))
+    head = asked({}, "/absent", Expect="100-continue").partition(b"\r\n\r\n")[0]
+    answer = received(raw(server, head + b"\r\n\r\n"))
+    assert answer.startswith(b"HTTP/1.1 404") and b"connection: close" in answer
+
+
+def test_an_address_that_another_server_took_meanwhile_is_told(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Several sockets may be bound to it, and only one may listen.
+    first = run._bound(ServeConfig(bundles=(str(bundle),), port=0))
+    config = ServeConfig(bundles=(str(bundle),), port=first.getsockname()[1], threads=1)
+    bound = run._bound
+
+    def late(config: ServeConfig) -> socket.socket:
+        found = bound(config)
+        first.listen()
+        return found
+
+    monkeypatch.setattr(run, "_bound", late)
+    with first, pytest.raises(ConfigError) as caught:
+        run.serve(config)
+    assert str(config.port) in str(caught.value)
 
 
 def test_pages_of_other_sites_get_nothing_unless_the_server_is_for_everybody(
