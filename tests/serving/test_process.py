@@ -155,6 +155,8 @@ def test_sigint_ends_an_idle_server_at_once(started: Callable[..., Process], bun
     # Drained, it would outlast the test.
     server = started(str(bundle), "--drain-s", "600", "--shutdown-s", "700")
     idle = raw(server, b"")
+    # One that the system alone has taken yet would be reset.
+    wait_until(lambda: metric(server, "monoxkit_connections") == 2)
     server.send(signal.SIGINT)
     code, summary = server.end()
     assert (code, summary["ended_by"]) == (0, "SIGINT")
