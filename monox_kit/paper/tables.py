@@ -79,7 +79,8 @@ def _summary(found: Sequence[Scores], methods: Sequence[str]) -> Iterator[list[s
             for tag in scores.languages
             if (each := scores.in_language(name, tag)) is not None
         ]
-        averages.append(f"{mean(every):.1f}" if every else ABSENT)
+        is_whole = len(every) == sum(len(scores.languages) for scores in found)
+        averages.append(f"{mean(every):.1f}" if is_whole else ABSENT)
         targets.append(cell_of(over_tasks([scores.average(name) for scores in found])))
         gain = _gain(found, name)
         gains.append(ABSENT if gain is None else gain.signed)
@@ -117,7 +118,8 @@ def _lead(scores: Scores) -> float | None:
 
 def _source_gain(found: Sequence[Scores], name: str) -> float | None:
     gains = [gain for scores in found if (gain := _less(scores, name)) is not None]
-    return mean(gains) if gains and name != BASELINE else None
+    # A mean over some of the tasks has nothing to do with the lead over all of them.
+    return mean(gains) if len(gains) == len(found) and name != BASELINE else None
 
 
 def _less(scores: Scores, name: str) -> float | None:
@@ -154,7 +156,8 @@ def _arrived_table(found: Sequence[Scores], methods: Sequence[str]) -> Iterator[
         if lead is None or lead <= 0:
             continue
         for tag in scores.targets:
-            gains = [scores.systems[name].gains.get(tag) for name in others]
+            systems = (scores.systems.get(name) for name in others)
+            gains = [None if one is None else one.gains.get(tag) for one in systems]
             cells = (ABSENT if gain is None else _scaled(gain, 100 / lead) for gain in gains)
             rows.append([f"{scores.task} {tag}".strip(), *cells])
     if len(rows) > 1:

@@ -307,7 +307,8 @@ def _csv(rows: Iterator[_Row], teacher: str, out: _Counted) -> None:
         shown = predicted if isinstance(predicted, str) else json.dumps(predicted)
         values |= {"predicted": shown, "confidence": row.confidence, "label": ""}
         line = io.StringIO()
-        writer = csv.DictWriter(line, list(values), lineterminator="\n")
+        # Python before 3.13 leaves a carriage return unquoted unless it is part of a line's end.
+        writer = csv.DictWriter(line, list(values), lineterminator="\r\n")
         if number == 0:
             writer.writeheader()
         writer.writerow(values)

@@ -123,6 +123,22 @@ def test_several_domains_are_averaged(tmp_path: Path) -> None:
     assert high - low == pytest.approx(2 / 2**0.5, abs=0.11)  # two tasks of +-1.0 each
 
 
+def test_a_method_that_a_domain_lacks_recovers_nothing_over_all(tmp_path: Path) -> None:
+    changes = ("source=/tmp", 'domain=["books","music"]')
+    run = run_samples.finished(
+        tmp_path / "run",
+        "cls",
+        skill,
+        changes=changes,
+        missing=("student-music-pl", "scores-music-pl"),
+    )
+    found = made(run, "table2", tmp_path / "out")
+    pl, kd = (column(found.rows, name) for name in ("pl (MONOX-PL)", "kd (MONOX-KD)"))
+    assert pl["books de"] != "-" == pl["music de"]
+    assert pl["average"] == pl["target average"] == "-" != kd["average"]
+    assert pl["recovered"] == pl["arrived"] == "-" != kd["recovered"]
+
+
 def test_what_is_missing_is_named_and_the_rest_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from monox_kit.store import (
     merge_stores,
 )
 from monox_kit.store.diversity import farthest_first, text_vectors
-from monox_kit.store.select import NO_CLASS
+from monox_kit.store.select import NO_CLASS, _Counted, _csv, _Row
 from tests.notes import Notes
 from tests.store_samples import tree, write_shard
 
@@ -254,6 +255,15 @@ def test_the_forms_of_annotation_tools(tmp_path: Path) -> None:
         table = list(csv.DictReader(stream))
     assert [line["text"] for line in table] == [row["text"] for row in rows]
     assert {line["label"] for line in table} == {""}
+
+
+def test_a_lone_carriage_return_does_not_end_a_row_of_csv(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    document = Document(row=0, id="a", text="x\ry", lang="en")
+    rows = [_Row(document=document, predicted="pos", confidence=0.5)]
+    _csv(iter(rows), "teacher", _Counted(out))
+    (line,) = csv.DictReader(io.StringIO(out.getvalue().decode(), newline=""))
+    assert (line["text"], line["lang"]) == ("x\ry", "en")
 
 
 def test_a_file_is_written_whole_and_takes_no_other_ones_place(tmp_path: Path) -> None:
