@@ -285,7 +285,14 @@ def test_a_session_tells_openvino_what_to_compute_in(
     seen: dict[str, str] = {}
 
     class Session:
-        def __init__(self, graph: str, sess_options: Any, providers: list[Any]) -> None:
+        def __init__(
+            self,
+            graph: str,
+            sess_options: Any,
+            providers: list[Any],
+            disabled_optimizers: list[str],
+        ) -> None:
+            assert not disabled_optimizers  # onnxruntime's CPU fusions are none of OpenVINO's
             seen.update(providers[0][1])
 
         def get_providers(self) -> list[str]:
