@@ -8,10 +8,12 @@ passes `stored_name` or `publishable`, and what a Markdown page quotes `markdown
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,14 @@ def markdown_code(text: object) -> str:
     fence = "`" * (longest + 1)
     space = " " if longest or not line.strip() else ""
     return f"{fence}{space}{line}{space}{fence}"
+
+
+def csv_row(cells: Iterable[object]) -> str:
+    """A row of CSV, ended by a line feed, which every reader takes for one row."""
+    line = io.StringIO()
+    # Python before 3.13 leaves a carriage return unquoted unless it is part of a line's end.
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _stored(reference: str) -> str:

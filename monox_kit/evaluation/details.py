@@ -8,8 +8,6 @@ DIR/
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ import numpy as np
 
 from monox_kit.data import Document, Label, LabelSet, Logits
 from monox_kit.durable import make_folder, write_file
+from monox_kit.foreign import csv_row
 from monox_kit.problem import Problem, f1, problem_of
 
 BY_CLASS_FILE = "by_class.csv"
@@ -132,7 +131,4 @@ def _of_gold(problem: Problem, label: Label | None, probabilities: Any) -> Any:
 
 
 def _table(head: Row, rows: Sequence[Row]) -> bytes:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerows([head, *rows])
-    return stream.getvalue().encode()
+    return "".join(map(csv_row, [head, *rows])).encode()

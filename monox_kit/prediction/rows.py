@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from monox_kit.data import Document, LabelSet, Logits
 from monox_kit.durable import new_file
+from monox_kit.foreign import csv_row
 from monox_kit.models.predict import Model, load, predictions
 from monox_kit.prediction.config import OutputFormat, PredictConfig
 from monox_kit.progress import Progress
@@ -120,18 +119,16 @@ def _write_parquet(tables: Iterator[Any], out: Path) -> None:
 
 
 def _csv_lines(table: Any, *, with_header: bool) -> bytes:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    if with_header:
-        writer.writerow(table.column_names)
-    for row in table.to_pylist():
-        # Several labels of a row are a JSON array, which every reader of labels takes.
-        cells = (
+    lines = [csv_row(table.column_names)] if with_header else []
+    lines.extend(
+        csv_row(
+            # Several labels of a row are a JSON array, which every reader of labels takes.
             json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
             for cell in row.values()
         )
-        writer.writerow(list(cells))
-    return stream.getvalue().encode()
+        for row in table.to_pylist()
+    )
+    return "".join(lines).encode()
 
 
 def _flat(table: Any, labels: LabelSet) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from monox_kit.data import Document, Int64s, Label
 from monox_kit.digest import digest_bytes, digest_file
 from monox_kit.durable import new_file
 from monox_kit.errors import ConfigError, StoreError
+from monox_kit.foreign import csv_row
 from monox_kit.progress import Progress, Silent
 from monox_kit.results import Result
 from monox_kit.store.choice import Cell, Chosen, Wanted, choose, surest
@@ -306,13 +305,9 @@ def _csv(rows: Iterator[_Row], teacher: str, out: _Counted) -> None:
         predicted = row.predicted
         shown = predicted if isinstance(predicted, str) else json.dumps(predicted)
         values |= {"predicted": shown, "confidence": row.confidence, "label": ""}
-        line = io.StringIO()
-        # Python before 3.13 leaves a carriage return unquoted unless it is part of a line's end.
-        writer = csv.DictWriter(line, list(values), lineterminator="\r\n")
         if number == 0:
-            writer.writeheader()
-        writer.writerow(values)
-        out.write(line.getvalue())
+            out.write(csv_row(values))
+        out.write(csv_row(values.values()))
 
 
 def _array(values: Iterator[dict[str, Any]], out: _Counted) -> None:
