@@ -31,7 +31,8 @@ from tests.tiny_models import WORDS, corpus_of, labelled_rows, write_jsonl
 
 _MAX_LENGTH = 60
 # Texts of the words that the trimmed model keeps.
-_INT8_TOLERANCE = 0.05  # of the largest logit
+# Of the largest logit. Random weights: what int8 rounds is no smaller than what it keeps.
+_INT8_TOLERANCE = 0.1
 _TEXTS = [
     " ".join(WORDS[(5 * row + place) % 9] for place in range(length))
     for row, length in enumerate((1, 3, 9, 20, 45))
