@@ -223,7 +223,7 @@ class _SingleLabel(Problem):
         return np.asarray(own - others.max(axis=1))
 
     def divergence(self, expected: Logits, found: Logits) -> Floats:
-        p, q = _log_softmax(expected), _log_softmax(found)
+        p, q = log_softmax(expected), log_softmax(found)
         return np.asarray((np.exp(p) * (p - q)).sum(axis=1))
 
     def are_equal(self, labels: Labels, others: Labels) -> Bools:
@@ -295,8 +295,8 @@ class _MultiLabel(Problem):
     def divergence(self, expected: Logits, found: Logits) -> Floats:
         """Classes are independent: the sum of theirs."""
         z, s = expected.astype(np.float64), found.astype(np.float64)
-        present = np.exp(_log_sigmoid(z)) * (_log_sigmoid(z) - _log_sigmoid(s))
-        absent = np.exp(_log_sigmoid(-z)) * (_log_sigmoid(-z) - _log_sigmoid(-s))
+        present = np.exp(log_sigmoid(z)) * (log_sigmoid(z) - log_sigmoid(s))
+        absent = np.exp(log_sigmoid(-z)) * (log_sigmoid(-z) - log_sigmoid(-s))
         return np.asarray((present + absent).sum(axis=1))
 
     def are_equal(self, labels: Labels, others: Labels) -> Bools:
@@ -336,11 +336,13 @@ def shown_measure(result: Mapping[str, Any], prefix: str = "") -> str:
     return f"{MEASURES[key.removeprefix(prefix)]} {100 * result[key]:.1f} %"
 
 
-def _log_softmax(logits: Logits) -> Floats:
+def log_softmax(logits: Logits) -> Floats:
+    """[N, C] logarithms of what exclusive classes share, in float64."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def _log_sigmoid(values: Floats) -> Floats:
+def log_sigmoid(values: Floats) -> Floats:
+    """Logarithms of the logistic function, element by element."""
     return np.asarray(-np.logaddexp(0, -values))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monox_kit.exporting.graph import drop_unused_weights, read_names
+from monox_kit.exporting.graph import drop_unread, read_names
 
 TOKENS = 1  # the axis of the tokens in [B, L, H]
 # Below this opset Softmax takes all axes from its own on together.
@@ -227,8 +227,7 @@ class TokenSlices:
         """Compute the open slices where their values are, and drop what nobody reads any more."""
         from onnx import helper
 
-        nodes, needed = self._live()
-        live = {id(node) for node in nodes}
+        _, needed = self._live()
         slices: dict[str, list[Any]] = {}
         for (name, axis), sliced in self.open.items():
             if sliced not in needed:
@@ -237,19 +236,14 @@ class TokenSlices:
             slices.setdefault(name, []).append(
                 helper.make_node("Slice", [name, *bounds], [sliced], name=f"{sliced}/Slice")
             )
-        kept: list[Any] = []
+        nodes: list[Any] = []
         for node in self.nodes:
-            if id(node) in live:
-                kept.append(node)
+            nodes.append(node)
             for name in node.output:
-                kept += slices.get(name, [])
+                nodes += slices.get(name, [])
         del self.graph.node[:]
-        self.graph.node.extend(kept)
-        names = {name for node in kept for name in node.output}
-        known = [value for value in self.graph.value_info if value.name in names]
-        del self.graph.value_info[:]
-        self.graph.value_info.extend(known)
-        drop_unused_weights(self.graph)
+        self.graph.node.extend(nodes)
+        drop_unread(self.graph)
 
     def _integers(self, values: tuple[int, ...]) -> str:
         """The name of an int64 constant."""

@@ -122,6 +122,11 @@ class Answer:
     truncated: Bools
     timings: Timings
 
+    @property
+    def num_read_tokens(self) -> int:
+        """Tokens of all rows that the model read."""
+        return int(self.tokens.clip(max=self.model.max_length).sum())
+
 
 class Kind(Enum):
     """Why a request is not answered; the value is the status that HTTP itself would have for it."""

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from monox_kit.durable import disk_errors, make_folder, write_file
 from monox_kit.errors import CorpusError
@@ -239,6 +240,12 @@ Acquire::https::Timeout "30";
     path = root / "apt.conf"
     write_file(path, "".join(f'{key} "{value}";\n' for key, value in settings.items()).encode())
     return path
+
+
+def release_name(provenance: Mapping[str, Any]) -> str:
+    """The release that a corpus's provenance names, by its name and version."""
+    release = provenance["release"]
+    return f"{release.get('codename', '?')} {release.get('version', '')}".strip()
 
 
 def _release_fields(release_file: Path) -> dict[str, str]:

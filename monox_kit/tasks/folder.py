@@ -190,6 +190,16 @@ def require_replaceable(out: Path, kind: str, command: str) -> None:
         )
 
 
+def require_setting(holds: bool, option: str, expected: str, found: object) -> None:
+    """Refuse a setting of a task that does not hold, with both values.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not holds:
+        raise ConfigError(f"`{option}`: expected {expected}, found {found}. Correct it.")
+
+
 def reusable(out: Path, head: Mapping[str, Any], labels: LabelSet) -> dict[str, Any] | None:
     """The provenance of a finished folder that was made from the same; None without one.
 

@@ -178,7 +178,7 @@ def _encode(options: _Options, answer: Answer) -> Reply:
     scores = answer.logits if options.is_raw else answer.probabilities
     require_finite(scores)
     names = answer.model.labels.names
-    tokens = int(answer.tokens.clip(max=answer.model.max_length).sum())
+    tokens = answer.num_read_tokens
     data = [
         ClassifiedText(row, names[best], values, len(names))
         for row, (best, values) in enumerate(

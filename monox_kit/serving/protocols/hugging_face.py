@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Meta
 
 from monox_kit.data import MULTI_LABEL
+from monox_kit.problem import log_sigmoid, log_softmax
 from monox_kit.serving.contract import (
     Answer,
     Decoded,
@@ -150,13 +151,11 @@ def _scores(function: Function | None, answer: Answer) -> Floats:
     own = "sigmoid" if answer.model.labels.problem_type == MULTI_LABEL else "softmax"
     if function is None or function == own:
         return answer.probabilities
-    logits = answer.logits.astype(np.float64)
     if function == "none":
         return answer.logits
     if function == "sigmoid":
-        return np.exp(-np.logaddexp(0, -logits))
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
+        return np.exp(log_sigmoid(answer.logits.astype(np.float64)))
+    return np.exp(log_softmax(answer.logits))
 
 
 def _refuse(refused: Refused) -> Reply:

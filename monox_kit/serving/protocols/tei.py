@@ -164,7 +164,7 @@ def _encode(options: _Options, answer: Answer) -> Reply:
         "x-compute-type": answer.model.provider,
         "x-compute-time": milliseconds(answer)["x-total-time"],
         "x-compute-characters": str(options.num_characters),
-        "x-compute-tokens": str(int(answer.tokens.clip(max=answer.model.max_length).sum())),
+        "x-compute-tokens": str(answer.num_read_tokens),
         **milliseconds(answer),
     }
     return reply(rows if options.is_batch else rows[0], headers=headers)

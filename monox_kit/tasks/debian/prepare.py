@@ -20,8 +20,9 @@ from annotated_types import Ge
 from monox_kit.config import Config, Separated
 from monox_kit.data import LabelSet
 from monox_kit.digest import digest_file
-from monox_kit.errors import ConfigError, CorpusError
+from monox_kit.errors import CorpusError
 from monox_kit.progress import Progress, Silent
+from monox_kit.tasks.apt import release_name
 from monox_kit.tasks.debian.descriptions import (
     Description,
     Package,
@@ -49,6 +50,7 @@ from monox_kit.tasks.folder import (
     language_file,
     new_corpus,
     require_replaceable,
+    require_setting,
     reusable,
     task_summary,
     unlabelled_file,
@@ -100,12 +102,16 @@ class DebianConfig(Config):
         object.__setattr__(self, "languages", tags)
         for option, names in (("languages", tags), ("sections", self.sections)):
             repeated = [name for name, count in Counter(names).items() if count > 1]
-            _require(not repeated, option, "each name once", ", ".join(repeated) + " repeated")
-        _require(len(tags) >= 1, "languages", "at least 1 language", "none")
+            require_setting(
+                not repeated, option, "each name once", ", ".join(repeated) + " repeated"
+            )
+        require_setting(len(tags) >= 1, "languages", "at least 1 language", "none")
         wrong = [tag for tag in tags if not _TAG.fullmatch(tag)]
-        _require(not wrong, "languages", "tags such as de and pt-BR", ", ".join(map(repr, wrong)))
-        _require("en" not in tags, "languages", "languages other than English", "en")
-        _require(len(self.sections) >= 2, "sections", "at least 2", list(self.sections))
+        require_setting(
+            not wrong, "languages", "tags such as de and pt-BR", ", ".join(map(repr, wrong))
+        )
+        require_setting("en" not in tags, "languages", "languages other than English", "en")
+        require_setting(len(self.sections) >= 2, "sections", "at least 2", list(self.sections))
 
     @property
     def planned_rows(self) -> dict[str, int]:
@@ -145,7 +151,7 @@ def prepare_debian(
     progress = progress or Silent()
     reused = reusable(out, _head(config), LabelSet(config.sections))
     if reused is not None:
-        return task_summary(out, reused, _release(reused), reused=True)
+        return task_summary(out, reused, release_name(reused), reused=True)
     require_replaceable(out, KIND, COMMAND)
     with contextlib.ExitStack() as stack:
         names = [_debian_tag(tag) for tag in config.languages]
@@ -180,7 +186,7 @@ def write_corpus(
             for row in rows:
                 writer.add(name, row.to_json(labelled=not is_unlabelled(name)))
     provenance = writer.provenance()
-    return task_summary(out, provenance, _release(provenance), reused=False)
+    return task_summary(out, provenance, release_name(provenance), reused=False)
 
 
 def _select(config: DebianConfig, lists: DebianLists, progress: Progress) -> _Corpus:
@@ -280,17 +286,6 @@ def _require_enough(option: str, wanted: int, found: int, config: DebianConfig) 
         )
 
 
-def _require(holds: bool, option: str, expected: str, found: object) -> None:
-    if not holds:
-        raise ConfigError(f"`{option}`: expected {expected}, found {found}. Correct it.")
-
-
 def _head(config: DebianConfig) -> dict[str, Any]:
     """What a folder must have been made by to be the one that is asked for."""
     return {"kind": KIND, "format": FORMAT, "config": config.to_json()}
-
-
-def _release(provenance: Mapping[str, Any]) -> str:
-    """The release by name and version."""
-    release = provenance["release"]
-    return f"{release.get('codename', '?')} {release.get('version', '')}".strip()

@@ -19,7 +19,7 @@ from monox_kit.data import LabelSet
 from monox_kit.digest import digest_file
 from monox_kit.errors import ConfigError, CorpusError
 from monox_kit.progress import Progress, Silent
-from monox_kit.tasks.apt import Index, private_apt
+from monox_kit.tasks.apt import Index, private_apt, release_name
 from monox_kit.tasks.fields import BLANK, normalized, text_of
 from monox_kit.tasks.folder import (
     DEV,
@@ -30,6 +30,7 @@ from monox_kit.tasks.folder import (
     language_file,
     new_corpus,
     require_replaceable,
+    require_setting,
     reusable,
     task_summary,
 )
@@ -86,21 +87,23 @@ class ManpagesConfig(Config):
         object.__setattr__(self, "languages", tags)
         for option, names in (("languages", tags), ("sections", self.sections)):
             repeated = [name for name, count in Counter(names).items() if count > 1]
-            _require(not repeated, option, "each name once", ", ".join(repeated) + " repeated")
+            require_setting(
+                not repeated, option, "each name once", ", ".join(repeated) + " repeated"
+            )
         wrong = [tag for tag in tags if not _TAG.fullmatch(tag) or tag == ENGLISH]
-        _require(
+        require_setting(
             bool(tags) and not wrong,
             "languages",
             "languages other than English, with tags such as de and pt-BR",
             ", ".join(map(repr, wrong)) or "none",
         )
-        _require(
+        require_setting(
             len(self.sections) >= 2 and {*self.sections} <= {*SECTIONS},
             "sections",
             f"at least 2 of {','.join(SECTIONS)}",
             ",".join(self.sections),
         )
-        _require(
+        require_setting(
             self.dev_share + self.test_share < 1,
             "dev_share` and `test_share",
             "less than 1 together, so that pages are left to train on",
@@ -134,7 +137,7 @@ def prepare_manpages(
     progress = progress or Silent()
     reused = reusable(out, _head(config), LabelSet(config.sections))
     if reused is not None:
-        return task_summary(out, reused, _release(reused), reused=True)
+        return task_summary(out, reused, release_name(reused), reused=True)
     require_replaceable(out, KIND, COMMAND)
     with private_apt(COMMAND, _ADVICE) as apt:
         with progress.task("fetch Debian's manual pages", 2, "steps") as bar:
@@ -187,7 +190,7 @@ def write_pages(
                 label = {} if name == UNLABELLED else {"label": page.section}
                 writer.add(name, {"id": page.id, "text": page.text, **label, "lang": language})
     provenance = writer.provenance()
-    return task_summary(out, provenance, _release(provenance), reused=False)
+    return task_summary(out, provenance, release_name(provenance), reused=False)
 
 
 def _wanted(languages: Sequence[str], index: Index) -> list[str]:
@@ -312,17 +315,6 @@ def _enough(option: str, wanted: int, found: list[Page]) -> list[Page]:
     return found
 
 
-def _require(holds: bool, option: str, expected: str, found: object) -> None:
-    if not holds:
-        raise ConfigError(f"`{option}`: expected {expected}, found {found}. Correct it.")
-
-
 def _head(config: ManpagesConfig) -> dict[str, Any]:
     """What a folder must have been made by to be the one that is asked for."""
     return {"kind": KIND, "format": FORMAT, "config": config.to_json()}
-
-
-def _release(provenance: Mapping[str, Any]) -> str:
-    """The release by name and version."""
-    release = provenance["release"]
-    return f"{release.get('codename', '?')} {release.get('version', '')}".strip()
